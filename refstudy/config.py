@@ -1,0 +1,101 @@
+"""What determines a training run: data, model and training settings, and the key made from them."""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Frozen settings; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Settings):
+    """Which data, at which size. ``scenes`` and ``scenes_seed`` say how much of RefScenes to make; they are unused,
+    and empty, for released data."""
+
+    dataset: str = "refscenes"
+    split_by: str = "unc"
+    image_size: int = Field(128, ge=32)
+    max_words: int = Field(20, ge=3, description="word pieces, [CLS] and [SEP] included")
+    scenes: dict[str, int] = {}
+    scenes_seed: int = 0
+    scenes_version: str = ""
+
+
+class ImageEncoderConfig(Settings):
+    """A timm Swin by name; the other fields, where given, override the sizes that the name implies."""
+
+    name: str = "swin_tiny_patch4_window7_224"
+    embed_dim: int | None = None
+    depths: tuple[int, ...] | None = None
+    num_heads: tuple[int, ...] | None = None
+    window_size: int | None = None
+    drop_path_rate: float = 0.0
+    pretrained: bool = False
+
+
+class TextEncoderConfig(Settings):
+    """A BERT: by name with its published weights, or by sizes from scratch."""
+
+    name: str = ""
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    layers: int = 12
+    heads: int = 12
+    intermediate_size: int = 3072
+    dropout: float = 0.1
+    pretrained: bool = False
+
+
+class PartConfig(Settings):
+    """A fusion module or decoder by name, with the options that make it an ablation."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class ModelConfig(Settings):
+    """All that builds a model."""
+
+    image_size: int = 128
+    image: ImageEncoderConfig = ImageEncoderConfig()
+    text: TextEncoderConfig = TextEncoderConfig()
+    fusion: PartConfig = PartConfig(name="s2rm")
+    decoder: PartConfig = PartConfig(name="fpn")
+
+
+class TrainConfig(Settings):
+    """How a model is trained. One epoch shows every referent once, with one random sentence (S²RM, Sec. IV-B)."""
+
+    epochs: int = Field(40, ge=1)
+    images_per_batch: int = Field(12, ge=1)
+    expressions_per_image: int = Field(3, ge=1)
+    learning_rate: float = Field(5e-5, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    poly_power: float = Field(0.9, gt=0)
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of all updates with a linearly rising rate")
+    clip_norm: float | None = None
+    precision: str = Field("float32", pattern="^(float32|bfloat16)$")
+    evaluate_every: int = Field(1, ge=1, description="epochs between validations; the last epoch always validates")
+    validation_images: int | None = Field(None, description="images of val used for model selection; None: all")
+    encoder_weights: str = Field("", description="SHA-256 of the pretrained encoders that training starts from")
+
+
+class RunConfig(Settings):
+    """One training run: what it trains (a named variant), on what, how, and from which seed."""
+
+    variant: str
+    seed: int
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+    splits: tuple[str, ...] = ("val",)
+
+    def key(self) -> str:
+        """12 hexadecimal digits of the SHA-256 of these settings: equal settings, equal key."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]

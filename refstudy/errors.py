@@ -1,0 +1,5 @@
+"""The one exception that a user's input can cause."""
+
+
+class StudyError(ValueError):
+    """Bad input. Its message is one line that names the file or key and the remedy."""
