@@ -1,0 +1,1 @@
+"""Data: RefScenes, the REFER loader, masks, words and batches."""

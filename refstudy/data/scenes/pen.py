@@ -1,0 +1,126 @@
+"""The pen that draws a thing twice at once: its colours into the picture, its number into the map of what is where."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw
+
+Colour = tuple[int, int, int]
+Point = tuple[float, float]
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """``colour`` darker (factor < 1) or lighter (factor > 1, towards white)."""
+    if factor <= 1:
+        return tuple(int(channel * factor) for channel in colour)  # type: ignore[return-value]
+    return tuple(int(255 - (255 - channel) * (2 - factor)) for channel in colour)  # type: ignore[return-value]
+
+
+class Canvas:
+    """A picture and, on the same grid, the number of the thing that is visible at each pixel (0: nothing)."""
+
+    def __init__(self, side: int):
+        self.side = side
+        self.picture = Image.new("RGB", (side, side))
+        self.numbers = Image.new("L", (side, side))
+        self.draw = ImageDraw.Draw(self.picture)
+        self.number_draw = ImageDraw.Draw(self.numbers)
+
+
+class Pen:
+    """Draws in a thing's own units: the origin between its feet, y up, its height 1; ``flip`` mirrors left and right."""
+
+    def __init__(
+        self,
+        canvas: Canvas,
+        number: int,
+        x: float,
+        y: float,
+        height: float,
+        flip: bool = False,
+        pattern: str = "plain",
+        phase: int = 0,
+    ):
+        self.canvas, self.number = canvas, number
+        self.x, self.y, self.height = x, y, height
+        self.sign = -1 if flip else 1
+        self.pattern, self.phase = pattern, phase
+
+    def _place(self, points: Sequence[Point]) -> list[Point]:
+        return [(self.x + self.sign * u * self.height, self.y - v * self.height) for u, v in points]
+
+    def poly(self, points: Sequence[Point], fill: Colour, edge: bool = True) -> None:
+        """A filled polygon with a thin darker edge."""
+        placed = self._place(points)
+        self.canvas.draw.polygon(placed, fill=fill, outline=shade(fill, 0.6) if edge else None)
+        self.canvas.number_draw.polygon(placed, fill=self.number, outline=self.number)
+
+    def body(self, points: Sequence[Point], fill: Colour) -> None:
+        """A polygon that carries the thing's pattern (stripes or spots in a contrasting shade)."""
+        self.poly(points, fill)
+        if self.pattern == "plain":
+            return
+        placed = self._place(points)
+        left, top = (int(min(p[axis] for p in placed)) for axis in (0, 1))
+        right, bottom = (int(max(p[axis] for p in placed)) + 1 for axis in (0, 1))
+        inside = Image.new("L", (right - left, bottom - top))
+        ImageDraw.Draw(inside).polygon([(u - left, v - top) for u, v in placed], fill=255)
+        marks = pattern_tile(self.pattern, max(4, int(self.height * 0.085)), self.phase, inside.size)
+        ink = shade(fill, 0.42) if sum(fill) > 240 else shade(fill, 1.65)
+        self.canvas.picture.paste(ink, (left, top), ImageChops.multiply(inside, marks))
+
+    def oval(
+        self, u: float, v: float, ru: float, rv: float, fill: Colour, tilt: float = 0.0, edge: bool = True, body=False
+    ) -> None:
+        """An ellipse with centre (u, v), half axes ru and rv, turned by ``tilt`` radians."""
+        points = oval_points(u, v, ru, rv, tilt)
+        if body:
+            self.body(points, fill)
+        else:
+            self.poly(points, fill, edge)
+
+    def box(self, u0: float, v0: float, u1: float, v1: float, fill: Colour, body: bool = False) -> None:
+        """An upright rectangle between two corners."""
+        points = [(u0, v0), (u1, v0), (u1, v1), (u0, v1)]
+        if body:
+            self.body(points, fill)
+        else:
+            self.poly(points, fill)
+
+    def limb(self, points: Sequence[Point], width: float, fill: Colour) -> None:
+        """A thick line with round ends (legs, arms, handles); ``width`` in units of the thing's height."""
+        placed, thick = self._place(points), max(1, round(width * self.height))
+        radius = thick / 2
+        for draw, paint in ((self.canvas.draw, fill), (self.canvas.number_draw, self.number)):
+            draw.line(placed, fill=paint, width=thick, joint="curve")
+            for u, v in (placed[0], placed[-1]):
+                draw.ellipse((u - radius, v - radius, u + radius, v + radius), fill=paint)
+
+    def dot(self, u: float, v: float, radius: float, fill: Colour) -> None:
+        """A small detail (an eye, a button); it never changes which thing a pixel belongs to."""
+        ((x, y),) = self._place([(u, v)])
+        r = max(0.8, radius * self.height)
+        self.canvas.draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+
+
+def oval_points(u: float, v: float, ru: float, rv: float, tilt: float = 0.0, start=0.0, stop=2 * math.pi, n=18):
+    """``n`` points along an ellipse (or the arc of it from ``start`` to ``stop`` radians)."""
+    cos, sin = math.cos(tilt), math.sin(tilt)
+    angles = (start + (stop - start) * k / (n - (0 if stop - start >= 2 * math.pi else 1)) for k in range(n))
+    around = [(ru * math.cos(a), rv * math.sin(a)) for a in angles]
+    return [(u + p * cos - q * sin, v + p * sin + q * cos) for p, q in around]
+
+
+def pattern_tile(pattern: str, period: int, phase: int, size: tuple[int, int]) -> Image.Image:
+    """An 8-bit picture of ``size`` (width, height) that is 255 on the stripes or spots of the pattern."""
+    width, height = size
+    rows, columns = np.mgrid[0:height, 0:width]
+    if pattern == "striped":
+        marks = ((columns + rows // 3 + phase) // period) % 2 == 0
+    else:
+        row = (rows + phase) // (2 * period)
+        centre_u = (columns + phase + row % 2 * period) % (2 * period) - period
+        centre_v = (rows + phase) % (2 * period) - period
+        marks = centre_u**2 + centre_v**2 < (0.62 * period) ** 2
+    return Image.fromarray((marks * 255).astype(np.uint8))
