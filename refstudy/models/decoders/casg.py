@@ -1,0 +1,155 @@
+"""CASG, Cross-scale Abstract Semantic Guided decoder (arXiv 2405.09006, Sec. III-C)."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, fold, interpolate
+
+from refstudy.errors import StudyError
+from refstudy.models.layers import conv_bn_relu
+
+ATTENTIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "sigmoid": torch.sigmoid}
+READINGS = ("lift", "double")
+
+
+class UpsampledConv(nn.Conv2d):
+    """A 3x3 convolution over the concatenation of maps that are first upsampled bilinearly to one size, Eqs. (13)-(14).
+
+    Convolution and upsampling are both linear, and mixing channels commutes with upsampling each of them. So each map
+    may be mixed by the nine taps at its own low resolution, the mixed planes upsampled, shifted and added: the same
+    function, with the parameters of a plain convolution, for far fewer multiplications.
+    """
+
+    def __init__(self, channels: Sequence[int], outputs: int):
+        super().__init__(sum(channels), outputs, kernel_size=3, padding=1, bias=False)
+        self.channels = tuple(channels)
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:  # type: ignore[override]
+        """Maps (E, C_j, h_j, w_j) to (E, outputs, *size)."""
+        wide = self.in_channels > 3 * self.out_channels  # otherwise nine planes per output cost more than they save
+        return self.mixed_first(maps, size) if wide else self.upsampled_first(maps, size)
+
+    def upsampled_first(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """As the paper writes it."""
+        return super().forward(torch.cat([upsample(x, size) for x in maps], dim=1))
+
+    def mixed_first(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """The nine taps at low resolution; ``fold`` shifts the nine planes into place, adds them and clips the border."""
+        taps = self.weight.flip(2, 3).permute(0, 2, 3, 1).reshape(9 * self.out_channels, self.in_channels, 1, 1)
+        planes = sum(
+            upsample(conv2d(x, weight), size) for x, weight in zip(maps, taps.split(self.channels, dim=1), strict=True)
+        )
+        return fold(planes.flatten(2), size, kernel_size=3, padding=1)
+
+
+def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return x if x.shape[-2:] == size else interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+class CASGStage(nn.Module):
+    """One decoding stage: deeper semantics tell which channels and which places of V_i to take in.
+
+    ``reading`` settles what the paper leaves open: "lift" has one 3x3 Conv-BN-ReLU per Conv and lifts I_i1 to the
+    sentence's width for S_i; "double" has two of them per Conv and brings the sentence to the width of I_i1.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        deeper: Sequence[int],
+        text_width: int,
+        language: bool,
+        channel: bool,
+        spatial: bool,
+        attention: str,
+        reading: str,
+    ):
+        super().__init__()
+        double = reading == "double"
+        self.coordinate = UpsampledConv(deeper, channels)
+        tail = [conv_bn_relu(channels, channels)] if double else []
+        self.coordinate_tail = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), *tail)
+        self.attention = ATTENTIONS[attention]
+        self.language = language
+        self.channel_mlp = self.lift = self.project = None
+        if channel:
+            inputs = channels + (text_width if language else 0)
+            self.channel_mlp = nn.Sequential(nn.Linear(inputs, channels), nn.ReLU(), nn.Linear(channels, channels))
+        if spatial and not language:
+            self.lift = nn.Conv2d(channels, 1, kernel_size=3, padding=1)
+        elif spatial and double:
+            self.project = nn.Linear(text_width, channels)
+        elif spatial:
+            self.lift = nn.Conv2d(channels, text_width, kernel_size=3, padding=1)
+        self.spatial = spatial
+
+        def conv() -> nn.Sequential:
+            return nn.Sequential(
+                conv_bn_relu(2 * channels, channels), *([conv_bn_relu(channels, channels)] if double else [])
+            )
+
+        self.take_in, self.refine = conv(), conv()
+
+    def channel_attention(self, semantics: Tensor, sentence: Tensor) -> Tensor:
+        """C_i (E, C_i, 1, 1) from the sentence and the mean of I_i1, Eq. (10) of Sec. III-C."""
+        mean = semantics.mean((2, 3))
+        inputs = torch.cat([sentence, mean], dim=1) if self.language else mean
+        return self.attention(self.channel_mlp(inputs))[:, :, None, None]  # type: ignore[misc]
+
+    def spatial_attention(self, semantics: Tensor, sentence: Tensor) -> Tensor:
+        """S_i (E, 1, h, w): how well each cell of I_i1 agrees with the sentence, Eq. (11)."""
+        if not self.language:
+            return self.attention(self.lift(semantics))  # type: ignore[misc]
+        cells = semantics if self.lift is None else self.lift(semantics)
+        vector = sentence if self.project is None else self.project(sentence)
+        scores = torch.einsum("echw,ec->ehw", cells, vector) / math.sqrt(vector.shape[1])
+        return self.attention(scores).unsqueeze(1)
+
+    def forward(self, vision: Tensor, deeper: Sequence[Tensor], sentence: Tensor) -> Tensor:
+        """V_i (E, C_i, h, w), the fused map and the deeper F_j, sentence (E, D) to F_i (E, C_i, h, w)."""
+        semantics = self.coordinate_tail(self.coordinate(deeper, tuple(vision.shape[-2:])))  # I_i1, Eqs. (13)-(15)
+        if self.channel_mlp is not None:
+            vision = vision * self.channel_attention(semantics, sentence)
+        detail = self.take_in(torch.cat([vision, semantics], dim=1))  # I_i2, Eq. (12)
+        if self.spatial:
+            detail = detail * self.spatial_attention(semantics, sentence)
+        return self.refine(torch.cat([detail, semantics], dim=1))  # F_i, Eq. (12)
+
+
+class CASG(nn.Module):
+    """The decoder with up to three attention-guided stages, at strides 16, 8 and 4 (D1, D2, D3 of Table VI).
+
+    ``language``, ``channel``, ``spatial`` and ``attention`` ("tanh" or "sigmoid") are the switches of Table V.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        text_width: int,
+        stages: int = 3,
+        language: bool = True,
+        channel: bool = True,
+        spatial: bool = True,
+        attention: str = "tanh",
+        reading: str = "lift",
+    ):
+        super().__init__()
+        if attention not in ATTENTIONS or reading not in READINGS or stages not in range(4):
+            raise StudyError(
+                f"casg: attention '{attention}', reading '{reading}' or stages {stages} is unknown; "
+                f"known: {', '.join(ATTENTIONS)}; {', '.join(READINGS)}; 0 to 3"
+            )
+        options = (text_width, language, channel, spatial, attention, reading)
+        levels = [2, 1, 0][:stages]  # V_3, V_2, V_1
+        self.levels = levels
+        self.stages = nn.ModuleList(CASGStage(channels[k], channels[:k:-1], *options) for k in levels)
+        self.predict = nn.Conv2d(channels[levels[-1] if levels else 3], 1, kernel_size=3, padding=1)
+
+    def forward(self, maps: Sequence[Tensor], fused: Tensor, sentence: Tensor, image_index: Tensor) -> Tensor:
+        """Mask logits (E, 1, h, w) at the last stage's stride; arguments as for ``FPN.forward``."""
+        deeper = [fused]  # F_4, then F_3, F_2: the order of ``channels[:k:-1]``
+        for level, stage in zip(self.levels, self.stages, strict=True):
+            deeper.append(stage(maps[level][image_index], deeper, sentence))
+        return self.predict(deeper[-1])

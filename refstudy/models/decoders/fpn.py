@@ -1,0 +1,29 @@
+"""FPN, the decoder of S²RM's Table IV (Lin et al., Feature Pyramid Networks, 2017): laterals, top-down sum, smoothing."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+
+class FPN(nn.Module):
+    """Predicts from the finest level of the pyramid. ``width`` is the number of channels of every level."""
+
+    def __init__(self, channels: Sequence[int], text_width: int, width: int = 256):
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(count, width, kernel_size=1) for count in channels)
+        self.smooth = nn.Conv2d(width, width, kernel_size=3, padding=1)
+        self.predict = nn.Conv2d(width, 1, kernel_size=3, padding=1)
+
+    def forward(self, maps: Sequence[Tensor], fused: Tensor, sentence: Tensor, image_index: Tensor) -> Tensor:
+        """Mask logits (E, 1, H/4, W/4).
+
+        ``maps`` are V_1, V_2, V_3 of B images, ``fused`` (E, C_4, H/32, W/32) is the fused map of each expression, and
+        ``image_index`` (E,) says which image each expression belongs to. The sentence (E, D) is not used here.
+        The laterals depend on the image alone and are computed once for all of its expressions.
+        """
+        level = self.laterals[3](fused)
+        for stage in (2, 1, 0):
+            lateral = self.laterals[stage](maps[stage])[image_index]
+            level = lateral + interpolate(level, size=lateral.shape[-2:], mode="nearest")
+        return self.predict(self.smooth(level).relu())

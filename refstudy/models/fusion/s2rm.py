@@ -1,0 +1,127 @@
+"""S²RM, Spatial Semantic Recurrent Mining (arXiv 2405.09006, Sec. III-B): distribute, coparse, balance."""
+
+import functools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from refstudy.errors import StudyError
+from refstudy.models.fusion.tile_concat import TileConcat
+from refstudy.models.layers import conv_bn_relu
+
+DIRECTIONS = ("l2v", "v2l")
+
+
+def coparse(parsed: Tensor, generator: Tensor, shift: bool = True) -> tuple[Tensor, Tensor]:
+    """Parse each cell of one context with cyclically shifted columns and rows of the other, Eqs. (5)-(8).
+
+    Both are (B, C, H, W). With ``shift`` the result is the column map (B, H*W, H, W), channel h*W + w being
+    <parsed[i, j], generator[(i - h) mod H, w]>, and the row map (B, W*H, H, W), channel w*H + k being
+    <parsed[i, j], generator[k, (j - w) mod W]>. Without, only h = 0 and w = 0 are left: (B, W, H, W) and (B, H, H, W).
+
+    Every entry is one entry of the Gram matrix of the two contexts, so that matrix is computed once and re-indexed;
+    no shifted copy is ever made (``coparse_literal`` makes them, as the paper writes it, and is equal).
+
+    Raises ValueError when the shapes differ.
+    """
+    if parsed.shape != generator.shape:
+        raise ValueError(f"coparse needs equal shapes, got {tuple(parsed.shape)} and {tuple(generator.shape)}")
+    return maps_of_gram(gram(parsed, generator), *parsed.shape[-2:], shift)
+
+
+def gram(parsed: Tensor, generator: Tensor) -> Tensor:
+    """Inner products of all cells: two (B, C, H, W) to (B, H*W, H*W), entry [p, q] = <parsed[p], generator[q]>."""
+    return parsed.flatten(2).transpose(1, 2) @ generator.flatten(2)
+
+
+def maps_of_gram(products: Tensor, height: int, width: int, shift: bool = True) -> tuple[Tensor, Tensor]:
+    """Column and row map of Eqs. (5)-(8) from the Gram matrix (B, H*W, H*W) of the two contexts."""
+    indices = coparse_indices(height, width, shift, products.device)
+    shape = (-1, height, width)
+    column, row = (
+        products.gather(2, index.expand(len(products), -1, -1)).transpose(1, 2).unflatten(2, shape[1:])
+        for index in indices
+    )
+    return column, row
+
+
+@functools.lru_cache(maxsize=16)
+def coparse_indices(height: int, width: int, shift: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each cell p of the parsed context (rows) and each map channel: which cell q of the generator it meets."""
+    i, j = torch.arange(height)[:, None, None, None], torch.arange(width)[None, :, None, None]
+    h, w = torch.arange(height if shift else 1), torch.arange(width)
+    column = ((i - h[:, None]) % height) * width + w + 0 * j  # Eqs. (5)-(6): channels (h, w)
+    w, k = torch.arange(width if shift else 1), torch.arange(height)
+    row = k * width + (j - w[:, None]) % width + 0 * i  # Eqs. (7)-(8): channels (w, k)
+    cells = height * width
+    return column.reshape(cells, -1).to(device), row.reshape(cells, -1).to(device)
+
+
+class S2RM(nn.Module):
+    """Spatial Semantic Recurrent Mining on the deepest vision map.
+
+    ``shift``, ``directions`` (any of "l2v", "v2l") and ``balance`` are the switches of Table IV. The maps have H*W
+    channels, so the grid (height, width) is fixed when the module is made.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        text_width: int,
+        grid: tuple[int, int],
+        shift: bool = True,
+        directions: tuple[str, ...] = DIRECTIONS,
+        balance: bool = True,
+    ):
+        super().__init__()
+        if not directions or set(directions) - set(DIRECTIONS):
+            raise StudyError(f"s2rm: directions {list(directions)} must be one or both of {list(DIRECTIONS)}")
+        self.grid, self.shift, self.directions = grid, shift, tuple(directions)
+        self.query = TileConcat(channels, text_width, grid)
+        self.key = nn.Sequential(nn.Linear(text_width, channels), nn.LayerNorm(channels), nn.ReLU())
+        self.value = nn.Sequential(nn.Linear(text_width, channels), nn.LayerNorm(channels), nn.ReLU())
+        height, width = grid
+        planes = 2 * height * width if shift else height + width
+        groups = 2 * len(self.directions)
+        self.gate = nn.Conv2d(len(self.directions) * planes, groups, kernel_size=1) if balance else None
+        self.compress = conv_bn_relu(len(self.directions) * planes, channels, kernel=1)
+
+    def distribute(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The distributed language feature T^dist (E, C, H, W) and the word attention (E, H*W, L), Eqs. (1)-(4)."""
+        query = self.query(vision, words, word_mask).flatten(2).transpose(1, 2)  # Eq. (1)
+        key, value = self.key(words), self.value(words)  # Eq. (2)
+        scores = query @ key.transpose(1, 2) / math.sqrt(query.shape[-1])
+        attention = scores.masked_fill(~word_mask[:, None, :], float("-inf")).softmax(-1)  # Eq. (3)
+        return (attention @ value).transpose(1, 2).unflatten(2, vision.shape[-2:]), attention  # Eq. (4)
+
+    def coparse(self, vision: Tensor, language: Tensor) -> list[Tensor]:
+        """The groups of maps, column then row for each direction; one Gram matrix serves both directions."""
+        products = gram(vision, language)
+        by_direction = {"l2v": products, "v2l": products.transpose(1, 2)}
+        height, width = vision.shape[-2:]
+        return [
+            group
+            for direction in self.directions
+            for group in maps_of_gram(by_direction[direction], height, width, self.shift)
+        ]
+
+    def weights(self, groups: list[Tensor]) -> Tensor:
+        """One weight in (0, 1) per group, (E, groups), Eq. (9); ones when balancing is off."""
+        if self.gate is None:
+            return groups[0].new_ones(len(groups[0]), len(groups))
+        return self.gate(torch.cat(groups, dim=1)).mean((2, 3)).sigmoid()
+
+    def forward(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
+        """V_4 (E, C, H, W), words (E, L, D), bool mask (E, L) to the fused map (E, C, H, W).
+
+        Raises ValueError when V_4 is not on the grid that the module was made for.
+        """
+        if tuple(vision.shape[-2:]) != tuple(self.grid):
+            raise ValueError(f"S²RM was made for a grid of {self.grid}, V_4 has {tuple(vision.shape[-2:])}")
+        language, _ = self.distribute(vision, words, word_mask)
+        groups = self.coparse(vision, language)  # Eqs. (5)-(8)
+        if self.gate is not None:
+            weights = self.weights(groups)[:, :, None, None, None]
+            groups = [group * weights[:, k] for k, group in enumerate(groups)]
+        return vision + self.compress(torch.cat(groups, dim=1))  # Eq. (10), added to V_4

@@ -1,0 +1,37 @@
+"""The few layers that several parts share."""
+
+import functools
+
+import torch
+from torch import Tensor, nn
+
+
+def conv_bn_relu(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+    """A convolution that keeps the size, batch normalisation, ReLU."""
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def mean_word(words: Tensor, word_mask: Tensor) -> Tensor:
+    """Average of the words that are there: (E, L, D) and bool (E, L) to (E, D)."""
+    weights = word_mask.to(words.dtype).unsqueeze(-1)
+    return (words * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def tile(vectors: Tensor, height: int, width: int) -> Tensor:
+    """(E, D) to (E, D, height, width), the same vector in every cell."""
+    return vectors[:, :, None, None].expand(-1, -1, height, width)
+
+
+@functools.lru_cache(maxsize=16)
+def position_planes(height: int, width: int) -> Tensor:
+    """The eight position planes P of Eq. (1), (1, 8, height, width), as CMSA and BRINet define them.
+
+    Left, top, right, bottom border and centre x, y of each cell in [-1, 1], then 1/width and 1/height.
+    """
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    left, right = columns / width * 2 - 1, (columns + 1) / width * 2 - 1
+    top, bottom = rows / height * 2 - 1, (rows + 1) / height * 2 - 1
+    flat = torch.ones(height, width)
+    planes = [left, top, right, bottom, (left + right) / 2, (top + bottom) / 2, flat / width, flat / height]
+    return torch.stack(planes).unsqueeze(0)
