@@ -66,7 +66,9 @@ def load_model(path: Path | str) -> ReferringSegmenter:
             config = ModelConfig.model_validate_json((file.metadata() or {})["model"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise StudyError(f"{path}: no model weights of refstudy ({type(error).__name__}); train them or fetch them again") from error
+        raise StudyError(
+            f"{path}: no model weights of refstudy ({type(error).__name__}); train them or fetch them again"
+        ) from error
     image = config.image.model_copy(update={"pretrained": False})
     text = config.text.model_copy(update={"pretrained": False})
     model = build_model(config.model_copy(update={"image": image, "text": text}))

@@ -62,7 +62,9 @@ class TextEncoder(nn.Module):
             try:
                 self.bert = BertModel.from_pretrained(config.name, add_pooling_layer=False)
             except OSError as error:
-                where = "the folder lacks config.json or model.safetensors" if Path(config.name).is_dir() else "not found"
+                where = (
+                    "the folder lacks config.json or model.safetensors" if Path(config.name).is_dir() else "not found"
+                )
                 raise StudyError(
                     f"text encoder '{config.name}': {where}; name a folder with both files, or go online once"
                 ) from error

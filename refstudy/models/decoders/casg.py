@@ -1,5 +1,6 @@
 """CASG, Cross-scale Abstract Semantic Guided decoder (arXiv 2405.09006, Sec. III-C)."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -18,8 +19,9 @@ class UpsampledConv(nn.Conv2d):
     """A 3x3 convolution over the concatenation of maps that are first upsampled bilinearly to one size, Eqs. (13)-(14).
 
     Convolution and upsampling are both linear, and mixing channels commutes with upsampling each of them. So each map
-    may be mixed by the nine taps at its own low resolution, the mixed planes upsampled, shifted and added: the same
-    function, with the parameters of a plain convolution, for far fewer multiplications.
+    is mixed by the nine taps at its own low resolution, and upsampling and shifting the taps' planes, zero padding
+    included, are two small matrix products, one along the columns and one along the rows. The same function with the
+    parameters of a plain convolution, for far fewer multiplications.
     """
 
     def __init__(self, channels: Sequence[int], outputs: int):
@@ -28,24 +30,47 @@ class UpsampledConv(nn.Conv2d):
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:  # type: ignore[override]
         """Maps (E, C_j, h_j, w_j) to (E, outputs, *size)."""
-        wide = self.in_channels > 3 * self.out_channels  # otherwise nine planes per output cost more than they save
-        return self.mixed_first(maps, size) if wide else self.upsampled_first(maps, size)
+        weights = self.weight.split(self.channels, dim=1)
+        return torch.stack([_mixed_first(x, weight, size) for x, weight in zip(maps, weights, strict=True)]).sum(0)
 
     def upsampled_first(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """As the paper writes it."""
-        return super().forward(torch.cat([upsample(x, size) for x in maps], dim=1))
-
-    def mixed_first(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """The nine taps at low resolution; ``fold`` shifts the nine planes into place, adds them and clips the border."""
-        taps = self.weight.flip(2, 3).permute(0, 2, 3, 1).reshape(9 * self.out_channels, self.in_channels, 1, 1)
-        planes = sum(
-            upsample(conv2d(x, weight), size) for x, weight in zip(maps, taps.split(self.channels, dim=1), strict=True)
-        )
-        return fold(planes.flatten(2), size, kernel_size=3, padding=1)
+        """The same as the paper writes it: upsample, concatenate, convolve. Reference for tests and benchmarks."""
+        wide = [interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps]
+        return super().forward(torch.cat(wide, dim=1))
 
 
-def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return x if x.shape[-2:] == size else interpolate(x, size=size, mode="bilinear", align_corners=False)
+def _mixed_first(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """The part of one map x (E, C, h, w), with weight (outputs, C, 3, 3), in the convolution at ``size``."""
+    outputs, inputs = weight.shape[:2]
+    height, width = x.shape[-2:]
+    planes = conv2d(x, weight.permute(0, 2, 3, 1).reshape(9 * outputs, inputs, 1, 1))  # all taps of all outputs
+    planes = planes.unflatten(1, (outputs, 3, 3)).transpose(3, 4)  # (E, outputs, tap row, h, tap column, w)
+    across = shifted_upsampling(width, size[1], x.dtype, x.device)
+    down = shifted_upsampling(height, size[0], x.dtype, x.device)
+    rows = planes.reshape(len(x), outputs, 3 * height, 3 * width) @ across.T  # upsampled and shifted along a row
+    return down @ rows
+
+
+def lifted_scores(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
+    """<lift(cells), sentence> in every cell, (E, h, w), without making the lifted map.
+
+    The lift is linear, so the sentence (E, D) is taken into its kernel first: one 3x3 kernel with a single output per
+    expression instead of D of them.
+    """
+    height, width = cells.shape[-2:]
+    kernels = torch.einsum("ed,dcyx->eyxc", sentence, lift.weight.flip(2, 3)).flatten(1, 2)  # (E, 9, C)
+    planes = kernels @ cells.flatten(2)
+    scores = fold(planes, (height, width), kernel_size=3, padding=1)  # shift the nine planes and add them
+    return scores.squeeze(1) + (sentence @ lift.bias)[:, None, None]
+
+
+@functools.lru_cache(maxsize=64)
+def shifted_upsampling(small: int, large: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The matrix (large, 3 * small) that upsamples three sequences linearly, shifts them by 1, 0, -1 and adds them."""
+    up = interpolate(torch.eye(small, dtype=torch.float64)[None], size=large, mode="linear", align_corners=False)[0].T
+    empty = up.new_zeros(1, small)
+    shifted = [torch.cat([empty, up[:-1]]), up, torch.cat([up[1:], empty])]  # beyond the border: zero padding
+    return torch.cat(shifted, dim=1).to(device, dtype)
 
 
 class CASGStage(nn.Module):
@@ -102,9 +127,10 @@ class CASGStage(nn.Module):
         """S_i (E, 1, h, w): how well each cell of I_i1 agrees with the sentence, Eq. (11)."""
         if not self.language:
             return self.attention(self.lift(semantics))  # type: ignore[misc]
-        cells = semantics if self.lift is None else self.lift(semantics)
-        vector = sentence if self.project is None else self.project(sentence)
-        scores = torch.einsum("echw,ec->ehw", cells, vector) / math.sqrt(vector.shape[1])
+        if self.project is not None:
+            scores = torch.einsum("echw,ec->ehw", semantics, self.project(sentence)) / math.sqrt(semantics.shape[1])
+        else:
+            scores = lifted_scores(semantics, self.lift, sentence) / math.sqrt(sentence.shape[1])  # type: ignore[arg-type]
         return self.attention(scores).unsqueeze(1)
 
     def forward(self, vision: Tensor, deeper: Sequence[Tensor], sentence: Tensor) -> Tensor:
