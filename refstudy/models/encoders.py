@@ -10,9 +10,6 @@ from transformers import BertConfig, BertModel
 from refstudy.config import ImageEncoderConfig, TextEncoderConfig
 from refstudy.errors import StudyError
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-
 
 class ImageEncoder(nn.Module):
     """Swin Transformer; its four stage outputs, each layer-normalised as detectors on Swin do.

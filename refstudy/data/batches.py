@@ -1,0 +1,251 @@
+"""From the table to batches: pictures and masks decoded once, then batches grouped by image."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+from transformers import BertTokenizerFast
+
+from refstudy.data.masks import decode_mask
+from refstudy.data.refer import read_image
+from refstudy.data.words import tokenize
+from refstudy.errors import StudyError
+from refstudy.files import atomic_write
+
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as the encoders expect
+
+
+@dataclass
+class Corpus:
+    """One split, decoded and resized to S x S (aspect not kept: the protocol of LAVT and S²RM).
+
+    images: uint8 (N, 3, S, S); masks: packed bits (R, S*S/8); image_of_ref (R,); token_ids, token_mask (E, L);
+    ref_of_expression (E,); table: the split's rows in the order of the expressions.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    image_of_ref: np.ndarray
+    token_ids: np.ndarray
+    token_mask: np.ndarray
+    ref_of_expression: np.ndarray
+    table: pd.DataFrame
+
+    @property
+    def image_size(self) -> int:
+        return self.images.shape[-1]
+
+    def mask(self, refs: np.ndarray) -> np.ndarray:
+        """bool (n, S, S) masks of the referents with these row numbers."""
+        side = self.image_size
+        bits = np.unpackbits(self.masks[refs], axis=1, count=side * side)
+        return bits.reshape(len(refs), side, side).astype(bool)
+
+    def subset(self, images: int) -> "Corpus":
+        """The corpus of the first ``images`` images."""
+        refs = np.flatnonzero(self.image_of_ref < images)
+        keep = np.flatnonzero(np.isin(self.ref_of_expression, refs))
+        position = np.full(len(self.image_of_ref), -1)
+        position[refs] = np.arange(len(refs))
+        return Corpus(
+            self.images[:images],
+            self.masks[refs],
+            self.image_of_ref[refs],
+            self.token_ids[keep],
+            self.token_mask[keep],
+            position[self.ref_of_expression[keep]],
+            self.table.iloc[keep].reset_index(drop=True),
+        )
+
+
+@dataclass
+class Batch:
+    """Images float (B, 3, S, S), normalised; image_index (E,); tokens (E, L); masks float (E, S, S); the numbers of
+    the expressions in the corpus (E,)."""
+
+    images: Tensor
+    image_index: Tensor
+    token_ids: Tensor
+    token_mask: Tensor
+    masks: Tensor
+    expressions: np.ndarray
+
+    def to(self, device: torch.device) -> "Batch":
+        moved = (
+            tensor.to(device, non_blocking=True)
+            for tensor in (self.images, self.image_index, self.token_ids, self.token_mask, self.masks)
+        )
+        return Batch(*moved, self.expressions)
+
+
+def build_corpus(
+    table: pd.DataFrame,
+    split: str,
+    image_size: int,
+    tokenizer: BertTokenizerFast,
+    max_words: int = 20,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> Corpus:
+    """Decode one split of ``load_refer``'s table. Images are resized bilinearly, masks by nearest neighbour.
+
+    With ``cache``, a folder, decoded arrays are kept there under a name made from what determines them and opened
+    memory-mapped the next time. Raises StudyError for an unknown split and whatever reading images and masks raises.
+    """
+    rows = table[table["split"] == split].reset_index(drop=True)
+    if rows.empty:
+        raise StudyError(f"unknown split '{split}'; the data have {', '.join(sorted(table['split'].unique()))}")
+    refs = rows.drop_duplicates("ref_id").reset_index(drop=True)
+    pictures = refs.drop_duplicates("image_id").reset_index(drop=True)
+    image_row = pd.Series(np.arange(len(pictures)), index=pictures["image_id"])
+    ref_row = pd.Series(np.arange(len(refs)), index=refs["ref_id"])
+    images = _cached(
+        cache, "images", (pictures["image_path"], image_size), lambda: _images(pictures, image_size, progress)
+    )
+    masks = _cached(
+        cache, "masks", (refs["ann_id"], refs["segmentation"], image_size), lambda: _masks(refs, image_size)
+    )
+    token_ids, token_mask = tokenize(tokenizer, rows["expression"].tolist(), max_words)
+    return Corpus(
+        images,
+        masks,
+        image_row[refs["image_id"]].to_numpy(),
+        token_ids,
+        token_mask,
+        ref_row[rows["ref_id"]].to_numpy(),
+        rows,
+    )
+
+
+def _images(pictures: pd.DataFrame, side: int, progress: bool) -> np.ndarray:
+    images = np.empty((len(pictures), 3, side, side), np.uint8)
+    bar = tqdm(
+        pictures.itertuples(), total=len(pictures), desc="decoding images", disable=not progress or len(pictures) < 500
+    )
+    for k, row in enumerate(bar):
+        pixels = read_image(row.image_path, row.height, row.width)
+        if pixels.shape[:2] != (side, side):
+            pixels = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
+        images[k] = pixels.transpose(2, 0, 1)
+    return images
+
+
+def _masks(refs: pd.DataFrame, side: int) -> np.ndarray:
+    masks = np.empty((len(refs), -(-side * side // 8)), np.uint8)
+    for k, row in enumerate(refs.itertuples()):
+        try:
+            mask = decode_mask(row.segmentation, row.height, row.width)
+        except StudyError as error:
+            raise StudyError(f"referent {row.ref_id}, annotation {row.ann_id}: {error}") from error
+        masks[k] = np.packbits(resize_mask(mask, side, side))
+    return masks
+
+
+def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A bool mask resized by nearest neighbour."""
+    if mask.shape == (height, width):
+        return mask
+    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+
+
+def _cached(folder: Path | None, name: str, about: tuple, make) -> np.ndarray:
+    """``make()``'s array, through a memory-mapped file named by a digest of ``about``."""
+    if folder is None:
+        return make()
+    parts = [json.dumps(list(part), default=str) if isinstance(part, pd.Series) else str(part) for part in about]
+    path = Path(folder) / f"{name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.npy"
+    if not path.exists():
+        with atomic_write(path) as temporary:
+            np.save(temporary, make())
+    return np.load(path, mmap_mode="r")
+
+
+def grouped_batches(
+    corpus: Corpus, images_per_batch: int, expressions_per_image: int, seed: int, epoch: int
+) -> Iterator[Batch]:
+    """One epoch of training: every referent once, with one of its sentences drawn at random (S²RM, Sec. IV-B).
+
+    Referents of one image come together, at most ``expressions_per_image`` in a batch, so that the image is encoded
+    once for them. The order depends on ``seed`` and ``epoch`` alone. A short last batch is dropped.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    sentence = _one_sentence_each(corpus, rng)
+    groups = _groups(corpus, rng, expressions_per_image)
+    for first in range(0, len(groups) - images_per_batch + 1, images_per_batch):
+        refs = groups[first : first + images_per_batch]
+        yield _batch(corpus, [sentence[group] for group in refs])
+
+
+def batches_per_epoch(corpus: Corpus, images_per_batch: int, expressions_per_image: int) -> int:
+    """How many batches ``grouped_batches`` yields in an epoch."""
+    counts = np.bincount(corpus.image_of_ref)
+    return int(np.ceil(counts / expressions_per_image).sum()) // images_per_batch
+
+
+def _one_sentence_each(corpus: Corpus, rng: np.random.Generator) -> np.ndarray:
+    """For each referent, the number of one of its expressions."""
+    shuffled = rng.permutation(len(corpus.ref_of_expression))
+    sentence = np.empty(len(corpus.image_of_ref), np.int64)
+    sentence[corpus.ref_of_expression[shuffled]] = shuffled  # the last one written stays
+    return sentence
+
+
+def _groups(corpus: Corpus, rng: np.random.Generator, most: int) -> list[np.ndarray]:
+    """Referents by image, shuffled within the image, cut into pieces of at most ``most``, the pieces shuffled."""
+    shuffled = rng.permutation(len(corpus.image_of_ref))
+    by_image = shuffled[np.argsort(corpus.image_of_ref[shuffled], kind="stable")]
+    ends = np.cumsum(np.bincount(corpus.image_of_ref))
+    pieces = [
+        refs[first : first + most] for refs in np.split(by_image, ends[:-1]) for first in range(0, len(refs), most)
+    ]
+    return [pieces[k] for k in rng.permutation(len(pieces))]
+
+
+def evaluation_batches(corpus: Corpus, images_per_batch: int) -> Iterator[Batch]:
+    """Every expression once, grouped by image, in the order of the images."""
+    order = np.argsort(corpus.image_of_ref[corpus.ref_of_expression], kind="stable")
+    ends = np.cumsum(np.bincount(corpus.image_of_ref[corpus.ref_of_expression], minlength=len(corpus.images)))
+    groups = np.split(order, ends[:-1])
+    for first in range(0, len(groups), images_per_batch):
+        yield _batch(corpus, groups[first : first + images_per_batch])
+
+
+def _batch(corpus: Corpus, groups: list[np.ndarray]) -> Batch:
+    """A batch of these groups of expressions, one image each."""
+    expressions = np.concatenate(groups)
+    images = np.array([corpus.image_of_ref[corpus.ref_of_expression[group[0]]] for group in groups])
+    token_mask = corpus.token_mask[expressions]
+    length = int(token_mask.sum(1).max())  # no batch carries more padding than its longest expression needs
+    return Batch(
+        normalise(torch.from_numpy(corpus.images[images])),
+        torch.from_numpy(np.repeat(np.arange(len(groups)), [len(group) for group in groups])),
+        torch.from_numpy(corpus.token_ids[expressions][:, :length]),
+        torch.from_numpy(token_mask[:, :length]),
+        torch.from_numpy(corpus.mask(corpus.ref_of_expression[expressions]).astype(np.float32)),
+        expressions,
+    )
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 (B, 3, H, W) to float32 with ImageNet's mean and deviation, channels last in memory."""
+    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def fingerprint(table: pd.DataFrame) -> str:
+    """16 hexadecimal digits of the SHA-256 over expressions, splits, segmentations and the bytes of the images."""
+    digest = hashlib.sha256()
+    for row in table.itertuples():
+        about = [row.sent_id, row.ref_id, row.split, row.expression, row.segmentation]
+        digest.update(json.dumps(about, sort_keys=True).encode())
+    for path in table["image_path"].drop_duplicates():
+        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    return digest.hexdigest()[:16]

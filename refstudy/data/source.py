@@ -1,0 +1,32 @@
+"""Where the data of a run are: released data in their folder, RefScenes made on demand."""
+
+import os
+from pathlib import Path
+
+from refstudy.config import DataConfig
+from refstudy.data.scenes import FLAVOURS, VERSION, make_refscenes
+from refstudy.errors import StudyError
+
+
+def default_data_root() -> Path:
+    """The folder that REFSTUDY_DATA names, otherwise ``data`` in the working folder."""
+    return Path(os.environ.get("REFSTUDY_DATA", "data"))
+
+
+def prepare_data(
+    config: DataConfig, data_root: Path | str | None = None, workers: int = 1, progress: bool = True
+) -> Path:
+    """The root that ``load_refer`` takes for these data; RefScenes is made first where it is not yet there.
+
+    Each size, seed and number of scenes has a root of its own, so that sets do not mix. Raises StudyError when the
+    settings ask for scenes of another version than this code makes.
+    """
+    data_root = Path(data_root or default_data_root())
+    if config.dataset not in FLAVOURS:
+        return data_root
+    if config.scenes_version != VERSION:
+        raise StudyError(f"data: scenes_version '{config.scenes_version}' cannot be made; this code makes '{VERSION}'")
+    counts = "-".join(f"{split}{config.scenes[split]}" for split in sorted(config.scenes))
+    root = data_root / f"refscenes-v{VERSION}-{config.image_size}px-seed{config.scenes_seed}-{counts}"
+    make_refscenes(root, config.dataset, config.scenes, config.scenes_seed, config.image_size, workers, progress)
+    return root

@@ -1,0 +1,48 @@
+"""Expressions to word pieces: BERT's tokenizer, with the words of RefScenes when no vocabulary is given."""
+
+import functools
+import string
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from transformers import BertTokenizerFast
+
+from refstudy.data.scenes import vocabulary
+from refstudy.errors import StudyError
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@functools.cache
+def build_tokenizer(vocab: Path | str | None = None) -> BertTokenizerFast:
+    """The uncased BERT tokenizer over a vocabulary file (one word piece a line), by default that of RefScenes.
+
+    RefScenes' vocabulary ends in single characters, so that any word can be spelled. Raises StudyError when the file
+    is missing.
+    """
+    if vocab is not None:
+        if not Path(vocab).is_file():
+            raise StudyError(f"{vocab}: vocabulary not found; name a BERT vocab.txt")
+        return BertTokenizerFast(vocab=str(vocab), do_lower_case=True)
+    characters = string.ascii_lowercase + string.digits
+    words = set(vocabulary()) | set(characters)
+    lines = [*SPECIAL, *sorted(words), *(f"##{character}" for character in characters)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vocab.txt"
+        path.write_text("\n".join(lines) + "\n")
+        return BertTokenizerFast(vocab=str(path), do_lower_case=True)
+
+
+def tokenize(
+    tokenizer: BertTokenizerFast, expressions: Sequence[str], max_words: int = 20
+) -> tuple[np.ndarray, np.ndarray]:
+    """Expressions to ids int64 (E, max_words) and mask bool (E, max_words).
+
+    [CLS] and [SEP] are among the ``max_words`` places, as in LAVT; longer expressions are clipped before [SEP].
+    """
+    encoded = tokenizer(
+        list(expressions), padding="max_length", truncation=True, max_length=max_words, return_tensors="np"
+    )
+    return encoded["input_ids"].astype(np.int64), encoded["attention_mask"].astype(bool)
