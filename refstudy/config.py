@@ -85,6 +85,18 @@ class TrainConfig(Settings):
     encoder_weights: str = Field("", description="SHA-256 of the pretrained encoders that training starts from")
 
 
+class PretrainConfig(Settings):
+    """How the encoders are pretrained on RefScenes, the stand-in for ImageNet's and BERT's weights."""
+
+    image_updates: int = Field(900, ge=1)
+    images_per_batch: int = Field(36, ge=1)
+    text_updates: int = Field(600, ge=1)
+    expressions_per_batch: int = Field(128, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    seed: int = 0
+
+
 class RunConfig(Settings):
     """One training run: what it trains (a named variant), on what, how, and from which seed."""
 

@@ -169,17 +169,18 @@ def _cached(folder: Path | None, name: str, about: tuple, make) -> np.ndarray:
 
 
 def grouped_batches(
-    corpus: Corpus, images_per_batch: int, expressions_per_image: int, seed: int, epoch: int
+    corpus: Corpus, images_per_batch: int, expressions_per_image: int, seed: int, epoch: int, start: int = 0
 ) -> Iterator[Batch]:
     """One epoch of training: every referent once, with one of its sentences drawn at random (S²RM, Sec. IV-B).
 
     Referents of one image come together, at most ``expressions_per_image`` in a batch, so that the image is encoded
     once for them. The order depends on ``seed`` and ``epoch`` alone. A short last batch is dropped.
+    ``start`` skips that many batches, to go on within an epoch.
     """
     rng = np.random.default_rng([seed, epoch])
     sentence = _one_sentence_each(corpus, rng)
     groups = _groups(corpus, rng, expressions_per_image)
-    for first in range(0, len(groups) - images_per_batch + 1, images_per_batch):
+    for first in range(start * images_per_batch, len(groups) - images_per_batch + 1, images_per_batch):
         refs = groups[first : first + images_per_batch]
         yield _batch(corpus, [sentence[group] for group in refs])
 

@@ -1,0 +1,196 @@
+"""Pretraining of both encoders on RefScenes: what is where, and which words go together.
+
+The stand-in for ImageNet's and BERT's weights: the image encoder learns to name category and colour of every pixel,
+the text encoder to fill in masked words. It happens once; every variant starts from the same file.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+from tqdm import tqdm
+
+from refstudy.config import DataConfig, ModelConfig, PretrainConfig
+from refstudy.data.batches import Corpus, normalise
+from refstudy.data.masks import decode_mask
+from refstudy.data.source import prepare_data
+from refstudy.data.words import build_tokenizer
+from refstudy.files import atomic_write
+from refstudy.models.build import default_device
+from refstudy.models.encoders import ImageEncoder, TextEncoder
+from refstudy.training import load_corpora, parameter_groups
+
+STRIDE = 4  # of the pixel labels and of V_1
+MASKED = 0.15  # share of the words that are hidden, as in BERT
+IGNORED = -100
+
+
+def pretrain(
+    data: DataConfig,
+    model: ModelConfig,
+    settings: PretrainConfig,
+    path: Path | str,
+    data_root: Path | str | None = None,
+    progress: bool = True,
+) -> dict[str, float]:
+    """Pretrain both encoders, write them to ``path`` (safetensors, fp16) and return what they reach on val, in percent.
+
+    The file's tensors are named ``image.*`` and ``text.*``; its metadata hold the settings and the accuracies.
+    """
+    corpora, digest = load_corpora(data, ("train", "val"), data_root, progress)
+    labels = {split: pixel_labels(data, corpus, data_root) for split, corpus in corpora.items()}
+    torch.manual_seed(settings.seed)
+    device = default_device()
+    image_encoder = ImageEncoder(model.image, model.image_size).to(device, memory_format=torch.channels_last)
+    text_encoder = TextEncoder(model.text).to(device)
+    reached = pretrain_image_encoder(image_encoder, corpora, labels, settings, progress)
+    reached |= pretrain_text_encoder(text_encoder, corpora, settings, progress)
+    tensors = {
+        f"{prefix}.{name}": (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
+        for prefix, encoder in (("image", image_encoder), ("text", text_encoder))
+        for name, tensor in encoder.state_dict().items()
+    }
+    about = {
+        "pretraining": settings.model_dump(mode="json"),
+        "data": data.model_dump(mode="json"),
+        "data_fingerprint": digest,
+        "reached": {name: round(value, 2) for name, value in reached.items()},
+    }
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata={name: json.dumps(value, sort_keys=True) for name, value in about.items()})
+    return reached
+
+
+def pixel_labels(data: DataConfig, corpus: Corpus, data_root: Path | str | None) -> np.ndarray:
+    """Category and colour numbers (N, 2, S/4, S/4) of every image of the corpus, uint8; 0 where nothing is listed.
+
+    They come from the annotations of all things and stuff in RefScenes' instances.json.
+    """
+    root = prepare_data(data, data_root, progress=False)
+    instances = json.loads((root / data.dataset / "instances.json").read_text())
+    categories = {category["id"]: k for k, category in enumerate(instances["categories"], start=1)}
+    colours = {name: k for k, name in enumerate(sorted({a["color"] for a in instances["annotations"]}), start=1)}
+    images = corpus.table["image_id"].drop_duplicates()
+    rows = {image: k for k, image in enumerate(images)}
+    side = corpus.image_size
+    labels = np.zeros((len(images), 2, side // STRIDE, side // STRIDE), np.uint8)
+    for annotation in instances["annotations"]:
+        row = rows.get(annotation["image_id"])
+        if row is not None:
+            mask = decode_mask(annotation["segmentation"], side, side)[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+            labels[row, 0][mask] = categories[annotation["category_id"]]
+            labels[row, 1][mask] = colours[annotation["color"]]
+    return labels
+
+
+class PixelNamer(nn.Module):
+    """Category and colour of every pixel from V_1 ... V_4, at stride 4: laterals, top-down sum, one convolution."""
+
+    def __init__(self, channels: list[int], categories: int, colours: int, width: int = 64):
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(count, width, kernel_size=1) for count in channels)
+        self.smooth = nn.Conv2d(width, width, kernel_size=3, padding=1)
+        self.name = nn.ModuleList(nn.Conv2d(width, count, kernel_size=1) for count in (categories, colours))
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """V_1 ... V_4 to category logits (B, categories, h, w) and colour logits (B, colours, h, w)."""
+        level = self.laterals[3](maps[3])
+        for lateral, stage in zip(self.laterals[2::-1], maps[2::-1], strict=True):
+            level = lateral(stage) + interpolate(level, size=stage.shape[-2:], mode="nearest")
+        level = self.smooth(level).relu()
+        category, colour = (name(level) for name in self.name)
+        return category, colour
+
+
+def pretrain_image_encoder(
+    encoder: ImageEncoder,
+    corpora: dict[str, Corpus],
+    labels: dict[str, np.ndarray],
+    settings: PretrainConfig,
+    progress: bool,
+) -> dict[str, float]:
+    """Train the encoder to name pixels; percent of val's pixels named rightly, of category and of colour."""
+    device = next(encoder.parameters()).device
+    counts = labels["train"].max(axis=(0, 2, 3)) + 1
+    namer = PixelNamer(encoder.channels, *counts.tolist()).to(device, memory_format=torch.channels_last)
+    both = nn.ModuleList([encoder, namer])
+    optimizer = torch.optim.AdamW(parameter_groups(both, settings.weight_decay), lr=settings.learning_rate)
+    rng = np.random.default_rng(settings.seed)
+    both.train()
+    for update in tqdm(range(settings.image_updates), desc="naming pixels", disable=not progress):
+        _set_rate(optimizer, settings.learning_rate, update, settings.image_updates)
+        rows = np.sort(rng.choice(len(labels["train"]), settings.images_per_batch, replace=False))
+        images = normalise(torch.from_numpy(corpora["train"].images[rows]).to(device))
+        truth = torch.from_numpy(labels["train"][rows]).long().to(device)
+        named = namer(encoder(images))
+        loss = torch.stack([cross_entropy(logits, truth[:, k]) for k, logits in enumerate(named)]).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+        optimizer.step()
+    both.eval()
+    right = np.zeros(2)
+    with torch.inference_mode():
+        for first in range(0, len(labels["val"]), 64):
+            rows = slice(first, first + 64)
+            named = namer(encoder(normalise(torch.from_numpy(corpora["val"].images[rows]).to(device))))
+            truth = torch.from_numpy(labels["val"][rows]).to(device)
+            right += [(logits.argmax(1) == truth[:, k]).sum().item() for k, logits in enumerate(named)]
+    category, colour = 100 * right / labels["val"][:, 0].size
+    return {"category_accuracy": float(category), "colour_accuracy": float(colour)}
+
+
+def pretrain_text_encoder(
+    encoder: TextEncoder, corpora: dict[str, Corpus], settings: PretrainConfig, progress: bool
+) -> dict[str, float]:
+    """Train the encoder to fill in masked words; percent of val's masked words filled in rightly."""
+    device = next(encoder.parameters()).device
+    embedding = encoder.bert.get_input_embeddings()
+    bias = nn.Parameter(torch.zeros(embedding.num_embeddings, device=device))
+    groups = [*parameter_groups(encoder, settings.weight_decay), {"params": [bias], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    rng = np.random.default_rng(settings.seed)
+
+    def fill_in(corpus: Corpus, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        ids, mask, truth = (torch.from_numpy(a).to(device) for a in hide_words(corpus, rows, rng))
+        return encoder(ids, mask) @ embedding.weight.T + bias, truth
+
+    encoder.train()
+    for update in tqdm(range(settings.text_updates), desc="filling in words", disable=not progress):
+        _set_rate(optimizer, settings.learning_rate, update, settings.text_updates)
+        logits, truth = fill_in(
+            corpora["train"], rng.integers(len(corpora["train"].token_ids), size=settings.expressions_per_batch)
+        )
+        loss = cross_entropy(logits.flatten(0, 1), truth.flatten(), ignore_index=IGNORED)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    encoder.eval()
+    with torch.inference_mode():
+        logits, truth = fill_in(corpora["val"], np.arange(min(2000, len(corpora["val"].token_ids))))
+        hidden = truth != IGNORED
+        right = (logits.argmax(-1) == truth)[hidden].float().mean().item()
+    return {"word_accuracy": 100 * right}
+
+
+def hide_words(corpus: Corpus, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids with some words replaced by [MASK], their mask, and the hidden words' ids (IGNORED elsewhere); (n, L) each."""
+    tokenizer = build_tokenizer()
+    ids, mask = corpus.token_ids[rows].copy(), corpus.token_mask[rows]
+    words = mask & ~np.isin(ids, [tokenizer.cls_token_id, tokenizer.sep_token_id])
+    chance = np.where(words, rng.random(ids.shape), 2.0)
+    hidden = words & ((chance < MASKED) | (chance == chance.min(axis=1, keepdims=True)))  # at least one each
+    truth = np.where(hidden, ids, IGNORED)
+    ids[hidden] = tokenizer.mask_token_id
+    return ids, mask, truth
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float, update: int, total: int) -> None:
+    """Linear warm-up over a twentieth, then linear decay to zero."""
+    factor = min(1.0, 20 * (update + 1) / total) * (1 - update / total)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * factor

@@ -1,0 +1,136 @@
+"""Run records: what a training run was and what it reached, small enough to commit.
+
+A record is a folder ``<variant>-seed<seed>-<key>`` with ``record.json`` (settings, data, metrics: all that equal runs
+on one machine have in common), ``curve.csv`` (the learning curve), ``counts.parquet`` (pixel counts per expression)
+and ``provenance.json`` (when, where, how long, with which versions).
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from pydantic import ValidationError
+
+from refstudy.config import RunConfig
+from refstudy.errors import StudyError
+from refstudy.evaluation import summarize_counts
+
+LIBRARIES = ("torch", "timm", "transformers", "numpy", "pillow", "pycocotools")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record that was read. ``metrics``: split -> metric -> percent, recomputed from the counts."""
+
+    path: Path
+    config: RunConfig
+    summary: dict[str, Any]
+    metrics: dict[str, dict[str, float]]
+
+    def counts(self) -> pd.DataFrame:
+        """Pixel counts, a row per expression; see ``refstudy.evaluation.evaluate``."""
+        return pd.read_parquet(self.path / "counts.parquet")
+
+    def curve(self) -> pd.DataFrame:
+        """The learning curve: update, pairs, loss, learning_rate, val_oIoU (empty between validations)."""
+        return pd.read_csv(self.path / "curve.csv")
+
+    def provenance(self) -> dict[str, Any]:
+        return json.loads((self.path / "provenance.json").read_text())
+
+
+def record_name(config: RunConfig) -> str:
+    return f"{config.variant}-seed{config.seed}-{config.key()}"
+
+
+def write_record(
+    records: Path | str,
+    config: RunConfig,
+    summary: dict[str, Any],
+    curve: pd.DataFrame,
+    counts: pd.DataFrame,
+    provenance: dict[str, Any],
+) -> Path:
+    """Write a record folder under ``records``, whole or not at all; an older one of the same name is replaced."""
+    folder = Path(records) / record_name(config)
+    new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    metrics = {str(split): summarize_counts(rows) for split, rows in counts.groupby("split", sort=True)}
+    content = {"key": config.key(), "config": config.model_dump(mode="json"), "metrics": metrics} | summary
+    (new / "record.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    (new / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+    curve.to_csv(new / "curve.csv", index=False, float_format="%.6g", lineterminator="\n")
+    counts.reset_index(drop=True).to_parquet(new / "counts.parquet", compression="zstd", index=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
+    return folder
+
+
+def read_record(folder: Path | str) -> Record:
+    """Read and check one record folder. Raises StudyError when a file is missing, broken, or was edited by hand."""
+    folder = Path(folder)
+    try:
+        content = json.loads((folder / "record.json").read_text())
+        config = RunConfig.model_validate(content.pop("config"))
+        counts = pd.read_parquet(folder / "counts.parquet")
+        metrics = {str(split): summarize_counts(rows) for split, rows in counts.groupby("split", sort=True)}
+        stated = content.pop("metrics")
+        key = content.pop("key")
+    except (OSError, ValueError, KeyError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise StudyError(f"{folder}: unreadable run record ({first}); restore it or train the run again") from error
+    if key != config.key() or stated != metrics:
+        what = "key" if key != config.key() else "metrics"
+        raise StudyError(
+            f"{folder / 'record.json'}: {what} does not follow from its contents; restore it or train again"
+        )
+    return Record(folder, config, content, metrics)
+
+
+def find_records(records: Path | str) -> list[Record]:
+    """All records under a folder, by name; none when there is no such folder."""
+    return [read_record(path.parent) for path in sorted(Path(records).glob("*/record.json"))]
+
+
+def find_record(records: Path | str, config: RunConfig) -> Record | None:
+    """The record of exactly these settings, if there is one."""
+    folder = Path(records) / record_name(config)
+    return read_record(folder) if (folder / "record.json").exists() else None
+
+
+def circumstances() -> dict[str, Any]:
+    """Where a run happens: commit, versions, machine."""
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "versions": {name: metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).parent
+    try:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""  # an installed package has no repository around it
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if cpuinfo.exists()
+        else []
+    )
+    return names[0] if names else platform.processor() or platform.machine()
