@@ -61,7 +61,9 @@ def pretrain(
         "reached": {name: round(value, 2) for name, value in reached.items()},
     }
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={name: json.dumps(value, sort_keys=True) for name, value in about.items()})
+        save_file(
+            tensors, temporary, metadata={name: json.dumps(value, sort_keys=True) for name, value in about.items()}
+        )
     return reached
 
 

@@ -1,0 +1,104 @@
+"""The command line: run the study, train one run, pretrain the encoders, make the data."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refstudy.errors import StudyError
+from refstudy.study import FILE_NAME
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="refstudy: a study of referring image segmentation.")
+data_app = typer.Typer(no_args_is_help=True, help="Make and check data.")
+app.add_typer(data_app, name="data")
+
+Profile = Annotated[str, typer.Option(help="a profile of the study file")]
+StudyOption = Annotated[str, typer.Option("--study", help="the study file")]
+
+
+@app.command()
+def run(
+    profile: Profile = "scenes",
+    train: Annotated[bool, typer.Option("--train", help="also train every run that has no record")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="run only this; may be given several times")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="notebooks at once; 0: one per core")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan and stop")] = False,
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Execute the notebooks of a profile and leave tables and figures in results/<profile>."""
+    from refstudy.runs import execute, plan, report
+    from refstudy.study import load_study
+
+    loaded = load_study(study)
+    steps = plan(loaded, profile, train, only or ())
+    succeeded = dry_run or execute(steps, loaded.root, workers)
+    report(steps)
+    if not succeeded:
+        raise typer.Exit(1)
+    if not dry_run:
+        typer.echo(f"results in {loaded.results(profile)}")
+
+
+@app.command()
+def train(
+    variant: Annotated[str, typer.Option(help="a variant of the study file")],
+    profile: Profile = "scenes",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Train one run and leave its record in results/<profile>/records; an interrupted one is resumed."""
+    from refstudy.runs import train_run
+    from refstudy.study import load_study
+
+    typer.echo(train_run(load_study(study), profile, variant, seed))
+
+
+@app.command()
+def pretrain(
+    profile: Profile = "scenes",
+    output: Annotated[Path | None, typer.Option(help="default: the file that the profile names")] = None,
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Pretrain the encoders on RefScenes and print the SHA-256 to put into the profile."""
+    from refstudy.config import ModelConfig
+    from refstudy.pretraining import pretrain as pretrain_encoders
+    from refstudy.study import load_study
+    from refstudy.training import file_digest
+
+    loaded = load_study(study)
+    settings = loaded.profile(profile)
+    path = output or loaded.encoders(profile)
+    if path is None:
+        raise StudyError(f"{loaded.path}: profile '{profile}' has no key 'encoders'; add it or give --output")
+    model = ModelConfig(image_size=settings.data.image_size, image=settings.model.image, text=settings.model.text)
+    reached = pretrain_encoders(settings.data, model, settings.pretraining, path)
+    for name, value in reached.items():
+        typer.echo(f"{name.replace('_', ' ')}: {value:.1f} %")
+    typer.echo(f"{path}\nencoder_weights: {file_digest(path)}")
+
+
+@data_app.command()
+def make(
+    profile: Profile = "scenes",
+    workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Make the RefScenes data of a profile."""
+    from refstudy.data.source import prepare_data
+    from refstudy.study import load_study
+
+    typer.echo(prepare_data(load_study(study).profile(profile).data, workers=workers))
+
+
+def main() -> None:
+    """Run the command line; bad input ends with a line of its own and exit status 2."""
+    try:
+        app()
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
