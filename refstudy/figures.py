@@ -1,0 +1,79 @@
+"""How every figure of the study looks and is saved, and the drawings that several notebooks share."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from refstudy.files import atomic_write
+
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+PALETTE = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "sky": "#56B4E9",
+    "purple": "#CC79A7",
+    "yellow": "#F0E442",
+    "black": "#000000",
+}
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 160,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "refstudy",
+    "svg.fonttype": "path",
+}
+
+
+def use_style() -> None:
+    """Set the study's style for all figures that follow."""
+    sns.set_theme(style="ticks", palette=list(PALETTE.values()))
+    mpl.rcParams.update(STYLE)
+
+
+def save(figure: Figure, folder: Path | str, name: str) -> Path:
+    """Write ``<name>.svg`` and ``<name>.png`` into ``folder``, without dates: the same figure, the same bytes."""
+    folder = Path(folder)
+    for suffix, metadata in (("svg", {"Date": None, "Creator": "refstudy"}), ("png", {"Software": "refstudy"})):
+        with atomic_write(folder / f"{name}.{suffix}") as temporary:
+            figure.savefig(temporary, format=suffix, metadata=metadata, bbox_inches="tight")
+    return folder / f"{name}.png"
+
+
+def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
+    """A picture without ticks, its title broken into lines that fit."""
+    import textwrap
+
+    axes.imshow(image, interpolation="nearest")
+    axes.set_title("\n".join(textwrap.wrap(title, 26)))
+    axes.set_axis_off()
+
+
+def overlay(axes: Axes, image: np.ndarray, mask: np.ndarray, colour: str = "vermilion", title: str = "") -> None:
+    """A picture uint8 (H, W, 3) with a bool mask (H, W): the rest is dimmed, the mask outlined in a palette colour."""
+    shown = image.astype(float)
+    shown[~mask] = 0.45 * shown[~mask] + 0.55 * 255 * 0.9
+    show_image(axes, shown.astype(np.uint8), title)
+    if mask.any() and not mask.all():
+        axes.contour(mask.astype(float), levels=[0.5], colors=[PALETTE[colour]], linewidths=1.6)
+
+
+def grid(rows: int, columns: int, cell: float = 1.9, **options) -> tuple[Figure, np.ndarray]:
+    """A figure of ``rows`` x ``columns`` pictures, each about ``cell`` inches; the axes as a 2-d array."""
+    figure, axes = plt.subplots(rows, columns, figsize=(cell * columns, cell * 1.18 * rows), squeeze=False, **options)
+    return figure, axes

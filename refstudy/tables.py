@@ -1,0 +1,165 @@
+"""The study's tables: printed numbers beside our own, with intervals, from run records alone."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from refstudy.config import DataConfig
+from refstudy.data.scenes import FLAVOURS
+from refstudy.files import atomic_write
+from refstudy.metrics import METRICS, THRESHOLDS, iou
+from refstudy.records import Record, find_record
+from refstudy.reported import load_reported
+from refstudy.study import Study, training_command
+
+RESAMPLES = 2000
+LEVEL = 0.95
+SEED = 20240509  # of the resampling: the same draws for every table, variant and machine
+DATA_NAMES = {
+    "refscenes": "RefScenes",
+    "refscenes+": "RefScenes+",
+    "refscenesg": "RefScenesG",
+    "referscenes": "ReferScenes",
+}
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """What a table shows: its place in the paper, the row that the others are held against, and the split."""
+
+    title: str
+    baseline: str
+    split: str = "val"
+
+
+TABLES = {
+    "s2rm_table4": TableSpec("S²RM, Table IV: the parts of S²RM (decoder: FPN)", "W. Tile & Concat."),
+    "s2rm_table5": TableSpec("S²RM, Table V: the parts of CASG (fusion: S²RM)", "W. CASG (Full)"),
+    "s2rm_table6": TableSpec("S²RM, Table VI: removing decoding stages of CASG", "Full"),
+}
+
+
+def data_name(data: DataConfig, split: str) -> str:
+    """What a number was measured on, e.g. "RefScenes val, 128 px"."""
+    name = DATA_NAMES[data.dataset] if data.dataset in FLAVOURS else f"{data.dataset} ({data.split_by})"
+    return f"{name} {split}, {data.image_size} px"
+
+
+def resampled_metrics(records: list[Record], split: str) -> pd.DataFrame:
+    """Each metric under ``RESAMPLES`` resamplings of the split's images, averaged over records; row 0 is the estimate.
+
+    Expressions of one image are not independent, so whole images are drawn (a cluster bootstrap). The draws depend on
+    the number of images alone: two variants on the same images are resampled together, so differences are paired.
+    """
+    return sum(_resampled(record, split) for record in records) / len(records)
+
+
+def _resampled(record: Record, split: str) -> pd.DataFrame:
+    counts = record.counts().query("split == @split").sort_values("sent_id")
+    ious = iou(counts["intersection"], counts["union"])
+    per_image = counts[["image_id", "intersection", "union"]].assign(expressions=1, mIoU=ious)
+    for threshold in THRESHOLDS:
+        per_image[f"P@{threshold}"] = ious > threshold
+    sums = per_image.groupby("image_id", sort=True).sum()
+    drawn = pd.DataFrame(_weights(len(sums)) @ sums.to_numpy(float), columns=sums.columns)
+    metrics = drawn[list(METRICS[1:])].div(drawn["expressions"], axis=0)
+    metrics.insert(0, "oIoU", drawn["intersection"] / drawn["union"])
+    return 100 * metrics
+
+
+@lru_cache(maxsize=8)
+def _weights(images: int) -> np.ndarray:
+    """How often each image is drawn, (1 + RESAMPLES, images); the first row takes each once."""
+    draws = np.random.default_rng(SEED).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
+    return np.vstack([np.ones(images), draws])
+
+
+def interval(values: pd.Series | np.ndarray) -> tuple[float, float]:
+    """The percentile interval of resampled values (without row 0, the estimate)."""
+    low, high = np.percentile(np.asarray(values)[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)
+
+
+def verdict(low: float, high: float) -> str:
+    """What a 95 % interval of a gain says about the claim that it is positive."""
+    return "supported" if low > 0 else "not supported" if high < 0 else "undecided"
+
+
+def table_records(stem: str, study: Study, profile: str, results: str = "") -> dict[str, tuple[str, list[Record]]]:
+    """Row as printed -> (variant, its records of exactly the profile's settings, one per seed that has been run)."""
+    folder = study.results(profile, results) / "records"
+    rows: dict[str, tuple[str, list[Record]]] = {}
+    for name, variant in study.variants.items():
+        if stem in variant.tables:
+            found = (find_record(folder, study.run_config(profile, name, s)) for s in study.profile(profile).seeds)
+            rows[variant.tables[stem]] = name, [record for record in found if record is not None]
+    return rows
+
+
+def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.DataFrame:
+    """One of ``TABLES``, a line per row and metric, all in percent.
+
+    Columns: row, variant, metric; printed (on the paper's data); ours with its 95 % interval ours_low, ours_high;
+    minus_printed; printed_gain and gain, gain_low, gain_high over the baseline row (paired resampling; empty for the
+    baseline); runs (seeds averaged), data (what ours was measured on), missing (the command that trains the row).
+    What no run fills is empty.
+    """
+    spec, printed = TABLES[stem], load_reported(stem)
+    rows = table_records(stem, study, profile, results)
+    split, seeds = spec.split, study.profile(profile).seeds
+    measured = {row: resampled_metrics(records, split) for row, (_, records) in rows.items() if records}
+    base = measured.get(spec.baseline)
+    lines = []
+    for row in printed.index:
+        variant, records = rows.get(row, ("", []))
+        for metric in METRICS:
+            line: dict[str, object] = {"row": row, "variant": variant, "metric": metric}
+            if metric in printed:
+                line["printed"] = printed.loc[row, metric]
+                if row != spec.baseline:
+                    line["printed_gain"] = printed.loc[row, metric] - printed.loc[spec.baseline, metric]
+            if row in measured:
+                values = measured[row][metric]
+                line["ours"] = values[0]
+                line["ours_low"], line["ours_high"] = interval(values)
+                line["minus_printed"] = values[0] - line.get("printed", np.nan)  # type: ignore[operator]
+                if base is not None and row != spec.baseline:
+                    gains = values - base[metric]
+                    line["gain"] = gains[0]
+                    line["gain_low"], line["gain_high"] = interval(gains)
+            line["runs"] = len(records)
+            line["data"] = data_name(study.profile(profile).data, split) if records else ""
+            line["missing"] = "" if records or not variant else training_command(profile, variant, seeds[0])
+            lines.append(line)
+    columns = (
+        "row variant metric printed ours ours_low ours_high minus_printed printed_gain gain gain_low gain_high "
+        "runs data missing"
+    )
+    return pd.DataFrame(lines, columns=columns.split())
+
+
+def write_table(table: pd.DataFrame, folder: Path | str, stem: str) -> Path:
+    """Write ``<stem>.csv`` with two decimals; the same numbers give the same bytes."""
+    path = Path(folder) / f"{stem}.csv"
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.2f", lineterminator="\n")
+    return path
+
+
+def render(table: pd.DataFrame) -> pd.DataFrame:
+    """A table to read: a line per row; printed number, and ours with its interval, for each metric that is printed."""
+    shown = table[table["printed"].notna()]
+    cells = {}
+    for metric in shown["metric"].unique():
+        part = shown[shown["metric"] == metric].set_index("row")
+        cells[metric, "printed"] = part["printed"].map("{:.2f}".format)
+        cells[metric, "ours"] = [
+            "" if np.isnan(line.ours) else f"{line.ours:.1f} [{line.ours_low:.1f}, {line.ours_high:.1f}]"
+            for line in part.itertuples()
+        ]
+    wide = pd.DataFrame(cells)
+    wide["runs", ""] = table.groupby("row")["runs"].first()
+    return wide
