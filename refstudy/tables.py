@@ -88,15 +88,31 @@ def verdict(low: float, high: float) -> str:
     return "supported" if low > 0 else "not supported" if high < 0 else "undecided"
 
 
+def paired_gain(
+    study: Study, profile: str, variant: str, reference: str, metric: str = "oIoU", split: str = "val", results: str = ""
+) -> tuple[float, float, float] | None:
+    """Points of ``metric`` that a variant is above a reference, with the 95 % interval; None where one was not run."""
+    first, second = (variant_records(study, profile, name, results) for name in (variant, reference))
+    if not first or not second:
+        return None
+    gains = (resampled_metrics(first, split) - resampled_metrics(second, split))[metric]
+    return float(gains[0]), *interval(gains)
+
+
+def variant_records(study: Study, profile: str, variant: str, results: str = "") -> list[Record]:
+    """The records of a variant under exactly the profile's settings, one per seed that has been run."""
+    folder = study.results(profile, results) / "records"
+    found = (find_record(folder, study.run_config(profile, variant, s)) for s in study.profile(profile).seeds)
+    return [record for record in found if record is not None]
+
+
 def table_records(stem: str, study: Study, profile: str, results: str = "") -> dict[str, tuple[str, list[Record]]]:
     """Row as printed -> (variant, its records of exactly the profile's settings, one per seed that has been run)."""
-    folder = study.results(profile, results) / "records"
-    rows: dict[str, tuple[str, list[Record]]] = {}
-    for name, variant in study.variants.items():
-        if stem in variant.tables:
-            found = (find_record(folder, study.run_config(profile, name, s)) for s in study.profile(profile).seeds)
-            rows[variant.tables[stem]] = name, [record for record in found if record is not None]
-    return rows
+    return {
+        variant.tables[stem]: (name, variant_records(study, profile, name, results))
+        for name, variant in study.variants.items()
+        if stem in variant.tables
+    }
 
 
 def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.DataFrame:
