@@ -75,6 +75,8 @@ class TrainConfig(Settings):
     images_per_batch: int = Field(12, ge=1)
     expressions_per_image: int = Field(3, ge=1)
     learning_rate: float = Field(5e-5, gt=0)
+    image_rate: float = Field(1.0, ge=0, description="factor on the learning rate of the image encoder")
+    text_rate: float = Field(1.0, ge=0, description="factor on the learning rate of the text encoder")
     weight_decay: float = Field(0.01, ge=0)
     poly_power: float = Field(0.9, gt=0)
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all updates with a linearly rising rate")
@@ -90,7 +92,7 @@ class PretrainConfig(Settings):
 
     image_updates: int = Field(900, ge=1)
     images_per_batch: int = Field(36, ge=1)
-    text_updates: int = Field(600, ge=1)
+    text_updates: int = Field(600, ge=0, description="0: the text encoder is not pretrained")
     expressions_per_batch: int = Field(128, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)

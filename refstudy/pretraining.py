@@ -37,7 +37,7 @@ def pretrain(
     data_root: Path | str | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Pretrain both encoders, write them to ``path`` (safetensors, fp16) and return what they reach on val, in percent.
+    """Pretrain the encoders, write them to ``path`` (safetensors, fp16) and return what they reach on val, in percent.
 
     The file's tensors are named ``image.*`` and ``text.*``; its metadata hold the settings and the accuracies.
     """
@@ -48,10 +48,13 @@ def pretrain(
     image_encoder = ImageEncoder(model.image, model.image_size).to(device, memory_format=torch.channels_last)
     text_encoder = TextEncoder(model.text).to(device)
     reached = pretrain_image_encoder(image_encoder, corpora, labels, settings, progress)
-    reached |= pretrain_text_encoder(text_encoder, corpora, settings, progress)
+    encoders: dict[str, nn.Module] = {"image": image_encoder}
+    if settings.text_updates:
+        reached |= pretrain_text_encoder(text_encoder, corpora, settings, progress)
+        encoders["text"] = text_encoder
     tensors = {
         f"{prefix}.{name}": (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
-        for prefix, encoder in (("image", image_encoder), ("text", text_encoder))
+        for prefix, encoder in encoders.items()
         for name, tensor in encoder.state_dict().items()
     }
     about = {

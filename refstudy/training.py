@@ -108,8 +108,9 @@ class Trainer:
         model = build_model(config.model)
         load_encoders(model, config.train, encoders)
         self.model = model.to(self.device, memory_format=torch.channels_last)
+        rates = {model.image_encoder: config.train.image_rate, model.text_encoder: config.train.text_rate}
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.train.weight_decay),
+            parameter_groups(model, config.train.weight_decay, rates),
             lr=config.train.learning_rate,
             fused=self.device.type == "cuda",
         )
@@ -153,7 +154,7 @@ class Trainer:
         """One update. Nothing here waits for the device, but at the points of the learning curve."""
         rate = learning_rate(self.settings, self.update, self.total)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
         self.model.train()
         batch = batch.to(self.device)
         half = self.settings.precision == "bfloat16" and self.device.type == "cuda"
@@ -233,13 +234,18 @@ def learning_rate(settings: TrainConfig, update: int, total: int) -> float:
     return settings.learning_rate * rise * (1 - update / total) ** settings.poly_power
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels only: not for norms, biases, embeddings and position tables."""
-    decayed, plain = [], []
+def parameter_groups(
+    model: nn.Module, weight_decay: float, rates: dict[nn.Module, float] | None = None
+) -> list[dict[str, Any]]:
+    """The optimiser's groups. Weight decay is for matrices and kernels only: not for norms, biases, embeddings and
+    position tables. ``rates`` gives some submodules a factor on the learning rate, kept as the group's ``rate``.
+    """
+    factor = {id(p): rate for module, rate in (rates or {}).items() for p in module.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         exempt = parameter.ndim < 2 or "embeddings" in name or "relative_position_bias_table" in name
-        (plain if exempt else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        groups.setdefault((0.0 if exempt else weight_decay, factor.get(id(parameter), 1.0)), []).append(parameter)
+    return [{"params": some, "weight_decay": decay, "rate": rate} for (decay, rate), some in groups.items()]
 
 
 def file_digest(path: Path | str) -> str:
@@ -249,7 +255,10 @@ def file_digest(path: Path | str) -> str:
 
 
 def load_encoders(model: ReferringSegmenter, settings: TrainConfig, path: Path | str | None) -> None:
-    """Start both encoders from pretrained weights, if the settings name any by their SHA-256."""
+    """Start the encoders from pretrained weights, if the settings name any by their SHA-256.
+
+    The file may hold the image encoder alone; the text encoder then starts from random weights.
+    """
     if not settings.encoder_weights:
         return
     if path is None or not Path(path).exists():
@@ -261,8 +270,8 @@ def load_encoders(model: ReferringSegmenter, settings: TrainConfig, path: Path |
     try:
         tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
         for prefix, encoder in (("image.", model.image_encoder), ("text.", model.text_encoder)):
-            encoder.load_state_dict(
-                {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-            )
+            state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            if state or prefix == "image.":
+                encoder.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise StudyError(f"{path}: does not fit the encoders of the settings; run `refstudy pretrain`") from error

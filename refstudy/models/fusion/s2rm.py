@@ -61,8 +61,9 @@ def coparse_indices(height: int, width: int, shift: bool, device: torch.device) 
 class S2RM(nn.Module):
     """Spatial Semantic Recurrent Mining on the deepest vision map.
 
-    ``shift``, ``directions`` (any of "l2v", "v2l") and ``balance`` are the switches of Table IV. The maps have H*W
-    channels, so the grid (height, width) is fixed when the module is made.
+    ``shift``, ``directions`` (any of "l2v", "v2l") and ``balance`` are the switches of Table IV. ``scale`` divides the
+    products of Eqs. (5)-(8) by sqrt(C), which the paper does not write. The maps have H*W channels, so the grid
+    (height, width) is fixed when the module is made.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class S2RM(nn.Module):
         shift: bool = True,
         directions: tuple[str, ...] = DIRECTIONS,
         balance: bool = True,
+        scale: bool = False,
     ):
         super().__init__()
         if not directions or set(directions) - set(DIRECTIONS):
             raise StudyError(f"s2rm: directions {list(directions)} must be one or both of {list(DIRECTIONS)}")
         self.grid, self.shift, self.directions = grid, shift, tuple(directions)
+        self.factor = 1 / math.sqrt(channels) if scale else 1.0
         self.query = TileConcat(channels, text_width, grid)
         self.key = nn.Sequential(nn.Linear(text_width, channels), nn.LayerNorm(channels), nn.ReLU())
         self.value = nn.Sequential(nn.Linear(text_width, channels), nn.LayerNorm(channels), nn.ReLU())
@@ -97,7 +100,7 @@ class S2RM(nn.Module):
 
     def coparse(self, vision: Tensor, language: Tensor) -> list[Tensor]:
         """The groups of maps, column then row for each direction; one Gram matrix serves both directions."""
-        products = gram(vision, language)
+        products = gram(vision, language) * self.factor
         by_direction = {"l2v": products, "v2l": products.transpose(1, 2)}
         height, width = vision.shape[-2:]
         return [

@@ -1,0 +1,107 @@
+"""What several tests share: a small RefScenes, a REFER folder made of real triples, tiny model settings."""
+
+import json
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from refstudy.config import (
+    DataConfig,
+    ImageEncoderConfig,
+    ModelConfig,
+    PartConfig,
+    RunConfig,
+    TextEncoderConfig,
+    TrainConfig,
+)
+from refstudy.data.masks import encode_mask
+from refstudy.data.samples import sample_folder
+from refstudy.data.scenes import VERSION
+from refstudy.data.source import prepare_data
+
+torch.set_num_threads(1)
+BROKEN_TRIPLES = {32055, 44766, 8789}  # named in the sample's notes
+
+
+@pytest.fixture(scope="session")
+def real_sample():
+    """The folder with samples of the real benchmarks; the test is skipped without it."""
+    folder = sample_folder()
+    if folder is None:
+        pytest.skip("no sample of the real benchmarks beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def triples_root(real_sample, tmp_path_factory):
+    """The real triples (image, mask, sentences) as a REFER folder named refcoco, split_by unc."""
+    root = tmp_path_factory.mktemp("triples")
+    source = real_sample / "refcoco_triples"
+    triples = json.loads((source / "triples.json").read_text()) + json.loads((source / "extra_triples.json").read_text())
+    images, annotations, refs = {}, [], []
+    (root / "refcoco" / "images").mkdir(parents=True)
+    for number, triple in enumerate(t for t in triples if int(t["ref_id"]) not in BROKEN_TRIPLES):
+        name = os.path.splitext(os.path.basename(triple["image"]))[0] + ".png"
+        picture = Image.open(source / triple["image"]).convert("RGB")
+        picture.save(root / "refcoco" / "images" / name)
+        mask = np.asarray(Image.open(source / triple["mask"]).convert("L")) > 127
+        images[number] = {"id": number, "file_name": name, "height": picture.height, "width": picture.width}
+        box = [float(side) for side in triple["bbox"]]
+        annotation = {"id": number, "image_id": number, "category_id": 1, "iscrowd": 0, "bbox": box}
+        annotations.append(annotation | {"area": int(mask.sum()), "segmentation": encode_mask(mask)})
+        sentences = [
+            {"sent": s, "raw": s, "tokens": s.split(), "sent_id": number * 100 + k} for k, s in enumerate(triple["sents"])
+        ]
+        ref = {"ref_id": number, "ann_id": number, "image_id": number, "category_id": 1, "split": "val"}
+        refs.append(ref | {"file_name": name, "sent_ids": [s["sent_id"] for s in sentences], "sentences": sentences})
+    write_refer(root, "refcoco", "unc", refs, list(images.values()), annotations)
+    return root
+
+
+def write_refer(root, dataset, split_by, refs, images, annotations):
+    """Write a REFER folder; pictures are the caller's."""
+    import pickle
+
+    folder = root / dataset
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"refs({split_by}).p").write_bytes(pickle.dumps(refs, protocol=2))
+    instances = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+    (folder / "instances.json").write_text(json.dumps(instances))
+
+
+def tiny_model(fusion="s2rm", decoder="fpn", image_size=64, fusion_options=None, decoder_options=None):
+    """Model settings small enough for a test."""
+    options = {"width": 16} if decoder == "fpn" else {}
+    return ModelConfig(
+        image_size=image_size,
+        image=ImageEncoderConfig(embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4),
+        text=TextEncoderConfig(vocab_size=199, hidden_size=32, layers=1, heads=2, intermediate_size=64, dropout=0.0),
+        fusion=PartConfig(name=fusion, options=fusion_options or {}),
+        decoder=PartConfig(name=decoder, options=options | (decoder_options or {})),
+    )
+
+
+SCENES = {"train": 24, "val": 10}
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory):
+    """A data root with a small RefScenes of 64 pixels."""
+    root = tmp_path_factory.mktemp("data")
+    prepare_data(tiny_data(), root, progress=False)
+    return root
+
+
+def tiny_data():
+    return DataConfig(image_size=64, scenes=SCENES, scenes_version=VERSION)
+
+
+def tiny_run(**train):
+    """Settings of a training that takes a second or two."""
+    settings = {"epochs": 2, "images_per_batch": 4, "learning_rate": 2e-3} | train
+    return RunConfig(variant="tiny", seed=0, data=tiny_data(), model=tiny_model(), train=TrainConfig(**settings))

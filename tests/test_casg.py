@@ -1,0 +1,97 @@
+"""CASG, equation by equation, and its two exact shortcuts."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from refstudy.errors import StudyError
+from refstudy.models.decoders.casg import CASG, CASGStage, UpsampledConv, lifted_scores
+
+CHANNELS = (4, 6, 8, 10)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 13), (7, 5)])
+def test_mixing_first_equals_upsampling_first(size):
+    torch.manual_seed(0)
+    convolution = UpsampledConv((6, 5, 3), 2).double()
+    maps = [torch.randn(2, c, h, w).double().requires_grad_() for c, h, w in ((6, 1, 2), (5, 3, 4), (3, 4, 5))]
+    fast, literal = convolution(maps, size), convolution.upsampled_first(maps, size)
+    assert (fast - literal).abs().max() < 1e-10
+    parameters = [*maps, convolution.weight]
+    seed = torch.randn_like(fast)
+    for a, b in zip(torch.autograd.grad(fast, parameters, seed), torch.autograd.grad(literal, parameters, seed), strict=True):
+        assert (a - b).abs().max() < 1e-10
+
+
+def test_taking_the_sentence_into_the_kernel_equals_lifting():
+    torch.manual_seed(0)
+    lift = torch.nn.Conv2d(5, 7, 3, padding=1).double()
+    cells, sentence = torch.randn(3, 5, 4, 6).double(), torch.randn(3, 7).double()
+    expected = torch.einsum("edhw,ed->ehw", lift(cells), sentence)
+    assert (lifted_scores(cells, lift, sentence) - expected).abs().max() < 1e-10
+
+
+def stage(**options):
+    torch.manual_seed(0)
+    settings = {"language": True, "channel": True, "spatial": True, "attention": "tanh", "reading": "lift"} | options
+    return CASGStage(4, (10, 6), 5, **settings).double().eval()
+
+
+def stage_inputs():
+    torch.manual_seed(1)
+    deeper = [torch.randn(2, 10, 2, 3).double(), torch.randn(2, 6, 4, 6).double()]
+    return torch.randn(2, 4, 8, 12).double(), deeper, torch.randn(2, 5).double()
+
+
+@pytest.mark.parametrize("reading", ["lift", "double"])
+def test_a_stage_follows_equations_11_to_15(reading):
+    part, (vision, deeper, sentence) = stage(reading=reading), stage_inputs()
+    wide = torch.cat([interpolate(x, size=(8, 12), mode="bilinear", align_corners=False) for x in deeper], 1)
+    convolved = torch.nn.functional.conv2d(wide, part.coordinate.weight, padding=1)
+    i1 = part.coordinate_tail(convolved)
+    c = torch.tanh(part.channel_mlp(torch.cat([sentence, i1.mean((2, 3))], 1)))
+    if reading == "lift":
+        scores = (part.lift(i1) * sentence[:, :, None, None]).sum(1) / math.sqrt(5)
+    else:
+        scores = (i1 * part.project(sentence)[:, :, None, None]).sum(1) / math.sqrt(4)
+    i2 = part.take_in(torch.cat([vision * c[:, :, None, None], i1], 1))
+    expected = part.refine(torch.cat([i2 * torch.tanh(scores)[:, None], i1], 1))
+    assert (part(vision, deeper, sentence) - expected).abs().max() < 1e-10
+
+
+def test_without_language_the_sentence_changes_nothing():
+    part, (vision, deeper, sentence) = stage(language=False), stage_inputs()
+    assert torch.equal(part(vision, deeper, sentence), part(vision, deeper, sentence + 1))
+    part = stage()
+    assert not torch.allclose(part(vision, deeper, sentence), part(vision, deeper, sentence + 1))
+
+
+def test_sigmoid_is_between_zero_and_one_and_tanh_is_not():
+    vision, deeper, sentence = stage_inputs()
+    for name, low in (("sigmoid", 0.0), ("tanh", -1.0)):
+        part = stage(attention=name)
+        attention = part.channel_attention(torch.randn(64, 4, 3, 3).double(), 5 * torch.randn(64, 5).double())
+        assert attention.min() >= low and attention.max() <= 1
+        assert (attention.min() < 0) == (name == "tanh")
+
+
+def test_dropped_attentions_have_no_parameters():
+    assert stage(channel=False).channel_mlp is None
+    assert stage(spatial=False).lift is None and stage(spatial=False).project is None
+
+
+@pytest.mark.parametrize("stages, stride", [(3, 4), (2, 8), (1, 16), (0, 32)])
+def test_table_six_predicts_at_the_last_stage_s_stride(stages, stride):
+    decoder = CASG(CHANNELS, 5, stages=stages).eval()
+    maps = [torch.randn(2, c, 64 // s, 96 // s) for c, s in zip(CHANNELS, (4, 8, 16), strict=False)]
+    fused, sentence = torch.randn(3, 10, 2, 3), torch.randn(3, 5)
+    logits = decoder(maps, fused, sentence, torch.tensor([0, 0, 1]))
+    assert logits.shape == (3, 1, 64 // stride, 96 // stride)
+
+
+@pytest.mark.parametrize("options", [{"attention": "softmax"}, {"reading": "thrice"}, {"stages": 4}])
+def test_unknown_options_are_named(options):
+    with pytest.raises(StudyError, match="known"):
+        CASG(CHANNELS, 5, **options)

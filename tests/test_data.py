@@ -1,0 +1,270 @@
+"""The REFER loader, masks, words and batches: what they read, what they refuse, what they yield."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from refstudy.data.batches import (
+    batches_per_epoch,
+    build_corpus,
+    evaluation_batches,
+    fingerprint,
+    grouped_batches,
+    resize_mask,
+)
+from refstudy.data.masks import decode_mask, encode_mask
+from refstudy.data.refer import load_refer, read_image
+from refstudy.data.source import prepare_data
+from refstudy.data.words import build_tokenizer, tokenize
+from refstudy.errors import StudyError
+
+from .conftest import SCENES, tiny_data, write_refer
+
+
+def small_refer(root, refs=None, annotations=None, images=None):
+    """A REFER folder with two images, two referents, three expressions; parts can be replaced."""
+    folder = root / "mini" / "images"
+    folder.mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(folder / name)
+    square = encode_mask(np.eye(4, 6, dtype=bool))
+    images = images or [
+        {"id": k, "file_name": name, "height": 4, "width": 6} for k, name in enumerate(("a.png", "b.png"))
+    ]
+    annotations = annotations or [
+        {"id": 10, "image_id": 0, "category_id": 1, "bbox": [0, 0, 2, 2], "area": 4, "segmentation": square, "iscrowd": 0},
+        {
+            "id": 11,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [1, 1, 3, 2],
+            "area": 6,
+            "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]],
+            "iscrowd": 0,
+        },
+    ]
+    refs = refs or [ref(1, 10, 0, ["left one", "the one"], "train"), ref(2, 11, 1, ["box"], "val")]
+    write_refer(root, "mini", "unc", refs, images, annotations)
+    return root
+
+
+def ref(ref_id, ann_id, image_id, sentences, split="val"):
+    return {
+        "ref_id": ref_id,
+        "ann_id": ann_id,
+        "image_id": image_id,
+        "category_id": 1,
+        "split": split,
+        "file_name": "suffix_on_purpose_7.jpg",
+        "sent_ids": [ref_id * 10 + k for k in range(len(sentences))],
+        "sentences": [
+            {"sent": s, "raw": s, "tokens": s.split(), "sent_id": ref_id * 10 + k} for k, s in enumerate(sentences)
+        ],
+    }
+
+
+def test_one_row_per_expression(tmp_path):
+    table = load_refer(small_refer(tmp_path), "mini", "unc")
+    assert table["expression"].tolist() == ["left one", "the one", "box"]
+    assert table["words"].tolist() == [2, 2, 1]
+    assert table["image_path"].map(lambda p: p.rsplit("/", 1)[1]).tolist() == ["a.png", "a.png", "b.png"]
+    assert table["category"].unique().tolist() == ["thing"]
+    assert decode_mask(table.loc[2, "segmentation"], 4, 6).sum() == 6
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_pickles_of_python_two_are_read(tmp_path, protocol):
+    root = small_refer(tmp_path)
+    refs = pickle.loads((root / "mini" / "refs(unc).p").read_bytes())
+    (root / "mini" / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=protocol))
+    assert len(load_refer(root, "mini", "unc")) == 3
+    old = b"(lp0\n(dp1\nS'ref_id'\np2\nI1\nsa."  # text as Python 2 wrote it
+    (root / "mini" / "refs(unc).p").write_bytes(old)
+    with pytest.raises(StudyError, match="lacks 'ann_id'"):
+        load_refer(root, "mini", "unc")
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_pickle_that_names_a_global_is_refused_and_nothing_runs(tmp_path):
+    root = small_refer(tmp_path)
+    (root / "mini" / "refs(unc).p").write_bytes(pickle.dumps([Trap(tmp_path / "ran")]))
+    with pytest.raises(StudyError, match=r"refs\(unc\).p: refused, it names the global .*open"):
+        load_refer(root, "mini", "unc")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_bad_folders_and_files_are_named(tmp_path):
+    root = small_refer(tmp_path)
+    with pytest.raises(StudyError, match="under .* there is mini"):
+        load_refer(root, "refcoco", "unc")
+    with pytest.raises(StudyError, match="split_by 'google' is not one of unc"):
+        load_refer(root, "mini", "google")
+    (root / "mini" / "refs(unc).p").write_bytes(b"no pickle")
+    with pytest.raises(StudyError, match="refused"):
+        load_refer(root, "mini", "unc")
+
+
+@pytest.mark.parametrize(
+    "broken, message",
+    [
+        ({"refs": [ref(1, 99, 0, ["x"])]}, "referent 1 has no annotation 99"),
+        ({"refs": [ref(1, 10, 7, ["x"])]}, "referent 1 has no image 7"),
+        ({"refs": [ref(1, 10, 0, ["  "])]}, "sentence 10 is empty"),
+        ({"images": [{"id": k, "file_name": "../x.png", "height": 4, "width": 6} for k in range(2)]}, "leads out of"),
+    ],
+)
+def test_bad_entries_are_named(tmp_path, broken, message):
+    with pytest.raises(StudyError, match=message):
+        load_refer(small_refer(tmp_path, **broken), "mini", "unc")
+
+
+def test_bad_images_are_named(tmp_path):
+    root = small_refer(tmp_path)
+    picture = root / "mini" / "images" / "a.png"
+    with pytest.raises(StudyError, match="annotations say"):
+        read_image(picture, 5, 6)
+    picture.write_bytes(picture.read_bytes()[:40])
+    with pytest.raises(StudyError, match="does not decode"):
+        read_image(picture)
+    picture.unlink()
+    with pytest.raises(StudyError, match="image not found"):
+        build_corpus(load_refer(root, "mini", "unc"), "train", 8, build_tokenizer(), progress=False)
+
+
+def test_an_unknown_split_is_named(tmp_path):
+    table = load_refer(small_refer(tmp_path), "mini", "unc")
+    with pytest.raises(StudyError, match="unknown split 'testC'; the data have train, val"):
+        build_corpus(table, "testC", 8, build_tokenizer(), progress=False)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_masks_survive_encoding(height, width, seed):
+    mask = np.random.default_rng(seed).random((height, width)) < 0.5
+    assert np.array_equal(decode_mask(encode_mask(mask), height, width), mask)
+
+
+def test_overlapping_polygons_count_once_and_plain_rle_is_read():
+    square = [[0, 0, 4, 0, 4, 4, 0, 4], [2, 2, 6, 2, 6, 6, 2, 6]]
+    mask = decode_mask(square, 8, 8)
+    assert mask.dtype == bool and mask.sum() == 16 + 16 - 4
+    column_major = {"size": [2, 3], "counts": [1, 2, 3]}
+    assert decode_mask(column_major, 2, 3).T.ravel().tolist() == [False, True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "segmentation, message",
+    [
+        ({"size": [4, 4], "counts": [16]}, "RLE is of size"),
+        ({"size": [2, 3], "counts": [5]}, "counts sum to 5"),
+        ([[1, 2, 3]], "three points"),
+        ([], "neither polygons nor RLE"),
+        ("text", "neither polygons nor RLE"),
+    ],
+)
+def test_bad_segmentations_are_named(segmentation, message):
+    with pytest.raises(StudyError, match=message):
+        decode_mask(segmentation, 2, 3)
+
+
+def test_words_are_clipped_with_their_end_kept():
+    tokenizer = build_tokenizer()
+    ids, mask = tokenize(tokenizer, ["red car", "the dog left of the big red car behind the man"], 6)
+    assert ids.shape == mask.shape == (2, 6)
+    assert mask.sum(1).tolist() == [4, 6]
+    assert ids[1, 0] == tokenizer.cls_token_id and ids[1, -1] == tokenizer.sep_token_id
+    assert tokenizer.unk_token_id not in tokenize(tokenizer, ["zebra crossing 42"], 20)[0]
+
+
+@pytest.fixture(scope="module")
+def corpus(data_root):
+    data = tiny_data()
+    table = load_refer(prepare_data(data, data_root), data.dataset, data.split_by)
+    return build_corpus(table, "train", 64, build_tokenizer(), progress=False)
+
+
+def test_an_epoch_shows_every_referent_once_grouped_by_image(corpus):
+    seen = []
+    for batch in grouped_batches(corpus, 1, 3, seed=0, epoch=0):
+        refs = corpus.ref_of_expression[batch.expressions]
+        assert len(batch.images) == 1 and len(set(corpus.image_of_ref[refs])) == 1 and len(refs) <= 3
+        seen += refs.tolist()
+    assert sorted(seen) == list(range(len(corpus.image_of_ref)))
+
+
+def test_batches_depend_on_seed_and_epoch_alone(corpus):
+    def order(**options):
+        return np.concatenate([b.expressions for b in grouped_batches(corpus, 4, 3, **options)])
+
+    first = order(seed=0, epoch=0)
+    assert np.array_equal(first, order(seed=0, epoch=0))
+    assert not np.array_equal(first, order(seed=0, epoch=1))
+    assert not np.array_equal(first, order(seed=1, epoch=0))
+    whole = [b.expressions for b in grouped_batches(corpus, 4, 3, 0, 0)]
+    rest = [b.expressions for b in grouped_batches(corpus, 4, 3, 0, 0, start=2)]
+    assert len(whole) == batches_per_epoch(corpus, 4, 3) and len(rest) == len(whole) - 2
+    assert all(np.array_equal(a, b) for a, b in zip(whole[2:], rest, strict=True))
+
+
+def test_every_expression_is_evaluated_once(corpus):
+    rows = np.concatenate([b.expressions for b in evaluation_batches(corpus, 5)])
+    assert sorted(rows) == list(range(len(corpus.table)))
+
+
+def test_a_batch_belongs_together(corpus):
+    batch = next(grouped_batches(corpus, 4, 3, 0, 0))
+    for k, expression in enumerate(batch.expressions):
+        row = corpus.table.iloc[expression]
+        assert np.array_equal(batch.masks[k].numpy() > 0, decode_mask(row.segmentation, 64, 64))
+        pixels = batch.images[batch.image_index[k]].numpy() * np.array([0.229, 0.224, 0.225])[:, None, None]
+        pixels = (pixels + np.array([0.485, 0.456, 0.406])[:, None, None]) * 255
+        assert np.abs(pixels - read_image(row.image_path).transpose(2, 0, 1)).max() < 0.01
+
+
+def test_the_cache_gives_the_same_corpus(corpus, data_root, tmp_path):
+    data = tiny_data()
+    table = load_refer(prepare_data(data, data_root), data.dataset, data.split_by)
+    for _ in range(2):
+        cached = build_corpus(table, "train", 64, build_tokenizer(), cache=tmp_path, progress=False)
+        assert np.array_equal(cached.images, corpus.images) and np.array_equal(cached.masks, corpus.masks)
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
+def test_a_subset_is_the_beginning(corpus):
+    part = corpus.subset(5)
+    assert len(part.images) == 5
+    assert part.table["sent_id"].tolist() == corpus.table["sent_id"].tolist()[: len(part.table)]
+    whole = corpus.mask(corpus.ref_of_expression[: len(part.table)])
+    assert np.array_equal(part.mask(part.ref_of_expression), whole)
+
+
+def test_masks_are_resized_by_nearest_neighbour():
+    mask = np.array([[True, False], [False, True]])
+    assert resize_mask(mask, 4, 4).sum() == 8
+
+
+def test_the_fingerprint_notices_text_and_pixels(tmp_path):
+    root = small_refer(tmp_path)
+    before = fingerprint(load_refer(root, "mini", "unc"))
+    assert before == fingerprint(load_refer(root, "mini", "unc"))
+    Image.fromarray(np.full((4, 6, 3), 91, np.uint8)).save(root / "mini" / "images" / "a.png")
+    assert before != fingerprint(load_refer(root, "mini", "unc"))
+
+
+def test_scenes_of_another_version_are_refused(tmp_path):
+    old = tiny_data().model_copy(update={"scenes_version": "0"})
+    with pytest.raises(StudyError, match="scenes_version '0' cannot be made"):
+        prepare_data(old, tmp_path)
+    assert SCENES == json.loads(json.dumps(SCENES))
