@@ -72,7 +72,7 @@ def test_distribution_is_attention_over_the_words_that_are_there():
     for e in range(2):
         for i in range(2):
             for j in range(3):
-                scores = [float(query[e, :, i, j] @ key[e, k]) / math.sqrt(6) for k in range(4) if mask[e, k]]
+                scores = [(query[e, :, i, j] @ key[e, k]).item() / math.sqrt(6) for k in range(4) if mask[e, k]]
                 total = sum(math.exp(s) for s in scores)
                 expected = sum(math.exp(s) / total * value[e, k] for k, s in enumerate(scores))
                 assert torch.allclose(spread[e, :, i, j], expected, atol=1e-10)

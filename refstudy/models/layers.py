@@ -24,14 +24,16 @@ def tile(vectors: Tensor, height: int, width: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept for training too, whoever asks first
 def position_planes(height: int, width: int) -> Tensor:
     """The eight position planes P of Eq. (1), (1, 8, height, width), as CMSA and BRINet define them.
 
     Left, top, right, bottom border and centre x, y of each cell in [-1, 1], then 1/width and 1/height.
     """
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    cells = (torch.arange(side, device="cpu") for side in (height, width))
+    rows, columns = torch.meshgrid(*cells, indexing="ij")
     left, right = columns / width * 2 - 1, (columns + 1) / width * 2 - 1
     top, bottom = rows / height * 2 - 1, (rows + 1) / height * 2 - 1
-    flat = torch.ones(height, width)
+    flat = torch.ones(height, width, device="cpu")
     planes = [left, top, right, bottom, (left + right) / 2, (top + bottom) / 2, flat / width, flat / height]
     return torch.stack(planes).unsqueeze(0)

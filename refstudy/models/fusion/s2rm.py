@@ -47,12 +47,14 @@ def maps_of_gram(products: Tensor, height: int, width: int, shift: bool = True) 
 
 
 @functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept for training too, whoever asks first
 def coparse_indices(height: int, width: int, shift: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     """For each cell p of the parsed context (rows) and each map channel: which cell q of the generator it meets."""
-    i, j = torch.arange(height)[:, None, None, None], torch.arange(width)[None, :, None, None]
-    h, w = torch.arange(height if shift else 1), torch.arange(width)
+    i = torch.arange(height, device="cpu")[:, None, None, None]
+    j = torch.arange(width, device="cpu")[None, :, None, None]
+    h, w = torch.arange(height if shift else 1, device="cpu"), torch.arange(width, device="cpu")
     column = ((i - h[:, None]) % height) * width + w + 0 * j  # Eqs. (5)-(6): channels (h, w)
-    w, k = torch.arange(width if shift else 1), torch.arange(height)
+    w, k = torch.arange(width if shift else 1, device="cpu"), torch.arange(height, device="cpu")
     row = k * width + (j - w[:, None]) % width + 0 * i  # Eqs. (7)-(8): channels (w, k)
     cells = height * width
     return column.reshape(cells, -1).to(device), row.reshape(cells, -1).to(device)
