@@ -183,7 +183,7 @@ def pretrain_text_encoder(
 
 
 def hide_words(corpus: Corpus, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids with some words replaced by [MASK], their mask, and the hidden words' ids (IGNORED elsewhere); (n, L) each."""
+    """Ids with some words replaced by [MASK], their mask, the hidden words' ids (else IGNORED); (n, L) each."""
     tokenizer = build_tokenizer()
     ids, mask = corpus.token_ids[rows].copy(), corpus.token_mask[rows]
     words = mask & ~np.isin(ids, [tokenizer.cls_token_id, tokenizer.sep_token_id])

@@ -162,7 +162,7 @@ def find_study(name: str | Path = FILE_NAME) -> Path:
 
 
 def load_study(name: str | Path = FILE_NAME) -> Study:
-    """Read and check a study file. Raises one StudyError that lists every mistake, a line each, with its line number."""
+    """Read and check a study file. Raises one StudyError that lists every mistake, each with its line number."""
     path = find_study(name)
     text = path.read_text()
     try:

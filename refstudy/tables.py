@@ -89,7 +89,13 @@ def verdict(low: float, high: float) -> str:
 
 
 def paired_gain(
-    study: Study, profile: str, variant: str, reference: str, metric: str = "oIoU", split: str = "val", results: str = ""
+    study: Study,
+    profile: str,
+    variant: str,
+    reference: str,
+    metric: str = "oIoU",
+    split: str = "val",
+    results: str = "",
 ) -> tuple[float, float, float] | None:
     """Points of ``metric`` that a variant is above a reference, with the 95 % interval; None where one was not run."""
     first, second = (variant_records(study, profile, name, results) for name in (variant, reference))

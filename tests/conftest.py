@@ -42,7 +42,9 @@ def triples_root(real_sample, tmp_path_factory):
     """The real triples (image, mask, sentences) as a REFER folder named refcoco, split_by unc."""
     root = tmp_path_factory.mktemp("triples")
     source = real_sample / "refcoco_triples"
-    triples = json.loads((source / "triples.json").read_text()) + json.loads((source / "extra_triples.json").read_text())
+    triples = json.loads((source / "triples.json").read_text()) + json.loads(
+        (source / "extra_triples.json").read_text()
+    )
     images, annotations, refs = {}, [], []
     (root / "refcoco" / "images").mkdir(parents=True)
     for number, triple in enumerate(t for t in triples if int(t["ref_id"]) not in BROKEN_TRIPLES):
@@ -55,7 +57,8 @@ def triples_root(real_sample, tmp_path_factory):
         annotation = {"id": number, "image_id": number, "category_id": 1, "iscrowd": 0, "bbox": box}
         annotations.append(annotation | {"area": int(mask.sum()), "segmentation": encode_mask(mask)})
         sentences = [
-            {"sent": s, "raw": s, "tokens": s.split(), "sent_id": number * 100 + k} for k, s in enumerate(triple["sents"])
+            {"sent": s, "raw": s, "tokens": s.split(), "sent_id": number * 100 + k}
+            for k, s in enumerate(triple["sents"])
         ]
         ref = {"ref_id": number, "ann_id": number, "image_id": number, "category_id": 1, "split": "val"}
         refs.append(ref | {"file_name": name, "sent_ids": [s["sent_id"] for s in sentences], "sentences": sentences})

@@ -21,7 +21,9 @@ def test_mixing_first_equals_upsampling_first(size):
     assert (fast - literal).abs().max() < 1e-10
     parameters = [*maps, convolution.weight]
     seed = torch.randn_like(fast)
-    for a, b in zip(torch.autograd.grad(fast, parameters, seed), torch.autograd.grad(literal, parameters, seed), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(fast, parameters, seed), torch.autograd.grad(literal, parameters, seed), strict=True
+    ):
         assert (a - b).abs().max() < 1e-10
 
 

@@ -37,7 +37,15 @@ def small_refer(root, refs=None, annotations=None, images=None):
         {"id": k, "file_name": name, "height": 4, "width": 6} for k, name in enumerate(("a.png", "b.png"))
     ]
     annotations = annotations or [
-        {"id": 10, "image_id": 0, "category_id": 1, "bbox": [0, 0, 2, 2], "area": 4, "segmentation": square, "iscrowd": 0},
+        {
+            "id": 10,
+            "image_id": 0,
+            "category_id": 1,
+            "bbox": [0, 0, 2, 2],
+            "area": 4,
+            "segmentation": square,
+            "iscrowd": 0,
+        },
         {
             "id": 11,
             "image_id": 1,
@@ -267,4 +275,4 @@ def test_scenes_of_another_version_are_refused(tmp_path):
     old = tiny_data().model_copy(update={"scenes_version": "0"})
     with pytest.raises(StudyError, match="scenes_version '0' cannot be made"):
         prepare_data(old, tmp_path)
-    assert SCENES == json.loads(json.dumps(SCENES))
+    assert json.loads(json.dumps(SCENES)) == SCENES

@@ -38,7 +38,7 @@ def test_gram_form_equals_the_rolled_copies_of_the_paper(height, width, shift):
     for fast, literal in zip(coparse(v, t, shift), coparse_literal(v, t, shift), strict=True):
         assert fast.shape == literal.shape
         assert (fast - literal).abs().max() < 1e-12
-    expected = ((width, height) if not shift else (height * width,) * 2)
+    expected = (width, height) if not shift else (height * width,) * 2
     assert tuple(map_.shape[1] for map_ in coparse(v, t, shift)) == expected
 
 

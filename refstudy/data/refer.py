@@ -92,14 +92,14 @@ def _join(refs: list[dict], instances: dict, refs_path: Path, instances_path: Pa
             annotation = annotations.get(ref["ann_id"])
             if annotation is None:
                 raise StudyError(
-                    f"{refs_path}: referent {ref['ref_id']} has no annotation {ref['ann_id']} in {instances_path.name}; "
-                    "the two files do not belong together"
+                    f"{refs_path}: referent {ref['ref_id']} has no annotation {ref['ann_id']} in "
+                    f"{instances_path.name}; the two files do not belong together"
                 )
             image = images.get(ref["image_id"])
             if image is None:
                 raise StudyError(
-                    f"{refs_path}: referent {ref['ref_id']} has no image {ref['image_id']} in {instances_path.name}; "
-                    "the two files do not belong together"
+                    f"{refs_path}: referent {ref['ref_id']} has no image {ref['image_id']} in "
+                    f"{instances_path.name}; the two files do not belong together"
                 )
             path = str(inside(image_folder, image["file_name"], instances_path))
             shared = {
@@ -126,7 +126,10 @@ def _join(refs: list[dict], instances: dict, refs_path: Path, instances_path: Pa
                 rows.append(shared | about | {"kind": sentence.get("kind")})
     except (KeyError, TypeError) as error:
         raise StudyError(f"{refs_path}: a referent lacks {error}; it is no REFER file") from error
-    columns = "sent_id ref_id ann_id image_id split category_id category expression words kind image_path height width bbox area segmentation"
+    columns = (
+        "sent_id ref_id ann_id image_id split category_id category expression words kind "
+        "image_path height width bbox area segmentation"
+    )
     return pd.DataFrame(rows, columns=columns.split())
 
 

@@ -47,7 +47,7 @@ def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *siz
 
 
 def save_weights(model: nn.Module, config: ModelConfig, path: Path | str, half: bool = False) -> None:
-    """Write the weights as safetensors, the settings beside them in the file's metadata; ``half`` stores floats in fp16."""
+    """Write the weights as safetensors with the settings in the file's metadata; ``half`` stores floats in fp16."""
     tensors = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()

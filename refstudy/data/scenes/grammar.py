@@ -17,25 +17,7 @@ SIDE_MARGIN = 0.07  # share of the picture by which the leftmost, topmost ... th
 SIZE_MARGIN = 1.45  # ratio of areas by which the biggest, smallest thing leads
 NEAR = 0.34  # share of the picture within which a thing is next to another
 LOCATION_WORDS = frozenset(
-    [
-        "left",
-        "right",
-        "middle",
-        "center",
-        "top",
-        "bottom",
-        "front",
-        "back",
-        "closest",
-        "farthest",
-        "far",
-        "second",
-        "third",
-        "behind",
-        "side",
-        "corner",
-        "near",
-    ]
+    "left right middle center top bottom front back closest farthest far second third behind side corner near".split()
 )
 ORDINALS = ("second", "third")
 
@@ -98,7 +80,7 @@ def _wearing(scene: Scene, clothing: str) -> frozenset[int]:
 
 
 def leading(values: np.ndarray, among: frozenset[int], margin: float, ratio: bool = False) -> int | None:
-    """Which of ``among`` has the smallest value, by at least ``margin`` (a difference, or a ratio); None if none leads."""
+    """Which of ``among`` has the smallest value, by at least ``margin`` (difference or ratio); None if none leads."""
     order = sorted(among, key=lambda k: values[k])
     if len(order) < 2:
         return None
@@ -312,60 +294,10 @@ def _article(text: str, article: str = "") -> str:
 def vocabulary() -> list[str]:
     """Every word that any flavour's expressions can contain, lower case, sorted."""
     words = set(
-        [
-            "a",
-            "an",
-            "the",
-            "in",
-            "on",
-            "at",
-            "of",
-            "to",
-            "by",
-            "from",
-            "us",
-            "away",
-            "next",
-            "beside",
-            "near",
-            "left",
-            "right",
-            "side",
-            "far",
-            "leftmost",
-            "rightmost",
-            "top",
-            "bottom",
-            "front",
-            "closest",
-            "back",
-            "farthest",
-            "middle",
-            "center",
-            "second",
-            "third",
-            "big",
-            "biggest",
-            "largest",
-            "larger",
-            "small",
-            "smallest",
-            "little",
-            "tiny",
-            "behind",
-            "wearing",
-            "shirt",
-            "dress",
-            "striped",
-            "spotted",
-            "standing",
-            "that",
-            "is",
-            "which",
-            "all",
-            "table",
-            "everything",
-        ]
+        "a an the in on at of to by from us away next beside near left right side far leftmost rightmost "
+        "top bottom front closest back farthest middle center second third big biggest largest larger "
+        "small smallest little tiny behind wearing shirt dress striped spotted standing that is which all "
+        "table everything".split()
     )
     for category in CATEGORIES:
         words.update(category.nouns)

@@ -29,7 +29,7 @@ class Canvas:
 
 
 class Pen:
-    """Draws in a thing's own units: the origin between its feet, y up, its height 1; ``flip`` mirrors left and right."""
+    """Draws in a thing's own units: the origin between its feet, y up, its height 1; ``flip`` mirrors it."""
 
     def __init__(
         self,

@@ -68,7 +68,9 @@ def lifted_scores(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
 @torch.inference_mode(False)  # kept for training too, whoever asks first
 def shifted_upsampling(small: int, large: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The matrix (large, 3 * small) that upsamples three sequences linearly, shifts them by 1, 0, -1 and adds them."""
-    up = interpolate(torch.eye(small, dtype=torch.float64, device="cpu")[None], size=large, mode="linear", align_corners=False)[0].T
+    up = interpolate(
+        torch.eye(small, dtype=torch.float64, device="cpu")[None], size=large, mode="linear", align_corners=False
+    )[0].T
     empty = up.new_zeros(1, small)
     shifted = [torch.cat([empty, up[:-1]]), up, torch.cat([up[1:], empty])]  # beyond the border: zero padding
     return torch.cat(shifted, dim=1).to(device, dtype)

@@ -1,4 +1,4 @@
-"""FPN, the decoder of S²RM's Table IV (Lin et al., Feature Pyramid Networks, 2017): laterals, top-down sum, smoothing."""
+"""FPN, the decoder of S²RM's Table IV (Lin et al., 2017): laterals, top-down sum, smoothing."""
 
 from collections.abc import Sequence
 

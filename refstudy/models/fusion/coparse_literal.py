@@ -1,4 +1,4 @@
-"""Coparsing exactly as Eqs. (5)-(8) are written, with every shifted copy made. Reference for tests and teaching only."""
+"""Coparsing exactly as Eqs. (5)-(8) are written, with every shifted copy made. For tests and teaching only."""
 
 import torch
 from torch import Tensor

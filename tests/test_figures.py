@@ -1,0 +1,54 @@
+"""Figures: the same figure gives the same bytes, and masks are drawn where they are."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from refstudy import figures
+
+
+@pytest.fixture(autouse=True)
+def style():
+    figures.use_style()
+    yield
+    plt.close("all")
+
+
+def draw():
+    figure, axes = plt.subplots()
+    axes.plot([1, 3, 2], label="a line")
+    axes.legend()
+    return figure
+
+
+def test_the_same_figure_has_the_same_bytes(tmp_path):
+    for name in "ab":
+        figures.save(draw(), tmp_path / name, "figure")
+    for suffix in ("svg", "png"):
+        first, second = ((tmp_path / name / f"figure.{suffix}").read_bytes() for name in "ab")
+        assert first == second and len(first) > 1000
+    assert not list(tmp_path.rglob("*.tmp*"))
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_earlier_one(tmp_path, monkeypatch):
+    path = figures.save(draw(), tmp_path, "figure")
+    before = path.read_bytes()
+    figure = draw()
+    monkeypatch.setattr(figure, "savefig", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError):
+        figures.save(figure, tmp_path, "figure")
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_overlay_fades_what_is_not_meant_and_keeps_what_is():
+    image = np.full((8, 8, 3), 100, np.uint8)
+    mask = np.zeros((8, 8), bool)
+    mask[2:5, 3:6] = True
+    _, axes = plt.subplots()
+    figures.overlay(axes, image, mask)
+    shown = np.asarray(axes.images[0].get_array())
+    assert (shown[mask] == 100).all() and (shown[~mask] > 140).all()
+
+
+def test_grid_gives_axes_in_two_dimensions():
+    assert figures.grid(1, 3)[1].shape == (1, 3)

@@ -1,0 +1,211 @@
+"""The study file, the plan and its execution, and the command line."""
+
+import json
+import textwrap
+from pathlib import Path
+
+import nbformat
+import pytest
+from typer.testing import CliRunner
+
+from refstudy.cli import app
+from refstudy.errors import StudyError
+from refstudy.runs import execute, plan
+from refstudy.study import declared_parameters, load_study
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDY = ROOT / "papermill_runs.yaml"
+
+HEAD = textwrap.dedent(
+    """\
+    variants:
+      plain:
+        label: Plain
+        fusion: {name: tile_concat}
+        decoder: {name: fpn}
+    profiles:
+      small:
+        about: for tests
+        data: {image_size: 64}
+        model: {image: {}, text: {}}
+        train: {epochs: 1}
+    runs:
+    """
+)
+PARAMETERS = 'study = "papermill_runs.yaml"\nprofile = ""\nresults = ""\nnumber = 1'
+
+
+def notebook(path, *cells, parameters=PARAMETERS):
+    book = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    head = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    book.cells = [head, *(nbformat.v4.new_code_cell(cell) for cell in cells)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(book, path)
+
+
+def study_file(folder, runs):
+    path = folder / "papermill_runs.yaml"
+    path.write_text(HEAD + textwrap.indent(textwrap.dedent(runs), "  "))
+    return path
+
+
+def test_the_study_of_the_repository_is_sound():
+    study = load_study(STUDY)
+    assert {"smoke", "scenes", "refcoco"} <= set(study.profiles)
+    keys = {study.run_config(p, v, 0).key() for p in study.profiles for v in study.variants}
+    assert len(keys) == len(study.profiles) * len(study.variants)
+    for profile in study.profiles:
+        config = study.run_config(profile, "s2rm_casg", 0)
+        assert config.model.image_size == config.data.image_size
+
+
+def test_equal_settings_have_equal_keys_and_others_not():
+    study = load_study(STUDY)
+    config = study.run_config("scenes", "s2rm_fpn", 0)
+    assert config.key() == load_study(STUDY).run_config("scenes", "s2rm_fpn", 0).key()
+    assert config.key() != study.run_config("scenes", "s2rm_fpn", 1).key()
+    assert config.key() != config.model_copy(update={"train": config.train.model_copy(update={"epochs": 9})}).key()
+
+
+def test_the_vocabulary_size_is_that_of_the_tokenizer():
+    from refstudy.data.words import build_tokenizer
+
+    study = load_study(STUDY)
+    for profile in ("smoke", "scenes"):
+        assert study.profile(profile).model.text.vocab_size == len(build_tokenizer())
+
+
+@pytest.mark.parametrize(
+    "runs, line, message",
+    [
+        ("a: {notebook: a.ipynb, colour: red}", 13, "colour.*[Ee]xtra"),
+        ("a: {notebook: [1]}", 13, "notebook.*string"),
+        ("a: {notebook: none.ipynb}", 13, "none.ipynb: notebook not found"),
+        ("a: {notebook: a.ipynb, needs: [b]}", 13, "needs unknown run 'b'; known: a"),
+        ("a: {notebook: a.ipynb, needs: [b]}\nb: {notebook: a.ipynb, needs: [a]}", 13, "circle: .*a.*b|circle: .*b.*a"),
+        ("a:\n  notebook: a.ipynb\n  parameters:\n    size: 3", 16, "declares no parameter 'size'; it has .*number"),
+        ("a:\n  notebook: a.ipynb\n  parameters:\n    number: many", 16, "parameter 'number' must be int"),
+    ],
+)
+def test_mistakes_are_named_with_their_line(tmp_path, runs, line, message):
+    notebook(tmp_path / "a.ipynb")
+    with pytest.raises(StudyError, match=message) as caught:
+        load_study(study_file(tmp_path, runs))
+    assert f"papermill_runs.yaml:{line}:" in str(caught.value)
+
+
+def test_several_mistakes_are_reported_together(tmp_path):
+    notebook(tmp_path / "a.ipynb")
+    with pytest.raises(StudyError) as caught:
+        load_study(
+            study_file(tmp_path, "a: {notebook: a.ipynb, needs: [x], parameters: {size: 1}}\nb: {notebook: b.ipynb}")
+        )
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_files_that_are_no_study_or_notebook_are_named(tmp_path):
+    (tmp_path / "papermill_runs.yaml").write_text("runs: [unclosed")
+    with pytest.raises(StudyError, match="not YAML"):
+        load_study(tmp_path / "papermill_runs.yaml")
+    with pytest.raises(StudyError, match="study file not found"):
+        load_study(tmp_path / "other.yaml")
+    (tmp_path / "a.ipynb").write_text("no json")
+    with pytest.raises(StudyError, match="no Jupyter notebook"):
+        load_study(study_file(tmp_path, "a: {notebook: a.ipynb}"))
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "a.ipynb")
+    with pytest.raises(StudyError, match="no cell tagged 'parameters'"):
+        load_study(study_file(tmp_path, "a: {notebook: a.ipynb}"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_every_notebook_declares_the_common_parameters_and_holds_no_output(path):
+    assert {"study", "profile", "results"} <= set(declared_parameters(path))
+    for cell in nbformat.read(path, as_version=4).cells:
+        assert cell.cell_type != "code" or (not cell.outputs and cell.execution_count is None)
+
+
+def test_unknown_names_are_named():
+    study = load_study(STUDY)
+    with pytest.raises(StudyError, match="unknown profile 'big'; known: smoke"):
+        study.profile("big")
+    with pytest.raises(StudyError, match="unknown variant 'x'; known: tile_concat"):
+        study.run_config("smoke", "x", 0)
+    with pytest.raises(StudyError, match="no such run; known: .*06_ablations"):
+        plan(study, "scenes", only=["07"])
+
+
+def test_a_training_without_record_is_missing_and_names_its_command(tmp_path):
+    steps = {s.name: s for s in plan(load_study(STUDY), "scenes", results=str(tmp_path))}
+    step = steps["train:tile_concat:0"]
+    assert step.state == "missing"
+    assert step.command == "refstudy train --profile scenes --variant tile_concat --seed 0"
+    assert steps["06_ablations"].state == "to run" and step.name in steps["06_ablations"].needs
+    asked = {s.name: s for s in plan(load_study(STUDY), "scenes", train=True, results=str(tmp_path))}
+    assert asked["train:tile_concat:0"].state == "to run"
+    always = {s.name: s for s in plan(load_study(STUDY), "smoke", results=str(tmp_path))}
+    assert always["train:tile_concat:0"].state == "to run"
+    only = plan(load_study(STUDY), "scenes", only=["train:tile_concat", "06_ablations"], results=str(tmp_path))
+    assert [s.name for s in only] == ["train:tile_concat:0", "06_ablations"]
+
+
+STAMP = """\
+import time, pathlib
+start = time.time()
+time.sleep(1.5)
+pathlib.Path(f'{NAME}.txt').write_text(f'{start} {time.time()}')
+"""
+
+
+def test_runs_go_in_order_fail_alone_and_work_side_by_side(tmp_path, capsys):
+    folder = tmp_path
+    for name in ("first", "second", "last"):
+        notebook(folder / f"{name}.ipynb", f"NAME = '{name}'", STAMP)
+    notebook(folder / "broken.ipynb", "x = 1", "raise ValueError('the reason')")
+    path = study_file(
+        folder,
+        """\
+        first: {notebook: first.ipynb, parameters: {number: 7}}
+        second: {notebook: second.ipynb}
+        broken: {notebook: broken.ipynb}
+        after_broken: {notebook: last.ipynb, needs: [broken]}
+        last: {notebook: last.ipynb, needs: [first]}
+        """,
+    )
+    results = folder / "results"
+    (results / "notebooks").mkdir(parents=True)
+    (results / "notebooks" / "broken.ipynb").write_text("an earlier result")
+    study = load_study(path)
+    steps = plan(study, "small", results=str(results))
+    assert not execute(steps, study.root, workers=2)
+    states = {step.name: step.state for step in steps}
+    assert states == {"first": "done", "second": "done", "broken": "failed", "after_broken": "skipped", "last": "done"}
+    printed = capsys.readouterr().out
+    assert "broken.ipynb, cell 2" in printed and "ValueError: the reason" in printed
+    times = {n: tuple(map(float, (folder / f"{n}.txt").read_text().split())) for n in ("first", "second", "last")}
+    assert times["first"][0] < times["second"][1] and times["second"][0] < times["first"][1]  # at the same time
+    assert times["last"][0] > times["first"][1]  # after what it needs
+    assert (results / "notebooks" / "broken.ipynb").read_text() == "an earlier result"
+    assert (results / "notebooks" / "broken.failed.ipynb").exists()
+    executed = json.loads((results / "notebooks" / "first.ipynb").read_text())
+    injected = [c for c in executed["cells"] if "injected-parameters" in c["metadata"].get("tags", [])]
+    assert "number = 7" in "".join(injected[0]["source"])
+    assert not list((results / "notebooks").glob(".*"))
+
+
+def test_the_command_line_speaks_one_line_and_sets_the_exit_status(tmp_path, monkeypatch):
+    runner = CliRunner()
+    shown = runner.invoke(app, ["run", "--profile", "scenes", "--dry-run", "--study", str(STUDY)])
+    assert shown.exit_code == 0 and "06_ablations" in shown.output
+    assert runner.invoke(app, ["--help"]).exit_code == 0
+    wrong = runner.invoke(app, ["train", "--variant", "nothing", "--study", str(STUDY)])
+    assert isinstance(wrong.exception, StudyError) and "unknown variant" in str(wrong.exception)
+
+
+def test_bad_input_on_the_command_line_ends_with_status_two(tmp_path):
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "refstudy.cli", "run", "--profile", "big", "--study", str(STUDY)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,193 @@
+"""Printed numbers and tables: exact transcription, known counts to known cells, gaps shown as gaps."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from refstudy.errors import StudyError
+from refstudy.records import circumstances, write_record
+from refstudy.reported import load_reported, stems
+from refstudy.study import load_study
+from refstudy.tables import (
+    TABLES,
+    build_table,
+    interval,
+    paired_gain,
+    render,
+    resampled_metrics,
+    variant_records,
+    verdict,
+    write_table,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDY = load_study(ROOT / "papermill_runs.yaml")
+PAPERS = Path(os.environ.get("REFSTUDY_PAPERS", ROOT.parent / "shared" / "papers"))
+PAPER_FILES = {"s2rm": "s2rm_casg.txt"}
+
+
+def plain(text):
+    return re.sub(r"[\s$^{}]", "", text).replace("²", "2")
+
+
+@pytest.mark.parametrize("stem", stems())
+def test_printed_numbers_are_those_of_the_paper(stem):
+    paper = PAPERS / PAPER_FILES[stem.split("_")[0]]
+    if not paper.exists():
+        pytest.skip("the papers' texts do not lie beside the repository")
+    lines = paper.read_text().splitlines()
+    roman = {"4": "IV", "5": "V", "6": "VI"}[stem[-1]]
+    start = next(k for k, line in enumerate(lines) if line.startswith(f"TABLE {roman}:"))
+    rows = {}
+    for line in lines[start + 2 :]:
+        cells = [cell.strip() for cell in line.split("\t")]
+        if len(cells) < 6:
+            if rows:
+                break
+            continue
+        rows[plain(cells[0])] = [re.match(r"-?[\d.]+", cell) for cell in cells[1:6]]
+    rows = {name: [float(m.group()) for m in found] for name, found in rows.items() if all(found)}
+    printed = load_reported(stem)
+    assert {plain(row) for row in printed.index} == set(rows)
+    for row in printed.index:
+        assert printed.loc[row].tolist() == rows[plain(row)]
+
+
+def test_an_unknown_printed_table_is_named():
+    with pytest.raises(StudyError, match="known: s2rm_table4"):
+        load_reported("s2rm_table99")
+
+
+@pytest.mark.parametrize("stem", list(TABLES))
+def test_every_printed_row_has_its_variant(stem):
+    rows = {variant.tables[stem] for variant in STUDY.variants.values() if stem in variant.tables}
+    assert rows == set(load_reported(stem).index)
+    assert TABLES[stem].baseline in rows
+
+
+def fake_counts(ious, images=20):
+    """Counts of 100 expressions over ``images`` images, with unions of 1000 pixels."""
+    ious = np.asarray(ious)
+    n = len(ious)
+    return pd.DataFrame(
+        {
+            "sent_id": np.arange(n),
+            "ref_id": np.arange(n),
+            "image_id": np.arange(n) % images,
+            "split": "val",
+            "words": 3,
+            "kind": "location",
+            "intersection": (1000 * ious).astype(int),
+            "union": 1000,
+        }
+    )
+
+
+def put(results, variant, ious, profile="scenes", seed=0, study=STUDY, images=20):
+    config = study.run_config(profile, variant, seed)
+    curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
+    write_record(results / "records", config, {"updates": 1}, curve, fake_counts(ious, images), circumstances())
+
+
+def test_known_counts_give_known_cells(tmp_path):
+    put(tmp_path, "tile_concat", [0.2] * 50 + [0.6] * 50)
+    put(tmp_path, "s2rm_fpn", [0.4] * 50 + [0.8] * 50)
+    table = build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)).set_index(["row", "metric"])
+    full = table.loc["W. S²RM (Full)"]
+    assert full.loc["oIoU", "ours"] == pytest.approx(60.0)
+    assert full.loc["oIoU", "printed"] == 69.57
+    assert full.loc["oIoU", "minus_printed"] == pytest.approx(60.0 - 69.57)
+    assert full.loc["oIoU", "gain"] == pytest.approx(20.0)
+    assert full.loc["oIoU", "printed_gain"] == pytest.approx(69.57 - 60.55)
+    assert full.loc["oIoU", "gain_low"] == pytest.approx(20.0) == full.loc["oIoU", "gain_high"]  # paired: no spread
+    assert full.loc["P@0.7", "ours"] == pytest.approx(50.0)
+    assert full.loc["oIoU", "runs"] == 1
+    assert full.loc["oIoU", "data"] == "RefScenes val, 128 px"
+    assert np.isnan(table.loc[("W. Tile & Concat.", "oIoU"), "gain"])
+
+
+def test_a_row_without_a_record_is_empty_and_names_its_command(tmp_path):
+    put(tmp_path, "tile_concat", [0.5] * 10, images=5)
+    table = build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)).set_index(["row", "metric"])
+    line = table.loc[("W. S²RM (-Shift)", "oIoU")]
+    assert np.isnan(line["ours"]) and np.isnan(line["gain"]) and line["runs"] == 0 and line["data"] == ""
+    assert line["missing"] == "refstudy train --profile scenes --variant s2rm_no_shift --seed 0"
+    assert table.loc[("W. Tile & Concat.", "oIoU"), "missing"] == ""
+
+
+def test_without_any_record_all_of_ours_is_empty(tmp_path):
+    for stem in TABLES:
+        table = build_table(stem, STUDY, "scenes", str(tmp_path))
+        assert table["ours"].isna().all() and table["printed"].notna().sum() == load_reported(stem).size
+        assert (render(table).xs("ours", axis=1, level=1) == "").all().all()
+
+
+def test_a_record_of_other_settings_is_not_used(tmp_path):
+    put(tmp_path, "tile_concat", [0.5] * 10, profile="smoke", images=5)
+    assert variant_records(STUDY, "scenes", "tile_concat", str(tmp_path)) == []
+
+
+def test_seeds_are_averaged(tmp_path):
+    profile = STUDY.profiles["scenes"].model_copy(update={"seeds": (0, 1)})
+    study = load_study(ROOT / "papermill_runs.yaml")
+    study.profiles["scenes"] = profile
+    put(tmp_path, "tile_concat", [0.2] * 20, seed=0, study=study)
+    put(tmp_path, "tile_concat", [0.4] * 20, seed=1, study=study)
+    line = build_table("s2rm_table4", study, "scenes", str(tmp_path)).set_index(["row", "metric"])
+    cell = line.loc[("W. Tile & Concat.", "oIoU")]
+    assert cell["ours"] == pytest.approx(30.0) and cell["runs"] == 2
+
+
+def test_the_bytes_of_a_table_are_the_same_twice(tmp_path):
+    rng = np.random.default_rng(0)
+    put(tmp_path, "tile_concat", rng.random(100))
+    put(tmp_path, "s2rm_fpn", rng.random(100))
+    written = [
+        write_table(build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)), tmp_path / k, "t").read_bytes()
+        for k in "ab"
+    ]
+    assert written[0] == written[1] and written[0].count(b"\n") == 1 + 8 * 7
+
+
+def test_intervals_cover_as_often_as_they_say(tmp_path):
+    """The mean IoU of many images from a known distribution: about 95 of 100 intervals hold its mean."""
+    rng = np.random.default_rng(1)
+    covered = 0
+    for k in range(60):
+        folder = tmp_path / str(k)
+        put(folder, "tile_concat", rng.beta(2, 3, size=150), images=150)
+        low, high = interval(
+            resampled_metrics(variant_records(STUDY, "scenes", "tile_concat", str(folder)), "val")["mIoU"]
+        )
+        covered += low < 100 * 2 / 5 < high
+    assert 51 <= covered <= 60
+
+
+def test_images_are_drawn_whole(tmp_path):
+    """Ten equal expressions per image are worth one: the interval is as wide as with one each."""
+    rng = np.random.default_rng(2)
+    values = rng.random(30)
+    put(tmp_path / "one", "tile_concat", values, images=30)
+    put(tmp_path / "ten", "tile_concat", np.tile(values, 10), images=30)
+    widths = []
+    for name in ("one", "ten"):
+        records = variant_records(STUDY, "scenes", "tile_concat", str(tmp_path / name))
+        low, high = interval(resampled_metrics(records, "val")["mIoU"])
+        widths.append(high - low)
+    assert widths[0] == pytest.approx(widths[1], rel=1e-6)
+
+
+def test_paired_gains_and_verdicts(tmp_path):
+    rng = np.random.default_rng(3)
+    base = rng.random(100) * 0.5
+    put(tmp_path, "tile_concat", base)
+    put(tmp_path, "s2rm_fpn", base + 0.1)
+    gain = paired_gain(STUDY, "scenes", "s2rm_fpn", "tile_concat", results=str(tmp_path))
+    assert gain[0] == pytest.approx(10.0, abs=0.1) and verdict(*gain[1:]) == "supported"
+    back = paired_gain(STUDY, "scenes", "tile_concat", "s2rm_fpn", results=str(tmp_path))
+    assert verdict(*back[1:]) == "not supported" and verdict(-1, 1) == "undecided"
+    assert paired_gain(STUDY, "scenes", "s2rm_casg", "s2rm_fpn", results=str(tmp_path)) is None

@@ -1,0 +1,309 @@
+"""Losses, metrics, training, evaluation and records: exact, repeatable, resumable."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from refstudy.config import PretrainConfig, TrainConfig
+from refstudy.data.batches import build_corpus, grouped_batches
+from refstudy.data.masks import decode_mask
+from refstudy.data.refer import load_refer
+from refstudy.data.source import prepare_data
+from refstudy.data.words import build_tokenizer
+from refstudy.errors import StudyError
+from refstudy.evaluation import evaluate, predict, summarize_counts, whole_image_counts
+from refstudy.losses import dice_loss
+from refstudy.metrics import METRICS, summarize
+from refstudy.models.build import build_model, load_model
+from refstudy.pretraining import pretrain
+from refstudy.records import find_record, find_records, read_record
+from refstudy.training import Trainer, file_digest, learning_rate, load_corpora, parameter_groups, train
+
+from .conftest import tiny_data, tiny_model, tiny_run
+
+
+def test_dice_is_its_formula():
+    torch.manual_seed(0)
+    logits, masks = torch.randn(3, 4, 5).double(), (torch.rand(3, 4, 5) < 0.4).double()
+    expected = 0.0
+    for e in range(3):
+        p = [1 / (1 + math.exp(-x)) for x in logits[e].flatten().tolist()]
+        g = masks[e].flatten().tolist()
+        expected += 1 - (2 * sum(a * b for a, b in zip(p, g, strict=True)) + 1) / (sum(p) + sum(g) + 1)
+    assert dice_loss(logits, masks).item() == pytest.approx(expected / 3, abs=1e-6)
+
+
+def test_metrics_are_their_definitions():
+    made = summarize([5, 0, 9, 4], [10, 7, 10, 5])
+    assert list(made) == list(METRICS)
+    assert made["oIoU"] == pytest.approx(100 * 18 / 32)
+    assert made["mIoU"] == pytest.approx(100 * (0.5 + 0 + 0.9 + 0.8) / 4)
+    assert made["P@0.5"] == 50.0  # an IoU of exactly 0.5 does not exceed 0.5
+    assert made["P@0.7"] == 50.0 and made["P@0.8"] == 25.0 and made["P@0.9"] == 0.0
+    assert summarize([0], [0])["mIoU"] == 0.0
+
+
+@pytest.mark.parametrize("counts", [([2], [1]), ([-1], [3]), ([], []), ([1, 1], [2])])
+def test_impossible_counts_are_refused(counts):
+    with pytest.raises(StudyError, match="metrics"):
+        summarize(*counts)
+
+
+def test_the_learning_rate_rises_then_decays():
+    settings = TrainConfig(learning_rate=1.0, warmup=0.1, poly_power=0.9)
+    rates = [learning_rate(settings, update, 100) for update in range(100)]
+    assert max(rates) == max(rates[5:12]) and rates[0] == pytest.approx(0.1)
+    assert rates[50] == pytest.approx(0.5**0.9) and rates[-1] < 0.02
+
+
+def test_weight_decay_spares_norms_biases_and_tables():
+    model = build_model(tiny_model())
+    groups = parameter_groups(model, 0.01, {model.text_encoder: 0.5})
+    spared = {id(p) for g in groups if g["weight_decay"] == 0 for p in g["params"]}
+    slow = {id(p) for g in groups if g["rate"] == 0.5 for p in g["params"]}
+    for name, parameter in model.named_parameters():
+        table = "relative_position_bias" in name or "embeddings" in name
+        assert (id(parameter) in spared) == (parameter.ndim < 2 or table)
+        assert (id(parameter) in slow) == name.startswith("text_encoder")
+
+
+@pytest.fixture(scope="module")
+def corpora(data_root):
+    return load_corpora(tiny_data(), ("train", "val"), data_root, progress=False)[0]
+
+
+def test_evaluation_counts_pixels_of_every_expression(corpora):
+    torch.manual_seed(0)
+    model, corpus = build_model(tiny_model()).eval(), corpora["val"]
+    counts = evaluate(model, corpus, images_per_batch=3)
+    for k in (0, len(counts) // 2, len(counts) - 1):
+        row = corpus.table.iloc[k]
+        image = corpus.images[corpus.image_of_ref[corpus.ref_of_expression[k]]].transpose(1, 2, 0)
+        predicted = predict(model, image, [row.expression], build_tokenizer())[0] > 0.5
+        truth = decode_mask(row.segmentation, 64, 64)
+        assert abs(counts.loc[k, "intersection"] - (predicted & truth).sum()) <= 2
+        assert abs(counts.loc[k, "union"] - (predicted | truth).sum()) <= 2
+
+
+def test_grouping_does_not_change_an_evaluation(corpora):
+    torch.manual_seed(0)
+    model = build_model(tiny_model()).eval()
+    one, many = (evaluate(model, corpora["val"], images_per_batch=n) for n in (1, 8))
+    assert (one["intersection"] - many["intersection"]).abs().max() <= 2
+
+
+def test_the_whole_image_has_the_truth_as_intersection(corpora):
+    counts = whole_image_counts(corpora["val"])
+    truth = [decode_mask(s, 64, 64).sum() for s in corpora["val"].table["segmentation"]]
+    assert counts["intersection"].tolist() == truth and set(counts["union"]) == {64 * 64}
+
+
+def record_bytes(folder):
+    return {name: (folder / name).read_bytes() for name in ("record.json", "curve.csv", "counts.parquet")}
+
+
+def test_the_same_run_twice_gives_the_same_record(data_root, tmp_path):
+    paths = [train(tiny_run(), tmp_path / k / "records", tmp_path / k, data_root, progress=False) for k in "ab"]
+    assert record_bytes(paths[0]) == record_bytes(paths[1])
+    weights = [next((tmp_path / k).glob("*/weights.safetensors")).read_bytes() for k in "ab"]
+    assert weights[0] == weights[1]
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [3, 8])
+def test_an_interrupted_run_resumes_to_the_same_record(data_root, tmp_path, monkeypatch, stop_at):
+    whole = train(tiny_run(), tmp_path / "a" / "records", tmp_path / "a", data_root, progress=False)
+    monkeypatch.setattr("refstudy.training.CHECKPOINT_EVERY", -1)  # a checkpoint after every update
+    step = Trainer.step
+
+    def stopping(self, batch):
+        if self.update == stop_at:
+            raise Stop
+        step(self, batch)
+
+    monkeypatch.setattr(Trainer, "step", stopping)
+    with pytest.raises(Stop):
+        train(tiny_run(), tmp_path / "b" / "records", tmp_path / "b", data_root, progress=False)
+    assert not (tmp_path / "b" / "records").exists()
+    monkeypatch.setattr(Trainer, "step", step)
+    resumed = train(tiny_run(), tmp_path / "b" / "records", tmp_path / "b", data_root, progress=False)
+    assert record_bytes(resumed) == record_bytes(whole)
+
+
+def test_a_model_can_learn_a_few_pictures_by_heart(data_root, corpora):
+    run = tiny_run(epochs=40, images_per_batch=4, learning_rate=3e-3)
+    few = corpora["train"].subset(4)
+    trainer = Trainer(run, {"train": few, "val": few})
+    before = summarize_counts(evaluate(trainer.model, few))["oIoU"]
+    for epoch in range(40):
+        for batch in grouped_batches(few, 4, 3, 0, epoch):
+            trainer.step(batch)
+    after = summarize_counts(evaluate(trainer.model, few))["oIoU"]
+    assert after > max(2 * before, 30)
+
+
+def broken(path):
+    path.write_bytes(b"half a checkpoint")
+
+
+def foreign(path):
+    torch.save({"key": "000000000000"}, path)
+
+
+def malicious(path):
+    torch.save({"key": Bomb(path.parent / "ran")}, path)
+
+
+class Bomb:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (open, (str(self.target), "w"))
+
+
+@pytest.mark.parametrize(
+    "spoil, message", [(broken, "unusable checkpoint"), (foreign, "of another run"), (malicious, "unusable checkpoint")]
+)
+def test_bad_checkpoints_are_refused(corpora, tmp_path, spoil, message):
+    spoil(tmp_path / "checkpoint.pt")
+    with pytest.raises(StudyError, match=f"checkpoint.pt: .*{message}.*remove it"):
+        Trainer(tiny_run(), corpora).resume(tmp_path / "checkpoint.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_variants_of_one_seed_see_equal_batches(corpora):
+    first, second = (
+        [b.expressions.tolist() for b in grouped_batches(corpora["train"], 4, 3, seed=0, epoch=1)] for _ in range(2)
+    )
+    torch.manual_seed(99)
+    assert first == second == [b.expressions.tolist() for b in grouped_batches(corpora["train"], 4, 3, 0, 1)]
+
+
+@pytest.fixture(scope="module")
+def record_path(data_root, tmp_path_factory):
+    root = tmp_path_factory.mktemp("run")
+    return train(tiny_run(epochs=1), root / "records", root / "work", data_root, progress=False)
+
+
+def test_a_record_reads_back_and_is_found_by_its_settings(record_path):
+    record = read_record(record_path)
+    assert record.config == tiny_run(epochs=1)
+    assert record.metrics["val"] == summarize_counts(record.counts())
+    assert find_record(record_path.parent, tiny_run(epochs=1)).path == record_path
+    assert find_record(record_path.parent, tiny_run(epochs=2)) is None
+    assert [r.path for r in find_records(record_path.parent)] == [record_path]
+    assert {"commit", "versions", "device", "training_seconds"} <= set(record.provenance())
+    assert {"update", "pairs", "val_oIoU"} <= set(record.curve().columns)
+
+
+def copy_of(record_path, tmp_path):
+    import shutil
+
+    return shutil.copytree(record_path, tmp_path / record_path.name)
+
+
+def test_an_edited_or_broken_record_is_refused(record_path, tmp_path):
+    folder = copy_of(record_path, tmp_path)
+    content = json.loads((folder / "record.json").read_text())
+    content["config"]["train"]["epochs"] = 40
+    (folder / "record.json").write_text(json.dumps(content))
+    with pytest.raises(StudyError, match="key does not follow"):
+        read_record(folder)
+    content["config"]["train"]["epochs"] = 1
+    content["metrics"]["val"]["oIoU"] = 99.0
+    (folder / "record.json").write_text(json.dumps(content))
+    with pytest.raises(StudyError, match="metrics does not follow"):
+        read_record(folder)
+    (folder / "counts.parquet").write_bytes(b"half")
+    with pytest.raises(StudyError, match="unreadable run record"):
+        read_record(folder)
+
+
+def test_pretrained_encoders_are_loaded_and_checked(data_root, tmp_path):
+    path = tmp_path / "encoders.safetensors"
+    settings = PretrainConfig(image_updates=6, images_per_batch=8, text_updates=6, expressions_per_batch=16)
+    reached = pretrain(tiny_data(), tiny_model(), settings, path, data_root, progress=False)
+    assert set(reached) == {"category_accuracy", "colour_accuracy", "word_accuracy"}
+    run = tiny_run(encoder_weights=file_digest(path))
+    corpora, _ = load_corpora(tiny_data(), ("train", "val"), data_root, progress=False)
+    trainer, plain = Trainer(run, corpora, path), Trainer(tiny_run(), corpora)
+    name = "image_encoder.norms.0.weight"
+    assert not torch.equal(trainer.model.state_dict()[name], plain.model.state_dict()[name])
+    with pytest.raises(StudyError, match="not train.encoder_weights"):
+        Trainer(tiny_run(encoder_weights="0" * 64), corpora, path)
+    with pytest.raises(StudyError, match="pretrained encoders not found"):
+        Trainer(run, corpora, tmp_path / "none.safetensors")
+    save_file({"image.norms.0.weight": torch.zeros(3)}, path)
+    with pytest.raises(StudyError, match="does not fit"):
+        Trainer(tiny_run(encoder_weights=file_digest(path)), corpora, path)
+
+
+def test_pretraining_names_pixels_better_with_more_updates(data_root, tmp_path):
+    few, many = (
+        pretrain(
+            tiny_data(),
+            tiny_model(),
+            PretrainConfig(image_updates=n, images_per_batch=12, text_updates=0, learning_rate=3e-3),
+            tmp_path / f"{n}.safetensors",
+            data_root,
+            progress=False,
+        )
+        for n in (1, 60)
+    )
+    assert many["category_accuracy"] > few["category_accuracy"] + 10
+
+
+def test_the_real_triples_go_through_loader_model_and_evaluation(triples_root):
+    table = load_refer(triples_root, "refcoco", "unc")
+    assert table["ref_id"].nunique() == 62 and table["words"].mean() > 2
+    corpus = build_corpus(table, "val", 64, build_tokenizer(), progress=False)
+    torch.manual_seed(0)
+    counts = evaluate(build_model(tiny_model()), corpus)
+    assert len(counts) == len(table) and (counts["union"] > 0).all()
+    assert np.isfinite(list(summarize_counts(counts).values())).all()
+    area = whole_image_counts(corpus)["intersection"] / 64**2
+    boxes = table["area"] / (table["height"] * table["width"])
+    assert np.corrcoef(area, boxes)[0, 1] > 0.99
+
+
+def test_real_photographs_and_their_masks_decode(real_sample):
+    folder = real_sample / "coco_small"
+    instances = json.loads(next((folder / "annotations").glob("*.json")).read_text())
+    images = {image["id"]: image for image in instances["images"]}
+    kinds = pd.Series(0, index=["polygon", "rle"])
+    for annotation in instances["annotations"]:
+        image = images[annotation["image_id"]]
+        mask = decode_mask(annotation["segmentation"], image["height"], image["width"])
+        crowd = isinstance(annotation["segmentation"], dict)
+        kinds["rle" if crowd else "polygon"] += 1
+        # COCO's area is that of the polygon itself; drawing it can add or lose about a pixel along its border
+        border = 4 * math.sqrt(annotation["area"]) + 12
+        points = 0 if crowd else sum(len(part) for part in annotation["segmentation"])
+        allowed = 0 if crowd else border + points + 0.02 * annotation["area"]
+        assert abs(mask.sum() - annotation["area"]) <= allowed
+    assert kinds.to_dict() == {"polygon": 887, "rle": 13}
+
+
+def test_trained_weights_predict_as_the_run_did(data_root, tmp_path):
+    path = train(tiny_run(epochs=1), tmp_path / "records", tmp_path / "work", data_root, progress=False)
+    model = load_model(next((tmp_path / "work").glob("*/weights.safetensors")))
+    corpus = build_corpus(
+        load_refer(prepare_data(tiny_data(), data_root), "refscenes", "unc"),
+        "val",
+        64,
+        build_tokenizer(),
+        progress=False,
+    )
+    again = evaluate(model, corpus)
+    pd.testing.assert_frame_equal(
+        again.reset_index(drop=True), read_record(path).counts().reset_index(drop=True), check_dtype=False
+    )
