@@ -72,7 +72,7 @@ def pretrain(
     if path is None:
         raise StudyError(f"{loaded.path}: profile '{profile}' has no key 'encoders'; add it or give --output")
     model = ModelConfig(image_size=settings.data.image_size, image=settings.model.image, text=settings.model.text)
-    reached = pretrain_encoders(settings.data, model, settings.pretraining, path)
+    reached = pretrain_encoders(settings.data, model, settings.pretraining, path, loaded.data_root)
     for name, value in reached.items():
         typer.echo(f"{name.replace('_', ' ')}: {value:.1f} %")
     typer.echo(f"{path}\nencoder_weights: {file_digest(path)}")
@@ -88,7 +88,8 @@ def make(
     from refstudy.data.source import prepare_data
     from refstudy.study import load_study
 
-    typer.echo(prepare_data(load_study(study).profile(profile).data, workers=workers))
+    loaded = load_study(study)
+    typer.echo(prepare_data(loaded.profile(profile).data, loaded.data_root, workers))
 
 
 def main() -> None:

@@ -199,7 +199,7 @@ def train_run(study: Study, profile: str, variant: str, seed: int, results: str 
     config: RunConfig = study.run_config(profile, variant, seed)
     work = study.root / "work" / profile
     records = study.results(profile, results) / "records"
-    record = train(config, records, work, encoders=study.encoders(profile), progress=progress)
+    record = train(config, records, work, study.data_root, study.encoders(profile), progress)
     if variant in study.profile(profile).ships and seed == study.profile(profile).seeds[0]:
         model = load_model(work / record_name(config) / "weights.safetensors")
         save_weights(model, config.model, study.weights(profile, variant, results), half=True)

@@ -20,6 +20,7 @@ from refstudy.config import (
     TextEncoderConfig,
     TrainConfig,
 )
+from refstudy.data.source import default_data_root
 from refstudy.errors import StudyError
 
 FILE_NAME = "papermill_runs.yaml"
@@ -104,6 +105,11 @@ class Study:
     def results(self, profile: str, override: str = "") -> Path:
         """The folder of a profile's results."""
         return Path(override) if override else self.root / "results" / profile
+
+    @property
+    def data_root(self) -> Path:
+        """Where data lie or are made: the folder REFSTUDY_DATA names, otherwise ``data`` beside the study file."""
+        return default_data_root(self.root)
 
     def encoders(self, profile: str) -> Path | None:
         """The file of the profile's pretrained encoders, if it has one."""

@@ -8,9 +8,10 @@ from refstudy.data.scenes import FLAVOURS, VERSION, make_refscenes
 from refstudy.errors import StudyError
 
 
-def default_data_root() -> Path:
-    """The folder that REFSTUDY_DATA names, otherwise ``data`` in the working folder."""
-    return Path(os.environ.get("REFSTUDY_DATA", "data"))
+def default_data_root(root: Path | str = ".") -> Path:
+    """The folder that REFSTUDY_DATA names, otherwise ``data`` under ``root``."""
+    named = os.environ.get("REFSTUDY_DATA")
+    return Path(named) if named else Path(root) / "data"
 
 
 def prepare_data(

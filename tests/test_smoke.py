@@ -1,0 +1,84 @@
+"""The smoke profile from nothing: it trains, it learns, its notebooks run, its tables and figures appear."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from refstudy.evaluation import evaluate, summarize_counts, whole_image_counts
+from refstudy.models.build import build_model
+from refstudy.records import find_record, find_records
+from refstudy.runs import plan
+from refstudy.study import load_study
+from refstudy.training import load_corpora
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results" / "smoke"
+
+
+@pytest.fixture(scope="module")
+def study():
+    return load_study(ROOT / "papermill_runs.yaml")
+
+
+@pytest.fixture(scope="module")
+def smoke(study):
+    """``refstudy run --profile smoke`` with no earlier results."""
+    shutil.rmtree(RESULTS, ignore_errors=True)
+    shutil.rmtree(ROOT / "work" / "smoke", ignore_errors=True)
+    command = [sys.executable, "-m", "refstudy.cli", "run", "--profile", "smoke"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return RESULTS
+
+
+def test_every_run_left_its_executed_notebook(smoke, study):
+    for step in plan(study, "smoke"):
+        assert step.output.exists()
+    assert not list((smoke / "notebooks").glob("*.failed.ipynb"))
+
+
+def test_tables_come_from_the_records_just_made(smoke, study):
+    records = find_records(smoke / "records")
+    assert {record.config.variant for record in records} == set(study.variant_names("smoke"))
+    table = pd.read_csv(smoke / "tables" / "s2rm_table4.csv").query("metric == 'oIoU'").set_index("variant")
+    for record in records:
+        assert table.loc[record.config.variant, "ours"] == pytest.approx(record.metrics["val"]["oIoU"], abs=0.01)
+    assert table["ours"].notna().sum() == len(records)
+
+
+def test_the_figures_are_there_in_both_forms(smoke):
+    names = {path.stem for path in (smoke / "figures").glob("*.png")}
+    assert {"s2rm_fig2", "s2rm_cell_maps", "s2rm_ablations", "training_live_masks", "data_gallery_refscenes"} <= names
+    assert names == {path.stem for path in (smoke / "figures").glob("*.svg")}
+
+
+def test_the_model_has_learned(smoke, study):
+    """At least twice the untrained model's overall IoU, and above marking the whole picture."""
+    config = study.run_config("smoke", "s2rm_fpn", 0)
+    reached = find_record(smoke / "records", config).metrics["val"]["oIoU"]
+    corpora, _ = load_corpora(config.data, ("val",), study.data_root, progress=False)
+    torch.manual_seed(config.seed)
+    untrained = summarize_counts(evaluate(build_model(config.model), corpora["val"]))["oIoU"]
+    whole = summarize_counts(whole_image_counts(corpora["val"]))["oIoU"]
+    assert reached > 2 * untrained
+    assert reached > 1.5 * whole
+
+
+def test_a_second_run_finds_the_records_and_changes_no_table(smoke):
+    before = {path.name: path.read_bytes() for path in (smoke / "tables").iterdir()}
+    command = [sys.executable, "-m", "refstudy.cli", "run", "--profile", "smoke", "--only", "train", "--only", "06_ablations"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "2 have their run record, 0 have none" in done.stdout
+    assert before == {path.name: path.read_bytes() for path in (smoke / "tables").iterdir()}
+
+
+def test_nbval_re_executes_what_papermill_left(smoke):
+    notebooks = [str(smoke / "notebooks" / name) for name in ("02_s2rm_walkthrough.ipynb", "06_ablations.ipynb")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", *notebooks]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:]
