@@ -71,7 +71,18 @@ def test_the_model_has_learned(smoke, study):
 
 def test_a_second_run_finds_the_records_and_changes_no_table(smoke):
     before = {path.name: path.read_bytes() for path in (smoke / "tables").iterdir()}
-    command = [sys.executable, "-m", "refstudy.cli", "run", "--profile", "smoke", "--only", "train", "--only", "06_ablations"]
+    command = [
+        sys.executable,
+        "-m",
+        "refstudy.cli",
+        "run",
+        "--profile",
+        "smoke",
+        "--only",
+        "train",
+        "--only",
+        "06_ablations",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "2 have their run record, 0 have none" in done.stdout
     assert before == {path.name: path.read_bytes() for path in (smoke / "tables").iterdir()}
