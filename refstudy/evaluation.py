@@ -57,7 +57,7 @@ def predict(
     model.eval()
     device = next(model.parameters()).device
     ids, mask = (torch.from_numpy(array).to(device) for array in tokenize(tokenizer, expressions, max_words))
-    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(device)
+    pixels = torch.tensor(image.transpose(2, 0, 1), device=device)[None]
     features = model.encode_image(normalise(pixels))
     index = torch.zeros(len(ids), dtype=torch.long, device=device)
     return model.segment(features, ids, mask, index).sigmoid().float().cpu().numpy()

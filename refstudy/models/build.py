@@ -1,5 +1,6 @@
 """From settings to model: the only place where parts are chosen and put together."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -40,10 +41,11 @@ def build_model(config: ModelConfig) -> ReferringSegmenter:
 def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *sizes) -> nn.Module:
     if config.name not in known:
         raise StudyError(f"unknown {kind} '{config.name}'; known: {', '.join(sorted(known))}")
-    try:
-        return known[config.name](*sizes, **config.options)
-    except TypeError as error:
-        raise StudyError(f"{kind} '{config.name}': {error}") from error
+    part = known[config.name]
+    options = list(inspect.signature(part).parameters)[len(sizes) :]
+    if unknown := sorted(set(config.options) - set(options)):
+        raise StudyError(f"{kind} '{config.name}': unknown option '{unknown[0]}'; known: {', '.join(options) or 'none'}")
+    return part(*sizes, **config.options)
 
 
 def save_weights(model: nn.Module, config: ModelConfig, path: Path | str, half: bool = False) -> None:
@@ -59,7 +61,7 @@ def save_weights(model: nn.Module, config: ModelConfig, path: Path | str, half: 
 def load_model(path: Path | str) -> ReferringSegmenter:
     """The model saved by ``save_weights``, in float32 and evaluation mode.
 
-    Raises StudyError when the file is missing, broken, or not one of ours.
+    Raises StudyError when the file is missing, broken, not one of ours, or does not fit its own settings.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -72,7 +74,10 @@ def load_model(path: Path | str) -> ReferringSegmenter:
     image = config.image.model_copy(update={"pretrained": False})
     text = config.text.model_copy(update={"pretrained": False})
     model = build_model(config.model_copy(update={"image": image, "text": text}))
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    try:
+        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except RuntimeError as error:
+        raise StudyError(f"{path}: its tensors do not fit its own settings; train the model or fetch it again") from error
     return model.eval()
 
 

@@ -1,9 +1,9 @@
 """The two encoders: Swin from timm for the image, BERT from transformers for the expression."""
 
 from pathlib import Path
+from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
@@ -25,7 +25,7 @@ class ImageEncoder(nn.Module):
             if (value := getattr(config, key)) is not None
         }
         try:
-            self.backbone = timm.create_model(
+            backbone: Any = timm.create_model(
                 config.name,
                 pretrained=config.pretrained,
                 features_only=True,
@@ -34,14 +34,14 @@ class ImageEncoder(nn.Module):
                 drop_path_rate=config.drop_path_rate,
                 **sizes,
             )
-        except (RuntimeError, OSError) as error:
-            if not config.pretrained and "Unknown model" not in str(error):
-                raise
-            raise StudyError(
-                f"image encoder '{config.name}': {str(error).splitlines()[0]}; "
-                "check the name, and for pretrained weights go online once or fill timm's cache"
-            ) from error
-        self.channels: list[int] = self.backbone.feature_info.channels()
+        except (RuntimeError, OSError, TypeError, AssertionError) as error:
+            remedy = "name a Swin that timm knows, with sizes that fit together"
+            if config.pretrained:
+                remedy += "; for its weights go online once, or name 'local-dir:FOLDER' with config.json and weights"
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise StudyError(f"image encoder '{config.name}': {reason}; {remedy}") from error
+        self.backbone: nn.Module = backbone
+        self.channels: list[int] = backbone.feature_info.channels()
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -80,4 +80,6 @@ class TextEncoder(nn.Module):
 
     def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
         """Ids (E, L) and bool mask (E, L) to words (E, L, D)."""
-        return self.bert(input_ids=token_ids, attention_mask=token_mask.to(torch.long)).last_hidden_state
+        # As an attention mask of its own shape it is used as it is; a mask (E, L) would be read back from the device
+        # at every call, to see whether anything is masked at all.
+        return self.bert(input_ids=token_ids, attention_mask=token_mask[:, None, None, :]).last_hidden_state

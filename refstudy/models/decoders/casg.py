@@ -60,8 +60,8 @@ def lifted_scores(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
     height, width = cells.shape[-2:]
     kernels = torch.einsum("ed,dcyx->eyxc", sentence, lift.weight.flip(2, 3)).flatten(1, 2)  # (E, 9, C)
     planes = kernels @ cells.flatten(2)
-    scores = fold(planes, (height, width), kernel_size=3, padding=1)  # shift the nine planes and add them
-    return scores.squeeze(1) + (sentence @ lift.bias)[:, None, None]
+    scores = fold(planes, (height, width), kernel_size=3, padding=1).squeeze(1)  # shift the nine planes and add them
+    return scores if lift.bias is None else scores + (sentence @ lift.bias)[:, None, None]
 
 
 @functools.lru_cache(maxsize=64)
@@ -121,7 +121,7 @@ class CASGStage(nn.Module):
         self.take_in, self.refine = conv(), conv()
 
     def channel_attention(self, semantics: Tensor, sentence: Tensor) -> Tensor:
-        """C_i (E, C_i, 1, 1) from the sentence and the mean of I_i1, Eq. (10) of Sec. III-C."""
+        """C_i (E, C_i, 1, 1) from the sentence and the mean of I_i1, Eq. (11)."""
         mean = semantics.mean((2, 3))
         inputs = torch.cat([sentence, mean], dim=1) if self.language else mean
         return self.attention(self.channel_mlp(inputs))[:, :, None, None]  # type: ignore[misc]

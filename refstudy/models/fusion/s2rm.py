@@ -27,7 +27,8 @@ def coparse(parsed: Tensor, generator: Tensor, shift: bool = True) -> tuple[Tens
     """
     if parsed.shape != generator.shape:
         raise ValueError(f"coparse needs equal shapes, got {tuple(parsed.shape)} and {tuple(generator.shape)}")
-    return maps_of_gram(gram(parsed, generator), *parsed.shape[-2:], shift)
+    height, width = parsed.shape[-2:]
+    return maps_of_gram(gram(parsed, generator), height, width, shift)
 
 
 def gram(parsed: Tensor, generator: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ class S2RM(nn.Module):
         scale: bool = False,
     ):
         super().__init__()
-        if not directions or set(directions) - set(DIRECTIONS):
+        if not directions or set(directions) - set(DIRECTIONS) or len(set(directions)) < len(directions):
             raise StudyError(f"s2rm: directions {list(directions)} must be one or both of {list(DIRECTIONS)}")
         self.grid, self.shift, self.directions = grid, shift, tuple(directions)
         self.factor = 1 / math.sqrt(channels) if scale else 1.0
