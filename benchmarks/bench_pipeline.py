@@ -1,0 +1,55 @@
+"""The pipeline at the size of the `scenes` profile: drawing scenes, training grouped by image against one by one."""
+
+import tempfile
+import time
+from pathlib import Path
+
+from measure import seconds, write
+
+from refstudy.data.batches import grouped_batches
+from refstudy.data.scenes import make_refscenes
+from refstudy.study import load_study
+from refstudy.training import Trainer, load_corpora
+
+SCENES = 200
+
+
+def main() -> None:
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        make_refscenes(Path(folder), "refscenes", {"train": SCENES}, progress=False)
+        rate = 60 * SCENES / (time.perf_counter() - start)
+    rows.append(
+        {
+            "what": "scenes of 128 px a minute, one core",
+            "baseline": 1500,
+            "ours": round(rate),
+            "ratio": round(rate / 1500, 1),
+        }
+    )
+    study = load_study()
+    run = study.run_config("scenes", "s2rm_fpn", 0)
+    small = run.data.model_copy(update={"scenes": {"train": SCENES, "val": 20}})
+    corpora, _ = load_corpora(small, ("train", "val"), study.data_root, progress=False)
+    for variant in ("s2rm_fpn", "s2rm_casg"):
+        config = study.run_config("scenes", variant, 0).model_copy(update={"data": small})
+        rates = []
+        for images, expressions in ((36, 1), (14, 3)):
+            trainer = Trainer(config, corpora, study.encoders("scenes"))
+            batch = next(grouped_batches(corpora["train"], images, expressions, 0, 0))
+            rates.append(len(batch.expressions) / seconds(lambda: trainer.step(batch), repeats=4))  # noqa: B023
+        what = f"{variant}: pairs/s in training, grouped by image against one expression an image"
+        rows.append(
+            {
+                "what": what,
+                "baseline": round(rates[0], 1),
+                "ours": round(rates[1], 1),
+                "ratio": round(rates[1] / rates[0], 2),
+            }
+        )
+    write("pipeline", rows)
+
+
+if __name__ == "__main__":
+    main()
