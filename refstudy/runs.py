@@ -146,6 +146,8 @@ def _run_notebook(step: Step, root: Path) -> tuple[float, str]:
 
     start = time.time()
     step.output.parent.mkdir(parents=True, exist_ok=True)
+    with open(step.output.with_suffix(".log"), "w") as log:
+        os.dup2(log.fileno(), 2)  # what the kernel says of itself; this process runs nothing else
     unfinished = step.output.with_name(f".{step.output.stem}.unfinished.ipynb")
     failed = step.output.with_suffix(".failed.ipynb")
     try:

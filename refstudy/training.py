@@ -28,6 +28,7 @@ from refstudy.models.segmenter import ReferringSegmenter
 from refstudy.records import circumstances, record_name, write_record
 
 CURVE_EVERY = 50  # updates between two points of the learning curve
+CURVE_COLUMNS = ("update", "pairs", "loss", "learning_rate", "val_oIoU")
 CHECKPOINT_EVERY = 120  # seconds between two checkpoints
 Watcher = Callable[[ReferringSegmenter, int], None]
 
@@ -74,7 +75,8 @@ def train(
         "evaluation_seconds": round(now - evaluation_start, 1),
     }
     save_weights(model, config.model, folder / "weights.safetensors")
-    path = write_record(records, config, summary, pd.DataFrame(trainer.curve), counts, provenance)
+    curve = pd.DataFrame(trainer.curve, columns=list(CURVE_COLUMNS))
+    path = write_record(records, config, summary, curve, counts, provenance)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return path
 

@@ -1,5 +1,6 @@
 """CASG, equation by equation, and its two exact shortcuts."""
 
+import itertools
 import math
 
 import pytest
@@ -35,6 +36,20 @@ def test_taking_the_sentence_into_the_kernel_equals_lifting():
     assert (lifted_scores(cells, lift, sentence) - expected).abs().max() < 1e-10
 
 
+def test_nothing_is_read_beyond_the_border_of_the_upsampled_map():
+    """The literal sum of Eq. (13), cell by cell: taps outside the upsampled map count as zero."""
+    torch.manual_seed(0)
+    convolution, x, size = UpsampledConv((3,), 2).double(), torch.randn(1, 3, 2, 3).double(), (4, 6)
+    up = interpolate(x, size=size, mode="bilinear", align_corners=False)[0]
+    expected = torch.zeros(2, *size, dtype=torch.float64)
+    for i, j in itertools.product(range(size[0]), range(size[1])):
+        for y, z in itertools.product(range(3), range(3)):
+            row, column = i + y - 1, j + z - 1
+            if 0 <= row < size[0] and 0 <= column < size[1]:
+                expected[:, i, j] += convolution.weight[:, :, y, z] @ up[:, row, column]
+    assert (convolution([x], size)[0] - expected).abs().max() < 1e-10
+
+
 def stage(**options):
     torch.manual_seed(0)
     settings = {"language": True, "channel": True, "spatial": True, "attention": "tanh", "reading": "lift"} | options
@@ -48,18 +63,21 @@ def stage_inputs():
 
 
 @pytest.mark.parametrize("reading", ["lift", "double"])
-def test_a_stage_follows_equations_11_to_15(reading):
-    part, (vision, deeper, sentence) = stage(reading=reading), stage_inputs()
+@pytest.mark.parametrize("channel, spatial", [(True, True), (False, True), (True, False)])
+def test_a_stage_follows_equations_11_to_15(reading, channel, spatial):
+    part, (vision, deeper, sentence) = stage(reading=reading, channel=channel, spatial=spatial), stage_inputs()
     wide = torch.cat([interpolate(x, size=(8, 12), mode="bilinear", align_corners=False) for x in deeper], 1)
     convolved = torch.nn.functional.conv2d(wide, part.coordinate.weight, padding=1)
     i1 = part.coordinate_tail(convolved)
-    c = torch.tanh(part.channel_mlp(torch.cat([sentence, i1.mean((2, 3))], 1)))
-    if reading == "lift":
-        scores = (part.lift(i1) * sentence[:, :, None, None]).sum(1) / math.sqrt(5)
-    else:
-        scores = (i1 * part.project(sentence)[:, :, None, None]).sum(1) / math.sqrt(4)
-    i2 = part.take_in(torch.cat([vision * c[:, :, None, None], i1], 1))
-    expected = part.refine(torch.cat([i2 * torch.tanh(scores)[:, None], i1], 1))
+    c = s = torch.ones(1, 1, 1, 1)  # a dropped attention leaves all as it is
+    if channel:
+        c = torch.tanh(part.channel_mlp(torch.cat([sentence, i1.mean((2, 3))], 1)))[:, :, None, None]
+    if spatial and reading == "lift":
+        s = torch.tanh((part.lift(i1) * sentence[:, :, None, None]).sum(1, keepdim=True) / math.sqrt(5))
+    elif spatial:
+        s = torch.tanh((i1 * part.project(sentence)[:, :, None, None]).sum(1, keepdim=True) / math.sqrt(4))
+    i2 = part.take_in(torch.cat([vision * c, i1], 1))
+    expected = part.refine(torch.cat([i2 * s, i1], 1))
     assert (part(vision, deeper, sentence) - expected).abs().max() < 1e-10
 
 

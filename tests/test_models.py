@@ -1,14 +1,22 @@
 """Whole models: every variant of the study builds, learns, and treats expressions independently."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
-from refstudy.config import ModelConfig, PartConfig
+from refstudy.config import ImageEncoderConfig, ModelConfig, PartConfig, TextEncoderConfig
 from refstudy.errors import StudyError
-from refstudy.models.build import build_model, load_model, save_weights
+from refstudy.models.build import build_model, count_parameters, load_model, save_weights
+from refstudy.models.decoders.casg import CASG
+from refstudy.models.decoders.fpn import FPN
+from refstudy.models.encoders import ImageEncoder, TextEncoder
+from refstudy.models.fusion.s2rm import S2RM
+from refstudy.models.segmenter import ReferringSegmenter
 from refstudy.study import load_study
 
 from .conftest import tiny_model
@@ -86,18 +94,44 @@ def test_padding_never_changes_a_result(name):
         assert torch.allclose(model(images, *longer, index), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["s2rm_fpn", "s2rm_casg"])
-def test_half_precision_stays_finite(name):
+def test_half_precision_stays_near_full_precision(name, precision):
     model, arguments = build(name).eval(), inputs()
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert torch.isfinite(model(*arguments)).all()
-
-
-def test_odd_image_sizes():
-    model, (_, ids, mask, index) = build("tile_concat").eval(), inputs()
     with torch.inference_mode():
-        logits = model(torch.randn(2, 3, 96, 160), ids, mask, index)
-    assert logits.shape == (3, 96, 160)
+        expected = model(*arguments)
+        with torch.autocast("cpu", precision):
+            made = model(*arguments).float()
+    assert (made - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+@pytest.mark.parametrize("decoder", [FPN, CASG])
+@pytest.mark.parametrize("size", [(96, 160), (100, 70)])
+def test_images_need_be_neither_square_nor_multiples_of_32(size, decoder):
+    model, (_, ids, mask, index) = build("tile_concat").eval(), inputs()
+    grid = (-(-size[0] // 32), -(-size[1] // 32))
+    fusion = S2RM(model.image_encoder.channels[3], model.text_encoder.width, grid)
+    part = decoder(model.image_encoder.channels, model.text_encoder.width)
+    whole = ReferringSegmenter(model.image_encoder, model.text_encoder, fusion, part).eval()
+    with torch.inference_mode():
+        logits = whole(torch.randn(2, 3, *size), ids, mask, index)
+    assert logits.shape == (3, *size)
+    assert torch.isfinite(logits).all()
+
+
+def test_compiled_in_one_piece_without_changing_a_number():
+    model, (images, ids, mask, index) = build("s2rm_casg").eval(), inputs()
+    with torch.inference_mode():
+        features, words = model.encode_image(images), model.text_encoder(ids, mask)
+        fused = model.fusion(features.maps[3][index], words, mask)
+        logits = model.decoder(features.maps[:3], fused, words[:, 0], index)
+        with warnings.catch_warnings(action="ignore"):  # that it looks into the functions that keep index tensors
+            fusion, decoder = (
+                torch.compile(part, backend="aot_eager", fullgraph=True) for part in (model.fusion, model.decoder)
+            )
+            again = fusion(features.maps[3][index], words, mask)
+            assert torch.allclose(again, fused, atol=1e-5)
+            assert torch.allclose(decoder(features.maps[:3], again, words[:, 0], index), logits, atol=1e-5)
 
 
 def test_encoders_start_equal_in_every_variant_of_one_seed():
@@ -113,15 +147,45 @@ def test_weights_survive_a_round_trip(tmp_path):
 
 
 def test_bad_parts_options_and_files_are_named(tmp_path):
-    with pytest.raises(StudyError, match="unknown fusion 'glue'; known: .*s2rm"):
+    with pytest.raises(StudyError, match=r"unknown fusion 'glue'; known: .*s2rm"):
         build_model(tiny_model().model_copy(update={"fusion": PartConfig(name="glue")}))
-    with pytest.raises(StudyError, match="decoder 'fpn'.*depth"):
+    with pytest.raises(StudyError, match=r"decoder 'fpn': unknown option 'depth'; known: width$"):
         build_model(tiny_model(decoder_options={"depth": 3}))
+    with pytest.raises(StudyError, match="decoder 'fpn', options"):
+        build_model(tiny_model(decoder_options={"width": "wide"}))
     with pytest.raises(StudyError, match="no model weights"):
         load_model(tmp_path / "none.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"12345678 not safetensors")
     with pytest.raises(StudyError, match="no model weights"):
         load_model(tmp_path / "broken.safetensors")
+    save_weights(build("tile_concat"), variant_config("s2rm_fpn"), tmp_path / "mixed.safetensors")
+    with pytest.raises(StudyError, match="do not belong together"):
+        load_model(tmp_path / "mixed.safetensors")
+
+
+def test_missing_encoders_are_named_with_the_remedy(tmp_path):
+    with pytest.raises(StudyError, match=r"'swin_nope'.*name a Swin"):
+        ImageEncoder(ImageEncoderConfig(name="swin_nope"), 64)
+    with pytest.raises(StudyError, match=r"'resnet18'.*name a Swin"):
+        ImageEncoder(ImageEncoderConfig(name="resnet18"), 64)
+    with pytest.raises(StudyError, match=r"local-dir:.*go online once"):
+        ImageEncoder(ImageEncoderConfig(name=f"local-dir:{tmp_path}", pretrained=True), 64)
+    with pytest.raises(StudyError, match=r"lacks config.json or model.safetensors; name a folder"):
+        TextEncoder(TextEncoderConfig(name=str(tmp_path), pretrained=True))
+
+
+def test_pretrained_encoders_are_read_from_folders(tmp_path):
+    (tmp_path / "swin").mkdir()
+    swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=3)
+    save_file(swin.state_dict(), tmp_path / "swin" / "model.safetensors")
+    (tmp_path / "swin" / "config.json").write_text(json.dumps({"architecture": swin.default_cfg["architecture"]}))
+    image = ImageEncoder(ImageEncoderConfig(name=f"local-dir:{tmp_path / 'swin'}", pretrained=True), 224)
+    assert torch.equal(image.backbone.layers_2.blocks[5].attn.qkv.weight, swin.layers[2].blocks[5].attn.qkv.weight)
+    text = TextEncoder(tiny_model().text)
+    text.bert.save_pretrained(tmp_path / "bert")
+    loaded = TextEncoder(TextEncoderConfig(name=str(tmp_path / "bert"), pretrained=True))
+    assert loaded.width == 32
+    assert all(torch.equal(a, loaded.state_dict()[name]) for name, a in text.state_dict().items())
 
 
 def test_the_papers_own_sizes_build_on_the_meta_device():
@@ -133,6 +197,11 @@ def test_the_papers_own_sizes_build_on_the_meta_device():
         }
     )
     with torch.device("meta"):
-        model = build_model(offline)
+        model = build_model(offline).eval()
+        ids = torch.zeros(2, 20, dtype=torch.long)
+        logits = model(torch.zeros(1, 3, 512, 512), ids, ids == 0, torch.zeros(2, dtype=torch.long))
+    assert logits.shape == (2, 512, 512)  # no value is read on the way
     assert model.image_encoder.channels == [96, 192, 384, 768]
     assert model.fusion.compress[0].in_channels == 4 * 16 * 16
+    assert count_parameters(model.fusion) == pytest.approx(3.2e6, rel=0.02)
+    assert count_parameters(model.decoder) == pytest.approx(18.3e6, rel=0.02)

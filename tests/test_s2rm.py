@@ -42,10 +42,11 @@ def test_gram_form_equals_the_rolled_copies_of_the_paper(height, width, shift):
     assert tuple(map_.shape[1] for map_ in coparse(v, t, shift)) == expected
 
 
-def test_gradients_of_coparse():
+@pytest.mark.parametrize("shift", [True, False])
+def test_gradients_of_coparse(shift):
     torch.manual_seed(2)
     v, t = (torch.randn(1, 2, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(coparse, (v, t))
+    assert torch.autograd.gradcheck(lambda a, b: coparse(a, b, shift), (v, t))
 
 
 def test_coparse_refuses_unequal_shapes():
@@ -132,6 +133,8 @@ def test_scale_divides_the_products():
 def test_unknown_direction_and_foreign_grid_are_refused():
     with pytest.raises(StudyError, match="directions"):
         module(directions=["up"])
+    with pytest.raises(StudyError, match="directions"):
+        module(directions=["l2v", "l2v"])
     with pytest.raises(ValueError, match="grid"):
         module()(torch.zeros(1, 6, 3, 3).double(), torch.zeros(1, 2, 5).double(), torch.ones(1, 2, dtype=torch.bool))
 

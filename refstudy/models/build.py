@@ -44,8 +44,13 @@ def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *siz
     part = known[config.name]
     options = list(inspect.signature(part).parameters)[len(sizes) :]
     if unknown := sorted(set(config.options) - set(options)):
-        raise StudyError(f"{kind} '{config.name}': unknown option '{unknown[0]}'; known: {', '.join(options) or 'none'}")
-    return part(*sizes, **config.options)
+        raise StudyError(
+            f"{kind} '{config.name}': unknown option '{unknown[0]}'; known: {', '.join(options) or 'none'}"
+        )
+    try:
+        return part(*sizes, **config.options)
+    except TypeError as error:  # an option of the wrong kind
+        raise StudyError(f"{kind} '{config.name}', options {config.options}: {error}") from error
 
 
 def save_weights(model: nn.Module, config: ModelConfig, path: Path | str, half: bool = False) -> None:
@@ -77,7 +82,7 @@ def load_model(path: Path | str) -> ReferringSegmenter:
     try:
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     except RuntimeError as error:
-        raise StudyError(f"{path}: its tensors do not fit its own settings; train the model or fetch it again") from error
+        raise StudyError(f"{path}: tensors and settings do not belong together; train or fetch it again") from error
     return model.eval()
 
 
