@@ -1,5 +1,6 @@
 """The command line: run the study, train one run, pretrain the encoders, make the data."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,11 +28,15 @@ def run(
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Execute the notebooks of a profile and leave tables and figures in results/<profile>."""
+    from refstudy.data.source import prepare_data
     from refstudy.runs import execute, plan, report
     from refstudy.study import load_study
 
     loaded = load_study(study)
     steps = plan(loaded, profile, train, only or ())
+    if not dry_run and any(step.state == "to run" and step.command for step in steps):
+        # made once, before several trainings ask for them at the same time
+        prepare_data(loaded.profile(profile).data, loaded.data_root, workers=os.cpu_count() or 1)
     succeeded = dry_run or execute(steps, loaded.root, workers)
     report(steps)
     if not succeeded:
