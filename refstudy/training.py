@@ -51,7 +51,7 @@ def train(
 
     Raises StudyError for data, weights or checkpoints that do not fit the settings.
     """
-    start = time.time()
+    start, where = time.time(), circumstances()
     folder = Path(work) / record_name(config)
     corpora, digest = load_corpora(config.data, ("train", *_splits(config)), data_root, progress)
     trainer = Trainer(config, corpora, encoders)
@@ -69,7 +69,7 @@ def train(
         "best_epoch": trainer.best_epoch,
         "val_oIoU_of_best": trainer.best,
     }
-    provenance = circumstances() | {
+    provenance = where | {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
         "training_seconds": round(trainer.seconds, 1),
         "evaluation_seconds": round(now - evaluation_start, 1),
