@@ -128,7 +128,7 @@ def execute(steps: list[Step], root: Path, workers: int = 0, console: Console | 
                 finished += 1
                 console.print(f"{step.state:8} {step.name} after {step.seconds:.0f} s ({finished} of {total})")
                 if step.error:
-                    console.print(step.error, markup=False, highlight=False)
+                    console.print(step.error, markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         for process in list(getattr(pool, "_processes", {}).values()):
             process.terminate()
@@ -189,7 +189,7 @@ def report(steps: list[Step], console: Console | None = None) -> None:
     if recorded or missing:
         console.print(f"trainings: {recorded} have their run record, {len(missing)} have none")
     for step in missing:
-        console.print(f"  missing, train it with: {step.command}", highlight=False)
+        console.print(f"  missing, train it with: {step.command}", highlight=False, soft_wrap=True)
 
 
 def train_run(study: Study, profile: str, variant: str, seed: int, results: str = "", progress: bool = True) -> Path:
