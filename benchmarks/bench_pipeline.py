@@ -31,7 +31,7 @@ def main() -> None:
     study = load_study()
     run = study.run_config("scenes", "s2rm_fpn", 0)
     small = run.data.model_copy(update={"scenes": {"train": SCENES, "val": 20}})
-    corpora, _ = load_corpora(small, ("train", "val"), study.data_root, progress=False)
+    corpora, _ = load_corpora(small, run.model.text, ("train", "val"), study.data_root, progress=False)
     for variant in ("s2rm_fpn", "s2rm_casg"):
         config = study.run_config("scenes", variant, 0).model_copy(update={"data": small})
         rates = []

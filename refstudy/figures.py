@@ -30,6 +30,7 @@ STYLE = {
     "axes.titlesize": 10,
     "axes.labelsize": 10,
     "legend.fontsize": 9,
+    "legend.title_fontsize": 9,
     "legend.frameon": False,
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
@@ -44,6 +45,12 @@ def use_style() -> None:
     """Set the study's style for all figures that follow."""
     sns.set_theme(style="ticks", palette=list(PALETTE.values()))
     mpl.rcParams.update(STYLE)
+
+
+def line_style(k: int) -> dict[str, str]:
+    """Colour and dashes of the k-th line of a plot, told apart in black and white too from the ninth on."""
+    colours = [colour for name, colour in PALETTE.items() if name != "yellow"]  # yellow lines vanish on white
+    return {"color": colours[k % len(colours)], "linestyle": ("-", "--", ":", "-.")[k // len(colours) % 4]}
 
 
 def save(figure: Figure, folder: Path | str, name: str) -> Path:

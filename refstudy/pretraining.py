@@ -41,7 +41,7 @@ def pretrain(
 
     The file's tensors are named ``image.*`` and ``text.*``; its metadata hold the settings and the accuracies.
     """
-    corpora, digest = load_corpora(data, ("train", "val"), data_root, progress)
+    corpora, digest = load_corpora(data, model.text, ("train", "val"), data_root, progress)
     labels = {split: pixel_labels(data, corpus, data_root) for split, corpus in corpora.items()}
     torch.manual_seed(settings.seed)
     device = default_device()

@@ -60,7 +60,6 @@ class Profile(Settings):
     pretraining: PretrainConfig = PretrainConfig()
     part_options: dict[str, dict[str, Any]] = {}
     encoders: str = ""
-    vocabulary: str = ""
     variants: tuple[str, ...] | Literal["all"] = "all"
     seeds: tuple[int, ...] = (0,)
     splits: tuple[str, ...] = ("val",)

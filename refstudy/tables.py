@@ -28,11 +28,13 @@ DATA_NAMES = {
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What a table shows: its place in the paper, the row that the others are held against, and the split."""
+    """What a table shows: its place in the paper, the row that the others are held against, the split of ours, and
+    what the printed numbers were measured on."""
 
     title: str
     baseline: str
     split: str = "val"
+    printed_on: str = "RefCOCO val, 512 px"
 
 
 TABLES = {
@@ -126,7 +128,8 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
 
     Columns: row, variant, metric; printed (on the paper's data); ours with its 95 % interval ours_low, ours_high;
     minus_printed; printed_gain and gain, gain_low, gain_high over the baseline row (paired resampling; empty for the
-    baseline); runs (seeds averaged), data (what ours was measured on), missing (the command that trains the row).
+    baseline); runs (seeds averaged), data (what ours was measured on), missing (the command that trains what the row
+    lacks).
     What no run fills is empty.
     """
     spec, printed = TABLES[stem], load_reported(stem)
@@ -154,7 +157,8 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
                     line["gain_low"], line["gain_high"] = interval(gains)
             line["runs"] = len(records)
             line["data"] = data_name(study.profile(profile).data, split) if records else ""
-            line["missing"] = "" if records or not variant else training_command(profile, variant, seeds[0])
+            unseen = [s for s in seeds if variant and s not in {record.config.seed for record in records}]
+            line["missing"] = " && ".join(training_command(profile, variant, s) for s in unseen)
             lines.append(line)
     columns = (
         "row variant metric printed ours ours_low ours_high minus_printed printed_gain gain gain_low gain_high "
@@ -166,13 +170,16 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
 def write_table(table: pd.DataFrame, folder: Path | str, stem: str) -> Path:
     """Write ``<stem>.csv`` with two decimals; the same numbers give the same bytes."""
     path = Path(folder) / f"{stem}.csv"
+    numbers = table.select_dtypes("float")
+    table = table.assign(**(numbers.round(2) + 0.0))  # no "-0.00"
     with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.2f", lineterminator="\n")
     return path
 
 
 def render(table: pd.DataFrame) -> pd.DataFrame:
-    """A table to read: a line per row; printed number, and ours with its interval, for each metric that is printed."""
+    """A table to read: a line per row; printed number, and ours with its interval, for each metric that is printed;
+    then ours above the baseline row in overall IoU, the number of runs, and what ours was measured on."""
     shown = table[table["printed"].notna()]
     cells = {}
     for metric in shown["metric"].unique():
@@ -183,5 +190,10 @@ def render(table: pd.DataFrame) -> pd.DataFrame:
             for line in part.itertuples()
         ]
     wide = pd.DataFrame(cells)
-    wide["runs", ""] = table.groupby("row")["runs"].first()
-    return wide
+    overall = table[table["metric"] == METRICS[0]].set_index("row")
+    wide[f"gain in {METRICS[0]}", "printed"] = overall["printed_gain"].map("{:+.2f}".format).replace("+nan", "")
+    wide[f"gain in {METRICS[0]}", "ours"] = [
+        "" if np.isnan(line.gain) else f"{line.gain:+.1f} [{line.gain_low:+.1f}, {line.gain_high:+.1f}]"
+        for line in overall.itertuples()
+    ]
+    return wide.assign(**{"runs": overall["runs"], "our data": overall["data"]})

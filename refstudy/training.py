@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from refstudy.config import DataConfig, RunConfig, TrainConfig
+from refstudy.config import DataConfig, RunConfig, TextEncoderConfig, TrainConfig
 from refstudy.data.batches import Corpus, batches_per_epoch, build_corpus, fingerprint, grouped_batches
 from refstudy.data.refer import load_refer
 from refstudy.data.source import prepare_data
@@ -53,7 +53,7 @@ def train(
     """
     start, where = time.time(), circumstances()
     folder = Path(work) / record_name(config)
-    corpora, digest = load_corpora(config.data, ("train", *_splits(config)), data_root, progress)
+    corpora, digest = load_corpora(config.data, config.model.text, ("train", *_splits(config)), data_root, progress)
     trainer = Trainer(config, corpora, encoders)
     trainer.resume(folder / "checkpoint.pt")
     trainer.run(folder / "checkpoint.pt", progress, watcher)
@@ -86,12 +86,19 @@ def _splits(config: RunConfig) -> tuple[str, ...]:
 
 
 def load_corpora(
-    data: DataConfig, splits: tuple[str, ...], data_root: Path | str | None = None, progress: bool = True
+    data: DataConfig,
+    text: TextEncoderConfig,
+    splits: tuple[str, ...],
+    data_root: Path | str | None = None,
+    progress: bool = True,
 ) -> tuple[dict[str, Corpus], str]:
-    """The decoded splits of these data, made first where they can be, and the data's fingerprint."""
+    """The decoded splits of these data, made first where they can be, and the data's fingerprint.
+
+    A pretrained text encoder brings its own vocabulary; one that starts from scratch has that of RefScenes.
+    """
     root = prepare_data(data, data_root, progress=progress)
     table = load_refer(root, data.dataset, data.split_by)
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(text.name if text.pretrained else None)
     cache = root / "cache"
     corpora = {
         split: build_corpus(table, split, data.image_size, tokenizer, data.max_words, cache, progress)

@@ -1,6 +1,5 @@
 """The REFER loader, masks, words and batches: what they read, what they refuse, what they yield."""
 
-import json
 import pickle
 
 import numpy as np
@@ -18,18 +17,18 @@ from refstudy.data.batches import (
     resize_mask,
 )
 from refstudy.data.masks import decode_mask, encode_mask
-from refstudy.data.refer import load_refer, read_image
+from refstudy.data.refer import load_refer, read_image, read_pickle
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer, tokenize
 from refstudy.errors import StudyError
 
-from .conftest import SCENES, tiny_data, write_refer
+from .conftest import tiny_data, write_refer
 
 
 def small_refer(root, refs=None, annotations=None, images=None):
     """A REFER folder with two images, two referents, three expressions; parts can be replaced."""
     folder = root / "mini" / "images"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name in ("a.png", "b.png"):
         Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(folder / name)
     square = encode_mask(np.eye(4, 6, dtype=bool))
@@ -91,9 +90,11 @@ def test_pickles_of_python_two_are_read(tmp_path, protocol):
     refs = pickle.loads((root / "mini" / "refs(unc).p").read_bytes())
     (root / "mini" / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=protocol))
     assert len(load_refer(root, "mini", "unc")) == 3
-    old = b"(lp0\n(dp1\nS'ref_id'\np2\nI1\nsa."  # text as Python 2 wrote it
+    old = b"(lp0\n(dp1\nS'ref_id'\np2\nS'caf\\xc3\\xa9'\nsa."  # UTF-8 text as Python 2 wrote it
+    (root / "old.p").write_bytes(old)
+    assert read_pickle(root / "old.p") == [{"ref_id": "café"}]
     (root / "mini" / "refs(unc).p").write_bytes(old)
-    with pytest.raises(StudyError, match="lacks 'ann_id'"):
+    with pytest.raises(StudyError, match="lacks 'image_id'"):
         load_refer(root, "mini", "unc")
 
 
@@ -113,6 +114,40 @@ def test_a_pickle_that_names_a_global_is_refused_and_nothing_runs(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"Pobject 7\n.", "outside the file"),  # a persistent id
+        (b"\x80\x02]q\x00(K\x01K\x02u.", "refused"),  # items set on a list
+        (b"\x80\x02}q\x00(]K\x02u.", "refused"),  # a list as a key
+        (b"\x80\x02\x8c\x08posix", "refused"),  # cut short
+    ],
+)
+def test_malformed_pickles_are_refused(tmp_path, content, reason):
+    (tmp_path / "refs.p").write_bytes(content)
+    with pytest.raises(StudyError, match=f"refs.p: refused, .*{reason.removeprefix('refused')}"):
+        read_pickle(tmp_path / "refs.p")
+
+
+def test_referit_is_read_with_its_own_names_and_folder(tmp_path):
+    """refclef: annotation numbers are text, masks are lists of RLE, and its pictures lie beside those of COCO."""
+    halves = [encode_mask(np.arange(24).reshape(4, 6) < 3), encode_mask(np.arange(24).reshape(4, 6) > 20)]
+    annotation = {"id": "8_1", "image_id": 8, "category_id": 1, "bbox": [0, 0, 6, 4], "area": 6, "segmentation": halves}
+    write_refer(
+        tmp_path,
+        "refclef",
+        "berkeley",
+        [ref(1, "8_1", 8, ["sky"])],
+        [{"id": 8, "file_name": "8.jpg", "height": 4, "width": 6}],
+        [annotation],
+    )
+    for folder in ("mscoco/images/train2014", "saiapr_tc-12"):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+    row = load_refer(tmp_path, "refclef", "berkeley").iloc[0]
+    assert row.image_path == str(tmp_path / "images" / "saiapr_tc-12" / "8.jpg")
+    assert row.ann_id == "8_1" and decode_mask(row.segmentation, 4, 6).sum() == 6
+
+
 def test_bad_folders_and_files_are_named(tmp_path):
     root = small_refer(tmp_path)
     with pytest.raises(StudyError, match="under .* there is mini"):
@@ -130,7 +165,11 @@ def test_bad_folders_and_files_are_named(tmp_path):
         ({"refs": [ref(1, 99, 0, ["x"])]}, "referent 1 has no annotation 99"),
         ({"refs": [ref(1, 10, 7, ["x"])]}, "referent 1 has no image 7"),
         ({"refs": [ref(1, 10, 0, ["  "])]}, "sentence 10 is empty"),
+        ({"refs": [ref(1, 11, 0, ["x"])]}, "referent 1 is in image 0, its annotation 11 in 1"),
         ({"images": [{"id": k, "file_name": "../x.png", "height": 4, "width": 6} for k in range(2)]}, "leads out of"),
+        ({"images": [{"id": k, "file_name": "/x.png", "height": 4, "width": 6} for k in range(2)]}, "leads out of"),
+        ({"images": [{"id": 0, "height": 4, "width": 6}]}, "instances.json: lacks 'file_name'"),
+        ({"annotations": [{"id": 10, "image_id": 0, "segmentation": []}]}, "instances.json: lacks 'bbox'"),
     ],
 )
 def test_bad_entries_are_named(tmp_path, broken, message):
@@ -177,6 +216,8 @@ def test_overlapping_polygons_count_once_and_plain_rle_is_read():
     [
         ({"size": [4, 4], "counts": [16]}, "RLE is of size"),
         ({"size": [2, 3], "counts": [5]}, "counts sum to 5"),
+        ({"size": [2, 3], "counts": ["a"]}, "does not decode"),
+        ([{"size": [2, 3], "counts": [6]}, {"size": [4, 4], "counts": [16]}], "RLE is of size"),
         ([[1, 2, 3]], "three points"),
         ([], "neither polygons nor RLE"),
         ("text", "neither polygons nor RLE"),
@@ -250,6 +291,18 @@ def test_the_cache_gives_the_same_corpus(corpus, data_root, tmp_path):
     assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
+def test_the_cache_notices_changed_pictures_and_sizes(tmp_path):
+    root = small_refer(tmp_path)
+
+    def picture_and_mask():
+        corpus = build_corpus(load_refer(root, "mini", "unc"), "train", 8, build_tokenizer(), cache=root / "cache")
+        return corpus.images[0, 0, 0, 0], corpus.mask(np.array([0])).sum()
+
+    before = picture_and_mask()
+    Image.fromarray(np.full((4, 6, 3), 30, np.uint8)).save(root / "mini" / "images" / "a.png")
+    assert before[0] == 90 and picture_and_mask() == (30, before[1])
+
+
 def test_a_subset_is_the_beginning(corpus):
     part = corpus.subset(5)
     assert len(part.images) == 5
@@ -268,11 +321,17 @@ def test_the_fingerprint_notices_text_and_pixels(tmp_path):
     before = fingerprint(load_refer(root, "mini", "unc"))
     assert before == fingerprint(load_refer(root, "mini", "unc"))
     Image.fromarray(np.full((4, 6, 3), 91, np.uint8)).save(root / "mini" / "images" / "a.png")
-    assert before != fingerprint(load_refer(root, "mini", "unc"))
+    after = fingerprint(load_refer(root, "mini", "unc"))
+    assert before != after
+    small_refer(tmp_path, refs=[ref(1, 10, 0, ["left one", "this one"], "train"), ref(2, 11, 1, ["box"], "val")])
+    assert fingerprint(load_refer(root, "mini", "unc")) not in (before, after)
+    (root / "mini" / "images" / "a.png").unlink()
+    with pytest.raises(StudyError, match="image not found"):
+        fingerprint(load_refer(root, "mini", "unc"))
 
 
 def test_scenes_of_another_version_are_refused(tmp_path):
     old = tiny_data().model_copy(update={"scenes_version": "0"})
     with pytest.raises(StudyError, match="scenes_version '0' cannot be made"):
         prepare_data(old, tmp_path)
-    assert json.loads(json.dumps(SCENES)) == SCENES
+    assert not list(tmp_path.iterdir())

@@ -61,7 +61,7 @@ def test_the_model_has_learned(smoke, study):
     """At least twice the untrained model's overall IoU, and above marking the whole picture."""
     config = study.run_config("smoke", "s2rm_fpn", 0)
     reached = find_record(smoke / "records", config).metrics["val"]["oIoU"]
-    corpora, _ = load_corpora(config.data, ("val",), study.data_root, progress=False)
+    corpora, _ = load_corpora(config.data, config.model.text, ("val",), study.data_root, progress=False)
     torch.manual_seed(config.seed)
     untrained = summarize_counts(evaluate(build_model(config.model), corpora["val"]))["oIoU"]
     whole = summarize_counts(whole_image_counts(corpora["val"]))["oIoU"]

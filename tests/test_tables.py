@@ -117,6 +117,10 @@ def test_a_row_without_a_record_is_empty_and_names_its_command(tmp_path):
     assert np.isnan(line["ours"]) and np.isnan(line["gain"]) and line["runs"] == 0 and line["data"] == ""
     assert line["missing"] == "refstudy train --profile scenes --variant s2rm_no_shift --seed 0"
     assert table.loc[("W. Tile & Concat.", "oIoU"), "missing"] == ""
+    shown = render(build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)))
+    assert shown.loc["W. S²RM (Full)", ("gain in oIoU", "printed")] == "+9.02"
+    assert shown.loc["W. S²RM (Full)", ("gain in oIoU", "ours")] == ""
+    assert shown["our data"].tolist() == ["RefScenes val, 128 px"] + [""] * (len(shown) - 1)
 
 
 def test_without_any_record_all_of_ours_is_empty(tmp_path):
@@ -136,6 +140,8 @@ def test_seeds_are_averaged(tmp_path):
     study = load_study(ROOT / "papermill_runs.yaml")
     study.profiles["scenes"] = profile
     put(tmp_path, "tile_concat", [0.2] * 20, seed=0, study=study)
+    half = build_table("s2rm_table4", study, "scenes", str(tmp_path)).set_index(["row", "metric"])
+    assert half.loc[("W. Tile & Concat.", "oIoU"), "missing"].endswith("--variant tile_concat --seed 1")
     put(tmp_path, "tile_concat", [0.4] * 20, seed=1, study=study)
     line = build_table("s2rm_table4", study, "scenes", str(tmp_path)).set_index(["row", "metric"])
     cell = line.loc[("W. Tile & Concat.", "oIoU")]
@@ -151,6 +157,8 @@ def test_the_bytes_of_a_table_are_the_same_twice(tmp_path):
         for k in "ab"
     ]
     assert written[0] == written[1] and written[0].count(b"\n") == 1 + 8 * 7
+    near_zero = write_table(pd.DataFrame({"row": ["a"], "gain": [-0.001]}), tmp_path, "t").read_text()
+    assert near_zero == "row,gain\na,0.00\n"
 
 
 def test_intervals_cover_as_often_as_they_say(tmp_path):

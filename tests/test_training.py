@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from refstudy.config import PretrainConfig, TrainConfig
+from refstudy.config import PretrainConfig, TextEncoderConfig, TrainConfig
 from refstudy.data.batches import build_corpus, grouped_batches
 from refstudy.data.masks import decode_mask
 from refstudy.data.refer import load_refer
@@ -72,9 +72,23 @@ def test_weight_decay_spares_norms_biases_and_tables():
         assert (id(parameter) in slow) == name.startswith("text_encoder")
 
 
+def test_a_pretrained_text_encoder_brings_its_own_vocabulary(data_root, tmp_path):
+    words = list(build_tokenizer().vocab)
+    (tmp_path / "vocab.txt").write_text("\n".join([*words[:5], *reversed(words[5:])]) + "\n")
+    own = TextEncoderConfig(name=str(tmp_path), pretrained=True)
+    first, second = (
+        load_corpora(tiny_data(), text, ("val",), data_root, progress=False)[0]["val"]
+        for text in (TextEncoderConfig(), own)
+    )
+    assert first.token_ids.shape == second.token_ids.shape and (first.token_ids != second.token_ids).any()
+    assert build_tokenizer(tmp_path).decode(second.token_ids[0]) == build_tokenizer().decode(first.token_ids[0])
+    with pytest.raises(StudyError, match="vocabulary not found"):
+        build_tokenizer(tmp_path / "nowhere")
+
+
 @pytest.fixture(scope="module")
 def corpora(data_root):
-    return load_corpora(tiny_data(), ("train", "val"), data_root, progress=False)[0]
+    return load_corpora(tiny_data(), TextEncoderConfig(), ("train", "val"), data_root, progress=False)[0]
 
 
 def test_evaluation_counts_pixels_of_every_expression(corpora):
@@ -234,7 +248,7 @@ def test_pretrained_encoders_are_loaded_and_checked(data_root, tmp_path):
     reached = pretrain(tiny_data(), tiny_model(), settings, path, data_root, progress=False)
     assert set(reached) == {"category_accuracy", "colour_accuracy", "word_accuracy"}
     run = tiny_run(encoder_weights=file_digest(path))
-    corpora, _ = load_corpora(tiny_data(), ("train", "val"), data_root, progress=False)
+    corpora, _ = load_corpora(tiny_data(), TextEncoderConfig(), ("train", "val"), data_root, progress=False)
     trainer, plain = Trainer(run, corpora, path), Trainer(tiny_run(), corpora)
     name = "image_encoder.norms.0.weight"
     assert not torch.equal(trainer.model.state_dict()[name], plain.model.state_dict()[name])

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,11 +107,20 @@ def build_corpus(
     pictures = refs.drop_duplicates("image_id").reset_index(drop=True)
     image_row = pd.Series(np.arange(len(pictures)), index=pictures["image_id"])
     ref_row = pd.Series(np.arange(len(refs)), index=refs["ref_id"])
-    images = _cached(
-        cache, "images", (pictures["image_path"], image_size), lambda: _images(pictures, image_size, progress)
+    bits = -(-image_size * image_size // 8)
+    images = _array(
+        cache,
+        "images",
+        (pictures["image_path"], pictures["image_path"].map(_file_stamp), image_size),
+        (len(pictures), 3, image_size, image_size),
+        lambda array: _fill_images(array, pictures, progress),
     )
-    masks = _cached(
-        cache, "masks", (refs["ann_id"], refs["segmentation"], image_size), lambda: _masks(refs, image_size)
+    masks = _array(
+        cache,
+        "masks",
+        (refs["ann_id"], refs["height"], refs["width"], refs["segmentation"], image_size),
+        (len(refs), bits),
+        lambda array: _fill_masks(array, refs, image_size),
     )
     token_ids, token_mask = tokenize(tokenizer, rows["expression"].tolist(), max_words)
     return Corpus(
@@ -125,8 +134,8 @@ def build_corpus(
     )
 
 
-def _images(pictures: pd.DataFrame, side: int, progress: bool) -> np.ndarray:
-    images = np.empty((len(pictures), 3, side, side), np.uint8)
+def _fill_images(images: np.ndarray, pictures: pd.DataFrame, progress: bool) -> None:
+    side = images.shape[-1]
     bar = tqdm(
         pictures.itertuples(), total=len(pictures), desc="decoding images", disable=not progress or len(pictures) < 500
     )
@@ -135,18 +144,15 @@ def _images(pictures: pd.DataFrame, side: int, progress: bool) -> np.ndarray:
         if pixels.shape[:2] != (side, side):
             pixels = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
         images[k] = pixels.transpose(2, 0, 1)
-    return images
 
 
-def _masks(refs: pd.DataFrame, side: int) -> np.ndarray:
-    masks = np.empty((len(refs), -(-side * side // 8)), np.uint8)
+def _fill_masks(masks: np.ndarray, refs: pd.DataFrame, side: int) -> None:
     for k, row in enumerate(refs.itertuples()):
         try:
             mask = decode_mask(row.segmentation, row.height, row.width)
         except StudyError as error:
             raise StudyError(f"referent {row.ref_id}, annotation {row.ann_id}: {error}") from error
         masks[k] = np.packbits(resize_mask(mask, side, side))
-    return masks
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -156,15 +162,31 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
 
 
-def _cached(folder: Path | None, name: str, about: tuple, make) -> np.ndarray:
-    """``make()``'s array, through a memory-mapped file named by a digest of ``about``."""
+def _file_stamp(path: str) -> str:
+    """What tells a changed file without reading it: its size and time of change."""
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise StudyError(f"{path}: image not found; put the images of the data set there") from error
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _array(
+    folder: Path | None, name: str, about: tuple, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]
+) -> np.ndarray:
+    """A uint8 array that ``fill`` has filled; with a folder, on disk under a digest of ``about``, memory-mapped."""
     if folder is None:
-        return make()
+        array = np.empty(shape, np.uint8)
+        fill(array)
+        return array
     parts = [json.dumps(list(part), default=str) if isinstance(part, pd.Series) else str(part) for part in about]
     path = Path(folder) / f"{name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.npy"
     if not path.exists():
         with atomic_write(path) as temporary:
-            np.save(temporary, make())
+            made = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            fill(made)
+            made.flush()
+            del made
     return np.load(path, mmap_mode="r")
 
 
@@ -242,11 +264,17 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def fingerprint(table: pd.DataFrame) -> str:
-    """16 hexadecimal digits of the SHA-256 over expressions, splits, segmentations and the bytes of the images."""
+    """16 hexadecimal digits of the SHA-256 over expressions, splits, segmentations and the bytes of the images.
+
+    Raises StudyError for a missing image.
+    """
     digest = hashlib.sha256()
     for row in table.itertuples():
         about = [row.sent_id, row.ref_id, row.split, row.expression, row.segmentation]
         digest.update(json.dumps(about, sort_keys=True).encode())
     for path in table["image_path"].drop_duplicates():
-        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        try:
+            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        except OSError as error:
+            raise StudyError(f"{path}: image not found; put the images of the data set there") from error
     return digest.hexdigest()[:16]

@@ -12,26 +12,40 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     """A COCO segmentation as bool (height, width).
 
     Polygons (a list of flat [x, y, ...] lists) are united, so overlapping parts count once; RLE may be compressed or
-    not. Raises StudyError for an RLE of another size and for anything else that is no segmentation.
+    not, and a list of them, as ReferIt has it, is united too. Raises StudyError for an RLE of another size or one that
+    does not decode, and for anything else that is no segmentation.
     """
-    if isinstance(segmentation, list) and segmentation:
-        if any(not isinstance(part, list) or len(part) < 6 or len(part) % 2 for part in segmentation):
-            raise StudyError("segmentation: a polygon needs at least three points, as a flat list [x, y, x, y, ...]")
-        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation, dict) and {"size", "counts"} <= set(segmentation):
-        if list(segmentation["size"]) != [height, width]:
-            raise StudyError(
-                f"segmentation: RLE is of size {list(segmentation['size'])}, its image is {[height, width]}; "
-                "mask and image do not belong together"
-            )
-        rle = segmentation
-        if isinstance(rle["counts"], list):
-            if sum(rle["counts"]) != height * width:
-                raise StudyError(f"segmentation: RLE counts sum to {sum(rle['counts'])}, not {height * width} pixels")
-            rle = coco_mask.frPyObjects(rle, height, width)
-    else:
+    try:
+        if isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], dict):
+            rle = coco_mask.merge([_checked_rle(part, height, width) for part in segmentation])
+        elif isinstance(segmentation, list) and segmentation:
+            if any(not isinstance(part, list) or len(part) < 6 or len(part) % 2 for part in segmentation):
+                raise StudyError("segmentation: a polygon needs at least three points, as a flat list [x, y, ...]")
+            rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        else:
+            rle = _checked_rle(segmentation, height, width)
+        return coco_mask.decode(rle).astype(bool)
+    except StudyError:
+        raise
+    except (ValueError, TypeError, OverflowError) as error:
+        raise StudyError(f"segmentation: does not decode ({error}); fetch the annotations again") from error
+
+
+def _checked_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """One RLE in compressed form, known to be of this size."""
+    if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
         raise StudyError(f"segmentation: neither polygons nor RLE, but {type(segmentation).__name__}")
-    return coco_mask.decode(rle).astype(bool)
+    if list(segmentation["size"]) != [height, width]:
+        raise StudyError(
+            f"segmentation: RLE is of size {list(segmentation['size'])}, its image is {[height, width]}; "
+            "mask and image do not belong together"
+        )
+    counts = segmentation["counts"]
+    if not isinstance(counts, list):
+        return segmentation
+    if sum(counts) != height * width:
+        raise StudyError(f"segmentation: RLE counts sum to {sum(counts)}, not {height * width} pixels")
+    return coco_mask.frPyObjects(segmentation, height, width)
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:

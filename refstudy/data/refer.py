@@ -12,15 +12,9 @@ from PIL import Image
 from refstudy.errors import StudyError
 
 # Where REFER, and people, keep the pictures: relative to the root, tried in this order.
-IMAGE_FOLDERS = (
-    "{dataset}/images",
-    "images/mscoco/images/train2014",
-    "images/train2014",
-    "images/saiapr_tc-12",
-    "train2014",
-    "saiapr_tc-12",
-    "images",
-)
+COCO_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014")
+SAIAPR_FOLDERS = ("images/saiapr_tc-12", "saiapr_tc-12")
+IMAGE_FOLDERS = {"refclef": SAIAPR_FOLDERS}  # every other dataset is drawn on COCO
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -37,8 +31,10 @@ def read_pickle(path: Path) -> Any:
     """Plain data from a pickle, Python 2's included. Raises StudyError, and runs nothing, if it holds anything else."""
     try:
         with open(path, "rb") as file:
-            return PlainUnpickler(file, encoding="latin-1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, ImportError) as error:
+            return PlainUnpickler(file, encoding="utf-8", errors="replace").load()  # text as Python 2 wrote it
+    except OSError:
+        raise
+    except Exception as error:  # a malformed pickle can make the unpickler raise almost anything
         raise StudyError(f"{path}: refused, {error}; only plain data is read, fetch the file again") from error
 
 
@@ -75,55 +71,32 @@ def _read_json(path: Path) -> dict:
 
 
 def _image_folder(root: Path, dataset: str) -> Path:
-    folders = [root / name.format(dataset=dataset) for name in IMAGE_FOLDERS]
+    names = (f"{dataset}/images", *IMAGE_FOLDERS.get(dataset, COCO_FOLDERS), "images")
+    folders = [root / name for name in names]
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def _join(refs: list[dict], instances: dict, refs_path: Path, instances_path: Path, image_folder: Path) -> pd.DataFrame:
     try:
-        images = {image["id"]: image for image in instances["images"]}
-        annotations = {annotation["id"]: annotation for annotation in instances["annotations"]}
+        images = {image["id"]: _about_image(image, image_folder, instances_path) for image in instances["images"]}
+        annotations = {a["id"]: _about_annotation(a) for a in instances["annotations"]}
         categories = {category["id"]: category["name"] for category in instances["categories"]}
     except (KeyError, TypeError) as error:
         raise StudyError(f"{instances_path}: lacks {error}; it is no COCO instances file") from error
     rows = []
     try:
         for ref in refs:
-            annotation = annotations.get(ref["ann_id"])
-            if annotation is None:
+            image = _belonging(images, ref, "image", refs_path, instances_path)
+            annotation = _belonging(annotations, ref, "ann", refs_path, instances_path)
+            if annotation["image_id"] != ref["image_id"]:
                 raise StudyError(
-                    f"{refs_path}: referent {ref['ref_id']} has no annotation {ref['ann_id']} in "
-                    f"{instances_path.name}; the two files do not belong together"
+                    f"{refs_path}: referent {ref['ref_id']} is in image {ref['image_id']}, its annotation "
+                    f"{ref['ann_id']} in {annotation['image_id']}; the two files do not belong together"
                 )
-            image = images.get(ref["image_id"])
-            if image is None:
-                raise StudyError(
-                    f"{refs_path}: referent {ref['ref_id']} has no image {ref['image_id']} in "
-                    f"{instances_path.name}; the two files do not belong together"
-                )
-            path = str(inside(image_folder, image["file_name"], instances_path))
-            shared = {
-                "ref_id": ref["ref_id"],
-                "ann_id": ref["ann_id"],
-                "image_id": ref["image_id"],
-                "split": ref["split"],
-                "category_id": ref["category_id"],
-                "category": categories.get(ref["category_id"], "unknown"),
-                "image_path": path,
-                "height": int(image["height"]),
-                "width": int(image["width"]),
-                "bbox": tuple(annotation["bbox"]),
-                "area": float(annotation["area"]),
-                "segmentation": annotation["segmentation"],
-            }
-            for sentence in ref["sentences"]:
-                text = str(sentence["sent"]).strip()
-                if not text:
-                    raise StudyError(
-                        f"{refs_path}: sentence {sentence['sent_id']} is empty; remove it or give it words"
-                    )
-                about = {"sent_id": sentence["sent_id"], "expression": text, "words": len(text.split())}
-                rows.append(shared | about | {"kind": sentence.get("kind")})
+            about_ref = {key: ref[key] for key in ("ref_id", "ann_id", "split", "category_id")}
+            category = categories.get(ref["category_id"], "unknown")
+            shared = about_ref | annotation | image | {"category": category}
+            rows += [shared | _about_sentence(sentence, refs_path) for sentence in ref["sentences"]]
     except (KeyError, TypeError) as error:
         raise StudyError(f"{refs_path}: a referent lacks {error}; it is no REFER file") from error
     columns = (
@@ -131,6 +104,36 @@ def _join(refs: list[dict], instances: dict, refs_path: Path, instances_path: Pa
         "image_path height width bbox area segmentation"
     )
     return pd.DataFrame(rows, columns=columns.split())
+
+
+def _about_image(image: dict, folder: Path, source: Path) -> dict[str, Any]:
+    path = str(inside(folder, image["file_name"], source))
+    return {"image_path": path, "height": int(image["height"]), "width": int(image["width"])}
+
+
+def _about_annotation(annotation: dict) -> dict[str, Any]:
+    about = {key: annotation[key] for key in ("image_id", "segmentation")}
+    return about | {"bbox": tuple(annotation["bbox"]), "area": float(annotation["area"])}
+
+
+def _about_sentence(sentence: dict, source: Path) -> dict[str, Any]:
+    text = str(sentence["sent"]).strip()
+    if not text:
+        raise StudyError(f"{source}: sentence {sentence['sent_id']} is empty; remove it or give it words")
+    kind = sentence.get("kind")
+    return {"sent_id": sentence["sent_id"], "expression": text, "words": len(text.split()), "kind": kind}
+
+
+def _belonging(known: dict, ref: dict, what: str, refs_path: Path, instances_path: Path) -> dict[str, Any]:
+    """The image or annotation of a referent. Raises StudyError when the other file has none."""
+    found = known.get(ref[f"{what}_id"])
+    if found is None:
+        name = {"ann": "annotation"}.get(what, what)
+        raise StudyError(
+            f"{refs_path}: referent {ref['ref_id']} has no {name} {ref[f'{what}_id']} in {instances_path.name}; "
+            "the two files do not belong together"
+        )
+    return found
 
 
 def inside(folder: Path, name: str, source: Path) -> Path:

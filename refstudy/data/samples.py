@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 # benchmark -> the file of a real evaluation split, in the folder refcoco_csv
@@ -38,6 +39,21 @@ def sample_expressions(folder: Path) -> pd.DataFrame:
     frames.append(_referit(folder / "referit"))
     table = pd.concat(frames, ignore_index=True)
     return table.assign(words=table["expression"].str.split().str.len())
+
+
+def sample_areas(folder: Path) -> dict[str, np.ndarray]:
+    """Real shares of the image, by what was measured: masks of RefCOCO's referents and of COCO's things, ReferIt's
+    boxes."""
+    triples = json.loads((folder / "refcoco_triples" / "triples.json").read_text())
+    coco = json.loads((folder / "coco_small" / "annotations" / "instances_train2017_128.json").read_text())
+    pixels = {image["id"]: image["height"] * image["width"] for image in coco["images"]}
+    things = [a["area"] / pixels[a["image_id"]] for a in coco["annotations"] if not a["iscrowd"]]
+    boxes = sample_expressions(folder).drop_duplicates("ref_id")["area"].dropna()
+    return {
+        "RefCOCO val masks": np.array([t["mask_area"] / (t["width"] * t["height"]) for t in triples]),
+        "COCO train masks": np.array(things),
+        "ReferIt val boxes": boxes.to_numpy(),
+    }
 
 
 def _referit(folder: Path) -> pd.DataFrame:

@@ -17,15 +17,20 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 @functools.cache
 def build_tokenizer(vocab: Path | str | None = None) -> BertTokenizerFast:
-    """The uncased BERT tokenizer over a vocabulary file (one word piece a line), by default that of RefScenes.
+    """The uncased BERT tokenizer: that of RefScenes, or the one of a vocabulary file or of a pretrained BERT.
 
-    RefScenes' vocabulary ends in single characters, so that any word can be spelled. Raises StudyError when the file
-    is missing.
+    ``vocab`` is a file with one word piece a line, a folder as transformers saves it, or a name on the hub. RefScenes'
+    vocabulary ends in single characters, so that any word can be spelled. Raises StudyError when nothing is there.
     """
     if vocab is not None:
-        if not Path(vocab).is_file():
-            raise StudyError(f"{vocab}: vocabulary not found; name a BERT vocab.txt")
-        return BertTokenizerFast(vocab=str(vocab), do_lower_case=True)
+        if Path(vocab).is_file():
+            return BertTokenizerFast(vocab=str(vocab), do_lower_case=True)
+        try:
+            return BertTokenizerFast.from_pretrained(str(vocab))
+        except (OSError, ValueError, TypeError) as error:
+            raise StudyError(
+                f"{vocab}: vocabulary not found; name a BERT vocab.txt or a folder that holds one"
+            ) from error
     characters = string.ascii_lowercase + string.digits
     words = set(vocabulary()) | set(characters)
     lines = [*SPECIAL, *sorted(words), *(f"##{character}" for character in characters)]
