@@ -1,0 +1,86 @@
+"""The light Hamburger head of SLViT (IJCAI 2023, Sec. 3.5), after Geng et al. (2021) and SegNeXt."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, interpolate, normalize
+
+EPSILON = 1e-6
+
+
+class NMF(nn.Module):
+    """A non-negative map, rebuilt from ``rank`` bases by multiplicative updates (Lee and Seung): what it has in common.
+
+    In training the first bases are drawn afresh from torch's generator for every map. In evaluation they are one fixed
+    draw, kept with the weights, so that a mask is the same every time and in every batch. The updates run in float32,
+    also under autocast, and without gradients; the last one of the codes has them (the one-step gradient of Geng et
+    al., who show that going back through all steps is unstable, and which keeps the memory of a single step).
+    """
+
+    def __init__(self, width: int, rank: int, train_steps: int, eval_steps: int):
+        super().__init__()
+        self.train_steps, self.eval_steps = train_steps, eval_steps
+        self.bases: Tensor
+        self.register_buffer("bases", torch.rand(width, rank, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Non-negative cells (E, width, N) to their approximation of rank ``rank``, at least in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            bases = self.bases.to(x.dtype).expand(len(x), -1, -1)
+            if self.training:
+                bases = torch.rand_like(bases)
+            with torch.no_grad():
+                bases, codes = factorise(
+                    x, normalize(bases, dim=1), self.train_steps if self.training else self.eval_steps
+                )
+            return bases @ update_codes(x, bases, codes)
+
+
+def factorise(x: Tensor, bases: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Bases (E, D, R) and codes (E, R, N) whose product approaches x (E, D, N), from the given bases."""
+    codes = (bases.transpose(1, 2) @ x).softmax(1)
+    for _ in range(steps):
+        codes = update_codes(x, bases, codes)
+        bases = bases * (x @ codes.transpose(1, 2)) / (bases @ (codes @ codes.transpose(1, 2)) + EPSILON)
+    return bases, codes
+
+
+def update_codes(x: Tensor, bases: Tensor, codes: Tensor) -> Tensor:
+    """One multiplicative update of the codes."""
+    transposed = bases.transpose(1, 2)
+    return codes * (transposed @ x) / ((transposed @ bases) @ codes + EPSILON)
+
+
+class Hamburger(nn.Module):
+    """Maps at the first one's size, joined and squeezed; NMF between two 1x1 convolutions; one plane of logits."""
+
+    def __init__(
+        self, channels: Sequence[int], width: int = 512, rank: int = 64, train_steps: int = 6, eval_steps: int = 7
+    ):
+        super().__init__()
+        self.channels = tuple(channels)
+        self.squeeze = nn.Conv2d(sum(channels), width, kernel_size=1, bias=False)
+        self.squeeze_tail = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())
+        self.lower = nn.Sequential(nn.Conv2d(width, width, kernel_size=1), nn.ReLU())
+        self.nmf = NMF(width, rank, train_steps, eval_steps)
+        self.upper = nn.Conv2d(width, width, kernel_size=1)
+        self.predict = nn.Conv2d(width, 1, kernel_size=1)
+
+    def join(self, maps: Sequence[Tensor]) -> Tensor:
+        """The maps upsampled to the first one's size, concatenated, and mixed by a 1x1 convolution (E, width, h, w).
+
+        Mixing commutes with upsampling, so each map is mixed at its own size: the same function, far less work.
+        """
+        size = (maps[0].shape[-2], maps[0].shape[-1])
+        weights = self.squeeze.weight.split(self.channels, dim=1)
+        mixed = [conv2d(x, weight) for x, weight in zip(maps, weights, strict=True)]
+        wide = [mixed[0], *(interpolate(x, size=size, mode="bilinear", align_corners=False) for x in mixed[1:])]
+        return torch.stack(wide).sum(0)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps (E, C_i, h_i, w_i), the finest first, to mask logits (E, 1, h_1, w_1), Eq. (13)."""
+        x = self.squeeze_tail(self.join(maps))
+        common = self.nmf(self.lower(x).flatten(2)).unflatten(2, x.shape[-2:])
+        return self.predict((x + self.upper(common)).relu())

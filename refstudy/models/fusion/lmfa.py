@@ -1,0 +1,83 @@
+"""LMFA, Language-Guided Multi-Scale Fusion Attention (SLViT, IJCAI 2023, Sec. 3.3): the attention of every block."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from refstudy.errors import StudyError
+
+
+def depthwise(channels: int, height: int, width: int) -> nn.Conv2d:
+    """A convolution of each channel by itself that keeps the size."""
+    padding = (height // 2, width // 2)
+    return nn.Conv2d(channels, channels, (height, width), padding=padding, groups=channels)
+
+
+class CrossModalAttention(nn.Module):
+    """Each cell gathers the words that fit it, Eqs. (3)-(6). ``gate`` is the last column of Table 2(b).
+
+    Query and key have no bias: instance normalisation removes the one, the softmax over words the other.
+    """
+
+    def __init__(self, channels: int, text_width: int, gate: bool):
+        super().__init__()
+        query = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
+        self.query = nn.Sequential(query, nn.InstanceNorm2d(channels))
+        self.key = nn.Linear(text_width, channels, bias=False)
+        self.value = nn.Linear(text_width, channels)
+        self.gate = nn.Sequential(nn.Conv2d(channels, channels, kernel_size=1), nn.GELU()) if gate else nn.Identity()
+
+    def forward(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Arguments as for ``LMFA.forward``; Att^cross (E, C, H, W) and the raw scores S (E, L, H, W)."""
+        grid = vision.shape[-2:]
+        query = self.query(vision).flatten(2).transpose(1, 2)  # Eq. (3), a row for each cell
+        key, value = self.key(words), self.value(words)  # Eq. (4)
+        scores = query @ key.transpose(1, 2)  # Eq. (5)
+        scaled = scores / math.sqrt(words.shape[-1])
+        attention = scaled.masked_fill(~word_mask[:, None, :], float("-inf")).softmax(-1)
+        gathered = (attention @ value).transpose(1, 2).unflatten(2, grid)
+        return self.gate(gathered), scores.transpose(1, 2).unflatten(2, grid)  # Eq. (6)
+
+
+class LMFA(nn.Module):
+    """Convolutions for the near, words for the far: their sum, mixed by a 1x1 convolution, weighs the input.
+
+    ``strips`` are the kernel sizes k_t of the strip pairs (Table 2a and b), any distinct odd numbers, none allowed.
+    ``cross`` False leaves out the words: what remains is the attention of SegNeXt. ``gate`` is that of Table 2(b).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        text_width: int,
+        strips: Sequence[int] = (7, 11, 21),
+        cross: bool = True,
+        gate: bool = True,
+    ):
+        super().__init__()
+        if len(set(strips)) < len(strips) or any(size < 1 or size % 2 == 0 for size in strips):
+            raise StudyError(f"lmfa: strips {list(strips)} must be distinct odd numbers")
+        self.local = depthwise(channels, 5, 5)
+        # Eq. (2) writes the vertical strip first. But for the bias between them, both orders are one function; this is
+        # the order that the published weights were trained in.
+        self.strips = nn.ModuleDict(
+            {str(size): nn.Sequential(depthwise(channels, 1, size), depthwise(channels, size, 1)) for size in strips}
+        )
+        self.cross = CrossModalAttention(channels, text_width, gate) if cross else None
+        self.mix = nn.Conv2d(channels, channels, kernel_size=1)
+
+    def forward(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """V_i (E, C, H, W), words (E, L, D), bool mask (E, L) to F_i (E, C, H, W) and the raw scores S_i of Eq. (5).
+
+        The scores (E, L, H, W) have a plane for padding words too, which means nothing. Without ``cross``: None.
+        """
+        local = self.local(vision)
+        activation = local
+        for pair in self.strips.values():
+            activation = activation + pair(local)  # Eq. (2)
+        scores = None
+        if self.cross is not None:
+            gathered, scores = self.cross(vision, words, word_mask)  # Eqs. (3)-(6)
+            activation = activation + gathered
+        return self.mix(activation) * vision, scores  # Eq. (7)

@@ -1,0 +1,167 @@
+"""SLViT's vision-language encoder (IJCAI 2023, Sec. 3.2): MSCAN, the trunk of SegNeXt, with LMFA for its attention."""
+
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from refstudy.errors import StudyError
+from refstudy.models.fusion.lmfa import LMFA, depthwise
+
+
+def halving(inputs: int, outputs: int) -> list[nn.Module]:
+    """A 3x3 convolution of stride 2 and batch normalisation: ``Down`` of Eq. (1)."""
+    return [nn.Conv2d(inputs, outputs, kernel_size=3, stride=2, padding=1), nn.BatchNorm2d(outputs)]
+
+
+def feed_forward(width: int, hidden: int) -> nn.Sequential:
+    """Expand, look at the 3x3 neighbours, GELU, reduce."""
+    expand, reduce = nn.Conv2d(width, hidden, kernel_size=1), nn.Conv2d(hidden, width, kernel_size=1)
+    return nn.Sequential(expand, depthwise(hidden, 3, 3), nn.GELU(), reduce)
+
+
+class Block(nn.Module):
+    """One block: attention, then a feed-forward network, each normalised before and scaled per channel after.
+
+    Around LMFA are two 1x1 convolutions, a GELU and an inner shortcut, as in SegNeXt.
+    """
+
+    def __init__(self, width: int, mlp_ratio: int, drop_path: float, attention: LMFA):
+        super().__init__()
+        self.norm1, self.norm2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
+        self.enter = nn.Sequential(nn.Conv2d(width, width, kernel_size=1), nn.GELU())
+        self.attention = attention
+        self.leave = nn.Conv2d(width, width, kernel_size=1)
+        self.ffn = feed_forward(width, width * mlp_ratio)
+        self.scale1 = nn.Parameter(torch.full((width,), 1e-2))
+        self.scale2 = nn.Parameter(torch.full((width,), 1e-2))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(E, C, H, W) to the same, with the scores of its LMFA, whose other arguments are passed on."""
+        inner = self.norm1(x)
+        attended, scores = self.attention(self.enter(inner), words, word_mask)
+        x = x + self.drop_path(self.scale1[:, None, None] * (self.leave(attended) + inner))
+        return x + self.drop_path(self.scale2[:, None, None] * self.ffn(self.norm2(x))), scores
+
+
+class MSCAN(nn.Module):
+    """Four stages at strides 4, 8, 16, 32; the default sizes are MSCAN-B, which SLViT takes.
+
+    ``strips``, ``cross`` and ``gate`` are the options of ``LMFA``; with ``cross`` False this is SegNeXt's own trunk.
+    """
+
+    def __init__(
+        self,
+        text_width: int,
+        widths: Sequence[int] = (64, 128, 320, 512),
+        depths: Sequence[int] = (3, 3, 12, 3),
+        mlp_ratios: Sequence[int] = (8, 8, 4, 4),
+        drop_path_rate: float = 0.2,
+        strips: Sequence[int] = (7, 11, 21),
+        cross: bool = True,
+        gate: bool = True,
+    ):
+        super().__init__()
+        if not len(widths) == len(depths) == len(mlp_ratios) == 4 or min(depths) < 1:
+            raise StudyError(
+                f"mscan: widths {list(widths)}, depths {list(depths)}, mlp_ratios {list(mlp_ratios)} must be "
+                "four positive numbers each"
+            )
+        self.channels = list(widths)
+        half = widths[0] // 2
+        stem = nn.Sequential(*halving(3, half), nn.GELU(), *halving(half, widths[0]))
+        downs = (nn.Sequential(*halving(*pair)) for pair in itertools.pairwise(widths))
+        self.embeddings = nn.ModuleList([stem, *downs])
+        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(
+                Block(width, ratio, next(rates), LMFA(width, text_width, strips, cross, gate)) for _ in range(depth)
+            )
+            for width, depth, ratio in zip(widths, depths, mlp_ratios, strict=True)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to V_1 (B, C_1, H/4, W/4): all that does not depend on the words."""
+        return self.embeddings[0](images)
+
+    def forward(
+        self, vision: Tensor, words: Tensor, word_mask: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+        """V_1 (E, C_1, h, w), words (E, L, D), bool mask (E, L) to F_1 ... F_4 and S_1 ... S_4.
+
+        F_i is (E, C_i, h_i, w_i), each stage's sides half of the last one's, rounded up. S_i (E, L, h_i, w_i) are the
+        raw scores of the last block of its stage (None without ``cross``).
+        """
+        maps, all_scores = [], []
+        for stage, (blocks, norm) in enumerate(zip(self.blocks, self.norms, strict=True)):
+            if stage > 0:
+                vision = self.embeddings[stage](vision)
+            for block in blocks:  # type: ignore[attr-defined]
+                vision, scores = block(vision, words, word_mask)
+            vision = norm(vision.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # F_i, Eq. (1); a channels-last view
+            maps.append(vision)
+            all_scores.append(scores)
+        return tuple(maps), tuple(all_scores)
+
+
+# Our names and those of the published MSCAN weights, as patterns to be replaced one after the other.
+PUBLISHED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+    (r"^embeddings\.0\.", "patch_embed1.proj."),
+    (r"^embeddings\.(\d)\.0\.", lambda match: f"patch_embed{int(match[1]) + 1}.proj."),
+    (r"^embeddings\.(\d)\.1\.", lambda match: f"patch_embed{int(match[1]) + 1}.norm."),
+    (r"^blocks\.(\d)\.", lambda match: f"block{int(match[1]) + 1}."),
+    (r"^norms\.(\d)\.", lambda match: f"norm{int(match[1]) + 1}."),
+    (r"\.enter\.0\.", ".attn.proj_1."),
+    (r"\.leave\.", ".attn.proj_2."),
+    (r"\.attention\.local\.", ".attn.spatial_gating_unit.conv0."),
+    (r"\.attention\.strips\.7\.0\.", ".attn.spatial_gating_unit.conv0_1."),
+    (r"\.attention\.strips\.7\.1\.", ".attn.spatial_gating_unit.conv0_2."),
+    (r"\.attention\.strips\.11\.0\.", ".attn.spatial_gating_unit.conv1_1."),
+    (r"\.attention\.strips\.11\.1\.", ".attn.spatial_gating_unit.conv1_2."),
+    (r"\.attention\.strips\.21\.0\.", ".attn.spatial_gating_unit.conv2_1."),
+    (r"\.attention\.strips\.21\.1\.", ".attn.spatial_gating_unit.conv2_2."),
+    (r"\.attention\.mix\.", ".attn.spatial_gating_unit.conv3."),
+    (r"\.ffn\.0\.", ".mlp.fc1."),
+    (r"\.ffn\.1\.", ".mlp.dwconv.dwconv."),
+    (r"\.ffn\.3\.", ".mlp.fc2."),
+    (r"\.scale([12])$", r".layer_scale_\1"),
+]
+# What a published file may hold beyond the trunk: the classifier, counters, strip pairs that an ablation leaves out.
+NOT_NEEDED = re.compile(r"head\.|.*\.num_batches_tracked$|.*\.spatial_gating_unit\.conv[012]_[12]\.")
+
+
+def published_name(name: str) -> str | None:
+    """The name of the trunk's tensor ``name`` in a published file; None for what SegNeXt does not have."""
+    for ours, theirs in PUBLISHED_NAMES:
+        name = re.sub(ours, theirs, name)
+    return None if ".attention." in name or name.endswith("num_batches_tracked") else name
+
+
+def load_mscan(trunk: MSCAN, state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Start ``trunk`` from published MSCAN weights: a classifier's, or a segmenter's with the prefix ``backbone.``.
+
+    Returns the names of the trunk's tensors that such files do not have, left as they were: the language branch, strips
+    of sizes other than 7, 11 and 21, and counters. Raises StudyError, naming the tensor, when one is missing, does not
+    fit, or has no place in the trunk.
+    """
+    if any(name.startswith("backbone.") for name in state_dict):
+        state_dict = {name[9:]: tensor for name, tensor in state_dict.items() if name.startswith("backbone.")}
+    own = trunk.state_dict()
+    sources = {name: source for name in own if (source := published_name(name)) is not None}
+    remedy = "use the published MSCAN of the trunk's widths and depths"
+    for name, source in sources.items():
+        if source not in state_dict:
+            raise StudyError(f"MSCAN weights: tensor '{source}' is missing; {remedy}")
+        if state_dict[source].shape != own[name].shape:
+            shapes = f"{tuple(state_dict[source].shape)}, not {tuple(own[name].shape)}"
+            raise StudyError(f"MSCAN weights: tensor '{source}' is {shapes}; {remedy}")
+    for source in sorted(set(state_dict) - set(sources.values())):
+        if not NOT_NEEDED.match(source):
+            raise StudyError(f"MSCAN weights: tensor '{source}' has no place in the trunk; {remedy}")
+    trunk.load_state_dict({name: state_dict[source] for name, source in sources.items()}, strict=False)
+    return sorted(set(own) - set(sources))

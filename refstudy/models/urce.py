@@ -1,0 +1,152 @@
+"""URCE, Uncertain Region Cross-Scale Enhancement (SLViT, IJCAI 2023, Sec. 3.4)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, pad, scaled_dot_product_attention
+
+from refstudy.errors import StudyError
+
+SCORE_SOURCES = ("raw", "softmax")
+STAGES = (1, 2, 3, 4)
+
+
+class Enhanced(NamedTuple):
+    """What URCE makes: the ``maps`` F~_1 ... F~_4, map_U (E, h, w), and the flat indices (E, K) of the chosen cells."""
+
+    maps: tuple[Tensor, ...]
+    uncertainty: Tensor
+    cells: Tensor
+
+
+def patch_side(stage: int) -> int:
+    """Cells of stage 1, 2, 3 or 4 along one side of a region: 8, 4, 2, 1."""
+    return 2 ** (4 - stage)
+
+
+def to_patches(x: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
+    """Cut (E, C, H, W) into the patches of a grid of regions, (E, regions, side * side, C), all in row-major order.
+
+    What a patch at the right or lower border lacks is filled with zeros.
+    """
+    height, width = x.shape[-2:]
+    rows, columns = grid
+    x = pad(x.permute(0, 2, 3, 1), (0, 0, 0, columns * side - width, 0, rows * side - height))
+    x = x.unflatten(2, (columns, side)).unflatten(1, (rows, side))  # (E, rows, side, columns, side, C)
+    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def from_patches(patches: Tensor, side: int, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The inverse of ``to_patches`` for a map of ``size`` (H, W)."""
+    x = patches.unflatten(2, (side, side)).unflatten(1, grid).transpose(2, 3)
+    return x.flatten(3, 4).flatten(1, 2)[:, : size[0], : size[1]].permute(0, 3, 1, 2)
+
+
+class URCE(nn.Module):
+    """Where adjacent stages disagree about the words, the patches of all scales are refined together.
+
+    A region is one cell of stage 4 with the 2x2, 4x4 and 8x8 cells of stages 3, 2 and 1 that lie under it (fewer at a
+    border that cuts through it; Eq. 8 averages over, and the attention sees, those that exist).
+
+    ``regions`` is K, at most all cells are taken. ``stages`` are those whose patches are joined (Table 2d), and
+    ``restored``, by default the same, those of them whose patches are put back (Table 2e). ``score_source`` "softmax"
+    sums the scores after the softmax over words, as the authors' public code does: every sum is 1, map_U is zero, and
+    the choice is that of equal cells, the first K.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        regions: int = 32,
+        stages: Sequence[int] = STAGES,
+        restored: Sequence[int] | None = None,
+        score_source: str = "raw",
+        width: int = 256,
+        heads: int = 8,
+    ):
+        super().__init__()
+        self.stages = tuple(stages)
+        self.restored = self.stages if restored is None else tuple(restored)
+        if not set(self.restored) <= set(self.stages) <= set(STAGES) or not self.restored:
+            raise StudyError(f"urce: stages {list(self.stages)} must be of {list(STAGES)}, and one be restored")
+        if score_source not in SCORE_SOURCES or regions < 1 or width % heads:
+            raise StudyError(
+                f"urce: score_source '{score_source}' is one of {list(SCORE_SOURCES)}, regions {regions} is positive, "
+                f"and heads {heads} divides width {width}"
+            )
+        self.regions, self.score_source, self.heads = regions, score_source, heads
+        self.unify = nn.ModuleDict({str(stage): nn.Linear(channels[stage - 1], width) for stage in self.stages})
+        self.norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+        self.reverse = nn.ModuleDict({str(stage): nn.Linear(width, channels[stage - 1]) for stage in self.restored})
+
+    def correlation(self, scores: Tensor, word_mask: Tensor) -> Tensor:
+        """R_i (E, h_i, w_i): the scores S_i (E, L, h_i, w_i) summed over the words that are there, in float32."""
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        absent = ~word_mask[:, :, None, None]
+        if self.score_source == "softmax":
+            return scores.masked_fill(absent, float("-inf")).softmax(1).sum(1)  # 1 at whatever scale
+        return scores.masked_fill(absent, 0).sum(1)
+
+    @torch.no_grad()
+    def uncertainty(self, scores: Sequence[Tensor], word_mask: Tensor) -> Tensor:
+        """map_U (E, h_4, w_4) from S_1 ... S_4, Eq. (8); ``Down`` is the mean over a region.
+
+        A disagreement below 1e-5 of the largest correlation is round-off and counts as none; otherwise the choice among
+        equal cells would depend on the machine.
+        """
+        correlations = [self.correlation(s, word_mask).unsqueeze(1) for s in scores]
+        pooled = [
+            avg_pool2d(r, patch_side(stage), ceil_mode=True, count_include_pad=False).squeeze(1)
+            for stage, r in zip(STAGES, correlations, strict=True)
+        ]
+        uncertainty = sum((pooled[i] - pooled[i - 1]).abs() for i in range(1, 4))  # Eq. (8)
+        largest = torch.stack(pooled).abs().amax((0, 2, 3))
+        return uncertainty.masked_fill(uncertainty < 1e-5 * largest[:, None, None], 0)
+
+    def choose(self, uncertainty: Tensor) -> Tensor:
+        """The flat indices (E, K) of the most uncertain cells, the first of equal ones first, Eq. (9)."""
+        order = uncertainty.flatten(1).sort(dim=1, descending=True, stable=True).indices
+        return order[:, : self.regions]
+
+    def attend(self, sequence: Tensor, present: Tensor) -> Tensor:
+        """Eq. (11) on sequences (N, T, C_f); tokens that are not ``present``, bool (N, T), are not looked at."""
+        heads = self.query_key_value(self.norm(sequence)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=present[:, None, None, :])
+        return sequence + self.output(mixed.transpose(1, 2).flatten(2))
+
+    def enhance(self, maps: Sequence[Tensor], cells: Tensor) -> tuple[Tensor, ...]:
+        """F_1 ... F_4 with the patches of the chosen ``cells`` (E, K) replaced, Eqs. (10)-(12)."""
+        grid = (maps[3].shape[-2], maps[3].shape[-1])
+        patches, tokens, present = {}, [], []
+        for stage in self.stages:
+            x, side = maps[stage - 1], patch_side(stage)
+            patches[stage] = to_patches(x, side, grid)
+            index = cells[:, :, None, None].expand(-1, -1, side**2, x.shape[1])
+            tokens.append(self.unify[str(stage)](patches[stage].gather(1, index)))
+            exists = to_patches(x.new_ones(1, 1, *x.shape[-2:]), side, grid)[0, :, :, 0] > 0
+            present.append(exists[cells])
+        lengths = [token.shape[2] for token in tokens]
+        sequence, mask = torch.cat(tokens, dim=2), torch.cat(present, dim=2)  # Eq. (10): (E, K, T, C_f), (E, K, T)
+        attended = self.attend(sequence.flatten(0, 1), mask.flatten(0, 1)).unflatten(0, cells.shape)  # Eq. (11)
+        split = dict(zip(self.stages, attended.split(lengths, dim=2), strict=True))
+        enhanced = list(maps)
+        for stage in self.restored:
+            x, side = maps[stage - 1], patch_side(stage)
+            refined = self.reverse[str(stage)](split[stage]).to(x.dtype)  # Eq. (12)
+            index = cells[:, :, None, None].expand_as(refined)
+            replaced = patches[stage].scatter(1, index, refined)
+            enhanced[stage - 1] = from_patches(replaced, side, grid, (x.shape[-2], x.shape[-1]))
+        return tuple(enhanced)
+
+    def forward(self, maps: Sequence[Tensor], scores: Sequence[Tensor], word_mask: Tensor) -> Enhanced:
+        """F_1 ... F_4 (E, C_i, h_i, w_i), S_1 ... S_4 (E, L, h_i, w_i) and the bool mask (E, L) to ``Enhanced``.
+
+        Each stage's sides are half of those of the stage before, rounded up.
+        """
+        uncertainty = self.uncertainty(scores, word_mask)
+        cells = self.choose(uncertainty)
+        return Enhanced(self.enhance(maps, cells), uncertainty, cells)
