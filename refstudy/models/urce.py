@@ -98,14 +98,17 @@ class URCE(nn.Module):
         A disagreement below 1e-5 of the largest correlation is round-off and counts as none; otherwise the choice among
         equal cells would depend on the machine.
         """
-        correlations = [self.correlation(s, word_mask).unsqueeze(1) for s in scores]
-        pooled = [
-            avg_pool2d(r, patch_side(stage), ceil_mode=True, count_include_pad=False).squeeze(1)
-            for stage, r in zip(STAGES, correlations, strict=True)
-        ]
-        uncertainty = sum((pooled[i] - pooled[i - 1]).abs() for i in range(1, 4))  # Eq. (8)
-        largest = torch.stack(pooled).abs().amax((0, 2, 3))
-        return uncertainty.masked_fill(uncertainty < 1e-5 * largest[:, None, None], 0)
+        correlations = [self.correlation(stage_scores, word_mask).unsqueeze(1) for stage_scores in scores]
+        pooled = torch.cat(
+            [
+                avg_pool2d(correlation, patch_side(stage), ceil_mode=True, count_include_pad=False)
+                for stage, correlation in zip(STAGES, correlations, strict=True)
+            ],
+            dim=1,
+        )  # (E, 4, h_4, w_4)
+        uncertainty = pooled.diff(dim=1).abs().sum(1)  # Eq. (8)
+        largest = pooled.abs().amax((1, 2, 3))[:, None, None]
+        return uncertainty.masked_fill(uncertainty < 1e-5 * largest, 0)
 
     def choose(self, uncertainty: Tensor) -> Tensor:
         """The flat indices (E, K) of the most uncertain cells, the first of equal ones first, Eq. (9)."""
