@@ -1,0 +1,17 @@
+"""The gate of LAVT's language pathway (Yang et al., CVPR 2022): how much of the gathered words goes on with a cell."""
+
+from torch import Tensor, nn
+
+
+class LanguageGate(nn.Module):
+    """Two linear maps without bias, ReLU between them, tanh at the end: one weight in (-1, 1) per cell and channel."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weigh = nn.Sequential(
+            nn.Linear(channels, channels, bias=False), nn.ReLU(), nn.Linear(channels, channels, bias=False), nn.Tanh()
+        )
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """What PWAM made of the cells, (E, N, C), to its weights (E, N, C)."""
+        return self.weigh(cells)
