@@ -1,4 +1,24 @@
-"""The numbers that the papers print, one CSV per table, and how to read them."""
+"""The numbers that the papers print, one CSV per table, and how to read them.
+
+Every table is transcribed whole: all rows in the printed order, all methods, an empty cell where the paper prints a
+dash. Scores are in percent. Besides the scores, in the columns that the tables share:
+
+- ``row``: the row's name as printed, the year in subscript included (``LAVT₂₂``). Where the paper prints check marks
+  instead of names (``slvit_table2b``, ``slvit_table2d``) it is the marked columns, e.g. ``7B + 11B``.
+- ``citation``: the citation key as printed, empty for the paper's own rows; part of the name in ``s2rm_table7``.
+- ``block``: in tables where two rows share a name, or that print a heading beside groups of rows. In ``s2rm_table1``
+  the measure (``Mean IoU`` or ``Overall IoU``), in ``slvit_table2a`` the size of the kernel, in ``slvit_table2d`` the
+  line of the table, because the text of the paper has the marks S2 S3 S4 twice.
+- ``RefCOCO val``, ``RefCOCOg val-U``, ...: a column per data set and split, in the spelling of S²RM, Table I; SLViT
+  calls RefCOCOg ``G-Ref`` and its splits ``val(U)``, ``test(U)``, ``val(G)``.
+- ``RefCOCO 1-2``, ...: in ``s2rm_table3`` a column per data set and number of words (overall IoU).
+- ``oIoU``, ``mIoU``: SLViT prints ``Overall IoU`` and ``Mean IoU``.
+- ``Flops``, ``Flops unit``: two cells of S²RM, Table II, stand without the ``G`` of the others.
+
+``s2rm_datasets`` and ``slvit_datasets`` hold the sizes of the data sets that the running text gives (S²RM, Sec. IV-A;
+SLViT, Sec. 4.1): images, expressions, regions, mean length in words, and expressions per split, as the text assigns
+them. SLViT's Figure 5 has no table: it prints no number of its own in the text.
+"""
 
 from importlib import resources
 
@@ -7,6 +27,11 @@ import pandas as pd
 from refstudy.errors import StudyError
 
 PAPERS = {"s2rm": "S²RM + CASG, arXiv 2405.09006", "slvit": "SLViT, IJCAI 2023"}
+SPLITS = (
+    *(f"{data} {split}" for data in ("RefCOCO", "RefCOCO+") for split in ("val", "testA", "testB")),
+    *(f"RefCOCOg {split}" for split in ("val-U", "test-U", "val-G")),
+    "ReferIt test",
+)
 
 
 def stems() -> list[str]:
@@ -16,11 +41,15 @@ def stems() -> list[str]:
 
 
 def load_reported(stem: str) -> pd.DataFrame:
-    """A printed table: index ``row`` as printed, one column per metric, in percent.
+    """A printed table, in the printed order: index ``row``, or (``block``, ``row``) where the table has blocks.
 
+    The columns are described above; a number that is not printed is NaN, a text that is not printed is empty.
     Raises StudyError for a table that is not transcribed.
     """
     if stem not in stems():
         raise StudyError(f"no printed table '{stem}'; known: {', '.join(stems())}")
     with resources.files(__name__).joinpath(f"{stem}.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file, index_col="row")
+        table = pd.read_csv(file, dtype={"block": str}, keep_default_na=False, na_values=[""])
+    texts = list(table.select_dtypes(exclude="number"))
+    table[texts] = table[texts].fillna("")
+    return table.set_index(["block", "row"] if "block" in table else "row")
