@@ -36,7 +36,7 @@ def main() -> None:
         config = study.run_config("scenes", variant, 0).model_copy(update={"data": small})
         rates = []
         for images, expressions in ((36, 1), (14, 3)):
-            trainer = Trainer(config, corpora, study.encoders("scenes"))
+            trainer = Trainer(config, corpora, study.encoders("scenes", variant))
             batch = next(grouped_batches(corpora["train"], images, expressions, 0, 0))
             rates.append(len(batch.expressions) / seconds(lambda: trainer.step(batch), repeats=4))  # noqa: B023
         what = f"{variant}: pairs/s in training, grouped by image against one expression an image"

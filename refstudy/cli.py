@@ -73,7 +73,7 @@ def pretrain(
 
     loaded = load_study(study)
     settings = loaded.profile(profile)
-    path = output or loaded.encoders(profile)
+    path = output or (loaded.root / settings.encoders if settings.encoders else None)
     if path is None:
         raise StudyError(f"{loaded.path}: profile '{profile}' has no key 'encoders'; add it or give --output")
     model = ModelConfig(image_size=settings.data.image_size, image=settings.model.image, text=settings.model.text)

@@ -66,6 +66,11 @@ class ModelConfig(Settings):
     text: TextEncoderConfig = TextEncoderConfig()
     fusion: PartConfig = PartConfig(name="s2rm")
     decoder: PartConfig = PartConfig(name="fpn")
+    whole: PartConfig | None = Field(
+        None,
+        description="a model that is no composition of encoders, fusion and decoder (lavt, slvit), in their place",
+        exclude_if=lambda value: value is None,  # settings made before it existed keep their key
+    )
 
 
 class TrainConfig(Settings):

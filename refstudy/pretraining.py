@@ -142,7 +142,7 @@ def pretrain_image_encoder(
     with torch.inference_mode():
         for first in range(0, len(labels["val"]), 64):
             rows = slice(first, first + 64)
-            named = namer(encoder(normalise(torch.from_numpy(corpora["val"].images[rows]).to(device))))
+            named = namer(encoder(normalise(torch.tensor(corpora["val"].images[rows]).to(device))))
             truth = torch.from_numpy(labels["val"][rows]).to(device)
             right += [(logits.argmax(1) == truth[:, k]).sum().item() for k, logits in enumerate(named)]
     category, colour = 100 * right / labels["val"][:, 0].size

@@ -177,7 +177,7 @@ def plain_text(lines: Iterable[str] | str) -> str:
 
 
 def report(steps: list[Step], console: Console | None = None) -> None:
-    """Print what became of each step, and how to train what has no record."""
+    """Print what became of each step, which trainings have no record, and how to train them."""
     console = console or Console()
     table = Table("run", "state", "seconds")
     for step in steps:
@@ -188,8 +188,11 @@ def report(steps: list[Step], console: Console | None = None) -> None:
     missing = [step for step in steps if step.state == "missing"]
     if recorded or missing:
         console.print(f"trainings: {recorded} have their run record, {len(missing)} have none")
-    for step in missing:
-        console.print(f"  missing, train it with: {step.command}", highlight=False, soft_wrap=True)
+    if missing:
+        names = ", ".join(step.name.removeprefix("train:") for step in missing)
+        console.print(f"missing (variant:seed): {names}", highlight=False, soft_wrap=True)
+        console.print(f"train one with: {missing[0].command}", highlight=False, soft_wrap=True)
+        console.print("or all of them with: make study ARGS=--train", highlight=False)
 
 
 def train_run(study: Study, profile: str, variant: str, seed: int, results: str = "", progress: bool = True) -> Path:
@@ -201,7 +204,7 @@ def train_run(study: Study, profile: str, variant: str, seed: int, results: str 
     config: RunConfig = study.run_config(profile, variant, seed)
     work = study.root / "work" / profile
     records = study.results(profile, results) / "records"
-    record = train(config, records, work, study.data_root, study.encoders(profile), progress)
+    record = train(config, records, work, study.data_root, study.encoders(profile, variant), progress)
     if variant in study.profile(profile).ships and seed == study.profile(profile).seeds[0]:
         model = load_model(work / record_name(config) / "weights.safetensors")
         save_weights(model, config.model, study.weights(profile, variant, results), half=True)

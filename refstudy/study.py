@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import nbformat
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from refstudy.config import (
     DataConfig,
@@ -27,12 +27,20 @@ FILE_NAME = "papermill_runs.yaml"
 
 
 class Variant(Settings):
-    """A fusion module and a decoder. ``tables``: stem of a table -> the row that the variant fills."""
+    """A fusion module and a decoder, or a whole model. ``tables``: stem of a table -> the row that it fills."""
 
     label: str
-    fusion: PartConfig
-    decoder: PartConfig
+    fusion: PartConfig | None = None
+    decoder: PartConfig | None = None
+    whole: PartConfig | None = None
     tables: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> "Variant":
+        parts = (self.fusion is not None, self.decoder is not None)
+        if parts != ((True, True) if self.whole is None else (False, False)):
+            raise ValueError("give 'fusion' and 'decoder', or 'whole' alone")
+        return self
 
 
 class Encoders(Settings):
@@ -40,6 +48,14 @@ class Encoders(Settings):
 
     image: ImageEncoderConfig
     text: TextEncoderConfig
+
+
+class Special(Settings):
+    """What a profile sets differently for one whole model: its data, its training, its pretrained encoder."""
+
+    data: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    encoders: str = ""
 
 
 class Live(Settings):
@@ -59,6 +75,7 @@ class Profile(Settings):
     train: TrainConfig
     pretraining: PretrainConfig = PretrainConfig()
     part_options: dict[str, dict[str, Any]] = {}
+    special: dict[str, Special] = Field({}, description="by the name of a whole model")
     encoders: str = ""
     variants: tuple[str, ...] | Literal["all"] = "all"
     seeds: tuple[int, ...] = (0,)
@@ -110,9 +127,15 @@ class Study:
         """Where data lie or are made: the folder REFSTUDY_DATA names, otherwise ``data`` beside the study file."""
         return default_data_root(self.root)
 
-    def encoders(self, profile: str) -> Path | None:
-        """The file of the profile's pretrained encoders, if it has one."""
-        name = self.profile(profile).encoders
+    def special(self, profile: str, variant: str) -> Special | None:
+        """What the profile sets differently for the whole model of this variant; None for a composed one."""
+        whole = self.variants[variant].whole
+        return self.profile(profile).special.get(whole.name, Special()) if whole else None
+
+    def encoders(self, profile: str, variant: str) -> Path | None:
+        """The file of pretrained encoders that a variant starts from, if the profile has one."""
+        special = self.special(profile, variant)
+        name = special.encoders if special and special.encoders else self.profile(profile).encoders
         return self.root / name if name else None
 
     def weights(self, profile: str, variant: str, results: str = "") -> Path:
@@ -122,22 +145,21 @@ class Study:
     def run_config(self, profile: str, variant: str, seed: int) -> RunConfig:
         """All settings of one training run. Raises StudyError for an unknown profile or variant."""
         settings, parts = self.profile(profile), _known(self.path, "variant", variant, self.variants)
-
-        def sized(part: PartConfig) -> PartConfig:
-            return PartConfig(name=part.name, options=settings.part_options.get(part.name, {}) | part.options)
-
+        special = self.special(profile, variant) or Special()
+        data = DataConfig.model_validate(settings.data.model_dump() | special.data)
+        chosen = {
+            kind: PartConfig(name=part.name, options=settings.part_options.get(part.name, {}) | part.options)
+            for kind in ("fusion", "decoder", "whole")
+            if (part := getattr(parts, kind)) is not None
+        }
         return RunConfig(
             variant=variant,
             seed=seed,
-            data=settings.data,
+            data=data,
             model=ModelConfig(
-                image_size=settings.data.image_size,
-                image=settings.model.image,
-                text=settings.model.text,
-                fusion=sized(parts.fusion),
-                decoder=sized(parts.decoder),
+                image_size=data.image_size, image=settings.model.image, text=settings.model.text, **chosen
             ),
-            train=settings.train,
+            train=TrainConfig.model_validate(settings.train.model_dump() | special.train),
             splits=settings.splits,
         )
 
@@ -192,6 +214,7 @@ def _wrong_names(content: StudyFile) -> list[tuple[tuple, str]]:
     for name, profile in content.profiles.items():
         variants = () if profile.variants == "all" else profile.variants
         live = (profile.live.variant,) if profile.live else ()
+        found += _wrong_specials(name, profile)
         for variant in (*variants, *live):
             if variant not in content.variants:
                 known = ", ".join(content.variants)
@@ -207,6 +230,24 @@ def _wrong_names(content: StudyFile) -> list[tuple[tuple, str]]:
         found.append(
             (("runs", error.args[1][0], "needs"), f"runs need each other in a circle: {' -> '.join(error.args[1])}")
         )
+    return found
+
+
+def _wrong_specials(name: str, profile: Profile) -> list[tuple[tuple, str]]:
+    """What a profile sets differently for a whole model, and what of it is no such setting: (where, what)."""
+    found: list[tuple[tuple, str]] = []
+    for whole, special in profile.special.items():
+        settings = (
+            ("data", DataConfig, profile.data, special.data),
+            ("train", TrainConfig, profile.train, special.train),
+        )
+        for kind, config, usual, own in settings:
+            try:
+                config.model_validate(usual.model_dump() | own)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ("profiles", name, "special", whole, kind, *first["loc"])
+                found.append((where, f"profile '{name}': {'.'.join(map(str, where[2:]))}: {first['msg']}"))
     return found
 
 

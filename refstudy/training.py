@@ -24,13 +24,13 @@ from refstudy.evaluation import evaluate, summarize_counts
 from refstudy.files import atomic_write
 from refstudy.losses import dice_loss
 from refstudy.models.build import build_model, count_parameters, default_device, save_weights
-from refstudy.models.segmenter import ReferringSegmenter
+from refstudy.models.segmenter import Segmenter
 from refstudy.records import circumstances, record_name, write_record
 
 CURVE_EVERY = 50  # updates between two points of the learning curve
 CURVE_COLUMNS = ("update", "pairs", "loss", "learning_rate", "val_oIoU")
 CHECKPOINT_EVERY = 120  # seconds between two checkpoints
-Watcher = Callable[[ReferringSegmenter, int], None]
+Watcher = Callable[[Segmenter, int], None]
 
 
 def train(
@@ -195,7 +195,7 @@ class Trainer:
             self.best_weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         return score
 
-    def best_model(self) -> ReferringSegmenter:
+    def best_model(self) -> Segmenter:
         """The model with the weights that did best on val."""
         self.model.load_state_dict(self.best_weights)
         return self.model.eval()
@@ -263,7 +263,7 @@ def file_digest(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_encoders(model: ReferringSegmenter, settings: TrainConfig, path: Path | str | None) -> None:
+def load_encoders(model: Segmenter, settings: TrainConfig, path: Path | str | None) -> None:
     """Start the encoders from pretrained weights, if the settings name any by their SHA-256.
 
     The file may hold the image encoder alone; the text encoder then starts from random weights.

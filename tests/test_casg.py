@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from refstudy.errors import StudyError
-from refstudy.models.decoders.casg import CASG, CASGStage, UpsampledConv, lifted_scores
+from refstudy.models.decoders.casg import CASG, CASGStage, UpsampledConv, lifted_first, lifted_scores
 
 CHANNELS = (4, 6, 8, 10)
 
@@ -33,6 +33,7 @@ def test_taking_the_sentence_into_the_kernel_equals_lifting():
     lift = torch.nn.Conv2d(5, 7, 3, padding=1).double()
     cells, sentence = torch.randn(3, 5, 4, 6).double(), torch.randn(3, 7).double()
     expected = torch.einsum("edhw,ed->ehw", lift(cells), sentence)
+    assert (lifted_first(cells, lift, sentence) - expected).abs().max() < 1e-10
     assert (lifted_scores(cells, lift, sentence) - expected).abs().max() < 1e-10
 
 

@@ -26,9 +26,31 @@ VARIANTS = list(STUDY.variants)
 GOLDEN = json.loads((Path(__file__).parent / "golden_forward.json").read_text())
 
 
+COMPOSED = [name for name, variant in STUDY.variants.items() if variant.whole is None]
+TINY = {
+    "acm": {"width": 16, "inner": 8},
+    "lavt": {"width": 16},
+    "slvit": {
+        "widths": (8, 16, 24, 32),
+        "depths": (1, 1, 1, 1),
+        "mlp_ratios": (2, 2, 2, 2),
+        "drop_path_rate": 0.0,
+        "regions": 2,
+        "urce_width": 16,
+        "urce_heads": 2,
+        "ham_width": 16,
+        "ham_rank": 4,
+    },
+}
+
+
 def variant_config(name: str) -> ModelConfig:
     parts = STUDY.variants[name]
-    return tiny_model(parts.fusion.name, parts.decoder.name, 64, parts.fusion.options, parts.decoder.options)
+    if parts.whole is not None:
+        sized = PartConfig(name=parts.whole.name, options=TINY[parts.whole.name] | parts.whole.options)
+        return tiny_model().model_copy(update={"whole": sized})
+    options = TINY.get(parts.fusion.name, {}) | parts.fusion.options
+    return tiny_model(parts.fusion.name, parts.decoder.name, 64, options, parts.decoder.options)
 
 
 def build(name: str):
@@ -62,15 +84,20 @@ def test_golden_forward(name):
 def test_every_parameter_gets_a_gradient(name):
     model = build(name).train()
     model(*inputs()).square().mean().backward()
-    dead = [k for k, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    unused_at_this_depth = [
-        k for k in dead if k.startswith("image_encoder.norms.") and int(k.split(".")[2]) < 3 and "casg_no_d" in name
-    ]
-    # a softmax over words ignores what is added to all scores; nothing else may be dead
-    assert set(dead) - set(unused_at_this_depth) <= {"text_encoder.bert.encoder.layer.0.attention.self.key.bias"}
+    dead = {k for k, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    # a softmax over words ignores what is added to all scores
+    dead.discard("text_encoder.bert.encoder.layer.0.attention.self.key.bias")
+    if name.startswith("casg_no_d"):  # the norms of stages that these variants do not decode
+        dead -= {k for k in dead if k.startswith("image_encoder.norms.") and int(k.split(".")[2]) < 3}
+    if name == "slvit_urce_123":  # F̃4 is F4, and URCE replaces no cell of it
+        dead -= {k for k in dead if k.startswith("urce.reverse.4")}
+    assert not dead
 
 
-@pytest.mark.parametrize("name", ["tile_concat", "s2rm_fpn", "s2rm_casg"])
+EACH_KIND = ["tile_concat", "s2rm_fpn", "s2rm_casg", "acm_fpn", "pwam_casg", "lavt", "slvit"]
+
+
+@pytest.mark.parametrize("name", EACH_KIND)
 def test_encoding_once_serves_every_expression(name):
     model, (images, ids, mask, index) = build(name).eval(), inputs()
     with torch.inference_mode():
@@ -82,7 +109,7 @@ def test_encoding_once_serves_every_expression(name):
     assert torch.allclose(together, paired, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["tile_concat", "s2rm_fpn", "s2rm_casg"])
+@pytest.mark.parametrize("name", EACH_KIND)
 def test_padding_never_changes_a_result(name):
     model, (images, ids, mask, index) = build(name).eval(), inputs()
     other = ids.clone()
@@ -95,7 +122,7 @@ def test_padding_never_changes_a_result(name):
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["s2rm_fpn", "s2rm_casg"])
+@pytest.mark.parametrize("name", ["s2rm_fpn", "s2rm_casg", "acm_fpn", "pwam_fpn", "lavt"])
 def test_half_precision_stays_near_full_precision(name, precision):
     model, arguments = build(name).eval(), inputs()
     with torch.inference_mode():

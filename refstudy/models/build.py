@@ -3,6 +3,7 @@
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,22 +16,31 @@ from refstudy.files import atomic_write
 from refstudy.models.decoders.casg import CASG
 from refstudy.models.decoders.fpn import FPN
 from refstudy.models.encoders import ImageEncoder, TextEncoder
+from refstudy.models.fusion.acm import ACM
+from refstudy.models.fusion.pwam import PWAMFusion
 from refstudy.models.fusion.s2rm import S2RM
 from refstudy.models.fusion.tile_concat import TileConcat
-from refstudy.models.segmenter import ReferringSegmenter
+from refstudy.models.lavt import LAVT
+from refstudy.models.segmenter import ReferringSegmenter, Segmenter
+from refstudy.models.slvit import SLViT
 
-FUSIONS: dict[str, type[nn.Module]] = {"s2rm": S2RM, "tile_concat": TileConcat}
+FUSIONS: dict[str, type[nn.Module]] = {"s2rm": S2RM, "tile_concat": TileConcat, "acm": ACM, "pwam": PWAMFusion}
 DECODERS: dict[str, type[nn.Module]] = {"fpn": FPN, "casg": CASG}
+WHOLE: dict[str, type[nn.Module]] = {"lavt": LAVT, "slvit": SLViT}
 STRIDE = 32
 
 
-def build_model(config: ModelConfig) -> ReferringSegmenter:
+def build_model(config: ModelConfig) -> Segmenter:
     """The model that ``config`` describes. Encoders are built first: with one seed, they start equal in every variant.
 
     Raises StudyError for an unknown part or option.
     """
+    if config.whole is not None and config.whole.name == "slvit":  # its image encoder is its own
+        return _part("whole model", WHOLE, config.whole, TextEncoder(config.text))
     image_encoder = ImageEncoder(config.image, config.image_size)
     text_encoder = TextEncoder(config.text)
+    if config.whole is not None:
+        return _part("whole model", WHOLE, config.whole, image_encoder, text_encoder)
     channels, width = image_encoder.channels, text_encoder.width
     side = -(-config.image_size // STRIDE)
     fusion = _part("fusion", FUSIONS, config.fusion, channels[3], width, (side, side))
@@ -38,7 +48,7 @@ def build_model(config: ModelConfig) -> ReferringSegmenter:
     return ReferringSegmenter(image_encoder, text_encoder, fusion, decoder)
 
 
-def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *sizes) -> nn.Module:
+def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *sizes) -> Any:
     if config.name not in known:
         raise StudyError(f"unknown {kind} '{config.name}'; known: {', '.join(sorted(known))}")
     part = known[config.name]
@@ -63,7 +73,7 @@ def save_weights(model: nn.Module, config: ModelConfig, path: Path | str, half: 
         save_file(tensors, temporary, metadata={"model": json.dumps(config.model_dump(mode="json"), sort_keys=True)})
 
 
-def load_model(path: Path | str) -> ReferringSegmenter:
+def load_model(path: Path | str) -> Segmenter:
     """The model saved by ``save_weights``, in float32 and evaluation mode.
 
     Raises StudyError when the file is missing, broken, not one of ours, or does not fit its own settings.

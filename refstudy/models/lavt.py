@@ -8,10 +8,10 @@ from refstudy.models.decoders.lavt_decoder import LAVTDecoder
 from refstudy.models.encoders import ImageEncoder, TextEncoder
 from refstudy.models.fusion.language_gate import LanguageGate
 from refstudy.models.fusion.pwam import PWAM
-from refstudy.models.segmenter import ImageFeatures
+from refstudy.models.segmenter import ImageFeatures, Segmenter
 
 
-class LAVT(nn.Module):
+class LAVT(Segmenter):
     """Swin with a pixel-word attention after each stage, and LAVT's decoder.
 
     The next stage gets the stage's output plus the gated multi-modal cells; the decoder gets the multi-modal cells
@@ -44,10 +44,6 @@ class LAVT(nn.Module):
     def segment(
         self, features: ImageFeatures, token_ids: Tensor, token_mask: Tensor, image_index: Tensor | None = None
     ) -> Tensor:
-        """Mask logits (E, H, W) for E expressions: ids (E, L), bool mask (E, L).
-
-        ``image_index`` (E,) names the image of each expression; without it, expression k belongs to image k.
-        """
         if image_index is None:
             image_index = torch.arange(len(token_ids), device=token_ids.device)
         words = self.text_encoder(token_ids, token_mask)
@@ -62,12 +58,6 @@ class LAVT(nn.Module):
                 stream = self._stage(k + 1, cells.unflatten(1, stream.shape[1:3]))
         logits = self.decoder(maps)
         return interpolate(logits, size=features.size, mode="bilinear", align_corners=True).squeeze(1)
-
-    def forward(
-        self, images: Tensor, token_ids: Tensor, token_mask: Tensor, image_index: Tensor | None = None
-    ) -> Tensor:
-        """Images (B, 3, H, W) and expressions to mask logits (E, H, W), as in ``segment``."""
-        return self.segment(self.encode_image(images), token_ids, token_mask, image_index)
 
     def _stage(self, number: int, stream: Tensor) -> Tensor:
         """Patch merging, from the second stage on, and the blocks of a Swin stage: (B, h, w, C) to (B, h', w', C')."""

@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from refstudy.errors import StudyError
 from refstudy.models.decoders.hamburger import Hamburger
 from refstudy.models.mscan import MSCAN
-from refstudy.models.segmenter import ImageFeatures
+from refstudy.models.segmenter import ImageFeatures, Segmenter
 from refstudy.models.urce import STAGES, URCE
 
 
@@ -29,7 +29,7 @@ class Steps(NamedTuple):
     logits: Tensor
 
 
-class SLViT(nn.Module):
+class SLViT(Segmenter):
     """Words take part in every block of the image encoder; URCE refines across its stages; Hamburger decodes.
 
     Used like ``ReferringSegmenter``, but fusion is early: ``encode_image`` can keep no more than the stem's output, and
@@ -100,15 +100,5 @@ class SLViT(nn.Module):
     def segment(
         self, features: ImageFeatures, token_ids: Tensor, token_mask: Tensor, image_index: Tensor | None = None
     ) -> Tensor:
-        """Mask logits (E, H, W) for E expressions: ids (E, L), bool mask (E, L).
-
-        ``image_index`` (E,) names the image of each expression; without it, expression k belongs to image k.
-        """
         logits = self.steps(features, token_ids, token_mask, image_index).logits
         return interpolate(logits, size=features.size, mode="bilinear", align_corners=False).squeeze(1)
-
-    def forward(
-        self, images: Tensor, token_ids: Tensor, token_mask: Tensor, image_index: Tensor | None = None
-    ) -> Tensor:
-        """Images (B, 3, H, W) and expressions to mask logits (E, H, W), as in ``segment``."""
-        return self.segment(self.encode_image(images), token_ids, token_mask, image_index)

@@ -64,6 +64,11 @@ def lifted_scores(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
     return scores if lift.bias is None else scores + (sentence @ lift.bias)[:, None, None]
 
 
+def lifted_first(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
+    """``lifted_scores`` as the paper writes it: lift, then the product. Reference for tests and the cost table."""
+    return torch.einsum("edhw,ed->ehw", lift(cells), sentence)
+
+
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept for training too, whoever asks first
 def shifted_upsampling(small: int, large: int, dtype: torch.dtype, device: torch.device) -> Tensor:
