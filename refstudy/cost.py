@@ -1,4 +1,4 @@
-"""What a model costs: parameters and multiply-adds by component, counted on shapes alone, in seconds, without weights."""
+"""What a model costs: parameters and multiply-adds by component, counted in seconds on shapes, without weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
