@@ -62,21 +62,28 @@ def train(
 @app.command()
 def pretrain(
     profile: Profile = "scenes",
+    whole: Annotated[str, typer.Option(help="pretrain the image encoder of this whole model, e.g. slvit")] = "",
     output: Annotated[Path | None, typer.Option(help="default: the file that the profile names")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Pretrain the encoders on RefScenes and print the SHA-256 to put into the profile."""
-    from refstudy.config import ModelConfig
+    from refstudy.config import ModelConfig, PartConfig
     from refstudy.pretraining import pretrain as pretrain_encoders
     from refstudy.study import load_study
     from refstudy.training import file_digest
 
     loaded = load_study(study)
     settings = loaded.profile(profile)
-    path = output or (loaded.root / settings.encoders if settings.encoders else None)
+    own = settings.special[whole].encoders if whole in settings.special else settings.encoders
+    path = output or (loaded.root / own if own else None)
     if path is None:
         raise StudyError(f"{loaded.path}: profile '{profile}' has no key 'encoders'; add it or give --output")
-    model = ModelConfig(image_size=settings.data.image_size, image=settings.model.image, text=settings.model.text)
+    model = ModelConfig(
+        image_size=settings.data.image_size,
+        image=settings.model.image,
+        text=settings.model.text,
+        whole=PartConfig(name=whole, options=settings.part_options.get(whole, {})) if whole else None,
+    )
     reached = pretrain_encoders(settings.data, model, settings.pretraining, path, loaded.data_root)
     for name, value in reached.items():
         typer.echo(f"{name.replace('_', ' ')}: {value:.1f} %")

@@ -5,6 +5,7 @@ the text encoder to fill in masked words. It happens once; every variant starts 
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from tqdm import tqdm
 
-from refstudy.config import DataConfig, ModelConfig, PretrainConfig
+from refstudy.config import DataConfig, ModelConfig, PartConfig, PretrainConfig
 from refstudy.data.batches import Corpus, normalise
 from refstudy.data.masks import decode_mask
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.files import atomic_write
-from refstudy.models.build import default_device
+from refstudy.models.build import build_model, default_device
 from refstudy.models.encoders import ImageEncoder, TextEncoder
+from refstudy.models.mscan import MSCAN
 from refstudy.training import load_corpora, parameter_groups
 
 STRIDE = 4  # of the pixel labels and of V_1
@@ -45,9 +47,10 @@ def pretrain(
     labels = {split: pixel_labels(data, corpus, data_root) for split, corpus in corpora.items()}
     torch.manual_seed(settings.seed)
     device = default_device()
-    image_encoder = ImageEncoder(model.image, model.image_size).to(device, memory_format=torch.channels_last)
+    image_encoder = wordless_image_encoder(model).to(device, memory_format=torch.channels_last)
     text_encoder = TextEncoder(model.text).to(device)
-    reached = pretrain_image_encoder(image_encoder, corpora, labels, settings, progress)
+    see = image_encoder.see if isinstance(image_encoder, MSCAN) else image_encoder
+    reached = pretrain_image_encoder(image_encoder, see, corpora, labels, settings, progress)
     encoders: dict[str, nn.Module] = {"image": image_encoder}
     if settings.text_updates:
         reached |= pretrain_text_encoder(text_encoder, corpora, settings, progress)
@@ -68,6 +71,14 @@ def pretrain(
             tensors, temporary, metadata={name: json.dumps(value, sort_keys=True) for name, value in about.items()}
         )
     return reached
+
+
+def wordless_image_encoder(model: ModelConfig) -> ImageEncoder | MSCAN:
+    """The image encoder of these settings; that of SLViT without its language branches."""
+    if model.whole is None or model.whole.name != "slvit":
+        return ImageEncoder(model.image, model.image_size)
+    options = model.whole.options | {"cross": False, "urce": False}
+    return build_model(model.model_copy(update={"whole": PartConfig(name="slvit", options=options)})).image_encoder
 
 
 def pixel_labels(data: DataConfig, corpus: Corpus, data_root: Path | str | None) -> np.ndarray:
@@ -112,13 +123,17 @@ class PixelNamer(nn.Module):
 
 
 def pretrain_image_encoder(
-    encoder: ImageEncoder,
+    encoder: ImageEncoder | MSCAN,
+    see: Callable[[Tensor], tuple[Tensor, ...]],
     corpora: dict[str, Corpus],
     labels: dict[str, np.ndarray],
     settings: PretrainConfig,
     progress: bool,
 ) -> dict[str, float]:
-    """Train the encoder to name pixels; percent of val's pixels named rightly, of category and of colour."""
+    """Train the encoder to name pixels; percent of val's pixels named rightly, of category and of colour.
+
+    ``see`` is how the encoder makes V_1 ... V_4 of images.
+    """
     device = next(encoder.parameters()).device
     counts = labels["train"].max(axis=(0, 2, 3)) + 1
     namer = PixelNamer(encoder.channels, *counts.tolist()).to(device, memory_format=torch.channels_last)
@@ -131,7 +146,7 @@ def pretrain_image_encoder(
         rows = np.sort(rng.choice(len(labels["train"]), settings.images_per_batch, replace=False))
         images = normalise(torch.from_numpy(corpora["train"].images[rows]).to(device))
         truth = torch.from_numpy(labels["train"][rows]).long().to(device)
-        named = namer(encoder(images))
+        named = namer(see(images))
         loss = torch.stack([cross_entropy(logits, truth[:, k]) for k, logits in enumerate(named)]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -142,7 +157,7 @@ def pretrain_image_encoder(
     with torch.inference_mode():
         for first in range(0, len(labels["val"]), 64):
             rows = slice(first, first + 64)
-            named = namer(encoder(normalise(torch.tensor(corpora["val"].images[rows]).to(device))))
+            named = namer(see(normalise(torch.tensor(corpora["val"].images[rows]).to(device))))
             truth = torch.from_numpy(labels["val"][rows]).to(device)
             right += [(logits.argmax(1) == truth[:, k]).sum().item() for k, logits in enumerate(named)]
     category, colour = 100 * right / labels["val"][:, 0].size

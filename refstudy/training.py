@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -234,6 +235,7 @@ class Trainer:
             ) from error
 
 
+NOT_PRETRAINED = re.compile(r"^blocks\..*\.attention\.(cross|strips)\.")  # in SLViT's image encoder
 STATE = ("update", "pairs", "best", "best_epoch", "best_weights", "curve", "loss_sum")
 
 
@@ -266,7 +268,8 @@ def file_digest(path: Path | str) -> str:
 def load_encoders(model: Segmenter, settings: TrainConfig, path: Path | str | None) -> None:
     """Start the encoders from pretrained weights, if the settings name any by their SHA-256.
 
-    The file may hold the image encoder alone; the text encoder then starts from random weights.
+    The file may hold the image encoder alone; the text encoder then starts from random weights, and so do SLViT's
+    language branches and strip pairs of other sizes.
     """
     if not settings.encoder_weights:
         return
@@ -281,6 +284,9 @@ def load_encoders(model: Segmenter, settings: TrainConfig, path: Path | str | No
         for prefix, encoder in (("image.", model.image_encoder), ("text.", model.text_encoder)):
             state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             if state or prefix == "image.":
-                encoder.load_state_dict(state)
+                strange = encoder.load_state_dict(state, strict=False)
+                names = (*strange.missing_keys, *strange.unexpected_keys)
+                if unfit := [name for name in names if not NOT_PRETRAINED.search(name)]:
+                    raise RuntimeError(f"{unfit[0]} is on one side only")
     except (SafetensorError, RuntimeError) as error:
         raise StudyError(f"{path}: does not fit the encoders of the settings; run `refstudy pretrain`") from error

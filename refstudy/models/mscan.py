@@ -89,6 +89,11 @@ class MSCAN(nn.Module):
         """(B, 3, H, W) to V_1 (B, C_1, H/4, W/4): all that does not depend on the words."""
         return self.embeddings[0](images)
 
+    def see(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, 3, H, W) to F_1 ... F_4 with no words; only for a trunk without language (``cross`` False)."""
+        absent = images.new_empty(0)
+        return self(self.embed(images), absent, absent)[0]
+
     def forward(
         self, vision: Tensor, words: Tensor, word_mask: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
