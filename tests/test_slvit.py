@@ -507,7 +507,7 @@ def test_every_row_of_table_2_builds_and_every_parameter_learns(row):
     dead = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
     allowed = {"text_encoder.bert.encoder.layer.0.attention.self.key.bias"}  # a softmax ignores what all scores share
     # batch normalisation removes these; what is left of their gradients is round-off
-    allowed |= {f"image_encoder.embeddings.{name}.bias" for name in ("0.0", "0.3", "1.0", "2.0", "3.0")}
+    allowed |= {f"image_encoder.downs.{name}.bias" for name in ("0.0", "0.3", "1.0", "2.0", "3.0")}
     if not options.get("cross", True):
         allowed |= {name for name in dead if name.startswith("text_encoder.")}
     assert dead <= allowed
@@ -597,11 +597,11 @@ def test_images_need_be_neither_square_nor_multiples_of_32(size):
     assert logits.shape == (3, *size) and torch.isfinite(logits).all()
 
 
-def test_language_decides():
+def test_without_the_cross_modal_branch_no_word_is_heard():
     model, (images, ids, mask, index) = lively(build(cross=False, urce=False)).eval(), inputs()
     with torch.inference_mode():
         logits = model(images, ids, mask, index)
-    assert torch.equal(logits[0], logits[1])  # without the branch the words are not heard
+    assert torch.equal(logits[0], logits[1])
 
 
 class MetaText(nn.Module):
@@ -625,7 +625,7 @@ def test_the_published_size_on_the_meta_device():
             cross += parameter.numel()
         else:
             rest += parameter.numel()
-    assert rest == pytest.approx(26.1e6, rel=0.01)  # MSCAN-B
+    assert rest == pytest.approx(26.3e6, rel=0.01)  # MSCAN-B
     blocks = [(width, depth) for width, depth in zip((64, 128, 320, 512), (3, 3, 12, 3), strict=True)]
     # per block: query C*C, key and value 768*C with C for the value's bias, gate C*C + C, Eqs. (3)-(6)
     assert cross == sum(depth * (2 * c * c + 2 * 768 * c + 2 * c) for c, depth in blocks)

@@ -74,8 +74,8 @@ class MSCAN(nn.Module):
         self.channels = list(widths)
         half = widths[0] // 2
         stem = nn.Sequential(*halving(3, half), nn.GELU(), *halving(half, widths[0]))
-        downs = (nn.Sequential(*halving(*pair)) for pair in itertools.pairwise(widths))
-        self.embeddings = nn.ModuleList([stem, *downs])
+        later = (nn.Sequential(*halving(*pair)) for pair in itertools.pairwise(widths))
+        self.downs = nn.ModuleList([stem, *later])
         rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
         self.blocks = nn.ModuleList(
             nn.ModuleList(
@@ -87,7 +87,7 @@ class MSCAN(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to V_1 (B, C_1, H/4, W/4): all that does not depend on the words."""
-        return self.embeddings[0](images)
+        return self.downs[0](images)
 
     def see(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) to F_1 ... F_4 with no words; only for a trunk without language (``cross`` False)."""
@@ -105,7 +105,7 @@ class MSCAN(nn.Module):
         maps, all_scores = [], []
         for stage, (blocks, norm) in enumerate(zip(self.blocks, self.norms, strict=True)):
             if stage > 0:
-                vision = self.embeddings[stage](vision)
+                vision = self.downs[stage](vision)
             for block in blocks:  # type: ignore[attr-defined]
                 vision, scores = block(vision, words, word_mask)
             vision = norm(vision.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # F_i, Eq. (1); a channels-last view
@@ -116,9 +116,9 @@ class MSCAN(nn.Module):
 
 # Our names and those of the published MSCAN weights, as patterns to be replaced one after the other.
 PUBLISHED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
-    (r"^embeddings\.0\.", "patch_embed1.proj."),
-    (r"^embeddings\.(\d)\.0\.", lambda match: f"patch_embed{int(match[1]) + 1}.proj."),
-    (r"^embeddings\.(\d)\.1\.", lambda match: f"patch_embed{int(match[1]) + 1}.norm."),
+    (r"^downs\.0\.", "patch_embed1.proj."),
+    (r"^downs\.(\d)\.0\.", lambda match: f"patch_embed{int(match[1]) + 1}.proj."),
+    (r"^downs\.(\d)\.1\.", lambda match: f"patch_embed{int(match[1]) + 1}.norm."),
     (r"^blocks\.(\d)\.", lambda match: f"block{int(match[1]) + 1}."),
     (r"^norms\.(\d)\.", lambda match: f"norm{int(match[1]) + 1}."),
     (r"\.enter\.0\.", ".attn.proj_1."),

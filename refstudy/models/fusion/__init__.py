@@ -1,1 +1,1 @@
-"""Fusion of words into the deepest vision map: one class, one file, one section of a paper."""
+"""Fusion of words and vision: one class, one file, one section of a paper."""
