@@ -14,6 +14,7 @@ from refstudy.reported import SPLITS, load_reported, stems
 from .papers import paper_text, plain
 
 ROWS = {
+    "cris_datasets": 4,
     "s2rm_datasets": 4,
     "s2rm_table1": 32,
     "s2rm_table2": 9,

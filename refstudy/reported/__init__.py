@@ -17,7 +17,8 @@ dash. Scores are in percent. Besides the scores, in the columns that the tables 
 
 ``s2rm_datasets`` and ``slvit_datasets`` hold the sizes of the data sets that the running text gives (S²RM, Sec. IV-A;
 SLViT, Sec. 4.1): images, expressions, regions, mean length in words, and expressions per split, as the text assigns
-them. SLViT's Figure 5 has no table: it prints no number of its own in the text.
+them. ``cris_datasets`` is of neither paper: the referents per split of the released annotation files, as the public
+code of CRIS lists them (``utils/dataset.py``). SLViT's Figure 5 has no table: its text prints no number of it.
 """
 
 from importlib import resources
