@@ -146,21 +146,22 @@ def test_acm_adds_both_scores_before_one_softmax_over_the_anchors():
     torch.manual_seed(0)
     part = trained(CoAttention(7, 4))
     modalities = [torch.randn(2, 7, *GRID).double() for _ in range(2)]
-    queries, keys, values = (
-        [layer(maps) for layer, maps in zip(layers, modalities, strict=True)]
-        for layers in (part.queries, part.keys, part.values)
+    queries = [layer(maps) for layer, maps in zip(part.queries, modalities, strict=True)]
+    keys, values = (
+        [anchors(layer(maps)) for layer, maps in zip(layers, modalities, strict=True)]
+        for layers in (part.keys, part.values)
     )
     made = part(*modalities)
     for e in range(2):
         for i in range(2):
             for j in range(3):
                 scores = [
-                    sum((queries[m][e, :, i, j] @ anchors(keys[m])[e, :, a]).item() for m in range(2)) / math.sqrt(4)
+                    sum((queries[m][e, :, i, j] @ keys[m][e, :, a]).item() for m in range(2)) / math.sqrt(4)
                     for a in range(110)
                 ]
                 total = sum(math.exp(s) for s in scores)
                 for m in range(2):
-                    mixed = sum(math.exp(s) / total * anchors(values[m])[e, :, a] for a, s in enumerate(scores))
+                    mixed = sum(math.exp(s) / total * values[m][e, :, a] for a, s in enumerate(scores))
                     expected = part.outputs[m].weight[:, :, 0, 0] @ mixed + part.outputs[m].bias
                     assert torch.allclose(made[m][e, :, i, j], expected, rtol=0, atol=1e-10)
 

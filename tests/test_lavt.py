@@ -48,7 +48,7 @@ def test_words_enter_between_the_stages():
     model = build().double().eval()
     for gate in model.gates:  # far from the small weights that they start with
         torch.nn.init.normal_(gate.weigh[2].weight)
-    images, ids, mask, index = inputs()
+    images, ids, mask, index = inputs(32, 48)
     words, backbone = model.text_encoder(ids, mask), model.image_encoder.backbone
     _, maps = decoder_inputs(model, images.double(), ids, mask, index)
     for e in range(3):
