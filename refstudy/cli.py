@@ -90,6 +90,28 @@ def pretrain(
     typer.echo(f"{path}\nencoder_weights: {file_digest(path)}")
 
 
+@app.command()
+def cost(
+    profile: Profile = "refcoco",
+    variant: Annotated[list[str] | None, typer.Option(help="only this one; may be given several times")] = None,
+    csv: Annotated[Path | None, typer.Option(help="also write the table here")] = None,
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Count parameters and multiply-adds of every variant at the profile's size, without weights or data."""
+    from refstudy.cost import cost_table, printed_costs
+    from refstudy.study import load_study
+    from refstudy.tables import write_table
+
+    loaded = load_study(study)
+    table = cost_table(loaded, profile, variant or ())
+    typer.echo("parameters in millions; G multiply-adds of one image with one expression, and of a further one")
+    typer.echo(table.to_string(index=False, float_format="{:.1f}".format))
+    typer.echo("\nprinted costs beside ours, every equation computed as the paper writes it")
+    typer.echo(printed_costs(loaded).to_string(index=False, float_format="{:.1f}".format))
+    if csv is not None:
+        typer.echo(write_table(table, csv.parent, csv.stem))
+
+
 @data_app.command()
 def make(
     profile: Profile = "scenes",

@@ -51,9 +51,11 @@ class Encoders(Settings):
 
 
 class Special(Settings):
-    """What a profile sets differently for one whole model: its data, its training, its pretrained encoder."""
+    """What a profile sets differently for one whole model: its data, its image encoder, its training, and the file of
+    its pretrained encoder."""
 
     data: dict[str, Any] = {}
+    image: dict[str, Any] = {}
     train: dict[str, Any] = {}
     encoders: str = ""
 
@@ -157,7 +159,10 @@ class Study:
             seed=seed,
             data=data,
             model=ModelConfig(
-                image_size=data.image_size, image=settings.model.image, text=settings.model.text, **chosen
+                image_size=data.image_size,
+                image=ImageEncoderConfig.model_validate(settings.model.image.model_dump() | special.image),
+                text=settings.model.text,
+                **chosen,
             ),
             train=TrainConfig.model_validate(settings.train.model_dump() | special.train),
             splits=settings.splits,
@@ -234,11 +239,12 @@ def _wrong_names(content: StudyFile) -> list[tuple[tuple, str]]:
 
 
 def _wrong_specials(name: str, profile: Profile) -> list[tuple[tuple, str]]:
-    """What a profile sets differently for a whole model, and what of it is no such setting: (where, what)."""
+    """Settings for a whole model that are none: (where, what)."""
     found: list[tuple[tuple, str]] = []
     for whole, special in profile.special.items():
         settings = (
             ("data", DataConfig, profile.data, special.data),
+            ("image", ImageEncoderConfig, profile.model.image, special.image),
             ("train", TrainConfig, profile.train, special.train),
         )
         for kind, config, usual, own in settings:

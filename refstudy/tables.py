@@ -1,6 +1,6 @@
 """The study's tables: printed numbers beside our own, with intervals, from run records alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,19 +28,32 @@ DATA_NAMES = {
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What a table shows: its place in the paper, the row that the others are held against, the split of ours, and
-    what the printed numbers were measured on."""
+    """What a table shows: its place in the paper, the row that the others are held against, what the printed numbers
+    were measured on, the split of ours, and rows that no variant can fill, with the reason."""
 
     title: str
     baseline: str
-    split: str = "val"
     printed_on: str = "RefCOCO val, 512 px"
+    split: str = "val"
+    unfilled: dict[str, str] = field(default_factory=dict)
 
 
+SLVIT_ON = "RefCOCO val, 480 px"
 TABLES = {
     "s2rm_table4": TableSpec("S²RM, Table IV: the parts of S²RM (decoder: FPN)", "W. Tile & Concat."),
     "s2rm_table5": TableSpec("S²RM, Table V: the parts of CASG (fusion: S²RM)", "W. CASG (Full)"),
     "s2rm_table6": TableSpec("S²RM, Table VI: removing decoding stages of CASG", "Full"),
+    "s2rm_table7": TableSpec("S²RM, Table VII: fusion modules and decoders", "ACM [17] + FPN"),
+    "slvit_table2a": TableSpec("SLViT, Table 2(a): one strip pair", "small: 5 B", SLVIT_ON),
+    "slvit_table2b": TableSpec("SLViT, Table 2(b): strip pairs and gate", "7B + 11B + 21B + Gate", SLVIT_ON),
+    "slvit_table2c": TableSpec("SLViT, Table 2(c): URCE", "SLViT(w/o URCE)", SLVIT_ON),
+    "slvit_table2d": TableSpec(
+        "SLViT, Table 2(d): stages that URCE joins",
+        "4: S1 + S2 + S3 + S4",
+        SLVIT_ON,
+        unfilled={"1: S2 + S3 + S4": "printed twice with different numbers; our run stands beside the second"},
+    ),
+    "slvit_table2e": TableSpec("SLViT, Table 2(e): features for the prediction", "F̃1, F̃2, F̃3, F̃4", SLVIT_ON),
 }
 
 
@@ -123,16 +136,24 @@ def table_records(stem: str, study: Study, profile: str, results: str = "") -> d
     }
 
 
+def printed_rows(stem: str) -> pd.DataFrame:
+    """A printed table with one name per row; where it has blocks, the block stands before the row: "small: 5 B"."""
+    printed = load_reported(stem)
+    if isinstance(printed.index, pd.MultiIndex):
+        printed.index = pd.Index([f"{block}: {row}" for block, row in printed.index], name="row")
+    return printed
+
+
 def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.DataFrame:
     """One of ``TABLES``, a line per row and metric, all in percent.
 
     Columns: row, variant, metric; printed (on the paper's data); ours with its 95 % interval ours_low, ours_high;
     minus_printed; printed_gain and gain, gain_low, gain_high over the baseline row (paired resampling; empty for the
     baseline); runs (seeds averaged), data (what ours was measured on), missing (the command that trains what the row
-    lacks).
+    lacks, or why none can).
     What no run fills is empty.
     """
-    spec, printed = TABLES[stem], load_reported(stem)
+    spec, printed = TABLES[stem], printed_rows(stem)
     rows = table_records(stem, study, profile, results)
     split, seeds = spec.split, study.profile(profile).seeds
     measured = {row: resampled_metrics(records, split) for row, (_, records) in rows.items() if records}
@@ -158,7 +179,8 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
             line["runs"] = len(records)
             line["data"] = data_name(study.profile(profile).data, split) if records else ""
             unseen = [s for s in seeds if variant and s not in {record.config.seed for record in records}]
-            line["missing"] = " && ".join(training_command(profile, variant, s) for s in unseen)
+            commands = " && ".join(training_command(profile, variant, s) for s in unseen)
+            line["missing"] = commands or spec.unfilled.get(row, "")
             lines.append(line)
     columns = (
         "row variant metric printed ours ours_low ours_high minus_printed printed_gain gain gain_low gain_high "

@@ -1,0 +1,65 @@
+"""Counted costs: against sums by hand, the papers' printed numbers, and what late fusion saves."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from refstudy.cli import app
+from refstudy.cost import cost, cost_table, printed_costs
+from refstudy.models.build import build_model, count_parameters
+from refstudy.study import load_study
+
+from .test_models import variant_config
+
+STUDY = load_study(Path(__file__).resolve().parents[1] / "papermill_runs.yaml")
+
+
+def test_a_cost_is_the_sum_of_its_convolutions_and_products():
+    """Tile & Concat with an FPN of width 16 on a 64 px image: the parts after the encoders, by hand."""
+    config = variant_config("tile_concat")
+    found = cost(config)
+    channels, text, width = (16, 32, 64, 128), 32, 16
+    cells = (16 * 16, 8 * 8, 4 * 4, 2 * 2)
+    fusion = cells[3] * (channels[3] + text + 8) * channels[3]
+    laterals = sum(n * c * width for n, c in zip(cells, channels, strict=True))
+    decoder = laterals + cells[0] * 9 * width * (width + 1)
+    assert found.macs["fusion"] == pytest.approx(fusion / 1e9)
+    assert found.macs["decoder"] == pytest.approx(decoder / 1e9)
+    assert sum(found.parameters.values()) * 1e6 == pytest.approx(count_parameters(build_model(config)))
+
+
+def test_printed_costs_are_reached():
+    """Within 5 % for S²RM + CASG and within 10 % for LAVT, as the papers count."""
+    table = printed_costs(STUDY).set_index("row")
+    assert table.loc[["SwinT-Ours", "SwinB-Ours"], "difference_percent"].abs().max() < 5
+    assert abs(table.loc["LAVT", "difference_percent"]) < 10
+
+
+def test_a_further_expression_costs_least_with_late_fusion():
+    table = cost_table(STUDY, "refcoco", ["s2rm_casg", "lavt", "slvit"]).set_index("variant")
+    share = table["further"] / table["macs"]
+    assert share["s2rm_casg"] < 0.5 < 0.9 < share["lavt"] and share["slvit"] > 0.9
+    assert table.loc["s2rm_casg", "written"] > 1.5 * table.loc["s2rm_casg", "macs"]
+    assert table.loc["lavt", "written"] == table.loc["lavt", "macs"]
+
+
+def test_the_command_prints_and_writes_its_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(STUDY.root)
+    arguments = ["cost", "--profile", "scenes", "--variant", "tile_concat", "--csv", str(tmp_path / "cost.csv")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0 and "tile_concat" in done.output
+    assert (tmp_path / "cost.csv").read_text().splitlines()[1].startswith("tile_concat,128,")
+
+
+def test_counting_leaves_the_model_as_it_was():
+    """The literal forms are swapped in for the count only."""
+    config = variant_config("s2rm_casg")
+    torch.manual_seed(0)
+    before = build_model(config).eval()
+    cost(config)
+    torch.manual_seed(0)
+    after = build_model(config).eval()
+    assert type(before.decoder.stages[0].coordinate).forward is type(after.decoder.stages[0].coordinate).forward
+    assert "upsampled_first" not in type(after.decoder.stages[0].coordinate).forward.__qualname__
