@@ -12,7 +12,7 @@ from refstudy.data.scenes import FLAVOURS
 from refstudy.files import atomic_write
 from refstudy.metrics import METRICS, THRESHOLDS, iou
 from refstudy.records import Record, find_record
-from refstudy.reported import load_reported
+from refstudy.reported import SPLITS, load_reported
 from refstudy.study import Study, training_command
 
 RESAMPLES = 2000
@@ -39,7 +39,14 @@ class TableSpec:
 
 
 SLVIT_ON = "RefCOCO val, 480 px"
+COMPETITORS = ("BRINet", "LTS", "CEFNet", "VLT", "M3Att", "SADLR")
 TABLES = {
+    "s2rm_table2": TableSpec(
+        "S²RM, Table II: precision and cost beside other methods",
+        "LAVT",
+        unfilled=dict.fromkeys(COMPETITORS, "a competitor's number; not reimplemented")
+        | {"SwinB-Ours": "needs profile refcoco_swinb"},
+    ),
     "s2rm_table4": TableSpec("S²RM, Table IV: the parts of S²RM (decoder: FPN)", "W. Tile & Concat."),
     "s2rm_table5": TableSpec("S²RM, Table V: the parts of CASG (fusion: S²RM)", "W. CASG (Full)"),
     "s2rm_table6": TableSpec("S²RM, Table VI: removing decoding stages of CASG", "Full"),
@@ -54,6 +61,28 @@ TABLES = {
         unfilled={"1: S2 + S3 + S4": "printed twice with different numbers; our run stands beside the second"},
     ),
     "slvit_table2e": TableSpec("SLViT, Table 2(e): features for the prediction", "F̃1, F̃2, F̃3, F̃4", SLVIT_ON),
+}
+
+
+# The tables that list methods over benchmarks: row as printed -> the variant that stands beside it.
+COMPARISONS = {
+    "s2rm_table1": {"SwinT-Ours": "s2rm_casg", "LAVT₂₂": "lavt"},
+    "slvit_table1": {"Ours": "slvit", "Ours (w/o URCE)": "slvit_no_urce", "LAVT": "lavt"},
+}
+# Dataset and partition -> the benchmark as the tables head it, and what its splits are called there. RefScenes'
+# flavours stand beside the benchmark that they are modelled on; ``data`` says what was measured.
+COCO_SPLITS = {"val": "val", "testA": "testA", "testB": "testB"}
+BENCHMARKS = {
+    ("refcoco", "unc"): ("RefCOCO", COCO_SPLITS),
+    ("refcoco+", "unc"): ("RefCOCO+", COCO_SPLITS),
+    ("refcocog", "umd"): ("RefCOCOg", {"val": "val-U", "test": "test-U"}),
+    ("refcocog", "google"): ("RefCOCOg", {"val": "val-G"}),
+    ("refclef", "berkeley"): ("ReferIt", {"test": "test"}),
+    ("refscenes", "unc"): ("RefCOCO", COCO_SPLITS),
+    ("refscenes+", "unc"): ("RefCOCO+", COCO_SPLITS),
+    ("refscenesg", "umd"): ("RefCOCOg", {"val": "val-U", "test": "test-U"}),
+    ("refscenesg", "google"): ("RefCOCOg", {"val": "val-G"}),
+    ("referscenes", "berkeley"): ("ReferIt", {"test": "test"}),
 }
 
 
@@ -189,6 +218,41 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
     return pd.DataFrame(lines, columns=columns.split())
 
 
+def build_comparison(stem: str, study: Study, profile: str, results: str = "") -> pd.DataFrame:
+    """One of ``COMPARISONS``, a line per printed row, measure and benchmark split that is printed, all in percent.
+
+    Columns: row, citation, metric, benchmark (as the table heads it), printed; variant; ours with its 95 % interval
+    ours_low, ours_high; runs, data (what ours was measured on), missing (the command that trains the row).
+    """
+    printed = load_reported(stem)
+    if not isinstance(printed.index, pd.MultiIndex):
+        printed = pd.concat({"Overall IoU": printed}, names=["block"])
+    settings = study.profile(profile)
+    benchmark, splits = BENCHMARKS[settings.data.dataset, settings.data.split_by]
+    ours_in = {f"{benchmark} {name}": split for split, name in splits.items() if split in settings.splits}
+    lines = []
+    for (measure, row), cells in printed.iterrows():
+        metric = {"Overall IoU": "oIoU", "Mean IoU": "mIoU"}[measure]
+        variant = COMPARISONS[stem].get(row, "")
+        records = variant_records(study, profile, variant, results) if variant else []
+        for column in cells.index.intersection(SPLITS):
+            if np.isnan(cells[column]) and not (variant and column in ours_in):
+                continue
+            line: dict[str, object] = {"row": row, "citation": cells["citation"], "metric": metric}
+            line |= {"benchmark": column, "printed": cells[column], "variant": variant}
+            if column in ours_in and records:
+                values = resampled_metrics(records, ours_in[column])[metric]
+                line["ours"] = values[0]
+                line["ours_low"], line["ours_high"] = interval(values)
+                line |= {"runs": len(records), "data": data_name(settings.data, ours_in[column])}
+            elif column in ours_in and variant:
+                line["missing"] = training_command(profile, variant, settings.seeds[0])
+            lines.append(line)
+    columns = "row citation metric benchmark printed variant ours ours_low ours_high runs data missing"
+    table = pd.DataFrame(lines, columns=columns.split())
+    return table.astype({"runs": "Int64"}).fillna({"data": "", "missing": ""})
+
+
 def write_table(table: pd.DataFrame, folder: Path | str, stem: str) -> Path:
     """Write ``<stem>.csv`` with two decimals; the same numbers give the same bytes."""
     path = Path(folder) / f"{stem}.csv"
@@ -207,11 +271,14 @@ def render(table: pd.DataFrame) -> pd.DataFrame:
     for metric in shown["metric"].unique():
         part = shown[shown["metric"] == metric].set_index("row")
         cells[metric, "printed"] = part["printed"].map("{:.2f}".format)
-        cells[metric, "ours"] = [
-            "" if np.isnan(line.ours) else f"{line.ours:.1f} [{line.ours_low:.1f}, {line.ours_high:.1f}]"
-            for line in part.itertuples()
-        ]
-    wide = pd.DataFrame(cells)
+        cells[metric, "ours"] = pd.Series(
+            [
+                "" if np.isnan(line.ours) else f"{line.ours:.1f} [{line.ours_low:.1f}, {line.ours_high:.1f}]"
+                for line in part.itertuples()
+            ],
+            part.index,
+        )
+    wide = pd.DataFrame(cells).reindex(table["row"].unique()).fillna("")
     overall = table[table["metric"] == METRICS[0]].set_index("row")
     wide[f"gain in {METRICS[0]}", "printed"] = overall["printed_gain"].map("{:+.2f}".format).replace("+nan", "")
     wide[f"gain in {METRICS[0]}", "ours"] = [

@@ -6,11 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from refstudy.metrics import METRICS
 from refstudy.records import circumstances, write_record
 from refstudy.reported import load_reported
 from refstudy.study import load_study
 from refstudy.tables import (
+    COMPARISONS,
     TABLES,
+    build_comparison,
     build_table,
     interval,
     paired_gain,
@@ -91,8 +94,29 @@ def test_a_row_without_a_record_is_empty_and_names_its_command(tmp_path):
 def test_without_any_record_all_of_ours_is_empty(tmp_path):
     for stem in TABLES:
         table = build_table(stem, STUDY, "scenes", str(tmp_path))
-        assert table["ours"].isna().all() and table["printed"].notna().sum() == load_reported(stem).size
+        printed = load_reported(stem).filter(items=list(METRICS))
+        assert table["ours"].isna().all() and table["printed"].notna().sum() == printed.notna().sum().sum()
         assert (render(table).xs("ours", axis=1, level=1) == "").all().all()
+
+
+@pytest.mark.parametrize("stem", list(COMPARISONS))
+def test_ours_stands_beside_the_benchmark_it_is_modelled_on(stem, tmp_path):
+    variant = next(iter(COMPARISONS[stem].values()))
+    empty = build_comparison(stem, STUDY, "scenes", str(tmp_path))
+    assert empty["ours"].isna().all() and (empty["data"] == "").all()
+    needed = empty.query("variant == @variant and benchmark == 'RefCOCO val'")
+    assert needed["missing"].tolist() == [f"refstudy train --profile scenes --variant {variant} --seed 0"] * len(needed)
+    put(tmp_path, variant, [0.5] * 10, images=5)
+    config = STUDY.run_config("scenes", variant, 0)
+    counts = pd.concat([fake_counts([0.5] * 10, 5).assign(split=split) for split in config.splits])
+    write_record(tmp_path / "records", config, {"updates": 1}, pd.DataFrame({"update": [1]}), counts, circumstances())
+    table = build_comparison(stem, STUDY, "scenes", str(tmp_path))
+    filled = table[table["ours"].notna()]
+    assert set(filled["benchmark"]) == {"RefCOCO val", "RefCOCO testA", "RefCOCO testB"}
+    assert set(filled["data"]) == {f"RefScenes {split}, 128 px" for split in ("val", "testA", "testB")}
+    assert (filled["ours"] == 50).all() and set(filled["variant"]) == {variant}
+    reported = load_reported(stem).select_dtypes("number")
+    assert table["printed"].notna().sum() == reported.notna().sum().sum()
 
 
 def test_a_record_of_other_settings_is_not_used(tmp_path):
