@@ -286,3 +286,16 @@ def render(table: pd.DataFrame) -> pd.DataFrame:
         for line in overall.itertuples()
     ]
     return wide.assign(**{"runs": overall["runs"], "our data": overall["data"]})
+
+
+def render_comparison(table: pd.DataFrame) -> pd.DataFrame:
+    """``build_comparison`` to read: a line per row, a column per benchmark; printed, and ours in brackets."""
+
+    def cell(line) -> str:
+        printed = "" if np.isnan(line.printed) else f"{line.printed:.2f}"
+        return printed if np.isnan(line.ours) else f"{printed} ({line.ours:.1f})".strip()
+
+    cells = table.assign(cell=[cell(line) for line in table.astype({"ours": float}).itertuples()])
+    order = [column for column in SPLITS if column in set(table["benchmark"])]
+    wide = cells.pivot(index=["metric", "row"], columns="benchmark", values="cell")[order].fillna("")
+    return wide.reindex(pd.MultiIndex.from_frame(table[["metric", "row"]].drop_duplicates()))
