@@ -1,0 +1,190 @@
+"""Overall IoU by the length of the expression, as in Table III of S²RM, and by its kind, from run records alone."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from refstudy.config import DataConfig
+from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.grammar import KINDS
+from refstudy.records import Record
+from refstudy.reported import load_reported
+from refstudy.study import Study, training_command
+from refstudy.tables import _weights as image_weights
+from refstudy.tables import data_name, interval, variant_records
+
+TABLE = "s2rm_table3"
+ROWS = {"SwinT-Ours": "s2rm_casg"}  # printed row -> the variant that fills it
+PRINTED_SPLITS = {"RefCOCO": "val", "RefCOCO+": "val", "RefCOCOg": "val", "ReferIt": "test"}  # the table's caption
+RELEASED = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg", "refclef": "ReferIt"}
+Label = Callable[[pd.DataFrame], pd.Series]  # rows of a record's counts -> the group of each (NaN: none)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Expressions of ``first`` to ``last`` words, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+def printed_buckets() -> dict[str, tuple[Bucket, ...]]:
+    """Data set -> the buckets that Table III prints for it, shortest first, read from the table's columns."""
+    buckets: dict[str, tuple[Bucket, ...]] = {}
+    for column in load_reported(TABLE).columns:
+        found = re.fullmatch(r"(\S+) (\d+)(?:-(\d+))?", column)
+        if found:
+            name, first, last = found.groups()
+            buckets[name] = (*buckets.get(name, ()), Bucket(int(first), int(last or first)))
+    return buckets
+
+
+def by_bucket(buckets: Sequence[Bucket]) -> Label:
+    """Groups named like the buckets. The paper clips expressions at 20 words (Sec. IV-B), where its last bucket ends:
+    a longer one belongs to the last."""
+    longest = max(bucket.last for bucket in buckets)
+
+    def label(counts: pd.DataFrame) -> pd.Series:
+        words = counts["words"].clip(upper=longest)
+        names = pd.Series(np.nan, counts.index, dtype=object)
+        for bucket in buckets:
+            names[words.between(bucket.first, bucket.last)] = str(bucket)
+        return names
+
+    return label
+
+
+def by_words(counts: pd.DataFrame) -> pd.Series:
+    """A group for every number of words."""
+    return counts["words"]
+
+
+def by_kind(counts: pd.DataFrame) -> pd.Series:
+    """A group for every kind of expression; released data do not name kinds."""
+    return counts["kind"]
+
+
+def grouped_oiou(records: list[Record], split: str, label: Label, groups: Sequence) -> pd.DataFrame:
+    """Overall IoU in percent per group, averaged over records: row 0 the estimate, then one row per resampling.
+
+    The split's images are resampled whole, with the draws of ``refstudy.tables.resampled_metrics``, so that groups of
+    one split are paired. NaN where no expression of a group was drawn.
+    """
+    return sum(_grouped(record, split, label, groups) for record in records) / len(records)
+
+
+def _grouped(record: Record, split: str, label: Label, groups: Sequence) -> pd.DataFrame:
+    counts = record.counts().query("split == @split")
+    images = np.sort(counts["image_id"].unique())
+    named = counts.assign(group=label(counts)).dropna(subset="group")
+    per_image = named.groupby(["image_id", "group"])[["intersection", "union"]].sum().unstack(fill_value=0)
+    weights = image_weights(len(images))
+    inter, union = (
+        weights @ per_image[column].reindex(index=images, columns=groups, fill_value=0).to_numpy(float)
+        for column in ("intersection", "union")
+    )
+    return 100 * pd.DataFrame(np.divide(inter, union, out=np.full_like(inter, np.nan), where=union > 0), columns=groups)
+
+
+def measured_groups(records: list[Record], split: str, label: Label, groups: Sequence) -> pd.DataFrame:
+    """A line per group: ours (overall IoU, percent) with its 95 % interval, and expressions, how many the group has.
+
+    An empty group has 0 expressions and no number; without records nothing has a number.
+    """
+    lines = pd.DataFrame(index=list(groups), columns=["ours", "ours_low", "ours_high", "expressions"], dtype=float)
+    lines["expressions"] = 0
+    if records:
+        values = grouped_oiou(records, split, label, groups)
+        lines["expressions"] = (
+            label(records[0].counts().query("split == @split")).value_counts().reindex(groups).fillna(0)
+        )
+        for group in groups:
+            if not np.isnan(values[group][0]):
+                lines.loc[group, ["ours", "ours_low", "ours_high"]] = (
+                    values[group][0],
+                    *interval(values[group].dropna()),
+                )
+    return lines.astype({"expressions": int})
+
+
+def group_gap(records: list[Record], split: str, label: Label, first: str, second: str) -> tuple[float, float, float]:
+    """Points of overall IoU that one group is above another, with the paired 95 % interval; NaN for an empty group."""
+    values = grouped_oiou(records, split, label, [first, second])
+    gaps = values[first] - values[second]
+    return (np.nan, np.nan, np.nan) if np.isnan(gaps[0]) else (float(gaps[0]), *interval(gaps.dropna()))
+
+
+def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+    """Table III, a line per printed row, data set and bucket; overall IoU in percent.
+
+    Columns: row, variant, dataset and bucket as printed, printed; ours, ours_low, ours_high (95 %), expressions, runs,
+    data (what ours was measured on: a flavour of RefScenes stands in for its benchmark, and is named), missing (the
+    command that trains what the row lacks). A profile has one data set: ours is empty under the others.
+    """
+    printed, data = load_reported(TABLE), study.profile(profile).data
+    lines = []
+    for row in printed.index:
+        variant = ROWS.get(row, "")
+        for dataset, buckets in printed_buckets().items():
+            split = PRINTED_SPLITS[dataset]
+            ours = variant if benchmark(data) == dataset else ""
+            records = [r for r in variant_records(study, profile, ours, results) if split in r.metrics] if ours else []
+            measured = measured_groups(records, split, by_bucket(buckets), [str(bucket) for bucket in buckets])
+            about = _about(study, profile, ours, records, split)
+            for bucket, numbers in measured.iterrows():
+                line = {"row": row, "variant": variant, "dataset": dataset, "bucket": bucket}
+                lines.append(line | {"printed": printed.loc[row, f"{dataset} {bucket}"]} | numbers.to_dict() | about)
+    columns = "row variant dataset bucket printed ours ours_low ours_high expressions runs data missing"
+    return pd.DataFrame(lines, columns=columns.split()).astype({"expressions": int})
+
+
+def benchmark(data: DataConfig) -> str:
+    """The benchmark that these data are, or after which they are made."""
+    return FLAVOURS[data.dataset].target.benchmark if data.dataset in FLAVOURS else RELEASED.get(data.dataset, "")
+
+
+def length_curve(study: Study, profile: str, results: str = "", split: str = "val") -> pd.DataFrame:
+    """Overall IoU over the exact number of words, from 1 to the most there is, for every variant with a record.
+
+    Columns: variant, words, ours, ours_low, ours_high, expressions, runs, data, missing.
+    """
+    return _per_variant(study, profile, results, split, by_words, "words")
+
+
+def kind_table(study: Study, profile: str, results: str = "", split: str = "val") -> pd.DataFrame:
+    """Overall IoU by kind of expression (``KINDS`` of the grammar), for every variant with a record.
+
+    Columns: variant, kind, ours, ours_low, ours_high, expressions, runs, data, missing.
+    """
+    return _per_variant(study, profile, results, split, by_kind, "kind")
+
+
+def _per_variant(study: Study, profile: str, results: str, split: str, label: Label, name: str) -> pd.DataFrame:
+    lines = []
+    for variant in study.variant_names(profile):
+        records = [r for r in variant_records(study, profile, variant, results) if split in r.metrics]
+        if not records:
+            continue
+        groups = range(1, records[0].counts()["words"].max() + 1) if name == "words" else KINDS
+        about = _about(study, profile, variant, records, split)
+        for group, numbers in measured_groups(records, split, label, groups).iterrows():
+            lines.append({"variant": variant, name: group} | numbers.to_dict() | about)
+    columns = ["variant", name, *"ours ours_low ours_high expressions runs data missing".split()]
+    return pd.DataFrame(lines, columns=columns).astype({"expressions": int})
+
+
+def _about(study: Study, profile: str, variant: str, records: list[Record], split: str) -> dict[str, object]:
+    """What every line of a variant says: runs (seeds averaged), data, and the commands for seeds not yet run."""
+    done = {record.config.seed for record in records}
+    unseen = [seed for seed in study.profile(profile).seeds if variant and seed not in done]
+    return {
+        "runs": len(records),
+        "data": data_name(records[0].config.data, split) if records else "",
+        "missing": " && ".join(training_command(profile, variant, seed) for seed in unseen),
+    }

@@ -1,0 +1,164 @@
+"""Buckets of length and kinds: known counts to known cells, empty buckets stay empty."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from refstudy.data.scenes.grammar import KINDS
+from refstudy.lengths import (
+    PRINTED_SPLITS,
+    Bucket,
+    by_bucket,
+    by_kind,
+    by_words,
+    group_gap,
+    grouped_oiou,
+    kind_table,
+    length_curve,
+    length_table,
+    measured_groups,
+    printed_buckets,
+)
+from refstudy.records import circumstances, write_record
+from refstudy.reported import load_reported
+from refstudy.study import load_study
+from refstudy.tables import resampled_metrics, variant_records, write_table
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDY = load_study(ROOT / "papermill_runs.yaml")
+
+
+def put(results, words, kinds, intersection, union, variant="s2rm_casg", images=5, split="val"):
+    """A run record whose expressions have these words, kinds and pixel counts, spread over ``images`` images."""
+    n = len(words)
+    counts = pd.DataFrame(
+        {
+            "sent_id": np.arange(n),
+            "ref_id": np.arange(n),
+            "image_id": np.arange(n) % images,
+            "split": split,
+            "words": words,
+            "kind": kinds,
+            "intersection": intersection,
+            "union": union,
+        }
+    )
+    curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
+    config = STUDY.run_config("scenes", variant, 0)
+    write_record(results / "records", config, {"updates": 1}, curve, counts, circumstances())
+    return variant_records(STUDY, "scenes", variant, str(results))
+
+
+def test_the_buckets_are_those_that_the_paper_prints():
+    buckets = printed_buckets()
+    assert list(buckets) == list(PRINTED_SPLITS)
+    assert buckets["RefCOCO"] == buckets["RefCOCO+"] == (Bucket(1, 2), Bucket(3, 3), Bucket(4, 5), Bucket(6, 20))
+    assert [str(bucket) for bucket in buckets["RefCOCOg"]] == ["1-5", "6-7", "8-10", "11-20"]
+    assert [str(bucket) for bucket in buckets["ReferIt"]] == ["1", "2", "3-4", "5-20"]
+
+
+@pytest.mark.parametrize("dataset", list(PRINTED_SPLITS))
+def test_every_number_of_words_is_in_exactly_one_bucket(dataset):
+    buckets = printed_buckets()[dataset]
+    for words in range(1, 21):
+        assert sum(bucket.first <= words <= bucket.last for bucket in buckets) == 1
+    names = by_bucket(buckets)(pd.DataFrame({"words": [1, 20, 21, 39]}))
+    assert names.tolist() == [str(buckets[0])] + 3 * [str(buckets[-1])]
+
+
+def test_known_counts_give_known_cells(tmp_path):
+    put(tmp_path, [1, 2, 3, 4, 8, 9], ["location"] * 6, [10, 30, 50, 20, 30, 0], [100, 100, 100, 100, 100, 200])
+    table = length_table(STUDY, "scenes", str(tmp_path))
+    ours = table[table["row"] == "SwinT-Ours"].set_index(["dataset", "bucket"])
+    cells = ours.loc["RefCOCO"]
+    assert cells["ours"].tolist() == pytest.approx([40 / 2, 50, 20, 30 / 3])  # summed, not averaged
+    assert cells["expressions"].tolist() == [2, 1, 1, 2]
+    assert cells["printed"].tolist() == [77.57, 75.15, 68.50, 60.20]
+    assert set(cells["data"]) == {"RefScenes val, 128 px"} and set(cells["missing"]) == {""}
+    assert (cells["ours_low"] <= cells["ours"]).all() and (cells["ours"] <= cells["ours_high"]).all()
+
+
+def test_scenes_stand_in_for_their_own_benchmark_and_row_alone(tmp_path):
+    put(tmp_path, [1, 3, 5, 7], ["location"] * 4, [10] * 4, [20] * 4)
+    table = length_table(STUDY, "scenes", str(tmp_path))
+    assert len(table) == 7 * 16 and table["printed"].notna().all()
+    elsewhere = table[(table["row"] != "SwinT-Ours") | (table["dataset"] != "RefCOCO")]
+    assert elsewhere["ours"].isna().all() and set(elsewhere["data"]) == {""} and (elsewhere["expressions"] == 0).all()
+    printed = load_reported("s2rm_table3")
+    for line in table.itertuples():
+        assert line.printed == printed.loc[line.row, f"{line.dataset} {line.bucket}"]
+
+
+def test_without_a_record_ours_is_empty_and_the_command_is_named(tmp_path):
+    table = length_table(STUDY, "scenes", str(tmp_path))
+    assert table["ours"].isna().all() and (table["runs"] == 0).all()
+    missing = table[(table["row"] == "SwinT-Ours") & (table["dataset"] == "RefCOCO")]["missing"]
+    assert set(missing) == {"refstudy train --profile scenes --variant s2rm_casg --seed 0"}
+    assert length_curve(STUDY, "scenes", str(tmp_path)).empty and kind_table(STUDY, "scenes", str(tmp_path)).empty
+    assert write_table(table, tmp_path, "t").read_text().count("\n") == 1 + 7 * 16
+
+
+def test_empty_buckets_stay_empty(tmp_path):
+    records = put(tmp_path, [1, 1, 3, 3], ["location"] * 4, [10] * 4, [20] * 4)
+    measured = measured_groups(records, "val", by_bucket(printed_buckets()["RefCOCO"]), ["1-2", "3", "4-5", "6-20"])
+    assert measured["expressions"].tolist() == [2, 2, 0, 0]
+    assert measured.loc[["4-5", "6-20"], ["ours", "ours_low", "ours_high"]].isna().all(axis=None)
+    assert measured.loc[["1-2", "3"], ["ours", "ours_low", "ours_high"]].eq(50).all(axis=None)
+    assert np.isnan(group_gap(records, "val", by_words, 1, 2)).all()
+
+
+def test_a_bucket_in_few_images_is_not_drawn_each_time_but_has_its_interval(tmp_path):
+    records = put(tmp_path, [1, 1, 1, 1, 9], ["location"] * 5, [10, 12, 8, 10, 15], [20] * 5)
+    values = grouped_oiou(records, "val", by_words, [1, 9])
+    missed = values[9].isna().mean()
+    assert 0.2 < missed < 0.5  # (4 / 5)^5 = 0.33
+    assert measured_groups(records, "val", by_words, [9]).loc[9, ["ours", "ours_low", "ours_high"]].eq(75).all()
+
+
+def test_one_group_of_everything_is_the_tables_overall_iou(tmp_path):
+    rng = np.random.default_rng(0)
+    union = rng.integers(50, 100, 60)
+    records = put(tmp_path, rng.integers(1, 9, 60), ["location"] * 60, rng.integers(0, 50, 60), union, images=15)
+    whole = grouped_oiou(records, "val", by_kind, ["location"])["location"]
+    np.testing.assert_allclose(whole, resampled_metrics(records, "val")["oIoU"])
+
+
+def test_seeds_are_averaged(tmp_path):
+    first = put(tmp_path / "a", [1, 1], ["location"] * 2, [10, 10], [20, 20])
+    second = put(tmp_path / "b", [1, 1], ["location"] * 2, [15, 15], [20, 20])
+    assert measured_groups(first + second, "val", by_words, [1]).loc[1, "ours"] == pytest.approx(62.5)
+
+
+def test_curve_and_kinds(tmp_path):
+    kinds = ["location", "attribute", "attribute", "relation"]
+    put(tmp_path, [1, 2, 2, 4], kinds, [10, 5, 15, 2], [20] * 4, variant="s2rm_fpn")
+    put(tmp_path, [1, 2, 2, 4], kinds, [20, 5, 5, 0], [20] * 4)
+    curve = length_curve(STUDY, "scenes", str(tmp_path)).set_index(["variant", "words"])
+    assert curve.loc["s2rm_fpn", "ours"].tolist() == pytest.approx([50, 50, np.nan, 10], nan_ok=True)
+    assert curve.loc["s2rm_fpn", "expressions"].tolist() == [1, 2, 0, 1]
+    table = kind_table(STUDY, "scenes", str(tmp_path)).set_index(["variant", "kind"])
+    assert list(table.loc["s2rm_casg"].index) == list(KINDS)
+    assert table.loc[("s2rm_casg", "attribute"), "ours"] == 25
+    assert table.loc[("s2rm_casg", "relation"), "ours"] == 0
+    assert np.isnan(table.loc[("s2rm_casg", "stuff"), "ours"])
+    assert set(table["data"]) == {"RefScenes val, 128 px"}
+
+
+def test_gaps_are_paired(tmp_path):
+    """Two groups that rise and fall together from image to image: their gap is surer than either of them."""
+    rng = np.random.default_rng(1)
+    easy = rng.integers(20, 70, 40)
+    words, inter = np.repeat([1, 5], 40), np.concatenate([easy + 10, easy])
+    records = put(tmp_path, words, ["location"] * 80, inter, [100] * 80, images=40)
+    gap, low, high = group_gap(records, "val", by_words, 1, 5)
+    assert (gap, low, high) == pytest.approx((10, 10, 10))
+    one = measured_groups(records, "val", by_words, [1]).loc[1]
+    assert one["ours_high"] - one["ours_low"] > 5
+
+
+def test_another_split_is_not_shown_as_the_printed_one(tmp_path):
+    put(tmp_path, [1, 3], ["location"] * 2, [10] * 2, [20] * 2, split="testA")
+    table = length_table(STUDY, "scenes", str(tmp_path))
+    assert table["ours"].isna().all()
