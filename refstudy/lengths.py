@@ -13,8 +13,7 @@ from refstudy.data.scenes.grammar import KINDS
 from refstudy.records import Record
 from refstudy.reported import load_reported
 from refstudy.study import Study, training_command
-from refstudy.tables import _weights as image_weights
-from refstudy.tables import data_name, interval, variant_records
+from refstudy.tables import data_name, image_weights, interval, variant_records
 
 TABLE = "s2rm_table3"
 ROWS = {"SwinT-Ours": "s2rm_casg"}  # printed row -> the variant that fills it

@@ -108,14 +108,14 @@ def _resampled(record: Record, split: str) -> pd.DataFrame:
     for threshold in THRESHOLDS:
         per_image[f"P@{threshold}"] = ious > threshold
     sums = per_image.groupby("image_id", sort=True).sum()
-    drawn = pd.DataFrame(_weights(len(sums)) @ sums.to_numpy(float), columns=sums.columns)
+    drawn = pd.DataFrame(image_weights(len(sums)) @ sums.to_numpy(float), columns=sums.columns)
     metrics = drawn[list(METRICS[1:])].div(drawn["expressions"], axis=0)
     metrics.insert(0, "oIoU", drawn["intersection"] / drawn["union"])
     return 100 * metrics
 
 
 @lru_cache(maxsize=8)
-def _weights(images: int) -> np.ndarray:
+def image_weights(images: int) -> np.ndarray:
     """How often each image is drawn, (1 + RESAMPLES, images); the first row takes each once."""
     draws = np.random.default_rng(SEED).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
     return np.vstack([np.ones(images), draws])
