@@ -1,0 +1,137 @@
+"""The claims ledger: what the papers claim of their parts, what they printed, what was measured here, a verdict."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from refstudy.cost import Cost, cost
+from refstudy.study import Study, training_command
+from refstudy.tables import data_name, paired_gain, printed_rows, variant_records, verdict
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That one variant is better than another by ``metric``, and the table whose two rows say so in print.
+
+    ``worse_table`` is the table of the second row where the two stand in different ones.
+    """
+
+    paper: str
+    text: str
+    better: str
+    worse: str
+    table: str
+    rows: tuple[str, str]
+    metric: str = "oIoU"
+    worse_table: str = ""
+
+    @property
+    def printed(self) -> float:
+        """The printed gain, in points."""
+        first, second = self.rows
+        tables = (printed_rows(self.table), printed_rows(self.worse_table or self.table))
+        return float(tables[0].loc[first, self.metric] - tables[1].loc[second, self.metric])
+
+
+FULL4, FULL5, ALL, FULL_SLVIT = "W. S²RM (Full)", "W. CASG (Full)", "Full", "7B + 11B + 21B + Gate"
+IV, V, VI, VII = (f"s2rm_table{number}" for number in (4, 5, 6, 7))
+CLAIMS = (
+    Claim("S²RM", "S²RM beats Tile & Concat", "s2rm_fpn", "tile_concat", IV, (FULL4, "W. Tile & Concat.")),
+    Claim("S²RM", "shifting helps", "s2rm_fpn", "s2rm_no_shift", IV, (FULL4, "W. S²RM (-Shift)")),
+    Claim("S²RM", "parsing vision by language (l2v) helps", "s2rm_fpn", "s2rm_no_l2v", IV, (FULL4, "W. S²RM (-l2v)")),
+    Claim("S²RM", "parsing language by vision (v2l) helps", "s2rm_fpn", "s2rm_no_v2l", IV, (FULL4, "W. S²RM (-v2l)")),
+    Claim("S²RM", "balancing the groups helps", "s2rm_fpn", "s2rm_no_balance", IV, (FULL4, "W. S²RM (-Balance)")),
+    Claim("S²RM", "CASG beats the FPN", "s2rm_casg", "s2rm_fpn", VII, ("S²RM + CASG", "S²RM + FPN")),
+    Claim("S²RM", "language helps CASG", "s2rm_casg", "casg_no_language", V, (FULL5, "W. CASG (-Lang.)")),
+    Claim("S²RM", "channel attention helps CASG", "s2rm_casg", "casg_no_channel", V, (FULL5, "W. CASG (-Cha.)")),
+    Claim("S²RM", "spatial attention helps CASG", "s2rm_casg", "casg_no_spatial", V, (FULL5, "W. CASG (-Spa.)")),
+    Claim("S²RM", "tanh beats the sigmoid in CASG", "s2rm_casg", "casg_sigmoid", V, (FULL5, "W. CASG (Sig.)")),
+    Claim("S²RM", "the last decoding stage helps", "s2rm_casg", "casg_no_d3", VI, (ALL, "-D3")),
+    Claim("S²RM", "the three decoding stages together help", "s2rm_casg", "casg_no_d123", VI, (ALL, "-D1&2&3")),
+    Claim("S²RM", "S²RM beats PWAM (FPN)", "s2rm_fpn", "pwam_fpn", VII, ("S²RM + FPN", "PWAM [28] + FPN")),
+    Claim("S²RM", "PWAM beats ACM (FPN)", "pwam_fpn", "acm_fpn", VII, ("PWAM [28] + FPN", "ACM [17] + FPN")),
+    Claim("S²RM", "S²RM beats PWAM (CASG)", "s2rm_casg", "pwam_casg", VII, ("S²RM + CASG", "PWAM [28] + CASG")),
+    Claim("SLViT", "URCE helps", "slvit", "slvit_no_urce", "slvit_table2c", ("SLViT(w/ URCE)", "SLViT(w/o URCE)")),
+    Claim(
+        "SLViT",
+        "URCE sharpens borders (P@0.9)",
+        "slvit",
+        "slvit_no_urce",
+        "slvit_table2c",
+        ("SLViT(w/ URCE)", "SLViT(w/o URCE)"),
+        metric="P@0.9",
+    ),
+    Claim(
+        "SLViT",
+        "the gate helps",
+        "slvit",
+        "slvit_strips_7_11_21",
+        "slvit_table2b",
+        (FULL_SLVIT, "7B + 11B + 21B"),
+    ),
+    Claim(
+        "SLViT",
+        "three strip pairs beat one of 21",
+        "slvit",
+        "slvit_strip21",
+        "slvit_table2b",
+        (FULL_SLVIT, "large: 21 B"),
+        worse_table="slvit_table2a",
+    ),
+)
+
+
+def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+    """Every claim with the printed gain and the measured one, a line each.
+
+    Columns: paper, claim, metric, printed (points), measured with its paired 95 % interval low, high; runs (the fewer
+    of both sides), data, verdict, missing (commands). The verdict is by rule: "supported" when the whole interval is
+    above zero, "not supported" when it is below, "undecided" otherwise, "not measured" without records of both sides.
+    The interval speaks of the choice of pictures, not of the training seed.
+    """
+    data = data_name(study.profile(profile).data, "val")
+    lines = []
+    for claim in CLAIMS:
+        about = {"paper": claim.paper, "claim": claim.text, "metric": claim.metric, "printed": claim.printed}
+        gain = paired_gain(study, profile, claim.better, claim.worse, claim.metric, results=results)
+        if gain is None:
+            unseen = [n for n in (claim.better, claim.worse) if not variant_records(study, profile, n, results)]
+            commands = " && ".join(training_command(profile, name, study.profile(profile).seeds[0]) for name in unseen)
+            lines.append(about | {"verdict": "not measured", "missing": commands})
+            continue
+        runs = min(len(variant_records(study, profile, name, results)) for name in (claim.better, claim.worse))
+        measured = {"measured": gain[0], "low": gain[1], "high": gain[2], "runs": runs, "data": data}
+        lines.append(about | measured | {"verdict": verdict(*gain[1:])})
+    columns = "paper claim metric printed measured low high runs data verdict missing"
+    table = pd.DataFrame(lines, columns=columns.split())
+    return table.astype({"runs": "Int64"}).fillna({"data": "", "missing": ""})
+
+
+def cost_ledger(study: Study) -> pd.DataFrame:
+    """The claims about cost, which need no training: counted at the papers' sizes. Columns as ``ledger``, without gaps.
+
+    ``printed`` and ``measured`` are percent by which the first costs less than the second.
+    """
+
+    def counted(profile: str, variant: str) -> Cost:
+        return cost(study.run_config(profile, variant, 0).model)
+
+    own, lavt, slvit = (counted("refcoco_swinb", name) for name in ("s2rm_casg", "lavt", "slvit"))
+    flops = printed_rows("s2rm_table2")["Flops"]
+    own_share, lavt_share = (found.further / sum(found.macs.values()) for found in (own, lavt))
+    lines = [
+        ("S²RM", "SwinB-Ours costs no more than LAVT", _saving(flops["SwinB-Ours"], flops["LAVT"]), own.written, lavt),
+        ("SLViT", "SLViT costs less than LAVT", float("nan"), slvit.written, lavt),
+    ]
+    rows = [
+        {"paper": paper, "claim": text, "printed": printed, "measured": _saving(ours, other.written)}
+        for paper, text, printed, ours, other in lines
+    ]
+    late = "a further expression of the same image costs less with late fusion than with LAVT (share of the first)"
+    rows.append({"paper": "S²RM", "claim": late, "measured": _saving(own_share, lavt_share)})
+    table = pd.DataFrame(rows).assign(metric="multiply-adds, % less", data="counted at the papers' sizes")
+    return table.assign(verdict=["supported" if value > 0 else "not supported" for value in table["measured"]])
+
+
+def _saving(first: float, second: float) -> float:
+    return 100 * (1 - first / second)

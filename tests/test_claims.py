@@ -1,0 +1,39 @@
+"""The claims ledger: printed gains from the printed tables, verdicts from records by rule."""
+
+import pytest
+
+from refstudy.claims import CLAIMS, cost_ledger, ledger
+from refstudy.reported import load_reported
+
+from .test_tables import STUDY, put
+
+
+def test_every_claim_names_variants_and_printed_rows():
+    for claim in CLAIMS:
+        assert {claim.better, claim.worse} <= set(STUDY.variants)
+        assert claim.printed == claim.printed  # a number: both rows are printed
+    by_text = {claim.text: claim.printed for claim in CLAIMS}
+    table = load_reported("s2rm_table4")["oIoU"]
+    assert by_text["shifting helps"] == pytest.approx(table["W. S²RM (Full)"] - table["W. S²RM (-Shift)"])
+    assert by_text["URCE sharpens borders (P@0.9)"] == pytest.approx(35.10 - 31.36)
+
+
+def test_verdicts_follow_from_the_records(tmp_path):
+    put(tmp_path, "tile_concat", [0.4] * 20)
+    put(tmp_path, "s2rm_fpn", [0.5] * 20)
+    put(tmp_path, "s2rm_no_shift", [0.6] * 20)
+    put(tmp_path, "s2rm_no_balance", [0.3, 0.7] * 10)
+    table = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim")
+    assert table.loc["S²RM beats Tile & Concat", "verdict"] == "supported"
+    assert table.loc["S²RM beats Tile & Concat", "measured"] == pytest.approx(10)
+    assert table.loc["shifting helps", "verdict"] == "not supported"
+    assert table.loc["balancing the groups helps", "verdict"] == "undecided"
+    unmeasured = table.loc["CASG beats the FPN"]
+    assert unmeasured["verdict"] == "not measured"
+    assert unmeasured["missing"] == "refstudy train --profile scenes --variant s2rm_casg --seed 0"
+
+
+def test_cost_claims_are_counted():
+    table = cost_ledger(STUDY).set_index("claim")
+    assert table.loc["SLViT costs less than LAVT", "verdict"] == "supported"
+    assert table.loc["SwinB-Ours costs no more than LAVT", "printed"] == pytest.approx(100 * (1 - 199.0 / 197.4))
