@@ -125,6 +125,17 @@ def test_lmfa_follows_equations_2_to_7(strips, cross, gate):
         assert (made[e] - mixed * v).abs().max() < 1e-10  # Eq. (7)
 
 
+@pytest.mark.parametrize("expressions", [1, 2])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_lmfa_is_that_of_its_differences(expressions, layout):
+    """In whatever layout and for one expression too: there, instance normalisation is easily given a wrong one."""
+    torch.manual_seed(0)
+    part = LMFA(4, 5, (7,)).double()
+    vision = torch.randn(expressions, 4, 3, 2).double().contiguous(memory_format=layout).requires_grad_()
+    words, mask = torch.randn(expressions, 3, 5).double().requires_grad_(), torch.ones(expressions, 3, dtype=torch.bool)
+    assert torch.autograd.gradcheck(lambda vision, words: part(vision, words, mask), (vision, words))
+
+
 def test_the_order_of_a_strip_pair_is_immaterial_but_for_the_bias_between():
     torch.manual_seed(0)
     across, down = LMFA(4, 5, (7,), cross=False).double().strips["7"]

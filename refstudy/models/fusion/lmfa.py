@@ -31,13 +31,14 @@ class CrossModalAttention(nn.Module):
     def forward(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Arguments as for ``LMFA.forward``; Att^cross (E, C, H, W) and the raw scores S (E, L, H, W)."""
         grid = vision.shape[-2:]
-        query = self.query(vision).flatten(2).transpose(1, 2)  # Eq. (3), a row for each cell
+        query = self.query(vision).flatten(2)  # Eq. (3)
         key, value = self.key(words), self.value(words)  # Eq. (4)
-        scores = query @ key.transpose(1, 2)  # Eq. (5)
-        scaled = scores / math.sqrt(words.shape[-1])
+        # Eq. (5), transposed: when the query is, PyTorch's instance normalisation has a wrong gradient for E = 1.
+        scores = key @ query
+        scaled = scores.transpose(1, 2) / math.sqrt(words.shape[-1])
         attention = scaled.masked_fill(~word_mask[:, None, :], float("-inf")).softmax(-1)
         gathered = (attention @ value).transpose(1, 2).unflatten(2, grid)
-        return self.gate(gathered), scores.transpose(1, 2).unflatten(2, grid)  # Eq. (6)
+        return self.gate(gathered), scores.unflatten(2, grid)  # Eq. (6)
 
 
 class LMFA(nn.Module):
