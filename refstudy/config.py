@@ -72,6 +72,15 @@ class ModelConfig(Settings):
         exclude_if=lambda value: value is None,  # settings made before it existed keep their key
     )
 
+    def from_scratch(self) -> "ModelConfig":
+        """The same model with no part pretrained: to build it, no weights are read."""
+        whole = self.whole
+        if whole is not None:
+            options = {name: value for name, value in whole.options.items() if name != "pretrained"}
+            whole = whole.model_copy(update={"options": options})
+        image, text = (encoder.model_copy(update={"pretrained": False}) for encoder in (self.image, self.text))
+        return self.model_copy(update={"image": image, "text": text, "whole": whole})
+
 
 class TrainConfig(Settings):
     """How a model is trained. One epoch shows every referent once, with one random sentence (S²RM, Sec. IV-B)."""

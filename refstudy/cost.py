@@ -42,10 +42,8 @@ def cost(config: ModelConfig) -> Cost:
 
     Raises StudyError as ``build_model`` does.
     """
-    image = config.image.model_copy(update={"pretrained": False})
-    text = config.text.model_copy(update={"pretrained": False})
     with torch.device("meta"):
-        model = build_model(config.model_copy(update={"image": image, "text": text})).eval()
+        model = build_model(config.from_scratch()).eval()
         macs = count(model, config.image_size, expressions=1)
         written = macs
         if isinstance(getattr(model, "decoder", None), casg.CASG):

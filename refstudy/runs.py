@@ -207,5 +207,5 @@ def train_run(study: Study, profile: str, variant: str, seed: int, results: str 
     record = train(config, records, work, study.data_root, study.encoders(profile, variant), progress)
     if variant in study.profile(profile).ships and seed == study.profile(profile).seeds[0]:
         model = load_model(work / record_name(config) / "weights.safetensors")
-        save_weights(model, config.model, study.weights(profile, variant, results), half=True)
+        save_weights(model, study.weights(profile, variant, results), half=True)
     return record

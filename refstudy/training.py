@@ -75,7 +75,7 @@ def train(
         "training_seconds": round(trainer.seconds, 1),
         "evaluation_seconds": round(now - evaluation_start, 1),
     }
-    save_weights(model, config.model, folder / "weights.safetensors")
+    save_weights(model, folder / "weights.safetensors")
     curve = pd.DataFrame(trainer.curve, columns=list(CURVE_COLUMNS))
     path = write_record(records, config, summary, curve, counts, provenance)
     (folder / "checkpoint.pt").unlink(missing_ok=True)

@@ -15,22 +15,28 @@ from refstudy.errors import StudyError
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-@functools.cache
 def build_tokenizer(vocab: Path | str | None = None) -> BertTokenizerFast:
     """The uncased BERT tokenizer: that of RefScenes, or the one of a vocabulary file or of a pretrained BERT.
 
     ``vocab`` is a file with one word piece a line, a folder as transformers saves it, or a name on the hub. RefScenes'
     vocabulary ends in single characters, so that any word can be spelled. Raises StudyError when nothing is there.
     """
-    if vocab is not None:
+    if vocab is None:
+        return _scenes_tokenizer()
+    remedy = f"{vocab}: vocabulary not found; name a BERT vocab.txt or a folder that holds one"
+    try:
         if Path(vocab).is_file():
             return BertTokenizerFast(vocab=str(vocab), do_lower_case=True)
-        try:
-            return BertTokenizerFast.from_pretrained(str(vocab))
-        except (OSError, ValueError, TypeError) as error:
-            raise StudyError(
-                f"{vocab}: vocabulary not found; name a BERT vocab.txt or a folder that holds one"
-            ) from error
+        tokenizer = BertTokenizerFast.from_pretrained(str(vocab))
+    except (OSError, ValueError, TypeError) as error:
+        raise StudyError(remedy) from error
+    if len(tokenizer) <= len(SPECIAL):  # what transformers makes of a folder without one
+        raise StudyError(remedy)
+    return tokenizer
+
+
+@functools.cache
+def _scenes_tokenizer() -> BertTokenizerFast:
     characters = string.ascii_lowercase + string.digits
     words = set(vocabulary()) | set(characters)
     lines = [*SPECIAL, *sorted(words), *(f"##{character}" for character in characters)]

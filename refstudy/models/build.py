@@ -1,16 +1,18 @@
 """From settings to model: the only place where parts are chosen and put together."""
 
 import inspect
-import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import BertTokenizerFast
 
-from refstudy.config import ModelConfig, PartConfig
+from refstudy.config import ImageEncoderConfig, ModelConfig, PartConfig
+from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
 from refstudy.files import atomic_write
 from refstudy.models.decoders.casg import CASG
@@ -21,6 +23,7 @@ from refstudy.models.fusion.pwam import PWAMFusion
 from refstudy.models.fusion.s2rm import S2RM
 from refstudy.models.fusion.tile_concat import TileConcat
 from refstudy.models.lavt import LAVT
+from refstudy.models.mscan import load_mscan_file
 from refstudy.models.segmenter import ReferringSegmenter, Segmenter
 from refstudy.models.slvit import SLViT
 
@@ -28,24 +31,39 @@ FUSIONS: dict[str, type[nn.Module]] = {"s2rm": S2RM, "tile_concat": TileConcat, 
 DECODERS: dict[str, type[nn.Module]] = {"fpn": FPN, "casg": CASG}
 WHOLE: dict[str, type[nn.Module]] = {"lavt": LAVT, "slvit": SLViT}
 STRIDE = 32
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def build_model(config: ModelConfig) -> Segmenter:
     """The model that ``config`` describes. Encoders are built first: with one seed, they start equal in every variant.
 
-    Raises StudyError for an unknown part or option.
+    SLViT has one option more than its class, ``pretrained``: the file of MSCAN weights that its trunk starts from, or a
+    folder that holds it.
+
+    Raises StudyError for an unknown part or option, and for pretrained weights that are missing or do not fit.
     """
+    scratch = config.from_scratch()
     if config.whole is not None and config.whole.name == "slvit":  # its image encoder is its own
-        return _part("whole model", WHOLE, config.whole, TextEncoder(config.text))
-    image_encoder = ImageEncoder(config.image, config.image_size)
-    text_encoder = TextEncoder(config.text)
-    if config.whole is not None:
-        return _part("whole model", WHOLE, config.whole, image_encoder, text_encoder)
-    channels, width = image_encoder.channels, text_encoder.width
-    side = -(-config.image_size // STRIDE)
-    fusion = _part("fusion", FUSIONS, config.fusion, channels[3], width, (side, side))
-    decoder = _part("decoder", DECODERS, config.decoder, channels, width)
-    return ReferringSegmenter(image_encoder, text_encoder, fusion, decoder)
+        text_encoder = TextEncoder(config.text)
+        model = _part("whole model", WHOLE, scratch.whole, text_encoder)
+        if "pretrained" in config.whole.options:
+            load_mscan_file(model.image_encoder, config.whole.options["pretrained"])
+        image = ImageEncoderConfig()  # unused
+    else:
+        image_encoder = ImageEncoder(config.image, config.image_size)
+        text_encoder = TextEncoder(config.text)
+        image = image_encoder.config
+        if config.whole is not None:
+            model = _part("whole model", WHOLE, config.whole, image_encoder, text_encoder)
+        else:
+            channels, width = image_encoder.channels, text_encoder.width
+            side = -(-config.image_size // STRIDE)
+            fusion = _part("fusion", FUSIONS, config.fusion, channels[3], width, (side, side))
+            decoder = _part("decoder", DECODERS, config.decoder, channels, width)
+            model = ReferringSegmenter(image_encoder, text_encoder, fusion, decoder)
+    model.config = scratch.model_copy(update={"image": image, "text": text_encoder.config})
+    model.tokenizer = build_tokenizer(config.text.name if config.text.pretrained else None)
+    return model
 
 
 def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *sizes) -> Any:
@@ -63,37 +81,60 @@ def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *siz
         raise StudyError(f"{kind} '{config.name}', options {config.options}: {error}") from error
 
 
-def save_weights(model: nn.Module, config: ModelConfig, path: Path | str, half: bool = False) -> None:
-    """Write the weights as safetensors with the settings in the file's metadata; ``half`` stores floats in fp16."""
+def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None:
+    """Write the whole model as one safetensors file; ``half`` stores floats in fp16.
+
+    The metadata hold what ``save_pretrained`` writes beside the weights: the settings and the tokenizer's files.
+    """
     tensors = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
+    with tempfile.TemporaryDirectory() as folder:
+        model.tokenizer.save_pretrained(folder)
+        about = {name: (Path(folder) / name).read_text() for name in TOKENIZER_FILES}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"model": json.dumps(config.model_dump(mode="json"), sort_keys=True)})
+        save_file(tensors, temporary, metadata={"model": model.config.model_dump_json()} | about)
 
 
 def load_model(path: Path | str) -> Segmenter:
-    """The model saved by ``save_weights``, in float32 and evaluation mode.
+    """The model of a file that ``save_weights`` wrote, or of a folder that ``save_pretrained`` made.
 
-    Raises StudyError when the file is missing, broken, not one of ours, or does not fit its own settings.
+    It is in float32 and evaluation mode. A file without a tokenizer has the words of RefScenes.
+
+    Raises StudyError when it is missing, broken, not one of ours, or does not fit its own settings.
     """
+    path = Path(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            config = ModelConfig.model_validate_json((file.metadata() or {})["model"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if path.is_dir():
+            tensors, settings = load_file(path / "model.safetensors"), (path / "config.json").read_text()
+            tokenizer = build_tokenizer(path)
+        else:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            settings, tokenizer = about["model"], _unpacked_tokenizer(about)
+        config = ModelConfig.model_validate_json(settings)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise StudyError(
             f"{path}: no model weights of refstudy ({type(error).__name__}); train them or fetch them again"
         ) from error
-    image = config.image.model_copy(update={"pretrained": False})
-    text = config.text.model_copy(update={"pretrained": False})
-    model = build_model(config.model_copy(update={"image": image, "text": text}))
+    model = build_model(config.from_scratch())
     try:
-        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         raise StudyError(f"{path}: tensors and settings do not belong together; train or fetch it again") from error
+    model.tokenizer = tokenizer
     return model.eval()
+
+
+def _unpacked_tokenizer(about: dict[str, str]) -> BertTokenizerFast:
+    if TOKENIZER_FILES[0] not in about:
+        return build_tokenizer()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in TOKENIZER_FILES:
+            (Path(folder) / name).write_text(about[name])
+        return build_tokenizer(folder)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
@@ -13,6 +14,8 @@ from refstudy.errors import StudyError
 
 class ImageEncoder(nn.Module):
     """Swin Transformer; its four stage outputs, each layer-normalised as detectors on Swin do.
+
+    ``config`` becomes the settings that build the same encoder from scratch, wherever its weights came from.
 
     Source: S²RM, Sec. III-A (V_1 ... V_4 at strides 4, 8, 16, 32).
     """
@@ -34,15 +37,33 @@ class ImageEncoder(nn.Module):
                 drop_path_rate=config.drop_path_rate,
                 **sizes,
             )
-        except (RuntimeError, OSError, TypeError, AssertionError) as error:
+        except (RuntimeError, OSError, TypeError, AssertionError, ValueError, KeyError, SafetensorError) as error:
             remedy = "name a Swin that timm knows, with sizes that fit together"
             if config.pretrained:
-                remedy += "; for its weights go online once, or name 'local-dir:FOLDER' with config.json and weights"
+                remedy += (
+                    "; for its weights go online once, or download config.json and model.safetensors from "
+                    "huggingface.co/timm/NAME into a folder and name it 'local-dir:FOLDER'"
+                )
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise StudyError(f"image encoder '{config.name}': {reason}; {remedy}") from error
         self.backbone: nn.Module = backbone
         self.channels: list[int] = backbone.feature_info.channels()
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
+        if ":" in config.name:  # a folder or a hub name, which brings sizes of its own
+            sizes = self._sizes()
+        known = {"name": backbone.pretrained_cfg["architecture"], "pretrained": False}
+        self.config = config.model_copy(update=sizes | known)
+
+    def _sizes(self) -> dict[str, Any]:
+        """The sizes as they were built."""
+        stages: Any = [module for name, module in self.backbone.named_children() if name.startswith("layers_")]
+        first = stages[0].blocks[0].attn
+        return {
+            "embed_dim": self.channels[0],
+            "depths": tuple(len(stage.blocks) for stage in stages),
+            "num_heads": tuple(stage.blocks[0].attn.num_heads for stage in stages),
+            "window_size": first.window_size[0],
+        }
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to V_1 ... V_4, each (B, C_i, H / 2^(i+1), W / 2^(i+1))."""
@@ -51,20 +72,15 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """BERT; one vector per word piece. Source: S²RM, Sec. III-A."""
+    """BERT; one vector per word piece. Source: S²RM, Sec. III-A.
+
+    ``config`` becomes the settings that build the same encoder from scratch, wherever its weights came from.
+    """
 
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
         if config.pretrained:
-            try:
-                self.bert = BertModel.from_pretrained(config.name, add_pooling_layer=False)
-            except OSError as error:
-                where = (
-                    "the folder lacks config.json or model.safetensors" if Path(config.name).is_dir() else "not found"
-                )
-                raise StudyError(
-                    f"text encoder '{config.name}': {where}; name a folder with both files, or go online once"
-                ) from error
+            self.bert = _pretrained_bert(config.name)
         else:
             settings = BertConfig(
                 vocab_size=config.vocab_size,
@@ -76,10 +92,41 @@ class TextEncoder(nn.Module):
                 attention_probs_dropout_prob=config.dropout,
             )
             self.bert = BertModel(settings, add_pooling_layer=False)
-        self.width: int = self.bert.config.hidden_size
+        made = self.bert.config
+        self.width: int = made.hidden_size
+        self.config = TextEncoderConfig(
+            vocab_size=made.vocab_size,
+            hidden_size=made.hidden_size,
+            layers=made.num_hidden_layers,
+            heads=made.num_attention_heads,
+            intermediate_size=made.intermediate_size,
+            dropout=made.hidden_dropout_prob,
+        )
 
     def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
         """Ids (E, L) and bool mask (E, L) to words (E, L, D)."""
         # As an attention mask of its own shape it is used as it is; a mask (E, L) would be read back from the device
         # at every call, to see whether anything is masked at all.
         return self.bert(input_ids=token_ids, attention_mask=token_mask[:, None, None, :]).last_hidden_state
+
+
+def _pretrained_bert(name: str) -> BertModel:
+    """The BERT of a folder or a hub name. Raises StudyError when it is missing, incomplete or no plain BERT."""
+    remedy = (
+        "name a folder with config.json, model.safetensors and vocab.txt, as huggingface.co has them for "
+        "google-bert/bert-base-uncased, or go online once"
+    )
+    try:
+        bert, loaded = BertModel.from_pretrained(name, add_pooling_layer=False, output_loading_info=True)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        where = "the folder lacks config.json or model.safetensors" if Path(name).is_dir() else "not found"
+        if not isinstance(error, OSError):
+            where = f"unusable weights ({str(error).splitlines()[0]})"
+        raise StudyError(f"text encoder '{name}': {where}; {remedy}") from error
+    if loaded["missing_keys"]:
+        raise StudyError(f"text encoder '{name}': its weights lack '{min(loaded['missing_keys'])}'; {remedy}")
+    plain = BertConfig()
+    for key in ("hidden_act", "layer_norm_eps", "max_position_embeddings", "type_vocab_size"):
+        if getattr(bert.config, key) != getattr(plain, key):
+            raise StudyError(f"text encoder '{name}': {key} is not {getattr(plain, key)}, as in BERT; {remedy}")
+    return bert

@@ -1,10 +1,14 @@
 """SLViT's vision-language encoder (IJCAI 2023, Sec. 3.2): MSCAN, the trunk of SegNeXt, with LMFA for its attention."""
 
 import itertools
+import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from timm.layers import DropPath
 from torch import Tensor, nn
 
@@ -170,3 +174,36 @@ def load_mscan(trunk: MSCAN, state_dict: Mapping[str, Tensor]) -> list[str]:
             raise StudyError(f"MSCAN weights: tensor '{source}' has no place in the trunk; {remedy}")
     trunk.load_state_dict({name: state_dict[source] for name, source in sources.items()}, strict=False)
     return sorted(set(own) - set(sources))
+
+
+def load_mscan_file(trunk: MSCAN, path: Path | str) -> None:
+    """Start ``trunk`` from a file of published MSCAN weights, or from the one named mscan_b* in a folder.
+
+    The file is a .safetensors or a torch file, there the state dict itself or its entry "state_dict"; of a torch file
+    nothing but tensors and plain values is read. Raises StudyError, naming the file to get, when none is there, it is
+    refused, or it does not fit.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = min(path.glob("mscan_b*"), default=path / "mscan_b.pth")
+    remedy = (
+        "get the ImageNet weights of MSCAN-B, mscan_b.pth, linked at github.com/Visual-Attention-Network/SegNeXt, "
+        "and name the file or its folder in SLViT's option 'pretrained'"
+    )
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        state_dict = content.get("state_dict", content)
+        if not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):
+            raise TypeError("not all of it is tensors")
+        load_mscan(trunk, state_dict)
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}; {remedy}") from error
+    except FileNotFoundError as error:
+        raise StudyError(f"{path}: MSCAN weights not found; {remedy}") from error
+    except pickle.UnpicklingError as error:
+        raise StudyError(f"{path}: refused, since it is no torch file or holds more than tensors; {remedy}") from error
+    except (OSError, SafetensorError, RuntimeError, EOFError, AttributeError, TypeError, KeyError) as error:
+        raise StudyError(f"{path}: no MSCAN weights ({type(error).__name__}); {remedy}") from error

@@ -1,11 +1,16 @@
 """What all models of the study have in common, and the one with late fusion that S²RM and its ablations are."""
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import torch
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from transformers import BertTokenizerFast
 
+from refstudy.config import ModelConfig
+from refstudy.errors import StudyError
 from refstudy.models.layers import mean_word
 
 
@@ -16,14 +21,19 @@ class ImageFeatures(NamedTuple):
     size: tuple[int, int]
 
 
-class Segmenter(nn.Module):
+class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", license="apache-2.0"):
     """A referring segmenter: images and expressions to mask logits, in two halves.
 
     ``encode_image`` is what depends on the images alone, and ``segment`` the rest, for any number of expressions.
     ``late_fusion`` says that the whole image encoder belongs to the first half.
+
+    ``config``, which builds it without any pretrained file, and ``tokenizer``, which makes its ids, are given by
+    ``build_model``. ``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` are those of Hugging Face.
     """
 
     late_fusion: bool
+    config: ModelConfig
+    tokenizer: BertTokenizerFast
     image_encoder: nn.Module
     text_encoder: nn.Module
 
@@ -45,6 +55,36 @@ class Segmenter(nn.Module):
     ) -> Tensor:
         """Images (B, 3, H, W) and expressions to mask logits (E, H, W), as in ``segment``."""
         return self.segment(self.encode_image(images), token_ids, token_mask, image_index)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """What ``save_pretrained`` puts into a folder: model.safetensors, config.json and the tokenizer's two files."""
+        super()._save_pretrained(save_directory)
+        (save_directory / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n")
+        self.tokenizer.save_pretrained(save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **options: Any) -> Self:
+        """The model of a folder that ``save_pretrained`` made, or of a name on the hub, in evaluation mode.
+
+        ``options`` are those of ``huggingface_hub.snapshot_download`` (revision, cache_dir, token, ...). Nothing that
+        was downloaded is executed. Raises StudyError when nothing is there, or no model of this class.
+        """
+        from refstudy.models.build import load_model  # builds on this module
+
+        folder = Path(pretrained_model_name_or_path)
+        if not folder.is_dir():
+            try:
+                name = str(pretrained_model_name_or_path)
+                folder = Path(snapshot_download(name, allow_patterns=["*.json", "model.safetensors"], **options))
+            except (OSError, ValueError) as error:  # no such model, no network, no possible name
+                raise StudyError(
+                    f"{pretrained_model_name_or_path}: no such folder, and not found on the hub "
+                    f"({type(error).__name__}); name a folder that save_pretrained made, or go online once"
+                ) from error
+        model = load_model(folder)
+        if not isinstance(model, cls):
+            raise StudyError(f"{folder}: is a {type(model).__name__}; use {type(model).__name__}.from_pretrained")
+        return model
 
 
 class ReferringSegmenter(Segmenter):

@@ -1,0 +1,292 @@
+"""Pretrained parts from local folders, and whole models that are saved, moved and loaded again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from refstudy.config import ImageEncoderConfig, ModelConfig, PartConfig, TextEncoderConfig
+from refstudy.data.words import build_tokenizer
+from refstudy.errors import StudyError
+from refstudy.evaluation import predict
+from refstudy.models.build import build_model, load_model, save_weights
+from refstudy.models.encoders import ImageEncoder, TextEncoder
+from refstudy.models.lavt import LAVT
+from refstudy.models.mscan import published_name
+from refstudy.models.segmenter import ReferringSegmenter, Segmenter
+from refstudy.models.slvit import SLViT
+
+from .conftest import tiny_model
+from .test_models import TINY, variant_config
+
+ROOT = Path(__file__).resolve().parents[1]
+SWIN = {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
+EXPRESSIONS = ["the red dog on the left", "a zebra"]
+
+
+def swin_folder(folder):
+    """A folder as timm keeps a model on the hub, of other sizes than the architecture's."""
+    swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=3, **SWIN)
+    timm.models.save_for_hf(swin, folder, model_args=SWIN, safe_serialization=True)
+    return f"local-dir:{folder}", swin
+
+
+def bert_folder(folder, lower=True, **settings):
+    """A folder as transformers keeps a BERT: own sizes, own words."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "zebra", "Zebra", "red", "the", "a"]
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
+    bert = BertModel(BertConfig(vocab_size=len(words), **(sizes | settings)), add_pooling_layer=False)
+    bert.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}))
+    return str(folder), bert
+
+
+def slvit_config(**options):
+    return tiny_model().model_copy(update={"whole": PartConfig(name="slvit", options=TINY["slvit"] | options)})
+
+
+def mscan_state():
+    """Weights under their published names, a classifier's among them; no counter."""
+    torch.manual_seed(3)
+    own = build_model(slvit_config()).image_encoder.state_dict()
+    state = {source: torch.randn(t.shape) for name, t in own.items() if (source := published_name(name)) is not None}
+    return state | {"head.weight": torch.zeros(3, 32), "head.bias": torch.zeros(3)}
+
+
+def photograph():
+    return np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+
+def masks(model):
+    return predict(model, photograph(), EXPRESSIONS, model.tokenizer, 8)
+
+
+def equal_states(first, second):
+    a, b = first.state_dict(), second.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
+
+
+def scramble(model):
+    """Other numbers than those of a fresh model in every parameter and buffer of floats."""
+    torch.manual_seed(7)
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.add_(torch.rand(tensor.shape) / 50)
+        elif tensor.ndim == 0:
+            tensor.add_(3)  # counters of batch norms
+    return model.eval()
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_swin_is_read_from_a_folder_with_its_own_sizes(tmp_path):
+    name, swin = swin_folder(tmp_path / "swin")
+    image = ImageEncoder(ImageEncoderConfig(name=name, pretrained=True), 64)
+    assert torch.equal(image.backbone.layers_2.blocks[1].attn.qkv.weight, swin.layers[2].blocks[1].attn.qkv.weight)
+    assert not image.config.pretrained and image.config.name == "swin_tiny_patch4_window7_224"
+    again = ImageEncoder(image.config, 64)
+    again.load_state_dict(image.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    assert all(torch.equal(a, b) for a, b in zip(image.eval()(x), again.eval()(x), strict=True))
+
+
+def test_bert_is_read_from_a_folder_with_its_own_sizes(tmp_path):
+    name, bert = bert_folder(tmp_path / "bert")
+    text = TextEncoder(TextEncoderConfig(name=name, pretrained=True))
+    assert text.width == 24
+    assert all(torch.equal(a, text.bert.state_dict()[name]) for name, a in bert.state_dict().items())
+    again = TextEncoder(text.config)
+    again.load_state_dict(text.state_dict())
+    ids, mask = torch.tensor([[2, 5, 3, 0]]), torch.tensor([[True, True, True, False]])
+    assert torch.equal(text.eval()(ids, mask), again.eval()(ids, mask))
+
+
+def test_the_hub_names_of_the_papers_weights_are_known():
+    config = ImageEncoderConfig(name="swin_tiny_patch4_window7_224.ms_in22k")
+    assert ImageEncoder(config, 64).config.name == "swin_tiny_patch4_window7_224"
+    assert timm.get_pretrained_cfg(config.name).num_classes == 21841  # ImageNet-22K
+
+
+@pytest.mark.parametrize("form", ["mscan_b.pth", "mscan_b_20230227.pth", "mscan_b.safetensors", "folder"])
+def test_mscan_weights_start_slvits_trunk(tmp_path, form):
+    state, path = mscan_state(), tmp_path / ("mscan_b.pth" if form == "folder" else form)
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state, "meta": {"epoch": 3}} if form == "mscan_b.pth" else state, path)
+    torch.manual_seed(0)
+    model = build_model(slvit_config(pretrained=str(tmp_path if form == "folder" else path)))
+    torch.manual_seed(0)
+    plain = build_model(slvit_config())
+    for name, tensor in model.image_encoder.state_dict().items():
+        source = published_name(name)
+        assert torch.equal(tensor, plain.image_encoder.state_dict()[name] if source is None else state[source])
+    assert model.config == plain.config  # needs no file any more
+
+
+class Hostile:
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+def test_mscan_files_that_are_missing_hostile_or_others_are_refused(tmp_path):
+    def refusal(path):
+        with pytest.raises(StudyError) as caught:
+            build_model(slvit_config(pretrained=str(path)))
+        assert "mscan_b.pth, linked at github.com/Visual-Attention-Network/SegNeXt" in str(caught.value)
+        return str(caught.value)
+
+    assert "none.pth: MSCAN weights not found" in refusal(tmp_path / "none.pth")
+    assert "mscan_b.pth: MSCAN weights not found" in refusal(tmp_path)
+    torch.save({"state_dict": {}, "meta": Hostile(tmp_path / "trace")}, tmp_path / "hostile.pth")
+    assert "hostile.pth: refused" in refusal(tmp_path / "hostile.pth")
+    assert not (tmp_path / "trace").exists()
+    (tmp_path / "text.pth").write_text("404: not found")
+    assert "text.pth: refused" in refusal(tmp_path / "text.pth")
+    (tmp_path / "text.safetensors").write_text("404: not found")
+    assert "text.safetensors: no MSCAN weights" in refusal(tmp_path / "text.safetensors")
+    torch.save([torch.ones(1)], tmp_path / "list.pth")
+    assert "list.pth: no MSCAN weights" in refusal(tmp_path / "list.pth")
+    torch.save({"head.weight": torch.ones(1), "epoch": 3}, tmp_path / "more.pth")
+    assert "more.pth: no MSCAN weights" in refusal(tmp_path / "more.pth")
+    torch.save(mscan_state() | {"norm2.bias": torch.zeros(3)}, tmp_path / "sizes.pth")
+    assert "'norm2.bias' is (3,), not (16,)" in refusal(tmp_path / "sizes.pth")
+
+
+def test_missing_encoders_are_named_with_what_to_download(tmp_path):
+    with pytest.raises(StudyError, match=r"'swin_nope'.*name a Swin"):
+        ImageEncoder(ImageEncoderConfig(name="swin_nope"), 64)
+    with pytest.raises(StudyError, match=r"'resnet18'.*name a Swin"):
+        ImageEncoder(ImageEncoderConfig(name="resnet18"), 64)
+    where = r"go online once.*huggingface.co/timm/NAME.*local-dir:FOLDER"
+    with pytest.raises(StudyError, match=where):
+        ImageEncoder(ImageEncoderConfig(name=f"local-dir:{tmp_path}", pretrained=True), 64)
+    name, _ = swin_folder(tmp_path / "swin")
+    (tmp_path / "swin" / "model.safetensors").write_bytes(b"404: not found")
+    with pytest.raises(StudyError, match=where):
+        ImageEncoder(ImageEncoderConfig(name=name, pretrained=True), 64)
+    with pytest.raises(StudyError, match=r"lacks config.json or model.safetensors; name a folder.*google-bert"):
+        TextEncoder(TextEncoderConfig(name=str(tmp_path), pretrained=True))
+
+
+def test_bert_folders_that_would_give_a_random_or_another_encoder_are_refused(tmp_path):
+    def refused(name, message):
+        with pytest.raises(StudyError, match=message):
+            build_model(tiny_model().model_copy(update={"text": TextEncoderConfig(name=name, pretrained=True)}))
+
+    name, _ = bert_folder(tmp_path / "other")
+    weights = tmp_path / "other" / "model.safetensors"
+    state = load_file(weights)
+    save_file({f"of_another.{key}": tensor for key, tensor in state.items()}, weights, {"format": "pt"})
+    refused(name, "its weights lack 'embeddings")
+    weights.write_bytes(b"404: not found")
+    refused(name, "unusable weights")
+    refused(bert_folder(tmp_path / "relu", hidden_act="relu")[0], "hidden_act is not gelu, as in BERT")
+    name, _ = bert_folder(tmp_path / "wordless")
+    (tmp_path / "wordless" / "vocab.txt").unlink()
+    refused(name, "vocabulary not found")
+
+
+# --- whole models -----------------------------------------------------------------------------------------------------
+
+KINDS = {"s2rm_casg": ReferringSegmenter, "tile_concat": ReferringSegmenter, "lavt": LAVT, "slvit": SLViT}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_survives_its_folder_and_its_file_bit_by_bit(tmp_path, kind):
+    model = scramble(build_model(variant_config(kind)).to(memory_format=torch.channels_last))
+    expected = masks(model)
+    assert model.save_pretrained(tmp_path / "folder") is None
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in (tmp_path / "folder").iterdir()}
+    save_weights(model, tmp_path / "file.safetensors")
+    torch.manual_seed(99)
+    for loaded in (Segmenter.from_pretrained(tmp_path / "folder"), load_model(tmp_path / "file.safetensors")):
+        assert type(loaded) is KINDS[kind] and not loaded.training
+        assert loaded.config.model_dump_json() == model.config.model_dump_json()
+        assert equal_states(loaded, model)
+        assert np.array_equal(masks(loaded), expected)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("whole", [None, "slvit"])
+def test_a_model_from_pretrained_parts_needs_none_of_them_when_loaded(tmp_path, whole, lower):
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    torch.save(mscan_state() if whole else {}, parts / "mscan_b.pth")
+    base = slvit_config(pretrained=str(parts)) if whole else tiny_model()
+    config = base.model_copy(
+        update={
+            "image": ImageEncoderConfig(name=swin_folder(parts / "swin")[0], pretrained=True),
+            "text": TextEncoderConfig(name=bert_folder(parts / "bert", lower)[0], pretrained=True),
+        }
+    )
+    model = build_model(config).eval()
+    expected, vocabulary = masks(model), model.tokenizer.get_vocab()
+    assert "zebra" in vocabulary and "dog" not in vocabulary
+    model.save_pretrained(tmp_path / "folder")
+    save_weights(model, tmp_path / "file.safetensors")
+    parts.rename(tmp_path / "moved")
+    assert str(parts) not in (tmp_path / "folder" / "config.json").read_text()
+    for loaded in (Segmenter.from_pretrained(tmp_path / "folder"), load_model(tmp_path / "file.safetensors")):
+        assert equal_states(loaded, model)
+        assert loaded.tokenizer.get_vocab() == vocabulary
+        assert loaded.tokenizer.tokenize("Zebra") == ["zebra" if lower else "Zebra"]
+        assert np.array_equal(masks(loaded), expected)
+
+
+def test_a_folder_is_laid_out_as_hugging_face_does(tmp_path):
+    model = build_model(variant_config("s2rm_casg"))
+    model.save_pretrained(tmp_path)
+    assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
+    assert ModelConfig.model_validate_json((tmp_path / "config.json").read_text()) == model.config
+    assert len(BertTokenizerFast.from_pretrained(tmp_path)) == len(build_tokenizer())
+    assert "refstudy" in (tmp_path / "README.md").read_text()
+
+
+def test_a_shipped_file_without_a_tokenizer_has_the_words_of_refscenes():
+    model = load_model(ROOT / "results" / "scenes" / "weights" / "s2rm_casg.safetensors")
+    assert next(model.parameters()).dtype is torch.float32
+    assert model.tokenizer.get_vocab() == build_tokenizer().get_vocab()
+
+
+def test_half_precision_halves_the_file_and_loads_in_float32(tmp_path):
+    model = scramble(build_model(variant_config("tile_concat")))
+    save_weights(model, tmp_path / "whole.safetensors")
+    save_weights(model, tmp_path / "half.safetensors", half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * (tmp_path / "whole.safetensors").stat().st_size
+    loaded = load_model(tmp_path / "half.safetensors").state_dict()
+    for name, tensor in model.state_dict().items():
+        expected = tensor.half().float() if tensor.is_floating_point() else tensor
+        assert torch.equal(loaded[name], expected)
+
+
+def test_what_is_no_model_is_said_so_in_one_line(tmp_path):
+    def refused(name, message, kind=Segmenter, **options):
+        with pytest.raises(StudyError, match=message) as caught:
+            kind.from_pretrained(name, **options)
+        assert len(str(caught.value).splitlines()) == 1
+
+    missing = "no such folder, and not found on the hub.*name a folder that save_pretrained made, or go online"
+    refused(tmp_path / "none", missing)
+    refused("somebody/some-model", missing, local_files_only=True, cache_dir=tmp_path / "cache")
+    refused(tmp_path, "no model weights of refstudy")
+    model = build_model(variant_config("tile_concat"))
+    model.save_pretrained(tmp_path / "model")
+    refused(tmp_path / "model", "is a ReferringSegmenter; use ReferringSegmenter.from_pretrained", SLViT)
+    settings = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(settings | {"auto_map": "x"}))
+    refused(tmp_path / "model", "no model weights of refstudy")
+    (tmp_path / "model" / "config.json").write_text(json.dumps(settings | {"fusion": {"name": "s2rm"}}))
+    refused(tmp_path / "model", "do not belong together")
+    (tmp_path / "model" / "config.json").unlink()
+    refused(tmp_path / "model", "no model weights of refstudy")
