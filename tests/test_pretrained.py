@@ -55,7 +55,7 @@ def mscan_state():
     """Weights under their published names, a classifier's among them; no counter."""
     torch.manual_seed(3)
     own = build_model(slvit_config()).image_encoder.state_dict()
-    state = {source: torch.randn(t.shape) for name, t in own.items() if (source := published_name(name)) is not None}
+    state = {source: torch.rand(t.shape) for name, t in own.items() if (source := published_name(name)) is not None}
     return state | {"head.weight": torch.zeros(3, 32), "head.bias": torch.zeros(3)}
 
 
@@ -214,7 +214,8 @@ def test_a_model_survives_its_folder_and_its_file_bit_by_bit(tmp_path, kind):
         assert type(loaded) is KINDS[kind] and not loaded.training
         assert loaded.config.model_dump_json() == model.config.model_dump_json()
         assert equal_states(loaded, model)
-        assert np.array_equal(masks(loaded), expected)
+        # the order of sums in a convolution follows the memory layout, which no file keeps
+        assert np.array_equal(masks(loaded.to(memory_format=torch.channels_last)), expected)
 
 
 @pytest.mark.parametrize("lower", [True, False])
