@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from refstudy.config import RunConfig
 from refstudy.errors import StudyError
 from refstudy.evaluation import summarize_counts
+from refstudy.files import note
 
 LIBRARIES = ("torch", "timm", "transformers", "numpy", "pillow", "pycocotools")
 
@@ -93,6 +94,7 @@ def read_record(folder: Path | str) -> Record:
         raise StudyError(
             f"{folder / 'record.json'}: {what} does not follow from its contents; restore it or train again"
         )
+    note("read", folder)
     return Record(folder, config, content, metrics)
 
 
@@ -109,13 +111,17 @@ def find_record(records: Path | str, config: RunConfig) -> Record | None:
 
 def circumstances() -> dict[str, Any]:
     """Where a run happens: commit, versions, machine."""
-    return {
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+    return code_version() | {
         "versions": {name: metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
         "threads": torch.get_num_threads(),
     }
+
+
+def code_version() -> dict[str, Any]:
+    """The commit, and whether anything but results differs from it; empty and false outside a repository."""
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
+    return {"commit": _git("rev-parse", "HEAD"), "uncommitted_changes": bool(changes)}
 
 
 def _git(*arguments: str) -> str:

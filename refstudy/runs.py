@@ -14,6 +14,7 @@ from rich.table import Table
 
 from refstudy.config import RunConfig
 from refstudy.errors import StudyError
+from refstudy.manifest import JOURNAL_SUFFIX, start_journal
 from refstudy.study import Study, training_command
 
 State = Literal["to run", "recorded", "missing", "done", "failed", "skipped"]
@@ -149,6 +150,8 @@ def _run_notebook(step: Step, root: Path) -> tuple[float, str]:
     with open(step.output.with_suffix(".log"), "w") as log:
         os.dup2(log.fileno(), 2)  # what the kernel says of itself; this process runs nothing else
     unfinished = step.output.with_name(f".{step.output.stem}.unfinished.ipynb")
+    journal = unfinished.with_suffix(JOURNAL_SUFFIX)
+    start_journal(journal, Path(os.path.relpath(step.notebook, root)).as_posix())
     failed = step.output.with_suffix(".failed.ipynb")
     try:
         papermill.execute_notebook(
@@ -164,6 +167,7 @@ def _run_notebook(step: Step, root: Path) -> tuple[float, str]:
         where = f"; kept as {kept}" if kept else ""
         return time.time() - start, f"{step.notebook.name}: {type(error).__name__}: {error}{where}"
     unfinished.replace(step.output)
+    journal.replace(step.output.with_suffix(JOURNAL_SUFFIX))
     failed.unlink(missing_ok=True)
     return time.time() - start, ""
 

@@ -1,6 +1,5 @@
 """Training: one plain loop that can stop anywhere and goes on exactly where it stopped."""
 
-import hashlib
 import pickle
 import re
 import time
@@ -22,7 +21,7 @@ from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
 from refstudy.evaluation import evaluate, summarize_counts
-from refstudy.files import atomic_write
+from refstudy.files import atomic_write, file_digest
 from refstudy.losses import dice_loss
 from refstudy.models.build import build_model, count_parameters, default_device, save_weights
 from refstudy.models.segmenter import Segmenter
@@ -257,12 +256,6 @@ def parameter_groups(
         exempt = parameter.ndim < 2 or "embeddings" in name or "relative_position_bias_table" in name
         groups.setdefault((0.0 if exempt else weight_decay, factor.get(id(parameter), 1.0)), []).append(parameter)
     return [{"params": some, "weight_decay": decay, "rate": rate} for (decay, rate), some in groups.items()]
-
-
-def file_digest(path: Path | str) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_encoders(model: Segmenter, settings: TrainConfig, path: Path | str | None) -> None:

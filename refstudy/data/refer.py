@@ -10,6 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from refstudy.errors import StudyError
+from refstudy.files import note
 
 # Where REFER, and people, keep the pictures: relative to the root, tried in this order.
 COCO_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014")
@@ -58,6 +59,7 @@ def load_refer(root: Path | str, dataset: str, split_by: str) -> pd.DataFrame:
         raise StudyError(f"{refs_path}: not found; split_by '{split_by}' is not one of {', '.join(known) or 'none'}")
     refs = read_pickle(refs_path)
     instances = _read_json(instances_path)
+    note("read", folder)
     return _join(refs, instances, refs_path, instances_path, _image_folder(Path(root), dataset))
 
 

@@ -1,0 +1,162 @@
+"""The manifest of a profile's results: which notebook wrote each table and figure, from which run records and data,
+at which commit, and when.
+
+While ``refstudy run`` executes a notebook, the package notes in a journal what the notebook reads and writes
+(``refstudy.files.note``). The manifest joins the journals with the files that lie there now. A file whose bytes no
+journal wrote keeps its entry of the earlier manifest if that has the same bytes, and otherwise has no notebook.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+from nbformat import NotebookNode
+
+from refstudy.errors import StudyError
+from refstudy.files import JOURNAL, atomic_write, file_digest
+from refstudy.study import Study
+
+FILE_NAME = "manifest.json"
+JOURNAL_SUFFIX = ".journal.jsonl"
+KINDS = {"tables": ("csv",), "figures": ("svg", "png")}
+UNKNOWN: dict[str, Any] = {
+    "notebook": None,
+    "section": "",
+    "caption": "",
+    "records": [],
+    "data": [],
+    "commit": "",
+    "uncommitted_changes": False,
+    "time": "",
+}
+
+
+def start_journal(journal: Path, notebook: str) -> None:
+    """Begin the journal of one notebook; from now on this process and its children note in it."""
+    from refstudy.records import code_version
+
+    journal.write_text(json.dumps({"notebook": notebook} | code_version()) + "\n")
+    os.environ[JOURNAL] = str(journal)
+
+
+def executed_notebooks(results: Path) -> list[Path]:
+    """The notebooks of a results folder that ran to their end."""
+    found = (results / "notebooks").glob("*.ipynb")
+    return sorted(path for path in found if not path.name.startswith(".") and not path.stem.endswith(".failed"))
+
+
+def read_manifest(results: Path) -> dict[str, Any]:
+    """The manifest of a results folder; an empty one where there is none yet."""
+    path = results / FILE_NAME
+    try:
+        return json.loads(path.read_text()) if path.exists() else {"tables": {}, "figures": {}}
+    except ValueError as error:
+        raise StudyError(f"{path}: not JSON ({error}); restore it, or delete it to have it made anew") from error
+
+
+def write_manifest(study: Study, profile: str, results: str = "") -> dict[str, Any]:
+    """Write ``manifest.json`` into a profile's results and return it.
+
+    ``tables`` and ``figures``: stem -> the SHA-256 of its files, and of their origin notebook, section and caption
+    there, run records, data, commit and time. ``records``: name of a run record -> its data, commit and time.
+    """
+    from refstudy.records import find_records
+
+    folder = study.results(profile, results)
+    earlier = read_manifest(folder)
+    journals = [_read_journal(path) for path in executed_notebooks(folder)]
+    records = {record.path.name: record for record in find_records(folder / "records")}
+    made: dict[str, Any] = {"profile": profile, "about": study.profile(profile).about}
+    for kind, suffixes in KINDS.items():
+        made[kind] = {}
+        for stem in sorted({path.stem for path in _visible(folder / kind, suffixes)}):
+            files = [path for suffix in suffixes if (path := folder / kind / f"{stem}.{suffix}").exists()]
+            digests = {path.name: file_digest(path) for path in files}
+            entry = _latest(journals, files, digests)
+            if entry is None:
+                same = earlier[kind].get(stem, {}).get("files") == digests
+                entry = earlier[kind][stem] if same else UNKNOWN
+            made[kind][stem] = {"files": digests} | {key: entry[key] for key in UNKNOWN}
+    made["records"] = {
+        name: {
+            "data": f"{record.config.data.dataset}, {record.config.data.image_size} px",
+            "data_fingerprint": record.summary.get("data_fingerprint", ""),
+            "sha256": file_digest(record.path / "record.json"),
+            **{key: record.provenance().get(key) for key in ("commit", "uncommitted_changes", "started")},
+        }
+        for name, record in records.items()
+    }
+    with atomic_write(folder / FILE_NAME) as temporary:
+        temporary.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    return made
+
+
+def _visible(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    found = (path for suffix in suffixes for path in folder.glob(f"*.{suffix}"))
+    return [path for path in found if not path.name.startswith(".")]
+
+
+def _read_journal(notebook: Path) -> dict[str, Any]:
+    """What an executed notebook noted: {notebook, commit, uncommitted_changes, lines, executed}."""
+    path = notebook.with_suffix(JOURNAL_SUFFIX)
+    if not path.exists():
+        return {"lines": []}
+    head, *lines = (json.loads(line) for line in path.read_text().splitlines())
+    return head | {"lines": lines, "executed": notebook}
+
+
+def _latest(journals: list[dict[str, Any]], files: list[Path], digests: dict[str, str]) -> dict[str, Any] | None:
+    """The origin of a table or figure: the last notebook that wrote all of its files as they are now."""
+    found = []
+    for journal in journals:
+        times = {
+            Path(line["path"]).name: line["time"]
+            for line in journal["lines"]
+            if line["action"] == "wrote" and digests.get(Path(line["path"]).name) == line["sha256"]
+        }
+        if times.keys() == digests.keys():
+            found.append((max(times.values()), journal))
+    if not found:
+        return None
+    time, journal = max(found, key=lambda pair: pair[0])
+    read = [Path(line["path"]) for line in journal["lines"] if line["action"] == "read" and line["time"] <= time]
+    records = sorted({path.name for path in read if path.parent.name == "records"})
+    if files[0].suffix == ".csv":
+        table = pd.read_csv(files[0])
+        if "variant" in table:  # it names its records, and the notebook may have read those of other tables too
+            records = [name for name in records if name.rsplit("-", 2)[0] in set(table["variant"])]
+    data = sorted({"/".join(path.parts[-2:]) for path in read if path.parent.name != "records"})
+    about = {key: journal[key] for key in ("notebook", "commit", "uncommitted_changes")}
+    return about | explanation(journal["executed"], time) | {"records": records, "data": data, "time": time}
+
+
+def explanation(executed: Path, time: str) -> dict[str, str]:
+    """What an executed notebook says of the thing that one of its cells made at ``time``: the heading above the cell,
+    and the caption below it, a paragraph in italics."""
+    cells = nbformat.read(executed, as_version=4).cells
+    section = ""
+    for cell, below in zip(cells, [*cells[1:], None], strict=True):
+        headings = [line for line in cell.source.splitlines() if line.startswith("#")]
+        if cell.cell_type == "markdown" and headings:
+            section = headings[-1].lstrip("# ")
+        if cell.cell_type == "code" and _ran_at(cell, time):
+            first = below.source.split("\n\n")[0] if below is not None and below.cell_type == "markdown" else ""
+            caption = first if first.startswith("*") and not first.startswith("**") else ""
+            return {"section": section, "caption": " ".join(caption.strip("*").split())}
+    return {"section": "", "caption": ""}
+
+
+def _ran_at(cell: NotebookNode, time: str) -> bool:
+    times = cell.metadata.get("papermill", {})
+    start, end = times.get("start_time"), times.get("end_time")
+    return bool(start and end) and _moment(start) <= _moment(time) <= _moment(end)
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

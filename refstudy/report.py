@@ -1,0 +1,263 @@
+"""The report of a profile: its tables, figures, claims and executed notebooks as web pages that need no network.
+
+nbconvert makes every page with the template in ``templates/report``. The contents page is a notebook too, put
+together here from the files in the results folder; nothing is computed for it that is not in them.
+"""
+
+import html
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import latex2mathml.converter
+import nbformat
+import pandas as pd
+from jinja2 import pass_context
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from pandas.io.formats.style import Styler
+
+from refstudy.manifest import executed_notebooks, write_manifest
+from refstudy.study import Study
+from refstudy.tables import TABLES, render, verdict
+
+TEMPLATES = Path(__file__).parent / "templates"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+MARKS = {"supported": ("▲ ", "above"), "not supported": ("▼ ", "below"), "undecided": ("· ", "")}
+NUMBER = re.compile(r"[▲▼·\s]*[+-]?\d[\d.]*(e[+-]?\d+)?( \[[^\]]*\])?")
+
+
+class _Renderer(IPythonRenderer):
+    """Markdown with its formulas as MathML, which browsers show without a script."""
+
+    def inline_math(self, body: str) -> str:
+        return latex2mathml.converter.convert(body)
+
+    def block_math(self, body: str) -> str:
+        return latex2mathml.converter.convert(body, display="block")
+
+
+class PageExporter(HTMLExporter):
+    """nbconvert's exporter with the report's template and formulas."""
+
+    def __init__(self, **options: Any):
+        super().__init__(
+            template_name="report",
+            extra_template_basedirs=[str(TEMPLATES)],
+            exclude_input_prompt=True,
+            exclude_output_prompt=True,
+            **options,
+        )
+
+    @pass_context
+    def markdown2html(self, context: Any, source: str) -> str:
+        attachments = context.get("cell", {}).get("attachments", {})
+        renderer = _Renderer(escape=False, attachments=attachments, exclude_anchor_links=True)
+        return MarkdownWithMath(renderer=renderer).render(source)
+
+
+def write_report(study: Study, profile: str, results: str = "") -> Path:
+    """Write the manifest of a profile's results and ``report/index.html`` beside them; return the latter.
+
+    An earlier report is replaced when the new one is complete.
+    """
+    folder = study.results(profile, results)
+    manifest = write_manifest(study, profile, results)
+    pages = executed_notebooks(folder)
+    new = folder / f".report.{os.getpid()}.tmp"
+    old = folder / f".report.{os.getpid()}.old"
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        for page in pages:
+            (new / f"{page.stem}.html").write_text(_page(nbformat.read(page, as_version=4), page.stem))
+        contents = index_notebook(study, profile, folder, manifest, pages)
+        (new / "index.html").write_text(_page(contents, f"refstudy report: {profile}", exclude_input=True))
+        if (folder / "report").exists():
+            (folder / "report").rename(old)
+        new.rename(folder / "report")
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return folder / "report" / "index.html"
+
+
+def _page(notebook: NotebookNode, title: str, **options: Any) -> str:
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["title"] = title
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.get("data", {}).pop(WIDGET, None):
+                output["data"] = {"text/plain": "(a control that works where the notebook runs)"}
+    return PageExporter(**options).from_notebook_node(notebook)[0]
+
+
+def index_notebook(
+    study: Study, profile: str, folder: Path, manifest: dict[str, Any], pages: list[Path]
+) -> NotebookNode:
+    """The contents page: tables, figures, the claims ledger where there is one, notebooks, run records, what is
+    missing."""
+    names = [page.stem for page in pages]
+    sections = {
+        "Tables": _tables(folder, manifest, names),
+        "Figures": _figures(manifest, names),
+        "Claims": _ledger(folder / "claims.csv"),
+        "Notebooks": _notebooks(study, profile, pages),
+        "Run records": _records(manifest),
+        "Not trained yet": _missing(folder),
+    }
+    sections = {title: cells for title, cells in sections.items() if cells}
+    head = (
+        f"# Report of the profile *{profile}*\n\n{study.profile(profile).about[:1].upper()}"
+        f"{study.profile(profile).about[1:]}.\n\nOurs stand beside the printed numbers with their 95 % intervals. They "
+        "are measured on other data and at another size than the printed ones, as each table says, so only "
+        "differences within one column can be compared. A gain is marked ▲ where its whole interval lies above zero, "
+        "▼ where it lies below, · where it holds zero. A click on a column's head sorts a table.\n\n"
+    )
+    links = []
+    for title, cells in sections.items():
+        links.append(f"- [{title}](#{_anchor(title)})")
+        links += [f"    - [{inner}](#{name})" for cell in cells for name, inner in re.findall(HEADING, cell.source)]
+    cells = [new_markdown_cell(head + "## Contents\n\n" + "\n".join(links))]
+    for title, content in sections.items():
+        cells += [new_markdown_cell(f'<h2 id="{_anchor(title)}">{title}</h2>'), *content]
+    return new_notebook(cells=cells, metadata={"refstudy_index": True})
+
+
+HEADING = r'<h3 id="([^"]+)">([^<]+)</h3>'
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
+
+
+def _tables(folder: Path, manifest: dict[str, Any], pages: list[str]) -> list[NotebookNode]:
+    cells = []
+    for stem, entry in manifest["tables"].items():
+        path = folder / "tables" / f"{stem}.csv"
+        title = TABLES[stem].title if stem in TABLES else stem.replace("_", " ").capitalize()
+        note = f"\n\nPrinted: {TABLES[stem].printed_on}." if stem in TABLES else ""
+        file = f'<a href="../tables/{stem}.csv">{stem}.csv</a>'
+        heading = f'<h3 id="table-{stem}">{html.escape(title)}</h3>'
+        cells += [
+            new_markdown_cell(heading + note),
+            _output(_compared(path) if stem in TABLES else table_html(_plain(path))),
+            new_markdown_cell(_origin(file, entry, manifest, pages)),
+        ]
+    return cells
+
+
+def _compared(path: Path) -> str:
+    """One of ``TABLES`` as a web table, from its CSV file: printed beside ours, gains marked by their verdict."""
+    table = pd.read_csv(path).astype({"variant": object, "data": object, "missing": object})
+    table = table.fillna({"variant": "", "data": "", "missing": ""})
+    shown = render(table)
+    shown.columns = pd.Index(["\n".join(filter(None, column)) for column in shown.columns])
+    classes = pd.DataFrame("", shown.index, shown.columns)
+    for line in table.dropna(subset=["gain_low"]).drop_duplicates("row").itertuples():
+        mark, colour = MARKS[verdict(line.gain_low, line.gain_high)]
+        shown.loc[line.row, GAIN] = mark + shown.loc[line.row, GAIN]
+        classes.loc[line.row, GAIN] = colour
+    return table_html(shown.astype(str).reset_index(), classes.reset_index(drop=True))
+
+
+SORTABLE = 'class="sortable"'
+GAIN = "gain in oIoU\nours"
+
+
+def _plain(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def table_html(table: pd.DataFrame, classes: pd.DataFrame | None = None) -> str:
+    """A table of strings as HTML that the page's script sorts; everything in it is escaped."""
+    numeric = {name: all(not cell or NUMBER.fullmatch(cell) for cell in table[name]) for name in table}
+    kinds = pd.DataFrame({name: "number" if numeric[name] else "" for name in table}, index=table.index)
+    if classes is not None:
+        kinds[classes.columns] += " " + classes
+    table = table.rename(columns=lambda name: html.escape(str(name)).replace("\n", "<br>"))
+    kinds.columns = table.columns
+    styler = Styler(table, uuid_len=0, cell_ids=False).hide(axis="index").format(escape="html").set_td_classes(kinds)
+    return f'<div class="scroll">{styler.to_html(table_attributes=SORTABLE)}</div>'
+
+
+def _output(content: str) -> NotebookNode:
+    return new_code_cell(outputs=[new_output("display_data", {"text/html": content})])
+
+
+def _figures(manifest: dict[str, Any], pages: list[str]) -> list[NotebookNode]:
+    cells = []
+    for stem, entry in manifest["figures"].items():
+        shown, *others = entry["files"]
+        title = html.escape(stem.replace("_", " ").capitalize())
+        plain = re.sub(r"[*`$]", "", entry["caption"]) or title
+        files = ", ".join(f'<a href="../figures/{name}">{name}</a>' for name in (shown, *others))
+        cells.append(
+            new_markdown_cell(
+                f'<h3 id="figure-{stem}">{title}</h3>\n'
+                f'<div class="figure"><img src="../figures/{shown}" alt="{html.escape(plain)}"></div>\n\n'
+                + (f"{entry['caption']}\n\n" if entry["caption"] else "")
+                + _origin(files, entry, manifest, pages)
+            )
+        )
+    return cells
+
+
+def _origin(files: str, entry: dict[str, Any], manifest: dict[str, Any], pages: list[str]) -> str:
+    """Where a table or figure comes from, in a line of HTML."""
+    if entry["notebook"] is None:
+        return f'<p class="origin">{files}. No notebook is known to have written these bytes.</p>'
+    name = Path(entry["notebook"]).stem
+    link = f'<a href="{name}.html">{name}</a>' if name in pages else name
+    parts = [f"{files}. Made by {link}" + (f", “{html.escape(entry['section'])}”" if entry["section"] else "")]
+    data = [
+        *entry["data"],
+        *dict.fromkeys(manifest["records"][r]["data"] for r in entry["records"] if r in manifest["records"]),
+    ]
+    if data:
+        parts.append("data: " + html.escape(", ".join(data)))
+    changes = " with uncommitted changes" if entry["uncommitted_changes"] else ""
+    parts.append(f"commit {entry['commit'][:12] or 'unknown'}{changes}")
+    parts.append(f"{entry['time'][:16].replace('T', ' ')} UTC")
+    records = ""
+    if entry["records"]:
+        listed = ", ".join(html.escape(record) for record in entry["records"])
+        count = len(entry["records"])
+        records = f"<details><summary>{count} run record{'s'[: count > 1]}</summary>{listed}</details>"
+    return f'<div class="origin">{"; ".join(parts)}.{records}</div>'
+
+
+def _ledger(path: Path) -> list[NotebookNode]:
+    return [_output(table_html(_plain(path)))] if path.exists() else []
+
+
+def _notebooks(study: Study, profile: str, pages: list[Path]) -> list[NotebookNode]:
+    lines = []
+    for page in pages:
+        cells = nbformat.read(page, as_version=4).cells
+        titles = (cell.source.splitlines()[0].lstrip("# ") for cell in cells if cell.source.startswith("# "))
+        lines.append(f"- [{page.stem}]({page.stem}.html): {next(titles, '')}")
+    absent = [name for name, run in study.runs.items() if not run.trains and name not in {page.stem for page in pages}]
+    lines += [f"- {name}: not executed here; `refstudy run --profile {profile} --only {name}`" for name in absent]
+    return [new_markdown_cell("\n".join(lines))]
+
+
+def _records(manifest: dict[str, Any]) -> list[NotebookNode]:
+    if not manifest["records"]:
+        return []
+    table = pd.DataFrame.from_dict(manifest["records"], orient="index").drop(columns="sha256")
+    table["commit"] = table["commit"].str[:12]
+    return [_output(table_html(table.rename_axis("record").reset_index().fillna("").astype(str)))]
+
+
+def _missing(folder: Path) -> list[NotebookNode]:
+    tables = [table for path in sorted((folder / "tables").glob("[!.]*.csv")) if "missing" in (table := _plain(path))]
+    commands = dict.fromkeys(
+        command for table in tables for cell in table["missing"] if cell for command in cell.split(" && ")
+    )
+    text = "Rows of these runs are empty. A command trains one; the next `refstudy run` fills its rows.\n\n"
+    return [new_markdown_cell(text + "\n".join(f"    {command}" for command in commands))] if commands else []
