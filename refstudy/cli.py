@@ -29,6 +29,7 @@ def run(
 ) -> None:
     """Execute the notebooks of a profile and leave tables and figures in results/<profile>."""
     from refstudy.data.source import prepare_data
+    from refstudy.report import write_report
     from refstudy.runs import execute, plan, report
     from refstudy.study import load_study
 
@@ -42,7 +43,7 @@ def run(
     if not succeeded:
         raise typer.Exit(1)
     if not dry_run:
-        typer.echo(f"results in {loaded.results(profile)}")
+        typer.echo(f"results in {loaded.results(profile)}, to be read from {write_report(loaded, profile)}")
 
 
 @app.command()
@@ -88,6 +89,15 @@ def pretrain(
     for name, value in reached.items():
         typer.echo(f"{name.replace('_', ' ')}: {value:.1f} %")
     typer.echo(f"{path}\nencoder_weights: {file_digest(path)}")
+
+
+@app.command("report")
+def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
+    """Write results/<profile>/report/index.html from the tables, figures and notebooks that lie there."""
+    from refstudy.report import write_report
+    from refstudy.study import load_study
+
+    typer.echo(write_report(load_study(study), profile))
 
 
 @app.command()

@@ -19,8 +19,7 @@ from refstudy.data.masks import decode_mask
 from refstudy.data.scenes.grammar import KINDS
 from refstudy.data.scenes.things import BY_NAME, CATEGORIES
 from refstudy.evaluation import ABOUT, predict
-from refstudy.tables import _weights as image_weights
-from refstudy.tables import interval
+from refstudy.tables import image_weights, interval
 
 HIT = 0.5  # a mask whose IoU exceeds this is a hit, as in P@0.5
 FOUND = 0.5  # a referent is found when at least this share of it is marked

@@ -159,11 +159,13 @@ def _run_notebook(step: Step, root: Path) -> tuple[float, str]:
         )
     except PapermillExecutionError as error:
         unfinished.replace(failed)
+        journal.unlink()
         tail = "\n".join(plain_text(error.traceback).splitlines()[-12:])
         where = f"{step.notebook.name}, cell {error.cell_index} (In [{error.exec_count}])"
         return time.time() - start, f"{where}: {error.ename}: {error.evalue}\n{tail}\nkept as {failed}"
     except Exception as error:  # a dead kernel, a full disk: named, and no reason to stop the other runs
         kept = unfinished.replace(failed) if unfinished.exists() else None
+        journal.unlink(missing_ok=True)
         where = f"; kept as {kept}" if kept else ""
         return time.time() - start, f"{step.notebook.name}: {type(error).__name__}: {error}{where}"
     unfinished.replace(step.output)
