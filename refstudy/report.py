@@ -257,7 +257,11 @@ def _records(manifest: dict[str, Any]) -> list[NotebookNode]:
 def _missing(folder: Path) -> list[NotebookNode]:
     tables = [table for path in sorted((folder / "tables").glob("[!.]*.csv")) if "missing" in (table := _plain(path))]
     commands = dict.fromkeys(
-        command for table in tables for cell in table["missing"] if cell for command in cell.split(" && ")
+        command
+        for table in tables
+        for cell in table["missing"]
+        for command in cell.split(" && ")
+        if command.startswith("refstudy")
     )
     text = "Rows of these runs are empty. A command trains one; the next `refstudy run` fills its rows.\n\n"
     return [new_markdown_cell(text + "\n".join(f"    {command}" for command in commands))] if commands else []
