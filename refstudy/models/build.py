@@ -1,6 +1,7 @@
 """From settings to model: the only place where parts are chosen and put together."""
 
 import inspect
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *siz
 def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None:
     """Write the whole model as one safetensors file; ``half`` stores floats in fp16.
 
-    The metadata hold what ``save_pretrained`` writes beside the weights: the settings and the tokenizer's files.
+    The metadata hold what ``save_pretrained`` writes beside the weights, the settings and the tokenizer's files, as one
+    text: safetensors writes several in no fixed order, and equal models should be equal files.
     """
     tensors = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
@@ -93,8 +95,9 @@ def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None
     with tempfile.TemporaryDirectory() as folder:
         model.tokenizer.save_pretrained(folder)
         about = {name: (Path(folder) / name).read_text() for name in TOKENIZER_FILES}
+    saved = json.dumps({"model": model.config.model_dump_json()} | about, sort_keys=True)
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"model": model.config.model_dump_json()} | about)
+        save_file(tensors, temporary, metadata={"saved": saved})
 
 
 def load_model(path: Path | str) -> Segmenter:
@@ -112,6 +115,7 @@ def load_model(path: Path | str) -> Segmenter:
         else:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata() or {}
+                about = json.loads(about["saved"]) if "saved" in about else about
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             settings, tokenizer = about["model"], _unpacked_tokenizer(about)
         config = ModelConfig.model_validate_json(settings)
