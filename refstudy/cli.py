@@ -29,8 +29,9 @@ def run(
 ) -> None:
     """Execute the notebooks of a profile and leave tables and figures in results/<profile>."""
     from refstudy.data.source import prepare_data
+    from refstudy.plan import plan
     from refstudy.report import write_report
-    from refstudy.runs import execute, plan, report
+    from refstudy.runs import execute, report
     from refstudy.study import load_study
 
     loaded = load_study(study)

@@ -1,97 +1,19 @@
-"""From the study file to executed notebooks: plan, run in the order of needs, keep what was executed."""
+"""From steps to executed notebooks: run in the order of needs, keep what was executed."""
 
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from refstudy.config import RunConfig
-from refstudy.errors import StudyError
 from refstudy.manifest import JOURNAL_SUFFIX, start_journal
-from refstudy.study import Study, training_command
-
-State = Literal["to run", "recorded", "missing", "done", "failed", "skipped"]
-
-
-@dataclass
-class Step:
-    """One notebook execution of the plan.
-
-    ``state`` starts as "to run", "recorded" (a run record stands for it) or "missing" (it would have to be trained and
-    nobody asked for that), and ends as "done", "failed" or "skipped" (something it needs failed).
-    """
-
-    name: str
-    notebook: Path
-    output: Path
-    parameters: dict[str, Any]
-    needs: set[str]
-    state: State = "to run"
-    command: str = ""
-    seconds: float = 0.0
-    error: str = ""
-    threads: int = field(default=1)
-
-
-def plan(study: Study, profile: str, train: bool = False, only: Sequence[str] = (), results: str = "") -> list[Step]:
-    """The steps of a profile, each behind what it needs.
-
-    A training is satisfied by the record of exactly its settings; without one it is "missing", unless ``train`` or the
-    profile's own ``training: always`` asks for it. ``only`` keeps the named steps (a run's name names all of its
-    trainings). Raises StudyError for an unknown name.
-    """
-    from refstudy.records import find_record
-
-    folder = study.results(profile, results)
-    train = train or study.profile(profile).training == "always"
-    common = {"study": str(study.path), "profile": profile, "results": str(folder)}
-    steps: dict[str, Step] = {}
-    expanded: dict[str, list[str]] = {}
-    for name in _ordered(study):
-        run = study.runs[name]
-        needs = {step for need in run.needs for step in expanded[need]}
-        cases: list[dict[str, Any]] = [{}]
-        if run.trains:
-            variants, seeds = study.variant_names(profile), study.profile(profile).seeds
-            cases = [{"variant": variant, "seed": seed} for seed in seeds for variant in variants]
-        expanded[name] = []
-        for case in cases:
-            step_name = ":".join([name, *map(str, case.values())])
-            output = folder / "notebooks" / f"{step_name.replace(':', '-')}.ipynb"
-            step = Step(step_name, study.root / run.notebook, output, common | run.parameters | case, needs)
-            if run.trains:
-                step.command = training_command(profile, case["variant"], case["seed"])
-                recorded = find_record(folder / "records", study.run_config(profile, **case)) is not None
-                step.state = "recorded" if recorded else "to run" if train else "missing"
-            steps[step_name] = step
-            expanded[name].append(step_name)
-    return _selected(list(steps.values()), only)
-
-
-def _ordered(study: Study) -> list[str]:
-    import graphlib
-
-    return list(graphlib.TopologicalSorter({name: run.needs for name, run in study.runs.items()}).static_order())
-
-
-def _selected(steps: list[Step], only: Sequence[str]) -> list[Step]:
-    if not only:
-        return steps
-    for name in only:
-        if not any(step.name == name or step.name.startswith(f"{name}:") for step in steps):
-            raise StudyError(f"--only {name}: no such run; known: {', '.join(step.name for step in steps)}")
-    kept = [s for s in steps if any(s.name == name or s.name.startswith(f"{name}:") for name in only)]
-    names = {step.name for step in kept}
-    for step in kept:
-        step.needs &= names
-    return kept
+from refstudy.plan import Step
+from refstudy.study import Study
 
 
 def execute(steps: list[Step], root: Path, workers: int = 0, console: Console | None = None) -> bool:
@@ -117,8 +39,7 @@ def execute(steps: list[Step], root: Path, workers: int = 0, console: Console | 
                     waiting.remove(step)
                 elif "to run" not in states and len(running) < workers:
                     waiting.remove(step)
-                    step.threads = threads
-                    running[pool.submit(_run_notebook, step, root)] = step
+                    running[pool.submit(_run_notebook, step, root, threads)] = step
                     console.print(f"started  {step.name}")
             if not running:
                 continue
@@ -139,9 +60,9 @@ def execute(steps: list[Step], root: Path, workers: int = 0, console: Console | 
     return not any(step.state in ("failed", "skipped") for step in steps)
 
 
-def _run_notebook(step: Step, root: Path) -> tuple[float, str]:
+def _run_notebook(step: Step, root: Path, threads: int) -> tuple[float, str]:
     """Execute one notebook in this process's kernel; seconds taken and, if it failed, where and why."""
-    os.environ["OMP_NUM_THREADS"] = str(step.threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     import papermill
     from papermill.exceptions import PapermillExecutionError
 

@@ -88,12 +88,19 @@ class Profile(Settings):
 
 
 class Run(Settings):
-    """A notebook with parameters. ``trains``: repeated for each variant and seed, and satisfied by a run record."""
+    """A notebook with parameters. ``trains``: repeated for each variant and seed, and satisfied by a run record.
+
+    ``timeout`` (seconds) ends a run that takes longer; ``retries`` runs it again after a failure; ``gpus`` are what one
+    execution needs of a cluster's.
+    """
 
     notebook: str
     parameters: dict[str, Any] = {}
     needs: tuple[str, ...] = ()
     trains: bool = False
+    timeout: float | None = Field(None, gt=0)
+    retries: int = Field(0, ge=0)
+    gpus: int = Field(0, ge=0)
 
 
 class StudyFile(Settings):

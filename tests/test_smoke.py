@@ -11,8 +11,8 @@ import torch
 
 from refstudy.evaluation import evaluate, summarize_counts, whole_image_counts
 from refstudy.models.build import build_model
+from refstudy.plan import plan
 from refstudy.records import find_record, find_records
-from refstudy.runs import plan
 from refstudy.study import load_study
 from refstudy.training import load_corpora
 

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from refstudy.cli import app
 from refstudy.errors import StudyError
-from refstudy.runs import execute, plan
+from refstudy.plan import plan
+from refstudy.runs import execute
 from refstudy.study import declared_parameters, load_study
 
 ROOT = Path(__file__).resolve().parents[1]
