@@ -36,8 +36,7 @@ def run(
 
     loaded = load_study(study)
     steps = plan(loaded, profile, train, only or ())
-    if not dry_run and any(step.state == "to run" and step.command for step in steps):
-        # made once, before several trainings ask for them at the same time
+    if not dry_run and any(step.state == "to run" and step.data for step in steps):
         prepare_data(loaded.profile(profile).data, loaded.data_root, workers=os.cpu_count() or 1)
     succeeded = dry_run or execute(steps, loaded.root, workers)
     report(steps)

@@ -20,7 +20,7 @@ class Step:
     ``state`` starts as "to run", "recorded" (a run record stands for it) or "missing" (it would have to be trained and
     nobody asked for that), and ends as "done", "failed" or "skipped" (something it needs failed). ``reason`` says why
     it runs or does not; ``command`` trains what has no record. ``estimate``, ``timeout`` and ``seconds`` are seconds;
-    ``timeout``, ``retries`` and ``gpus`` (per execution) are the study file's.
+    ``timeout``, ``retries`` and ``gpus`` (per execution) are the study file's, and so is ``data``: whether it needs the profile's data.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Step:
     timeout: float | None = None
     retries: int = 0
     gpus: int = 0
+    data: bool = True
     seconds: float = 0.0
     error: str = ""
 
@@ -63,7 +64,7 @@ def plan(study: Study, profile: str, train: bool = False, only: Sequence[str] = 
             step_name = ":".join([name, *map(str, case.values())])
             output = folder / "notebooks" / f"{step_name.replace(':', '-')}.ipynb"
             step = Step(step_name, study.root / run.notebook, output, common | run.parameters | case, needs)
-            step.timeout, step.retries, step.gpus = run.timeout, run.retries, run.gpus
+            step.timeout, step.retries, step.gpus, step.data = run.timeout, run.retries, run.gpus, run.data
             if run.trains:
                 step.command = training_command(profile, case["variant"], case["seed"])
                 recorded = find_record(folder / "records", study.run_config(profile, **case)) is not None

@@ -90,7 +90,7 @@ class Profile(Settings):
 class Run(Settings):
     """A notebook with parameters. ``trains``: repeated for each variant and seed, and satisfied by a run record.
 
-    ``timeout`` (seconds) ends a run that takes longer; ``retries`` runs it again after a failure; ``gpus`` are what one
+    ``data``: whether it needs the profile's data, which are made before the first notebook starts. ``timeout`` (seconds) ends a run that takes longer; ``retries`` runs it again after a failure; ``gpus`` are what one
     execution needs of a cluster's.
     """
 
@@ -98,6 +98,7 @@ class Run(Settings):
     parameters: dict[str, Any] = {}
     needs: tuple[str, ...] = ()
     trains: bool = False
+    data: bool = True
     timeout: float | None = Field(None, gt=0)
     retries: int = Field(0, ge=0)
     gpus: int = Field(0, ge=0)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -175,6 +177,17 @@ def test_a_finished_folder_is_reused_and_a_foreign_one_refused(tmp_path):
     (folder / "refscenes.json").unlink()
     with pytest.raises(StudyError, match="no finished RefScenes"):
         make_refscenes(tmp_path, "refscenes", {"val": 2}, progress=False)
+
+
+def test_several_processes_may_ask_for_the_same_scenes_at_once(tmp_path):
+    alone = make_refscenes(tmp_path / "alone", "refscenes", {"val": 6}, size=64, progress=False)
+    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:
+        asked = [
+            pool.submit(make_refscenes, tmp_path / "shared", "refscenes", {"val": 6}, size=64, progress=False)
+            for _ in range(3)
+        ]
+        (shared,) = {future.result() for future in asked}
+    assert contents(shared) == contents(alone)
 
 
 def test_an_interrupted_making_is_made_again(tmp_path):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
@@ -56,7 +57,7 @@ def make_refscenes(
 
     ``scenes`` gives the number of scenes of each split, ``size`` their side in pixels. Scene number i of a split
     depends on ``seed``, flavour, split and i alone, so a smaller set is the beginning of a larger one, whatever the
-    number of ``workers``. A folder that is complete and made to the same order is left as it is.
+    number of ``workers``. Of several processes that ask for the same folder at once, one makes it and the others wait. A folder that is complete and made to the same order is left as it is.
 
     Raises StudyError for an unknown flavour or split, a negative count, or a folder made to another order.
     """
@@ -68,21 +69,33 @@ def make_refscenes(
             raise StudyError(f"{flavour}: scenes '{split}: {count}' is not a count of one of {', '.join(kind.splits)}")
     folder = Path(root) / flavour
     order = {"version": VERSION, "flavour": flavour, "seed": seed, "size": size, "scenes": dict(sorted(scenes.items()))}
+    if _finished(folder, order):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{flavour}.lock")):  # several notebooks may ask for the same scenes at once
+        if _finished(folder, order):
+            return folder
+        unfinished = folder.with_name(f".{flavour}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        images = unfinished / "images"
+        images.mkdir(parents=True)
+        _write_annotations(unfinished, kind, _make_all(images, kind, scenes, seed, size, workers, progress))
+        (unfinished / MARKER).write_text(json.dumps(order, indent=1))
+        unfinished.rename(folder)
+    return folder
+
+
+def _finished(folder: Path, order: dict[str, object]) -> bool:
+    """Whether the scenes of this order are there. Raises StudyError where something else is."""
     if (folder / MARKER).exists():
         if json.loads((folder / MARKER).read_text()) == order:
-            return folder
+            return True
         raise StudyError(
             f"{folder / MARKER}: holds other scenes than asked for; remove {folder} or choose another root"
         )
     if folder.exists():
         raise StudyError(f"{folder}: exists but is no finished RefScenes folder; remove it or choose another root")
-    unfinished = folder.with_name(f".{flavour}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    (unfinished / "images").mkdir(parents=True)
-    _write_annotations(unfinished, kind, _make_all(unfinished / "images", kind, scenes, seed, size, workers, progress))
-    (unfinished / MARKER).write_text(json.dumps(order, indent=1))
-    unfinished.rename(folder)
-    return folder
+    return False
 
 
 def _make_all(
