@@ -20,7 +20,8 @@ class Step:
     ``state`` starts as "to run", "recorded" (a run record stands for it) or "missing" (it would have to be trained and
     nobody asked for that), and ends as "done", "failed" or "skipped" (something it needs failed). ``reason`` says why
     it runs or does not; ``command`` trains what has no record. ``estimate``, ``timeout`` and ``seconds`` are seconds;
-    ``timeout``, ``retries`` and ``gpus`` (per execution) are the study file's, and so is ``data``: whether it needs the profile's data.
+    ``timeout``, ``retries``, ``gpus`` (per execution) and ``data`` (whether it needs the profile's) are the study
+    file's.
     """
 
     name: str

@@ -90,8 +90,9 @@ class Profile(Settings):
 class Run(Settings):
     """A notebook with parameters. ``trains``: repeated for each variant and seed, and satisfied by a run record.
 
-    ``data``: whether it needs the profile's data, which are made before the first notebook starts. ``timeout`` (seconds) ends a run that takes longer; ``retries`` runs it again after a failure; ``gpus`` are what one
-    execution needs of a cluster's.
+    ``data``: whether it needs the profile's data, which are made before the first notebook starts. ``timeout``
+    (seconds) ends a run that takes longer; ``retries`` runs it again after a failure; ``gpus`` are what one execution
+    needs of a cluster's.
     """
 
     notebook: str

@@ -57,7 +57,8 @@ def make_refscenes(
 
     ``scenes`` gives the number of scenes of each split, ``size`` their side in pixels. Scene number i of a split
     depends on ``seed``, flavour, split and i alone, so a smaller set is the beginning of a larger one, whatever the
-    number of ``workers``. Of several processes that ask for the same folder at once, one makes it and the others wait. A folder that is complete and made to the same order is left as it is.
+    number of ``workers``. A folder that is complete and made to the same order is left as it is. Of several processes
+    that ask for one folder at once, one makes it and the others wait.
 
     Raises StudyError for an unknown flavour or split, a negative count, or a folder made to another order.
     """
