@@ -22,6 +22,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from pandas.io.formats.style import Styler
 
 from refstudy.manifest import executed_notebooks, write_manifest
+from refstudy.metrics import METRICS
 from refstudy.study import Study
 from refstudy.tables import TABLES, render, verdict
 
@@ -140,7 +141,9 @@ def _tables(folder: Path, manifest: dict[str, Any], pages: list[str]) -> list[No
     for stem, entry in manifest["tables"].items():
         path = folder / "tables" / f"{stem}.csv"
         title = TABLES[stem].title if stem in TABLES else stem.replace("_", " ").capitalize()
-        note = f"\n\nPrinted: {TABLES[stem].printed_on}." if stem in TABLES else ""
+        measured = [name for name in _plain(path).get("data", pd.Series(dtype=str)).unique() if name]
+        note = f"\n\nPrinted: {TABLES[stem].printed_on}. " if stem in TABLES else ""
+        note += f"Ours: {', '.join(map(html.escape, measured))}." if note and measured else ""
         file = f'<a href="../tables/{stem}.csv">{stem}.csv</a>'
         heading = f'<h3 id="table-{stem}">{html.escape(title)}</h3>'
         cells += [
@@ -152,13 +155,16 @@ def _tables(folder: Path, manifest: dict[str, Any], pages: list[str]) -> list[No
 
 
 def _compared(path: Path) -> str:
-    """One of ``TABLES`` as a web table, from its CSV file: printed beside ours, gains marked by their verdict."""
+    """One of ``TABLES`` as a web table, from its CSV file: printed beside ours, first the gains, marked by their
+    verdict."""
     table = pd.read_csv(path).astype({"variant": object, "data": object, "missing": object})
     table = table.fillna({"variant": "", "data": "", "missing": ""})
-    shown = render(table)
+    shown = render(table).drop(columns="our data", level=0)
     shown.columns = pd.Index(["\n".join(filter(None, column)) for column in shown.columns])
+    gains = [name for name in shown.columns if name.startswith("gain")]
+    shown = shown[[*gains, *shown.columns.drop(gains)]]
     classes = pd.DataFrame("", shown.index, shown.columns)
-    for line in table.dropna(subset=["gain_low"]).drop_duplicates("row").itertuples():
+    for line in table.query("metric == @METRICS[0]").dropna(subset=["gain_low"]).itertuples():
         mark, colour = MARKS[verdict(line.gain_low, line.gain_high)]
         shown.loc[line.row, GAIN] = mark + shown.loc[line.row, GAIN]
         classes.loc[line.row, GAIN] = colour
@@ -166,7 +172,7 @@ def _compared(path: Path) -> str:
 
 
 SORTABLE = 'class="sortable"'
-GAIN = "gain in oIoU\nours"
+GAIN = f"gain in {METRICS[0]}\nours"
 
 
 def _plain(path: Path) -> pd.DataFrame:
