@@ -1,96 +1,242 @@
-"""The report: every link resolves, nothing is fetched, what is shown is escaped; and it opens in a browser."""
+"""The report: every reference resolves without the network, nothing in a table is markup, origins are told truly."""
 
+import json
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
+from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from refstudy import figures
-from refstudy.report import table_html, write_report
+from refstudy.errors import StudyError
+from refstudy.files import JOURNAL, note
+from refstudy.manifest import JOURNAL_SUFFIX, start_journal, write_manifest
+from refstudy.records import circumstances, find_records, write_record
+from refstudy.report import WIDGET, write_report
 from refstudy.study import load_study
 from refstudy.tables import build_table, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = load_study(ROOT / "papermill_runs.yaml")
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+EVIL = "<script>alert('x')</script> & <img src=x onerror=alert(1)>"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def put_record(results, variant, intersection):
+    counts = pd.DataFrame(
+        {
+            "sent_id": range(20), "ref_id": range(20), "image_id": range(20), "split": "val", "words": 3,
+            "kind": "location", "intersection": intersection, "union": 1000,
+        }
+    )  # fmt: skip
+    curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
+    config = STUDY.run_config("scenes", variant, 0)
+    write_record(results / "records", config, {"data_fingerprint": "abc"}, curve, counts, circumstances())
+
+
+def put_notebook(results, cell_times):
+    start, end = (time.isoformat() for time in cell_times)
+    drawing = new_code_cell("draw()", metadata={"papermill": {"start_time": start, "end_time": end}})
+    drawing.outputs = [
+        new_output("display_data", {WIDGET: {"model_id": "1"}, "text/plain": "interactive"}),
+        new_output("display_data", {"text/html": "<p>drawn</p>"}),
+    ]
+    cells = [
+        new_markdown_cell("# A notebook"),
+        new_markdown_cell("## A picture of $x^2$\n\nText."),
+        drawing,
+        new_markdown_cell("*A caption,\nof two lines.*\n\nMore text."),
+    ]
+    widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}, "version_major": 2, "version_minor": 0}}
+    nbformat.write(
+        new_notebook(cells=cells, metadata={"widgets": widgets}), results / "notebooks" / "06_ablations.ipynb"
+    )
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    """The report of a made-up results folder: one table of each kind, one figure, one executed notebook."""
-    results = tmp_path_factory.mktemp("results")
-    for stem in ("s2rm_table4", "slvit_table2d"):
-        write_table(build_table(stem, STUDY, "scenes", str(results)), results / "tables", stem)
-    words = pd.DataFrame({"expression": ["<script>alert(1)</script>", "left & right"], "share": [1.5, 22.25]})
-    write_table(words, results / "tables", "words")
-    write_table(pd.DataFrame({"claim": ["shifting helps"], "verdict": ["undecided"]}), results, "claims")
-    figure, axes = plt.subplots()
-    axes.plot([0, 1])
-    figures.save(figure, results / "figures", "line")
+def made(tmp_path_factory):
+    """What ``refstudy run`` would leave: records, a table and a figure that a notebook made, and two it did not."""
+    tmp_path = tmp_path_factory.mktemp("made")
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv(JOURNAL, "")
+    put_record(tmp_path, "tile_concat", 300)
+    put_record(tmp_path, "s2rm_fpn", 500)
+    put_record(tmp_path, "s2rm_casg", 600)
+    (tmp_path / "notebooks").mkdir()
+    start_journal(tmp_path / "notebooks" / f"06_ablations{JOURNAL_SUFFIX}", "notebooks/06_ablations.ipynb")
+    note("read", tmp_path / "data" / "refscenes")
+    before = datetime.now(UTC)
+    find_records(tmp_path / "records")
+    write_table(build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)), tmp_path / "tables", "s2rm_table4")
+    figure, axes = plt.subplots(figsize=(11, 3))
+    axes.plot([1, 2])
+    figures.save(figure, tmp_path / "figures", "a_line")
+    put_notebook(tmp_path, (before, datetime.now(UTC)))
+    monkeypatch.setenv(JOURNAL, "")
+    write_table(pd.DataFrame({"expression": [EVIL, "dog"], "count": [10, 9]}), tmp_path / "tables", "expressions")
+    figures.save(figure, tmp_path / "figures", "by_hand")
     plt.close(figure)
-    cells = [nbformat.v4.new_markdown_cell("# A notebook\n\nwith $x^2$"), nbformat.v4.new_code_cell("1 + 1")]
-    (results / "notebooks").mkdir()
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), results / "notebooks" / "06_ablations.ipynb")
-    return write_report(STUDY, "scenes", str(results))
+    (tmp_path / "claims.csv").write_text(f'claim,verdict\n"{EVIL}",undecided\n')
+    monkeypatch.undo()
+    return tmp_path
 
 
-def test_every_link_and_picture_resolves_and_nothing_is_fetched(index):
-    for page in index.parent.glob("*.html"):
+@pytest.fixture
+def results(made, tmp_path):
+    """A copy to write reports into."""
+    return shutil.copytree(made, tmp_path / "results")
+
+
+class References(HTMLParser):
+    """What a page loads, what it links to, its ids and its elements."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.loaded, self.links, self.ids, self.elements = [], [], set(), []
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.elements.append((tag, given))
+        if "id" in given:
+            self.ids.add(given["id"])
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        elif address := given.get("src") or given.get("href"):
+            self.loaded.append(address)
+
+
+def test_every_reference_resolves_and_nothing_is_loaded_from_the_net(results):
+    index = write_report(STUDY, "scenes", str(results))
+    assert index == results / "report" / "index.html"
+    pages = sorted(index.parent.iterdir())
+    assert {page.name for page in pages} == {"index.html", "06_ablations.html"}
+    for page in pages:
+        found = References(page)
+        assert found.links
+        for address in found.loaded:
+            assert address.startswith("data:") or (page.parent / address).exists(), address
+        for address in found.links:
+            file, _, anchor = address.partition("#")
+            target = page.parent / file if file else page
+            assert target.exists() and target.resolve().is_relative_to(results.resolve()), address
+            assert not anchor or anchor in References(target).ids, address
         text = page.read_text()
-        for link in re.findall(r'(?:href|src)="([^"]*)"', text):
-            if not link.startswith(("#", "data:", "https://arxiv.org")):
-                assert (page.parent / link.split("#")[0]).exists(), link
-        anchors = set(re.findall(r'href="#([^"]+)"', text))
-        assert anchors <= set(re.findall(r'id="([^"]+)"', text))
-        assert not re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="(?:https?:)?//', text)
-        assert not re.findall(r"@import|url\(['\"]?https?:", text)
+        assert not re.search(r"(url\(|import\(?|src=)\s*['\"]?(https?:)?//", text)
+        assert "mathjax" not in text.lower() and "require.js" not in text
 
 
-def test_contents_are_shown_escaped_and_gaps_as_gaps(index):
-    text = index.read_text()
-    assert "&lt;script&gt;alert(1)" in text and "<script>alert(1)" not in text
-    assert "left &amp; right" in text and "60.55" in text and "shifting helps" in text
-    assert "refstudy train --profile scenes --variant tile_concat --seed 0" in text
-    assert "<math" in (index.parent / "06_ablations.html").read_text()
+def test_tables_are_sortable_and_escaped(results):
+    index = write_report(STUDY, "scenes", str(results))
+    found, text = References(index), index.read_text()
+    sortable = [given for tag, given in found.elements if tag == "table" and given.get("class") == "sortable"]
+    assert len(sortable) == 4  # two tables, the claims, the run records
+    assert 'querySelectorAll("table.sortable")' in text
+    assert text.count("&lt;script&gt;alert(") == 2 and "<script>alert(" not in text
+    assert not [given for tag, given in found.elements if "onerror" in given]
 
 
-def test_columns_of_numbers_are_known_as_such():
-    made = table_html(pd.DataFrame({"row": ["a", "b"], "ours": ["39.5 [38.1, 41.0]", ""], "name": ["1", "one"]}))
-    assert made.count('class="data row0 col1 number') == 1 and "col2 number" not in made
+def test_gains_carry_a_mark_beside_their_colour(results):
+    text = write_report(STUDY, "scenes", str(results)).read_text()
+    cells = re.findall(r'<td class="[^"]*\babove\b[^"]*"\s*>([^<]*)</td>', text)
+    assert cells == ["▲ +20.0 [+20.0, +20.0]"]
+    assert "refstudy train --profile scenes --variant s2rm_no_shift --seed 0" in text
 
 
-def test_an_earlier_report_stays_when_the_new_one_fails(index, monkeypatch):
-    before = index.read_bytes()
-    monkeypatch.setattr("refstudy.report.index_notebook", lambda *arguments: 1 / 0)
+def test_the_manifest_ties_each_file_to_what_made_it(results):
+    write_report(STUDY, "scenes", str(results))
+    manifest = json.loads((results / "manifest.json").read_text())
+    table, figure = manifest["tables"]["s2rm_table4"], manifest["figures"]["a_line"]
+    for entry in (table, figure):
+        assert entry["notebook"] == "notebooks/06_ablations.ipynb"
+        assert entry["commit"] == circumstances()["commit"] and entry["time"]
+        assert entry["data"] == ["data/refscenes"]
+    assert {name.split("-")[0] for name in table["records"]} == {"tile_concat", "s2rm_fpn"}  # not the other table's
+    assert len(figure["records"]) == 3
+    assert set(figure["files"]) == {"a_line.svg", "a_line.png"}
+    assert figure["section"] == "A picture of $x^2$" and figure["caption"] == "A caption, of two lines."
+    assert manifest["figures"]["by_hand"]["notebook"] is None
+    assert manifest["records"][table["records"][0]]["data_fingerprint"] == "abc"
+
+
+def test_origins_outlive_the_executed_notebooks_but_not_a_change(results):
+    first = write_manifest(STUDY, "scenes", str(results))
+    shutil.rmtree(results / "notebooks")
+    assert write_manifest(STUDY, "scenes", str(results)) == first
+    with open(results / "tables" / "s2rm_table4.csv", "a") as out:
+        out.write("\n")
+    changed = write_manifest(STUDY, "scenes", str(results))
+    assert changed["tables"]["s2rm_table4"]["notebook"] is None
+    assert changed["figures"] == first["figures"]
+
+
+def test_a_failed_report_leaves_the_earlier_one(results, monkeypatch):
+    index = write_report(STUDY, "scenes", str(results))
+    before = index.read_text()
+    monkeypatch.setattr("refstudy.report.index_notebook", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_report(STUDY, "scenes", str(index.parents[1]))
-    assert index.read_bytes() == before and not list(index.parents[1].glob(".report*"))
+        write_report(STUDY, "scenes", str(results))
+    assert index.read_text() == before
+    assert not list(results.glob(".report*"))
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_a_report_of_nothing_says_how_to_make_something(tmp_path):
+    text = write_report(STUDY, "scenes", str(tmp_path)).read_text()
+    assert "refstudy run --profile scenes --only 06_ablations" in text
+
+
+def test_a_broken_manifest_is_named(results):
+    (results / "manifest.json").write_text("{")
+    with pytest.raises(StudyError, match="manifest.json: not JSON"):
+        write_manifest(STUDY, "scenes", str(results))
+
+
+def test_formulas_need_no_script_and_controls_say_what_they_are(results):
+    write_report(STUDY, "scenes", str(results))
+    page = (results / "report" / "06_ablations.html").read_text()
+    assert "<msup>" in page and "x^2" not in page
+    assert "a control that works where the notebook runs" in page and "widget-state" not in page
+
+
+PROBE = """<!doctype html><iframe src="report/{page}" style="width: {width}px; height: 900px; border: 0"></iframe>
+<script>
+addEventListener("load", () => {{
+  const page = document.querySelector("iframe").contentDocument, root = page.documentElement;
+  const table = page.querySelector("#table-expressions")?.closest(".jp-Cell").nextElementSibling.querySelector("table");
+  const counts = () => table && [...table.tBodies[0].rows].map((row) => row.cells[1].textContent.trim());
+  const sorted = [0, 1].map(() => (table?.tHead.rows[0].cells[1].querySelector("button").click(), counts()));
+  document.title = JSON.stringify({{
+    overflow: root.scrollWidth - root.clientWidth, width: root.clientWidth, sorted,
+    pictures: [...page.images].map((image) => image.naturalWidth > 0),
+    smallest: Math.min(...[...page.querySelectorAll("p, td, li")].map((e) => parseFloat(getComputedStyle(e).fontSize))),
+  }});
+}});
+</script>"""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed")
 @pytest.mark.parametrize("width", [380, 1400])
-def test_it_opens_in_a_browser_without_errors_and_without_scrolling_sideways(index, tmp_path, width):
-    probe = (
-        "<script>addEventListener('load', () => {const d = document.documentElement; document.title = "
-        "['PROBE', d.scrollWidth <= d.clientWidth + 1, [...document.images].every(i => i.naturalWidth > 0), "
-        "document.querySelectorAll('table.sortable button').length > 0].join(' ')})</script>"
-    )
-    page = index.with_name(f"probe{width}.html")
-    page.write_text(index.read_text().replace("</body>", probe + "</body>"))
-    options = "--headless --no-sandbox --disable-gpu --disable-background-networking --allow-file-access-from-files"
-    options += " --enable-logging=stderr --virtual-time-budget=5000 --dump-dom"
-    done = subprocess.run(
-        [BROWSER, *options.split(), f"--user-data-dir={tmp_path}", f"--window-size={width},900", page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    page.unlink()
-    assert "<title>PROBE true true true</title>" in done.stdout
-    assert "CONSOLE" not in done.stderr
+def test_pages_fit_in_chromium_without_errors(results, width, tmp_path_factory):
+    write_report(STUDY, "scenes", str(results))
+    for page in ("index.html", "06_ablations.html"):
+        probe = results / "probe.html"
+        probe.write_text(PROBE.format(page=page, width=width))
+        command = [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
+            "--enable-logging=stderr", f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+            "--window-size=1500,1000", "--virtual-time-budget=5000", "--dump-dom", probe.as_uri(),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        assert "CONSOLE" not in done.stderr
+        seen = json.loads(re.search(r"<title>(.*?)</title>", done.stdout)[1])
+        assert seen["width"] in (width, width - 15) and seen["overflow"] <= 0  # 15: a scroll bar
+        assert all(seen["pictures"]) and seen["smallest"] >= 12
+        if page == "index.html":
+            assert len(seen["pictures"]) == 2 and seen["sorted"] == [["9", "10"], ["10", "9"]]

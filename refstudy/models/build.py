@@ -15,7 +15,7 @@ from transformers import BertTokenizerFast
 from refstudy.config import ImageEncoderConfig, ModelConfig, PartConfig
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
-from refstudy.files import atomic_write
+from refstudy.files import atomic_write, note
 from refstudy.models.decoders.casg import CASG
 from refstudy.models.decoders.fpn import FPN
 from refstudy.models.encoders import ImageEncoder, TextEncoder
@@ -123,6 +123,7 @@ def load_model(path: Path | str) -> Segmenter:
         raise StudyError(
             f"{path}: no model weights of refstudy ({type(error).__name__}); train them or fetch them again"
         ) from error
+    note("read", path)
     model = build_model(config.from_scratch())
     try:
         model.load_state_dict(tensors)
