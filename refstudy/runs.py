@@ -79,12 +79,14 @@ def _run_notebook(step: Step, root: Path, threads: int) -> tuple[float, str]:
             step.notebook, unfinished, step.parameters, cwd=root, progress_bar=False, log_output=False
         )
     except PapermillExecutionError as error:
+        journal.unlink()
         unfinished.replace(failed)
         journal.unlink()
         tail = "\n".join(plain_text(error.traceback).splitlines()[-12:])
         where = f"{step.notebook.name}, cell {error.cell_index} (In [{error.exec_count}])"
         return time.time() - start, f"{where}: {error.ename}: {error.evalue}\n{tail}\nkept as {failed}"
     except Exception as error:  # a dead kernel, a full disk: named, and no reason to stop the other runs
+        journal.unlink()
         kept = unfinished.replace(failed) if unfinished.exists() else None
         journal.unlink(missing_ok=True)
         where = f"; kept as {kept}" if kept else ""
