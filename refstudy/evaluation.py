@@ -1,15 +1,17 @@
 """Evaluation and prediction: one encoding per image, all of its expressions at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import BertTokenizerFast
 
-from refstudy.data.batches import Corpus, evaluation_batches, normalise
+from refstudy.data.batches import Batch, Corpus, evaluation_batches, normalise
+from refstudy.data.masks import encode_mask
 from refstudy.data.words import tokenize
 from refstudy.metrics import summarize
 
@@ -17,25 +19,43 @@ ABOUT = ["sent_id", "ref_id", "image_id", "split", "words", "kind"]
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, corpus: Corpus, images_per_batch: int = 16, progress: bool = False) -> pd.DataFrame:
-    """Pixel counts per expression: the columns ``ABOUT``, intersection and union (integers), in the corpus' order.
+def predicted_masks(model: nn.Module, corpus: Corpus, images_per_batch: int = 16) -> Iterator[tuple[Batch, Tensor]]:
+    """Batch by batch of the corpus, on the model's device: the batch and its predicted masks, bool (N, S, S).
 
-    A pixel belongs to the prediction when its probability exceeds 0.5. Counts are made at the resized resolution S x S
-    against the resized mask, as LAVT does.
+    A pixel belongs to the prediction when its probability exceeds 0.5.
     """
     model.eval()
     device = next(model.parameters()).device
+    for batch in evaluation_batches(corpus, images_per_batch):
+        batch = batch.to(device)
+        yield batch, model(batch.images, batch.token_ids, batch.token_mask, batch.image_index) > 0
+
+
+def evaluate(model: nn.Module, corpus: Corpus, images_per_batch: int = 16, progress: bool = False) -> pd.DataFrame:
+    """Pixel counts per expression: the columns ``ABOUT``, intersection and union (integers), in the corpus' order.
+
+    Counts are made at the resized resolution S x S against the resized mask, as LAVT does.
+    """
     inter = np.zeros(len(corpus.table), np.int64)
     union = np.zeros(len(corpus.table), np.int64)
     with tqdm(total=len(corpus.table), desc="evaluating", unit="pair", disable=not progress) as bar:
-        for batch in evaluation_batches(corpus, images_per_batch):
-            on_device = batch.to(device)
-            logits = model(on_device.images, on_device.token_ids, on_device.token_mask, on_device.image_index)
-            predicted, truth = logits > 0, on_device.masks > 0
+        for batch, predicted in predicted_masks(model, corpus, images_per_batch):
+            truth = batch.masks > 0
             inter[batch.expressions] = (predicted & truth).sum((1, 2)).cpu().numpy()
             union[batch.expressions] = (predicted | truth).sum((1, 2)).cpu().numpy()
             bar.update(len(batch.expressions))
     return corpus.table[ABOUT].assign(intersection=inter, union=union)
+
+
+def sample_masks(model: nn.Module, corpus: Corpus, images: int) -> dict[int, dict[str, Any]]:
+    """The predicted masks of all expressions about the first ``images`` images, to be shown: sent_id -> RLE."""
+    sample = corpus.subset(images)
+    sentences = sample.table["sent_id"].to_numpy()
+    return {
+        int(sentences[expression]): encode_mask(mask)
+        for batch, predicted in predicted_masks(model, sample)
+        for expression, mask in zip(batch.expressions, predicted.cpu().numpy(), strict=True)
+    }
 
 
 def whole_image_counts(corpus: Corpus) -> pd.DataFrame:

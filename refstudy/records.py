@@ -1,8 +1,9 @@
 """Run records: what a training run was and what it reached, small enough to commit.
 
 A record is a folder ``<variant>-seed<seed>-<key>`` with ``record.json`` (settings, data, metrics: all that equal runs
-on one machine have in common), ``curve.csv`` (the learning curve), ``counts.parquet`` (pixel counts per expression)
-and ``provenance.json`` (when, where, how long, with which versions).
+on one machine have in common), ``curve.csv`` (the learning curve), ``counts.parquet`` (pixel counts per expression),
+``masks.json`` (a few predicted masks, to be shown) and ``provenance.json`` (when, where, how long, with which
+versions).
 """
 
 import json
@@ -15,11 +16,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from pydantic import ValidationError
 
 from refstudy.config import RunConfig
+from refstudy.data.masks import decode_mask
 from refstudy.errors import StudyError
 from refstudy.evaluation import summarize_counts
 from refstudy.files import note
@@ -44,6 +47,12 @@ class Record:
         """The learning curve: update, pairs, loss, learning_rate, val_oIoU (empty between validations)."""
         return pd.read_csv(self.path / "curve.csv")
 
+    def masks(self) -> dict[int, np.ndarray]:
+        """The predicted masks that were kept: sent_id -> bool (S, S); empty for a record that kept none."""
+        path = self.path / "masks.json"
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        return {int(sentence): decode_mask(rle, *rle["size"]) for sentence, rle in kept.items()}
+
     def provenance(self) -> dict[str, Any]:
         return json.loads((self.path / "provenance.json").read_text())
 
@@ -59,6 +68,7 @@ def write_record(
     curve: pd.DataFrame,
     counts: pd.DataFrame,
     provenance: dict[str, Any],
+    masks: dict[int, dict[str, Any]] | None = None,
 ) -> Path:
     """Write a record folder under ``records``, whole or not at all; an older one of the same name is replaced."""
     folder = Path(records) / record_name(config)
@@ -71,6 +81,8 @@ def write_record(
     (new / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
     curve.to_csv(new / "curve.csv", index=False, float_format="%.6g", lineterminator="\n")
     counts.reset_index(drop=True).to_parquet(new / "counts.parquet", compression="zstd", index=False)
+    if masks:
+        (new / "masks.json").write_text(json.dumps(masks, indent=0) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
     return folder

@@ -20,7 +20,7 @@ from refstudy.data.refer import load_refer
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
-from refstudy.evaluation import evaluate, summarize_counts
+from refstudy.evaluation import evaluate, sample_masks, summarize_counts
 from refstudy.files import atomic_write, file_digest
 from refstudy.losses import dice_loss
 from refstudy.models.build import build_model, count_parameters, default_device, save_weights
@@ -28,6 +28,7 @@ from refstudy.models.segmenter import Segmenter
 from refstudy.records import circumstances, record_name, write_record
 
 CURVE_EVERY = 50  # updates between two points of the learning curve
+SHOWN_IMAGES = 24  # the validation images whose predicted masks a record keeps
 CURVE_COLUMNS = ("update", "pairs", "loss", "learning_rate", "val_oIoU")
 CHECKPOINT_EVERY = 120  # seconds between two checkpoints
 Watcher = Callable[[Segmenter, int], None]
@@ -60,6 +61,7 @@ def train(
     model = trainer.best_model()
     evaluation_start = time.time()
     counts = pd.concat([evaluate(model, corpora[split], progress=progress) for split in config.splits])
+    masks = sample_masks(model, corpora["val"], SHOWN_IMAGES)
     now = time.time()
     summary = {
         "data_fingerprint": digest,
@@ -76,7 +78,7 @@ def train(
     }
     save_weights(model, folder / "weights.safetensors")
     curve = pd.DataFrame(trainer.curve, columns=list(CURVE_COLUMNS))
-    path = write_record(records, config, summary, curve, counts, provenance)
+    path = write_record(records, config, summary, curve, counts, provenance, masks)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return path
 
