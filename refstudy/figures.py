@@ -24,6 +24,22 @@ PALETTE = {
     "yellow": "#F0E442",
     "black": "#000000",
 }
+# The papers' figures: the name under which each is saved -> what it is.
+PAPER_FIGURES = {
+    "s2rm_fig1": "S²RM, Fig. 1: architecture",
+    "s2rm_fig2": "S²RM, Fig. 2: spatial semantic recurrent coparsing",
+    "s2rm_fig3": "S²RM, Fig. 3: a stage of CASG",
+    "s2rm_fig4": "S²RM, Fig. 4: borders",
+    "s2rm_fig5": "S²RM, Fig. 5: masks of the combinations",
+    "s2rm_fig6": "S²RM, Fig. 6: failures",
+    "slvit_fig1": "SLViT, Fig. 1: where words and picture meet",
+    "slvit_fig2": "SLViT, Fig. 2: masks of several approaches",
+    "slvit_fig3": "SLViT, Fig. 3: architecture",
+    "slvit_fig4": "SLViT, Fig. 4: uncertain region cross-scale enhancement",
+    "slvit_fig5a": "SLViT, Fig. 5(a): the number of regions",
+    "slvit_fig5b": "SLViT, Fig. 5(b): accuracy against cost",
+    "slvit_fig6": "SLViT, Fig. 6: feature maps of the stages",
+}
 STYLE = {
     "figure.dpi": 110,
     "savefig.dpi": 160,

@@ -21,10 +21,11 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pandas.io.formats.style import Styler
 
+from refstudy.figures import PAPER_FIGURES
 from refstudy.manifest import executed_notebooks, write_manifest
 from refstudy.metrics import METRICS
 from refstudy.study import Study
-from refstudy.tables import TABLES, render, verdict
+from refstudy.tables import PAPER_TABLES, TABLES, render, verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -137,10 +138,11 @@ def _anchor(title: str) -> str:
 
 
 def _tables(folder: Path, manifest: dict[str, Any], pages: list[str]) -> list[NotebookNode]:
+    """The papers' tables by number, then the others."""
     cells = []
-    for stem, entry in manifest["tables"].items():
+    for stem, entry in sorted(manifest["tables"].items(), key=lambda item: (item[0] not in PAPER_TABLES, item[0])):
         path = folder / "tables" / f"{stem}.csv"
-        title = TABLES[stem].title if stem in TABLES else stem.replace("_", " ").capitalize()
+        title = PAPER_TABLES.get(stem, stem.replace("_", " ").capitalize())
         measured = [name for name in _plain(path).get("data", pd.Series(dtype=str)).unique() if name]
         note = f"\n\nPrinted: {TABLES[stem].printed_on}. " if stem in TABLES else ""
         note += f"Ours: {', '.join(map(html.escape, measured))}." if note and measured else ""
@@ -196,10 +198,18 @@ def _output(content: str) -> NotebookNode:
 
 
 def _figures(manifest: dict[str, Any], pages: list[str]) -> list[NotebookNode]:
+    """The papers' figures by number, then the others; a figure of the papers that was not made is named."""
     cells = []
-    for stem, entry in manifest["figures"].items():
+    ours = {stem: stem.replace("_", " ").capitalize() for stem in manifest["figures"] if stem not in PAPER_FIGURES}
+    for stem, name in (PAPER_FIGURES | ours).items():
+        title = html.escape(name)
+        if stem not in manifest["figures"]:
+            cells.append(
+                new_markdown_cell(f'<h3 id="figure-{stem}">{title}</h3>\n\nNot made yet; its notebook says why.')
+            )
+            continue
+        entry = manifest["figures"][stem]
         shown, *others = entry["files"]
-        title = html.escape(stem.replace("_", " ").capitalize())
         plain = re.sub(r"[*`$]", "", entry["caption"]) or title
         files = ", ".join(f'<a href="../figures/{name}">{name}</a>' for name in (shown, *others))
         cells.append(

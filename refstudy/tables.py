@@ -64,6 +64,11 @@ TABLES = {
 }
 
 
+PAPER_TABLES = {
+    "s2rm_table1": "S²RM, Table I: methods over benchmarks",
+    "s2rm_table3": "S²RM, Table III: expressions by length",
+    "slvit_table1": "SLViT, Table 1: methods over benchmarks",
+} | {stem: spec.title for stem, spec in TABLES.items()}
 # The tables that list methods over benchmarks: row as printed -> the variant that stands beside it.
 COMPARISONS = {
     "s2rm_table1": {"SwinT-Ours": "s2rm_casg", "LAVT₂₂": "lavt"},
