@@ -91,6 +91,27 @@ def pretrain(
     typer.echo(f"{path}\nencoder_weights: {file_digest(path)}")
 
 
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="a results folder")] = Path("results/scenes"),
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Compute every table anew from the run records and say, byte for byte, whether the results are what the code
+    makes; exit status 1 if not."""
+    from refstudy.results import verify as verify_results
+    from refstudy.study import load_study
+
+    found = verify_results(load_study(study), folder)
+    wrong = found[~found["state"].isin(("same", "as written"))]
+    for row in wrong.itertuples():
+        typer.echo(f"{row.state}: {folder / row.file}")
+    same, written = ((found["state"] == state).sum() for state in ("same", "as written"))
+    typer.echo(f"{same} tables are what the code makes, {written} files are as their notebook wrote them")
+    if len(wrong):
+        typer.echo(f"{len(wrong)} are not; `refstudy run` makes them anew")
+        raise typer.Exit(1)
+
+
 @app.command("report")
 def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     """Write results/<profile>/report/index.html from the tables, figures and notebooks that lie there."""

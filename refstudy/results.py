@@ -1,0 +1,81 @@
+"""What a results folder holds: how each of its tables is computed, and whether its files are what the code makes."""
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from refstudy import audit
+from refstudy.claims import cost_ledger, ledger
+from refstudy.cost import cost_table, printed_costs
+from refstudy.errors import StudyError
+from refstudy.files import file_digest
+from refstudy.lengths import kind_table, length_curve, length_table
+from refstudy.manifest import FILE_NAME, read_manifest
+from refstudy.study import Study
+from refstudy.tables import COMPARISONS, TABLES, build_comparison, build_table, write_table
+
+# The variants that are compared as whole models, in the order of the papers.
+COMPARED = ("tile_concat", "s2rm_fpn", "acm_fpn", "pwam_fpn", "s2rm_casg", "acm_casg", "pwam_casg", "lavt", "slvit")
+
+
+def _claims(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+    return pd.concat([ledger(study, profile, results), cost_ledger(study)], ignore_index=True)
+
+
+# Table -> how it is computed from a profile's run records, from the printed numbers, or from shapes.
+BUILDERS: dict[str, Callable[[Study, str, str], pd.DataFrame]] = {
+    **{stem: partial(build_table, stem) for stem in TABLES},
+    **{stem: partial(build_comparison, stem) for stem in COMPARISONS},
+    "s2rm_table3": length_table,
+    "length_curve": length_curve,
+    "kinds": kind_table,
+    "claims": _claims,
+    "costs": lambda study, profile, results: cost_table(study, "refcoco", COMPARED),
+    "printed_costs": lambda study, profile, results: printed_costs(study),
+    "paper_audit": lambda study, profile, results: audit.claims(),
+    "paper_cross_check": lambda study, profile, results: audit.cross_check(),
+}
+
+
+def write_result(stem: str, study: Study, profile: str, results: str = "") -> pd.DataFrame:
+    """Compute one of ``BUILDERS`` and write it into the profile's results; return it."""
+    table = BUILDERS[stem](study, profile, results)
+    path = _path(study.results(profile, results), stem)
+    write_table(table, path.parent, stem)
+    return table
+
+
+def verify(study: Study, folder: Path) -> pd.DataFrame:
+    """Compute every table of a results folder anew and compare it, byte for byte, with the file there.
+
+    A row per table and figure; columns: file, and state: "same" as the code makes it now; "differs" or "missing"; for
+    what only a notebook can make, since it needs data or weights, "as written" by the notebook that the manifest
+    names, or "changed" since. Raises StudyError for a folder without a manifest, or with that of an unknown profile.
+    """
+    manifest = read_manifest(folder)
+    if "profile" not in manifest:
+        raise StudyError(f"{folder / FILE_NAME}: not found; name a results folder that `refstudy run` has written")
+    profile = manifest["profile"]
+    study.profile(profile)  # is it known?
+    states = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for stem, build in BUILDERS.items():
+            path = _path(folder, stem)
+            made = write_table(build(study, profile, str(folder)), scratch, stem)
+            same = path.exists() and path.read_bytes() == made.read_bytes()
+            states[path] = "same" if same else "differs" if path.exists() else "missing"
+    for kind in ("tables", "figures"):
+        for entry in manifest[kind].values():
+            for name, digest in entry["files"].items():
+                path = folder / kind / name
+                as_written = path.exists() and file_digest(path) == digest
+                states.setdefault(path, "as written" if as_written else "changed" if path.exists() else "missing")
+    files = [path.relative_to(folder).as_posix() for path in states]
+    return pd.DataFrame({"file": files, "state": list(states.values())})
+
+
+def _path(folder: Path, stem: str) -> Path:
+    return folder / f"{stem}.csv" if stem == "claims" else folder / "tables" / f"{stem}.csv"

@@ -1,0 +1,108 @@
+"""The committed results are what the code makes, and ``refstudy verify`` tells when they are not."""
+
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from refstudy import results
+from refstudy.cli import app
+from refstudy.data.batches import build_corpus
+from refstudy.data.refer import load_refer
+from refstudy.data.source import prepare_data
+from refstudy.data.words import build_tokenizer
+from refstudy.errors import StudyError
+from refstudy.figures import PAPER_FIGURES, save
+from refstudy.manifest import FILE_NAME, read_manifest, write_manifest
+from refstudy.records import find_records
+from refstudy.results import BUILDERS, verify
+from refstudy.study import load_study
+from refstudy.tables import PAPER_TABLES, write_table
+from refstudy.training import SHOWN_IMAGES
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDY = load_study(ROOT / "papermill_runs.yaml")
+SCENES = ROOT / "results" / "scenes"
+COUNTED = ("claims", "costs", "printed_costs")  # these count multiply-adds, for a minute; tests/test_cost.py is theirs
+
+
+@pytest.mark.parametrize("stem", [stem for stem in BUILDERS if stem not in COUNTED])
+def test_a_committed_table_is_what_the_records_give(stem, tmp_path):
+    made = write_table(BUILDERS[stem](STUDY, "scenes", ""), tmp_path, stem)
+    assert made.read_bytes() == (SCENES / "tables" / f"{stem}.csv").read_bytes()
+
+
+def test_every_table_and_figure_of_the_papers_is_there():
+    assert set(PAPER_TABLES) <= {path.stem for path in (SCENES / "tables").glob("*.csv")}
+    for suffix in ("svg", "png"):
+        assert set(PAPER_FIGURES) <= {path.stem for path in (SCENES / "figures").glob(f"*.{suffix}")}
+
+
+def test_committed_files_are_those_of_the_manifest():
+    manifest = read_manifest(SCENES)
+    for kind in ("tables", "figures"):
+        listed = {name for entry in manifest[kind].values() for name in entry["files"]}
+        assert listed == {path.name for path in (SCENES / kind).iterdir() if not path.name.startswith(".")}
+
+
+def test_masks_that_records_keep_have_the_counts_of_the_records(tmp_path):
+    """The first scenes of a split are the same in a smaller set, so only those are made here."""
+    records = [record for record in find_records(SCENES / "records") if record.masks()]
+    assert records
+    for data in {json.dumps(record.config.data.model_dump(), sort_keys=True) for record in records}:
+        own = [record for record in records if json.dumps(record.config.data.model_dump(), sort_keys=True) == data]
+        config = own[0].config.data.model_copy(update={"scenes": {"val": SHOWN_IMAGES}})
+        table = load_refer(prepare_data(config, tmp_path, progress=False), config.dataset, config.split_by)
+        corpus = build_corpus(table, "val", config.image_size, build_tokenizer(), config.max_words)
+        truth = corpus.mask(corpus.ref_of_expression)
+        for record in own:
+            counts = record.counts().query("split == 'val' and image_id in @corpus.table.image_id")
+            masks = np.stack([record.masks()[sentence] for sentence in counts["sent_id"]])
+            assert (counts["intersection"] == (masks & truth).sum((1, 2))).all(), record.path.name
+            assert (counts["union"] == (masks | truth).sum((1, 2))).all(), record.path.name
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A results folder with one table that is recomputed, one of a notebook alone, and one figure."""
+    builders = {"s2rm_table4": lambda study, profile, folder: pd.DataFrame({"ours": [1.5]})}
+    monkeypatch.setattr(results, "BUILDERS", builders)
+    write_table(pd.DataFrame({"ours": [1.5]}), tmp_path / "tables", "s2rm_table4")
+    write_table(pd.DataFrame({"cause": ["leaked"]}), tmp_path / "tables", "failure_causes")
+    figure, axes = plt.subplots()
+    axes.plot([1, 2])
+    save(figure, tmp_path / "figures", "line")
+    write_manifest(STUDY, "scenes", str(tmp_path))
+    return tmp_path
+
+
+def states(folder):
+    return verify(STUDY, folder).set_index("file")["state"].to_dict()
+
+
+def test_an_untouched_folder_is_verified(folder):
+    found = states(folder)
+    assert found.pop("tables/s2rm_table4.csv") == "same"
+    assert found == dict.fromkeys(("tables/failure_causes.csv", "figures/line.svg", "figures/line.png"), "as written")
+
+
+def test_every_edit_is_told(folder, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (folder / "tables" / "s2rm_table4.csv").write_text("ours\n1.60\n")
+    (folder / "tables" / "failure_causes.csv").write_text("cause\nnone\n")
+    (folder / "figures" / "line.png").unlink()
+    found = states(folder)
+    assert found["tables/s2rm_table4.csv"] == "differs"
+    assert found["tables/failure_causes.csv"] == "changed"
+    assert found["figures/line.png"] == "missing"
+    done = CliRunner().invoke(app, ["verify", str(folder)])
+    assert done.exit_code == 1 and "differs: " in done.output and "3 are not" in done.output
+
+
+def test_a_folder_that_is_none_is_named(tmp_path):
+    with pytest.raises(StudyError, match=FILE_NAME):
+        verify(STUDY, tmp_path)
