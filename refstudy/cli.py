@@ -127,6 +127,15 @@ def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) 
 
 
 @app.command()
+def card(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
+    """Write the model card beside the weights that a profile ships, from its run records."""
+    from refstudy.model_card import write_model_card
+    from refstudy.study import load_study
+
+    typer.echo(write_model_card(load_study(study), profile))
+
+
+@app.command()
 def cost(
     profile: Profile = "refcoco",
     variant: Annotated[list[str] | None, typer.Option(help="only this one; may be given several times")] = None,

@@ -17,6 +17,7 @@ from refstudy.study import Study, training_command
 
 RESAMPLES = 2000
 LEVEL = 0.95
+USUAL = EvaluationConfig()
 SEED = 20240509  # of the resampling: the same draws for every table, variant and machine
 DATA_NAMES = {
     "refscenes": "RefScenes",
@@ -86,7 +87,7 @@ BENCHMARKS = {
 }
 
 
-def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = EvaluationConfig()) -> str:
+def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = USUAL) -> str:
     """What a number was measured on, e.g. "RefScenes val, 128 px"; and how, where that is not the usual way."""
     name = DATA_NAMES[data.dataset] if data.dataset in FLAVOURS else f"{data.dataset} ({data.split_by})"
     original = ", counted at the original size" if evaluation.resolution == "original" else ""
