@@ -25,8 +25,8 @@ def write_model_card(study: Study, profile: str, results: str = "") -> Path:
 
 
 def model_card(study: Study, profile: str, results: str = "") -> str:
-    """The card, Markdown, of the weights that a profile ships: from the files themselves and the records of the runs that
-    they come from. Weights whose settings are not those of a record have no numbers.
+    """The card, Markdown, of the weights that a profile ships: from the files themselves and the records of the runs
+    that they come from. Weights whose settings are not those of a record have no numbers.
 
     Raises StudyError when there are no weights to speak of.
     """
@@ -65,9 +65,10 @@ def _head(study: Study, profile: str, models: dict[str, Segmenter]) -> list[str]
         "",
         f"# {labels}, profile `{profile}`",
         "",
-        "Small models of referring image segmentation: a picture and an expression in, the mask of what is meant out. They",
-        f"serve the notebooks and let anyone try the code. Made by `refstudy card --profile {profile}` from the run records;",
-        "do not edit.",
+        "Models of referring image segmentation: a picture and an expression in, the mask of what is meant out. They",
+        "serve the notebooks and let anyone try the code.",
+        "",
+        f"This page is made from run records by `refstudy card --profile {profile}`; do not edit it.",
     ]
 
 
@@ -101,9 +102,10 @@ def _training(records: dict[str, Record | None]) -> list[str]:
     for record in filter(None, records.values()):
         data, train, made = record.config.data, record.config.train, record.provenance()
         pictures = f"{data.scenes['train']} drawn pictures of " if "train" in data.scenes else ""
-        start = "encoders pretrained on the same data" if train.encoder_weights else "random weights"
+        start = f"the pretrained encoder `{train.encoder_weights[:16]}`" if train.encoder_weights else "random weights"
         lines.append(
-            f"- `{record.config.variant}`: {pictures}{data_name(data, 'train')}; {train.epochs} epochs, "
+            f"- `{record.config.variant}`: {pictures}{data_name(data, 'train')}; {train.epochs} epochs "
+            f"(kept: epoch {record.summary['best_epoch']}, the best on {train.selection_split}), "
             f"{record.summary['pairs']} pairs of picture and expression, from {start}; seed {record.config.seed}, "
             f"{made['training_seconds'] / 60:.0f} minutes on {made['device']}, {made['threads']} thread(s)."
         )
@@ -137,16 +139,16 @@ def _limits(study: Study, profile: str, models: dict[str, Segmenter]) -> list[st
     if study.profile(profile).data.dataset in FLAVOURS:
         words = max(model.config.text.vocab_size for model in models.values())
         lines += [
-            "- **Not for photographs in earnest.** They have seen drawn scenes only. On a photo they run, and mark something;",
-            "  what they mark is often wrong.",
-            f"- **Not for free language.** They know {words} word pieces, those of RefScenes' grammar; other words are spelled",
-            "  in characters that they never learned to read. `refstudy predict` names them.",
+            "- **Not for photographs in earnest.** They have seen drawn scenes only. On a photo they run; how well was not",
+            "  measured, and nothing good is to be expected.",
+            f"- **Not for free language.** They know {words} word pieces, the words of RefScenes' grammar and single",
+            "  characters; other words are spelled in characters that no training showed. `refstudy predict` names them.",
             "- **Not comparable to printed numbers.** RefScenes is a stand-in; no number above is one of RefCOCO.",
         ]
     return [
         *lines,
-        "- **Not able to say no.** Every expression of training has a referent; asked for what is not there, they mostly",
-        "  mark something (notebook 08).",
+        "- **Not taught to say no.** Every expression of training has a referent; notebook 08 measures what is marked when",
+        "  nothing is meant.",
         "- **Not calibrated.** The score, the mean probability inside the mask, is no probability of being right.",
     ]
 
