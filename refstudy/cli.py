@@ -117,6 +117,18 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command()
+def demo(study: StudyOption = FILE_NAME) -> None:
+    """Open the notebook in which to ask the model about a picture, in JupyterLab."""
+    import subprocess
+
+    from refstudy.study import load_study
+
+    loaded = load_study(study)
+    command = [sys.executable, "-m", "jupyter", "lab", loaded.runs["10_demo"].notebook]
+    raise typer.Exit(subprocess.run(command, cwd=loaded.root, check=False).returncode)
+
+
 @app.command("report")
 def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     """Write results/<profile>/report/index.html from the tables, figures and notebooks that lie there."""

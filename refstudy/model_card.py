@@ -139,16 +139,17 @@ def _limits(study: Study, profile: str, models: dict[str, Segmenter]) -> list[st
     if study.profile(profile).data.dataset in FLAVOURS:
         words = max(model.config.text.vocab_size for model in models.values())
         lines += [
-            "- **Not for photographs in earnest.** They have seen drawn scenes only. On a photo they run; how well was not",
-            "  measured, and nothing good is to be expected.",
+            "- **Not for photographs in earnest.** They have seen drawn scenes only. On a photo they run; how well was",
+            "  not measured, and nothing good is to be expected.",
             f"- **Not for free language.** They know {words} word pieces, the words of RefScenes' grammar and single",
-            "  characters; other words are spelled in characters that no training showed. `refstudy predict` names them.",
+            "  characters; other words are spelled in characters that no training showed. `refstudy predict` names",
+            "  them.",
             "- **Not comparable to printed numbers.** RefScenes is a stand-in; no number above is one of RefCOCO.",
         ]
     return [
         *lines,
-        "- **Not taught to say no.** Every expression of training has a referent; notebook 08 measures what is marked when",
-        "  nothing is meant.",
+        "- **Not taught to say no.** Every expression of training has a referent; notebook 08 measures what is marked",
+        "  when nothing is meant.",
         "- **Not calibrated.** The score, the mean probability inside the mask, is no probability of being right.",
     ]
 
