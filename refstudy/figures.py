@@ -120,8 +120,8 @@ def coparsed_cell(
     (i, j), (height, width) = cell, column.shape[1:]
     show_image(axes[0], image, f"cell ({i}, {j}) asks")
     down, right = image.shape[0] / height, image.shape[1] / width
-    frame = {"fill": False, "edgecolor": PALETTE["vermilion"], "linewidth": 2.5}
-    axes[0].add_patch(Rectangle((j * right, i * down), right, down, **frame))
+    corner = (j * right, i * down)
+    axes[0].add_patch(Rectangle(corner, right, down, fill=False, edgecolor=PALETTE["vermilion"], linewidth=2.5))
     column_from, row_from = coparse_indices(height, width, True, torch.device("cpu"))
     for axis, values, sources, shape, labels in (
         (axes[1], column, column_from, (height, width), ("roll h", "column w", "column map")),

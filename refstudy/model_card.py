@@ -90,10 +90,10 @@ def _files(
             f"| `{path.name}` | {about} | {count_parameters(model) / 1e6:.1f} M | {config.image_size} x "
             f"{config.image_size} | {config.text.vocab_size} | {source} | `{file_digest(path)[:16]}` |"
         )
-    for path in dict.fromkeys(study.encoders(profile, name) for name in models):
-        if path and path.exists():
+    for start in dict.fromkeys(study.encoders(profile, name) for name in models):
+        if start and start.exists():
             about = "pretrained encoder that training started from"
-            lines.append(f"| `{path.name}` | {about} | | | | | `{file_digest(path)[:16]}` |")
+            lines.append(f"| `{start.name}` | {about} | | | | | `{file_digest(start)[:16]}` |")
     return [*lines, "", "SHA-256: the first 16 digits. Words: pieces of the vocabulary, single characters included."]
 
 
