@@ -89,7 +89,8 @@ def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     above zero, "not supported" when it is below, "undecided" otherwise, "not measured" without records of both sides.
     The interval speaks of the choice of pictures, not of the training seed.
     """
-    data = data_name(study.profile(profile).data, "val")
+    settings = study.profile(profile)
+    data = data_name(settings.data, "val", settings.evaluation)
     lines = []
     for claim in CLAIMS:
         about = {"paper": claim.paper, "claim": claim.text, "metric": claim.metric, "printed": claim.printed}

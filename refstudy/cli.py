@@ -1,4 +1,4 @@
-"""The command line: run the study, train one run, pretrain the encoders, make the data."""
+"""The command line: run the study, train one run, pretrain the encoders, make the data, segment a photo."""
 
 import os
 import sys
@@ -112,6 +112,44 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command()
+def predict(
+    image: Annotated[Path, typer.Argument(help="a picture, or a folder of pictures")],
+    expressions: Annotated[list[str], typer.Argument(help='what to look for, e.g. "the dog on the left"')],
+    weights: Annotated[Path | None, typer.Option(help="default: the small model trained on RefScenes")] = None,
+    output: Annotated[Path, typer.Option(help="the folder for masks, overlays and JSON")] = Path("predictions"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what an earlier call wrote")] = False,
+) -> None:
+    """Segment what the expressions mean in a photo: per expression a mask and an overlay, per photo a JSON file."""
+    from refstudy.models.build import default_device, load_model
+    from refstudy.photos import find_photos, remarks, segment_files, shipped_weights
+
+    photos = find_photos(image)
+    path = weights or shipped_weights()
+    model = load_model(path).to(default_device())
+    for line in remarks(model, expressions):
+        typer.echo(f"note: {line}", err=True)
+    failed = 0
+    for line in segment_files(model, path.name, photos, expressions, output, overwrite):
+        typer.echo(f"error: {line}", err=True)
+        failed += 1
+    typer.echo(f"{len(photos) - failed} of {len(photos)} photos segmented, results in {output}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(study: StudyOption = FILE_NAME) -> None:
+    """Open the notebook in which to ask the model about a picture, in JupyterLab."""
+    import subprocess
+
+    from refstudy.study import load_study
+
+    loaded = load_study(study)
+    command = [sys.executable, "-m", "jupyter", "lab", loaded.runs["10_demo"].notebook]
+    raise typer.Exit(subprocess.run(command, cwd=loaded.root, check=False).returncode)
+
+
 @app.command("report")
 def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     """Write results/<profile>/report/index.html from the tables, figures and notebooks that lie there."""
@@ -119,6 +157,15 @@ def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) 
     from refstudy.study import load_study
 
     typer.echo(write_report(load_study(study), profile))
+
+
+@app.command()
+def card(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
+    """Write the model card beside the weights that a profile ships, from its run records."""
+    from refstudy.model_card import write_model_card
+    from refstudy.study import load_study
+
+    typer.echo(write_model_card(load_study(study), profile))
 
 
 @app.command()

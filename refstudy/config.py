@@ -2,9 +2,12 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+THRESHOLD = 0.5  # a pixel whose probability exceeds it is marked
+Resolution = Literal["resized", "original"]
 
 
 class Settings(BaseModel):
@@ -21,6 +24,11 @@ class DataConfig(Settings):
     split_by: str = "unc"
     image_size: int = Field(128, ge=32)
     max_words: int = Field(20, ge=3, description="word pieces, [CLS] and [SEP] included")
+    keep_aspect: bool = Field(
+        False,
+        description="pictures keep their aspect, centred on a square of ImageNet's mean colour",
+        exclude_if=lambda value: not value,
+    )
     scenes: dict[str, int] = {}
     scenes_seed: int = 0
     scenes_version: str = ""
@@ -83,7 +91,8 @@ class ModelConfig(Settings):
 
 
 class TrainConfig(Settings):
-    """How a model is trained. One epoch shows every referent once, with one random sentence (S²RM, Sec. IV-B)."""
+    """How a model is trained. One epoch shows every referent once, with one random sentence (S²RM, Sec. IV-B), unless
+    ``sampling`` says otherwise."""
 
     epochs: int = Field(40, ge=1)
     images_per_batch: int = Field(12, ge=1)
@@ -99,6 +108,21 @@ class TrainConfig(Settings):
     evaluate_every: int = Field(1, ge=1, description="epochs between validations; the last epoch always validates")
     validation_images: int | None = Field(None, description="images of val used for model selection; None: all")
     encoder_weights: str = Field("", description="SHA-256 of the pretrained encoders that training starts from")
+    sampling: Literal["referent", "sentence"] = Field(
+        "referent",
+        description="what an epoch shows once: every referent, with one random sentence, or every sentence",
+        exclude_if=lambda value: value == "referent",
+    )
+    selection_split: str = Field(
+        "val", description="the split that chooses the best epoch", exclude_if=lambda value: value == "val"
+    )
+
+
+class EvaluationConfig(Settings):
+    """How masks are counted: see ``refstudy.evaluation.evaluate``."""
+
+    resolution: Resolution = "resized"
+    threshold: float = Field(THRESHOLD, gt=0, lt=1)
 
 
 class PretrainConfig(Settings):
@@ -122,6 +146,7 @@ class RunConfig(Settings):
     model: ModelConfig
     train: TrainConfig
     splits: tuple[str, ...] = ("val",)
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), exclude_if=lambda value: value == EvaluationConfig())
 
     def key(self) -> str:
         """12 hexadecimal digits of the SHA-256 of these settings: equal settings, equal key."""

@@ -18,7 +18,8 @@ from refstudy.data.batches import Corpus, resize_mask
 from refstudy.data.masks import decode_mask
 from refstudy.data.scenes.grammar import KINDS
 from refstudy.data.scenes.things import BY_NAME, CATEGORIES
-from refstudy.evaluation import ABOUT, predict
+from refstudy.evaluation import ABOUT
+from refstudy.prediction import confidence, predict
 from refstudy.tables import image_weights, interval
 
 HIT = 0.5  # a mask whose IoU exceeds this is a hit, as in P@0.5
@@ -111,13 +112,6 @@ def most_covered(predicted: np.ndarray, masks: np.ndarray) -> tuple[int, int]:
     """Of masks (n, S, S), the number of the one with most of the predicted pixels, and how many; (-1, 0) for none."""
     pixels = np.count_nonzero(masks & predicted, axis=(1, 2))
     return (int(pixels.argmax()), int(pixels.max())) if pixels.any() else (-1, 0)
-
-
-def confidence(probability: np.ndarray) -> float:
-    """How sure a model is of its mask: the mean probability (S, S) over the marked pixels, or the largest one where
-    nothing is marked."""
-    marked = probability[probability > 0.5]
-    return float(marked.mean() if marked.size else probability.max())
 
 
 def scene_things(root: Path | str, dataset: str, image_ids: Iterable[int], side: int) -> dict[int, list[Thing]]:

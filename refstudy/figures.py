@@ -1,17 +1,21 @@
 """How every figure of the study looks and is saved, and the drawings that several notebooks share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from scipy.ndimage import binary_erosion
 from torch import Tensor
 
 from refstudy.files import atomic_write
+from refstudy.models.fusion.s2rm import coparse_indices
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 PALETTE = {
@@ -91,11 +95,61 @@ def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
 
 def overlay(axes: Axes, image: np.ndarray, mask: np.ndarray, colour: str = "vermilion", title: str = "") -> None:
     """A picture uint8 (H, W, 3) with a bool mask (H, W): the rest is dimmed, the mask outlined in a palette colour."""
-    shown = image.astype(float)
-    shown[~mask] = 0.45 * shown[~mask] + 0.55 * 255 * 0.9
-    show_image(axes, shown.astype(np.uint8), title)
+    show_image(axes, dimmed(image, mask), title)
     if mask.any() and not mask.all():
         axes.contour(mask.astype(float), levels=[0.5], colors=[PALETTE[colour]], linewidths=1.6)
+
+
+def dimmed(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A picture uint8 (H, W, 3), pale outside a bool mask (H, W)."""
+    shown = image.astype(np.float32)
+    shown[~mask] = 0.45 * shown[~mask] + 0.55 * 255 * 0.9
+    return shown.astype(np.uint8)
+
+
+def outlined(image: np.ndarray, mask: np.ndarray, colour: str = "vermilion") -> np.ndarray:
+    """As ``overlay``, but pixel for pixel: uint8 (H, W, 3), with an outline of 1/200 of the shorter side inside the
+    mask."""
+    shown = dimmed(image, mask)
+    width = max(1, round(min(mask.shape) / 200))
+    inner = binary_erosion(mask, iterations=width, border_value=1)
+    shown[mask & ~inner] = (255 * np.array(mpl.colors.to_rgb(PALETTE[colour]))).round()
+    return shown
+
+
+def word_attention(image: np.ndarray, expression: str, words: Sequence[str], attention: np.ndarray) -> Figure:
+    """The picture uint8 (S, S, 3), then for each word piece how much each cell takes from it: attention (L, H, W)."""
+    figure, axes = grid(1, len(words) + 1, cell=1.45)
+    show_image(axes[0, 0], image, f"“{expression}”")
+    for axis, word, weight in zip(axes[0, 1:], words, attention, strict=True):
+        shown = axis.imshow(weight, cmap="viridis", vmin=0, vmax=attention.max())
+        axis.set_title(word)
+        axis.set_axis_off()
+    figure.colorbar(shown, ax=axes[0, 1:], shrink=0.6, label="attention")
+    return figure
+
+
+def coparsed_cell(
+    axes: Sequence[Axes], image: np.ndarray, column: np.ndarray, row: np.ndarray, cell: tuple[int, int]
+) -> None:
+    """On three axes: the picture with one cell (i, j) framed, its column map and its row map (both (H*W, H, W)), each
+    entry with the number of the cell that it comes from."""
+    (i, j), (height, width) = cell, column.shape[1:]
+    show_image(axes[0], image, f"cell ({i}, {j}) asks")
+    down, right = image.shape[0] / height, image.shape[1] / width
+    corner = (j * right, i * down)
+    axes[0].add_patch(Rectangle(corner, right, down, fill=False, edgecolor=PALETTE["vermilion"], linewidth=2.5))
+    column_from, row_from = coparse_indices(height, width, True, torch.device("cpu"))
+    for axis, values, sources, shape, labels in (
+        (axes[1], column, column_from, (height, width), ("roll h", "column w", "column map")),
+        (axes[2], row, row_from, (width, height), ("roll w", "row k", "row map")),
+    ):
+        entries = values[:, i, j].reshape(shape)
+        axis.imshow(entries, cmap="cividis")
+        for (a, b), number in np.ndenumerate(sources[i * width + j].reshape(shape).numpy()):
+            dark = entries[a, b] < entries.mean()
+            axis.text(b, a, f"{number}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        axis.set(ylabel=labels[0], xlabel=labels[1], title=labels[2], xticks=range(shape[1]), yticks=range(shape[0]))
 
 
 def grid(rows: int, columns: int, cell: float = 1.9, **options) -> tuple[Figure, np.ndarray]:

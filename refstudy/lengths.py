@@ -184,6 +184,6 @@ def _about(study: Study, profile: str, variant: str, records: list[Record], spli
     unseen = [seed for seed in study.profile(profile).seeds if variant and seed not in done]
     return {
         "runs": len(records),
-        "data": data_name(records[0].config.data, split) if records else "",
+        "data": data_name(records[0].config.data, split, records[0].config.evaluation) if records else "",
         "missing": " && ".join(training_command(profile, variant, seed) for seed in unseen),
     }

@@ -125,7 +125,9 @@ def report(steps: list[Step], console: Console | None = None) -> None:
 
 
 def train_run(study: Study, profile: str, variant: str, seed: int, results: str = "", progress: bool = True) -> Path:
-    """Train one run of a profile; return its record, and keep its weights where the profile ships them."""
+    """Train one run of a profile; return its record. Where the profile ships its weights, keep them and renew their
+    card."""
+    from refstudy.model_card import write_model_card
     from refstudy.models.build import load_model, save_weights
     from refstudy.records import record_name
     from refstudy.training import train
@@ -137,4 +139,5 @@ def train_run(study: Study, profile: str, variant: str, seed: int, results: str 
     if variant in study.profile(profile).ships and seed == study.profile(profile).seeds[0]:
         model = load_model(work / record_name(config) / "weights.safetensors")
         save_weights(model, study.weights(profile, variant, results), half=True)
+        write_model_card(study, profile, results)
     return record

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from refstudy.config import (
     DataConfig,
+    EvaluationConfig,
     ImageEncoderConfig,
     ModelConfig,
     PartConfig,
@@ -75,6 +76,7 @@ class Profile(Settings):
     data: DataConfig
     model: Encoders
     train: TrainConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
     pretraining: PretrainConfig = PretrainConfig()
     part_options: dict[str, dict[str, Any]] = {}
     special: dict[str, Special] = Field({}, description="by the name of a whole model")
@@ -175,6 +177,7 @@ class Study:
             ),
             train=TrainConfig.model_validate(settings.train.model_dump() | special.train),
             splits=settings.splits,
+            evaluation=settings.evaluation,
         )
 
     def live_config(self, profile: str) -> RunConfig:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from refstudy.config import DataConfig
+from refstudy.config import THRESHOLD, DataConfig, EvaluationConfig
 from refstudy.data.scenes import FLAVOURS
 from refstudy.files import atomic_write
 from refstudy.metrics import METRICS, THRESHOLDS, iou
@@ -17,6 +17,7 @@ from refstudy.study import Study, training_command
 
 RESAMPLES = 2000
 LEVEL = 0.95
+USUAL = EvaluationConfig()
 SEED = 20240509  # of the resampling: the same draws for every table, variant and machine
 DATA_NAMES = {
     "refscenes": "RefScenes",
@@ -91,10 +92,12 @@ BENCHMARKS = {
 }
 
 
-def data_name(data: DataConfig, split: str) -> str:
-    """What a number was measured on, e.g. "RefScenes val, 128 px"."""
+def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = USUAL) -> str:
+    """What a number was measured on, e.g. "RefScenes val, 128 px"; and how, where that is not the usual way."""
     name = DATA_NAMES[data.dataset] if data.dataset in FLAVOURS else f"{data.dataset} ({data.split_by})"
-    return f"{name} {split}, {data.image_size} px"
+    original = ", counted at the original size" if evaluation.resolution == "original" else ""
+    threshold = f", threshold {evaluation.threshold:g}" if evaluation.threshold != THRESHOLD else ""
+    return f"{name} {split}, {data.image_size} px{original}{threshold}"
 
 
 def resampled_metrics(records: list[Record], split: str) -> pd.DataFrame:
@@ -211,7 +214,8 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
                     line["gain"] = gains[0]
                     line["gain_low"], line["gain_high"] = interval(gains)
             line["runs"] = len(records)
-            line["data"] = data_name(study.profile(profile).data, split) if records else ""
+            settings = study.profile(profile)
+            line["data"] = data_name(settings.data, split, settings.evaluation) if records else ""
             unseen = [s for s in seeds if variant and s not in {record.config.seed for record in records}]
             commands = " && ".join(training_command(profile, variant, s) for s in unseen)
             line["missing"] = commands or spec.unfilled.get(row, "")
@@ -249,7 +253,7 @@ def build_comparison(stem: str, study: Study, profile: str, results: str = "") -
                 values = resampled_metrics(records, ours_in[column])[metric]
                 line["ours"] = values[0]
                 line["ours_low"], line["ours_high"] = interval(values)
-                line |= {"runs": len(records), "data": data_name(settings.data, ours_in[column])}
+                line |= {"runs": len(records), "data": data_name(settings.data, ours_in[column], settings.evaluation)}
             elif column in ours_in and variant:
                 line["missing"] = training_command(profile, variant, settings.seeds[0])
             lines.append(line)

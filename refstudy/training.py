@@ -60,8 +60,14 @@ def train(
     trainer.run(folder / "checkpoint.pt", progress, watcher)
     model = trainer.best_model()
     evaluation_start = time.time()
-    counts = pd.concat([evaluate(model, corpora[split], progress=progress) for split in config.splits])
-    masks = sample_masks(model, corpora["val"], SHOWN_IMAGES)
+    how = config.evaluation
+    counts = pd.concat(
+        [
+            evaluate(model, corpora[split], progress=progress, resolution=how.resolution, threshold=how.threshold)
+            for split in config.splits
+        ]
+    )
+    masks = sample_masks(model, corpora["val"], SHOWN_IMAGES, how.threshold)
     now = time.time()
     summary = {
         "data_fingerprint": digest,
@@ -84,7 +90,8 @@ def train(
 
 
 def _splits(config: RunConfig) -> tuple[str, ...]:
-    return config.splits if "val" in config.splits else ("val", *config.splits)
+    selection = config.train.selection_split
+    return config.splits if selection in config.splits else (selection, *config.splits)
 
 
 def load_corpora(
@@ -103,7 +110,7 @@ def load_corpora(
     tokenizer = build_tokenizer(text.name if text.pretrained else None)
     cache = root / "cache"
     corpora = {
-        split: build_corpus(table, split, data.image_size, tokenizer, data.max_words, cache, progress)
+        split: build_corpus(table, split, data.image_size, tokenizer, data.max_words, cache, progress, data.keep_aspect)
         for split in splits
     }
     return corpora, fingerprint(table)
@@ -126,7 +133,7 @@ class Trainer:
             fused=self.device.type == "cuda",
         )
         grouping = (config.train.images_per_batch, config.train.expressions_per_image)
-        self.per_epoch = batches_per_epoch(corpora["train"], *grouping)
+        self.per_epoch = batches_per_epoch(corpora["train"], *grouping, config.train.sampling)
         if not self.per_epoch:
             raise StudyError(f"train: {grouping[0]} images per batch, but the train split has fewer; lower it")
         self.total = self.per_epoch * config.train.epochs
@@ -147,7 +154,8 @@ class Trainer:
             while self.update < self.total:
                 epoch, first = divmod(self.update, self.per_epoch)
                 grouping = (self.settings.images_per_batch, self.settings.expressions_per_image)
-                for batch in grouped_batches(self.corpora["train"], *grouping, self.config.seed, epoch, first):
+                position = (self.config.seed, epoch, first, self.settings.sampling)
+                for batch in grouped_batches(self.corpora["train"], *grouping, *position):
                     self.step(batch)
                     bar.update()
                     if time.time() - saved > CHECKPOINT_EVERY and self.update % self.per_epoch:
@@ -186,8 +194,9 @@ class Trainer:
             self.loss_sum.zero_()
 
     def validate(self, epoch: int) -> float:
-        """oIoU on val; the weights are kept when it is the best yet. The earlier of two equal epochs stays."""
-        corpus = self.corpora["val"]
+        """oIoU on the split that selects; the weights are kept when it is the best yet. The earlier of two equal
+        epochs stays."""
+        corpus = self.corpora[self.settings.selection_split]
         if self.settings.validation_images is not None:
             corpus = corpus.subset(self.settings.validation_images)
         score = summarize_counts(evaluate(self.model, corpus))["oIoU"]

@@ -15,7 +15,6 @@ from refstudy.failures import (
     SMALL,
     Thing,
     cause_table,
-    confidence,
     diagnose,
     diagnose_corpus,
     most_covered,
@@ -88,13 +87,6 @@ def test_numbers_of_a_diagnosis():
     assert found.iou == pytest.approx(50 / 150)
     assert most_covered(box(10, 10, 5, 20), OTHERS) == (0, 25)
     assert most_covered(NOTHING, OTHERS) == most_covered(TRUTH, NO_OTHERS) == (-1, 0)
-
-
-def test_confidence_is_that_of_the_marked_pixels():
-    probability = np.full((2, 2), 0.1)
-    assert confidence(probability) == pytest.approx(0.1)
-    probability[0] = 0.6, 0.8
-    assert confidence(probability) == pytest.approx(0.7)
 
 
 def test_reliability_by_hand():

@@ -52,3 +52,14 @@ def test_an_overlay_fades_what_is_not_meant_and_keeps_what_is():
 
 def test_grid_gives_axes_in_two_dimensions():
     assert figures.grid(1, 3)[1].shape == (1, 3)
+
+
+def test_an_outline_lies_inside_the_mask_and_the_rest_is_pale():
+    image = np.full((60, 80, 3), 40, np.uint8)
+    mask = np.zeros((60, 80), bool)
+    mask[10:40, 20:60] = True
+    drawn = figures.outlined(image, mask)
+    assert (drawn[11:39, 21:59] == 40).all()  # one pixel wide at this size
+    assert (drawn[10, 20:60] == [0xD5, 0x5E, 0x00]).all() and (drawn[10:40, 59] == [0xD5, 0x5E, 0x00]).all()
+    assert (drawn[~mask] > 100).all()
+    assert (figures.outlined(image, np.zeros_like(mask)) > 100).all()

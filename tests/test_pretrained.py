@@ -13,13 +13,13 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 from refstudy.config import ImageEncoderConfig, ModelConfig, PartConfig, TextEncoderConfig
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
-from refstudy.evaluation import predict
 from refstudy.models.build import build_model, load_model, save_weights
 from refstudy.models.encoders import ImageEncoder, TextEncoder
 from refstudy.models.lavt import LAVT
 from refstudy.models.mscan import published_name
 from refstudy.models.segmenter import ReferringSegmenter, Segmenter
 from refstudy.models.slvit import SLViT
+from refstudy.prediction import predict
 
 from .conftest import tiny_model
 from .test_models import TINY, variant_config

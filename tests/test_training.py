@@ -16,10 +16,11 @@ from refstudy.data.refer import load_refer
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
-from refstudy.evaluation import evaluate, predict, summarize_counts, whole_image_counts
+from refstudy.evaluation import evaluate, summarize_counts, whole_image_counts
 from refstudy.losses import dice_loss
 from refstudy.metrics import METRICS, summarize
 from refstudy.models.build import build_model, load_model
+from refstudy.prediction import predict
 from refstudy.pretraining import pretrain
 from refstudy.records import find_record, find_records, read_record
 from refstudy.training import Trainer, file_digest, learning_rate, load_corpora, parameter_groups, train

@@ -21,11 +21,12 @@ from refstudy.errors import StudyError
 from refstudy.files import atomic_write
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as the encoders expect
+PADDING = tuple(round(255 * value) for value in IMAGE_MEAN)
 
 
 @dataclass
 class Corpus:
-    """One split, decoded and resized to S x S (aspect not kept: the protocol of LAVT and S²RM).
+    """One split, decoded and resized to S x S. The aspect is not kept, the protocol of LAVT, unless ``keep_aspect``.
 
     images: uint8 (N, 3, S, S); masks: packed bits (R, S*S/8); image_of_ref (R,); token_ids, token_mask (E, L);
     ref_of_expression (E,); table: the split's rows in the order of the expressions.
@@ -38,6 +39,7 @@ class Corpus:
     token_mask: np.ndarray
     ref_of_expression: np.ndarray
     table: pd.DataFrame
+    keep_aspect: bool = False
 
     @property
     def image_size(self) -> int:
@@ -63,6 +65,7 @@ class Corpus:
             self.token_mask[keep],
             position[self.ref_of_expression[keep]],
             self.table.iloc[keep].reset_index(drop=True),
+            self.keep_aspect,
         )
 
 
@@ -94,8 +97,11 @@ def build_corpus(
     max_words: int = 20,
     cache: Path | None = None,
     progress: bool = True,
+    keep_aspect: bool = False,
 ) -> Corpus:
     """Decode one split of ``load_refer``'s table. Images are resized bilinearly, masks by nearest neighbour.
+
+    ``keep_aspect`` centres each on a square of ImageNet's mean colour, where it is otherwise stretched to the square.
 
     With ``cache``, a folder, decoded arrays are kept there under a name made from what determines them and opened
     memory-mapped the next time. Raises StudyError for an unknown split and whatever reading images and masks raises.
@@ -107,20 +113,21 @@ def build_corpus(
     pictures = refs.drop_duplicates("image_id").reset_index(drop=True)
     image_row = pd.Series(np.arange(len(pictures)), index=pictures["image_id"])
     ref_row = pd.Series(np.arange(len(refs)), index=refs["ref_id"])
+    kept = ("keep_aspect",) if keep_aspect else ()
     bits = -(-image_size * image_size // 8)
     images = _array(
         cache,
         "images",
-        (pictures["image_path"], pictures["image_path"].map(_file_stamp), image_size),
+        (pictures["image_path"], pictures["image_path"].map(_file_stamp), image_size, *kept),
         (len(pictures), 3, image_size, image_size),
-        lambda array: _fill_images(array, pictures, progress),
+        lambda array: _fill_images(array, pictures, progress, keep_aspect),
     )
     masks = _array(
         cache,
         "masks",
-        (refs["ann_id"], refs["height"], refs["width"], refs["segmentation"], image_size),
+        (refs["ann_id"], refs["height"], refs["width"], refs["segmentation"], image_size, *kept),
         (len(refs), bits),
-        lambda array: _fill_masks(array, refs, image_size),
+        lambda array: _fill_masks(array, refs, image_size, keep_aspect),
     )
     token_ids, token_mask = tokenize(tokenizer, rows["expression"].tolist(), max_words)
     return Corpus(
@@ -131,28 +138,42 @@ def build_corpus(
         token_mask,
         ref_row[rows["ref_id"]].to_numpy(),
         rows,
+        keep_aspect,
     )
 
 
-def _fill_images(images: np.ndarray, pictures: pd.DataFrame, progress: bool) -> None:
+def placement(height: int, width: int, side: int, keep_aspect: bool) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a picture of ``height`` x ``width`` on its square of ``side`` pixels."""
+    if not keep_aspect:
+        return 0, 0, side, side
+    high, wide = (max(1, round(length * side / max(height, width))) for length in (height, width))
+    return (side - high) // 2, (side - wide) // 2, high, wide
+
+
+def _fill_images(images: np.ndarray, pictures: pd.DataFrame, progress: bool, keep_aspect: bool) -> None:
     side = images.shape[-1]
     bar = tqdm(
         pictures.itertuples(), total=len(pictures), desc="decoding images", disable=not progress or len(pictures) < 500
     )
     for k, row in enumerate(bar):
         pixels = read_image(row.image_path, row.height, row.width)
-        if pixels.shape[:2] != (side, side):
-            pixels = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
-        images[k] = pixels.transpose(2, 0, 1)
+        top, left, height, width = placement(row.height, row.width, side, keep_aspect)
+        if pixels.shape[:2] != (height, width):
+            pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+        images[k] = np.reshape(PADDING, (3, 1, 1))
+        images[k, :, top : top + height, left : left + width] = pixels.transpose(2, 0, 1)
 
 
-def _fill_masks(masks: np.ndarray, refs: pd.DataFrame, side: int) -> None:
+def _fill_masks(masks: np.ndarray, refs: pd.DataFrame, side: int, keep_aspect: bool) -> None:
     for k, row in enumerate(refs.itertuples()):
         try:
             mask = decode_mask(row.segmentation, row.height, row.width)
         except StudyError as error:
             raise StudyError(f"referent {row.ref_id}, annotation {row.ann_id}: {error}") from error
-        masks[k] = np.packbits(resize_mask(mask, side, side))
+        top, left, height, width = placement(row.height, row.width, side, keep_aspect)
+        square = np.zeros((side, side), bool)
+        square[top : top + height, left : left + width] = resize_mask(mask, height, width)
+        masks[k] = np.packbits(square)
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -191,26 +212,39 @@ def _array(
 
 
 def grouped_batches(
-    corpus: Corpus, images_per_batch: int, expressions_per_image: int, seed: int, epoch: int, start: int = 0
+    corpus: Corpus,
+    images_per_batch: int,
+    expressions_per_image: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    sampling: str = "referent",
 ) -> Iterator[Batch]:
-    """One epoch of training: every referent once, with one of its sentences drawn at random (S²RM, Sec. IV-B).
+    """One epoch of training: every referent once, with one of its sentences drawn at random (S²RM, Sec. IV-B); with
+    ``sampling`` "sentence", every sentence once.
 
-    Referents of one image come together, at most ``expressions_per_image`` in a batch, so that the image is encoded
+    Those of one image come together, at most ``expressions_per_image`` in a batch, so that the image is encoded
     once for them. The order depends on ``seed`` and ``epoch`` alone. A short last batch is dropped.
     ``start`` skips that many batches, to go on within an epoch.
     """
     rng = np.random.default_rng([seed, epoch])
-    sentence = _one_sentence_each(corpus, rng)
-    groups = _groups(corpus, rng, expressions_per_image)
+    chosen = _one_sentence_each(corpus, rng) if sampling == "referent" else np.arange(len(corpus.ref_of_expression))
+    groups = _groups(_image_of_each(corpus, sampling), rng, expressions_per_image)
     for first in range(start * images_per_batch, len(groups) - images_per_batch + 1, images_per_batch):
-        refs = groups[first : first + images_per_batch]
-        yield _batch(corpus, [sentence[group] for group in refs])
+        yield _batch(corpus, [chosen[group] for group in groups[first : first + images_per_batch]])
 
 
-def batches_per_epoch(corpus: Corpus, images_per_batch: int, expressions_per_image: int) -> int:
+def batches_per_epoch(
+    corpus: Corpus, images_per_batch: int, expressions_per_image: int, sampling: str = "referent"
+) -> int:
     """How many batches ``grouped_batches`` yields in an epoch."""
-    counts = np.bincount(corpus.image_of_ref)
+    counts = np.bincount(_image_of_each(corpus, sampling))
     return int(np.ceil(counts / expressions_per_image).sum()) // images_per_batch
+
+
+def _image_of_each(corpus: Corpus, sampling: str) -> np.ndarray:
+    """The image of each thing that an epoch shows once: of each referent or of each expression."""
+    return corpus.image_of_ref if sampling == "referent" else corpus.image_of_ref[corpus.ref_of_expression]
 
 
 def _one_sentence_each(corpus: Corpus, rng: np.random.Generator) -> np.ndarray:
@@ -221,13 +255,13 @@ def _one_sentence_each(corpus: Corpus, rng: np.random.Generator) -> np.ndarray:
     return sentence
 
 
-def _groups(corpus: Corpus, rng: np.random.Generator, most: int) -> list[np.ndarray]:
-    """Referents by image, shuffled within the image, cut into pieces of at most ``most``, the pieces shuffled."""
-    shuffled = rng.permutation(len(corpus.image_of_ref))
-    by_image = shuffled[np.argsort(corpus.image_of_ref[shuffled], kind="stable")]
-    ends = np.cumsum(np.bincount(corpus.image_of_ref))
+def _groups(images: np.ndarray, rng: np.random.Generator, most: int) -> list[np.ndarray]:
+    """Numbers by image, shuffled within the image, cut into pieces of at most ``most``, the pieces shuffled."""
+    shuffled = rng.permutation(len(images))
+    by_image = shuffled[np.argsort(images[shuffled], kind="stable")]
+    ends = np.cumsum(np.bincount(images))
     pieces = [
-        refs[first : first + most] for refs in np.split(by_image, ends[:-1]) for first in range(0, len(refs), most)
+        some[first : first + most] for some in np.split(by_image, ends[:-1]) for first in range(0, len(some), most)
     ]
     return [pieces[k] for k in rng.permutation(len(pieces))]
 

@@ -52,3 +52,11 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     """A bool (height, width) mask as compressed RLE that JSON can hold."""
     rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()}
+
+
+def mask_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+    """(x, y, width, height) in pixels of the smallest box around a bool (height, width) mask; None for an empty one."""
+    if not mask.any():
+        return None
+    left, top, width, height = coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))))
+    return int(left), int(top), int(width), int(height)

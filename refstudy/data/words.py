@@ -57,3 +57,16 @@ def tokenize(
         list(expressions), padding="max_length", truncation=True, max_length=max_words, return_tensors="np"
     )
     return encoded["input_ids"].astype(np.int64), encoded["attention_mask"].astype(bool)
+
+
+def strange_words(tokenizer: BertTokenizerFast, expression: str) -> list[str]:
+    """The words of an expression that a vocabulary does not have, in their order: those it maps to [UNK], and those
+    that it can only spell character by character."""
+    words = dict.fromkeys(word for word, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(expression))
+    return [word for word in words if _is_strange(tokenizer, word)]
+
+
+def _is_strange(tokenizer: BertTokenizerFast, word: str) -> bool:
+    pieces = tokenizer.tokenize(word)
+    spelled = len(pieces) > 1 and all(len(piece.removeprefix("##")) == 1 for piece in pieces)
+    return tokenizer.unk_token in pieces or spelled

@@ -1,0 +1,180 @@
+"""The card that lies beside shipped weights: what they are, what they reach, and what they are not made for."""
+
+from pathlib import Path
+
+from refstudy.data.scenes import FLAVOURS
+from refstudy.errors import StudyError
+from refstudy.files import atomic_write, file_digest
+from refstudy.models.build import build_model, count_parameters, load_model
+from refstudy.models.segmenter import Segmenter
+from refstudy.records import Record, find_record
+from refstudy.study import Study
+from refstudy.tables import data_name, interval, resampled_metrics
+
+FILE_NAME = "README.md"
+SHOWN = ("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9")
+
+
+def write_model_card(study: Study, profile: str, results: str = "") -> Path:
+    """Write the card of a profile into its folder of weights; see ``model_card``."""
+    path = study.results(profile, results) / "weights" / FILE_NAME
+    text = model_card(study, profile, results)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def model_card(study: Study, profile: str, results: str = "") -> str:
+    """The card, Markdown, of the weights that a profile ships: from the files themselves and the records of the runs
+    that they come from. Weights whose settings are not those of a record have no numbers.
+
+    Raises StudyError when there are no weights to speak of.
+    """
+    ships = [name for name in study.profile(profile).ships if study.weights(profile, name, results).exists()]
+    if not ships:
+        raise StudyError(f"profile '{profile}' has no shipped weights to describe; train a variant that it ships")
+    models = {name: load_model(study.weights(profile, name, results)) for name in ships}
+    records = {name: _record(study, profile, name, models[name], results) for name in ships}
+    return "\n".join(
+        [
+            *_head(study, profile, models),
+            *_files(study, profile, models, records, results),
+            *_training(records),
+            *_numbers(study, records),
+            *_limits(study, profile, models),
+            *_end(study, profile, ships[0]),
+        ]
+    )
+
+
+def _record(study: Study, profile: str, variant: str, model: Segmenter, results: str) -> Record | None:
+    """The record of the run that these weights come from, if it is there and builds this very model."""
+    config = study.run_config(profile, variant, study.profile(profile).seeds[0])
+    record = find_record(study.results(profile, results) / "records", config)
+    return record if record and build_model(config.model.from_scratch()).config == model.config else None
+
+
+def _head(study: Study, profile: str, models: dict[str, Segmenter]) -> list[str]:
+    labels = " and ".join(study.variants[name].label for name in models)
+    return [
+        "---",
+        "license: apache-2.0",
+        "library_name: refstudy",
+        "pipeline_tag: image-segmentation",
+        "---",
+        "",
+        f"# {labels}, profile `{profile}`",
+        "",
+        "Models of referring image segmentation: a picture and an expression in, the mask of what is meant out. They",
+        "serve the notebooks and let anyone try the code.",
+        "",
+        f"This page is made from run records by `refstudy card --profile {profile}`; do not edit it.",
+    ]
+
+
+def _files(
+    study: Study, profile: str, models: dict[str, Segmenter], records: dict[str, Record | None], results: str
+) -> list[str]:
+    lines = [
+        "",
+        "## Files",
+        "",
+        "| file | what | parameters | pixels | words | run record | SHA-256 |",
+        "|" + "---|" * 7,
+    ]
+    for name, model in models.items():
+        path, config, record = study.weights(profile, name, results), model.config, records[name]
+        about = f"{study.variants[name].label}, half precision"
+        source = f"`{record.path.name}`" if record else "none of these settings"
+        lines.append(
+            f"| `{path.name}` | {about} | {count_parameters(model) / 1e6:.1f} M | {config.image_size} x "
+            f"{config.image_size} | {config.text.vocab_size} | {source} | `{file_digest(path)[:16]}` |"
+        )
+    for start in dict.fromkeys(study.encoders(profile, name) for name in models):
+        if start and start.exists():
+            about = "pretrained encoder that training started from"
+            lines.append(f"| `{start.name}` | {about} | | | | | `{file_digest(start)[:16]}` |")
+    return [*lines, "", "SHA-256: the first 16 digits. Words: pieces of the vocabulary, single characters included."]
+
+
+def _training(records: dict[str, Record | None]) -> list[str]:
+    lines = ["", "## Trained on", ""]
+    for record in filter(None, records.values()):
+        data, train, made = record.config.data, record.config.train, record.provenance()
+        pictures = f"{data.scenes['train']} drawn pictures of " if "train" in data.scenes else ""
+        start = f"the pretrained encoder `{train.encoder_weights[:16]}`" if train.encoder_weights else "random weights"
+        lines.append(
+            f"- `{record.config.variant}`: {pictures}{data_name(data, 'train')}; {train.epochs} epochs "
+            f"(kept: epoch {record.summary['best_epoch']}, the best on {train.selection_split}), "
+            f"{record.summary['pairs']} pairs of picture and expression, from {start}; seed {record.config.seed}, "
+            f"{made['training_seconds'] / 60:.0f} minutes on {made['device']}, {made['threads']} thread(s)."
+        )
+    return lines
+
+
+def _numbers(study: Study, records: dict[str, Record | None]) -> list[str]:
+    lines = ["", "## Numbers", "", f"| model | measured on | expressions | {' | '.join(SHOWN)} |"]
+    lines.append("|" + "---|" * (3 + len(SHOWN)))
+    for record in filter(None, records.values()):
+        config, counts = record.config, record.counts()
+        for split in config.splits:
+            metrics = resampled_metrics([record], split)
+            cells = []
+            for metric in SHOWN:
+                low, high = interval(metrics[metric])
+                cells.append(f"{metrics[metric][0]:.1f} [{low:.1f}, {high:.1f}]")
+            where = data_name(config.data, split, config.evaluation)
+            expressions = int((counts["split"] == split).sum())
+            lines.append(f"| {study.variants[config.variant].label} | {where} | {expressions} | {' | '.join(cells)} |")
+    return [
+        *lines,
+        "",
+        "Percent, with 95 % intervals over pictures (bootstrap); one seed, so they do not speak of the spread between",
+        "trainings. Measured before the weights were rounded to half precision.",
+    ]
+
+
+def _limits(study: Study, profile: str, models: dict[str, Segmenter]) -> list[str]:
+    lines = ["", "## What they are not", ""]
+    if study.profile(profile).data.dataset in FLAVOURS:
+        words = max(model.config.text.vocab_size for model in models.values())
+        lines += [
+            "- **Not for photographs in earnest.** They have seen drawn scenes only. On a photo they run; how well was",
+            "  not measured, and nothing good is to be expected.",
+            f"- **Not for free language.** They know {words} word pieces, the words of RefScenes' grammar and single",
+            "  characters; other words are spelled in characters that no training showed. `refstudy predict` names",
+            "  them.",
+            "- **Not comparable to printed numbers.** RefScenes is a stand-in; no number above is one of RefCOCO.",
+        ]
+    return [
+        *lines,
+        "- **Not taught to say no.** Every expression of training has a referent; notebook 08 measures what is marked",
+        "  when nothing is meant.",
+        "- **Not calibrated.** The score, the mean probability inside the mask, is no probability of being right.",
+    ]
+
+
+def _end(study: Study, profile: str, variant: str) -> list[str]:
+    file = f"results/{profile}/weights/{variant}.safetensors"
+    return [
+        "",
+        "## Use",
+        "",
+        "```sh",
+        f'refstudy predict photo.jpg "the dog on the left" --weights {file}',
+        "```",
+        "",
+        "```python",
+        "from refstudy.models.build import load_model",
+        "from refstudy.prediction import segment_photo",
+        "",
+        f'(answer,) = segment_photo(load_model("{file}"), "photo.jpg", ["the dog on the left"])',
+        "```",
+        "",
+        "## Licence",
+        "",
+        "Apache-2.0, as the project. No third party's pictures, texts or weights went into them."
+        if study.profile(profile).data.dataset in FLAVOURS
+        else "Apache-2.0, as the project; the data have terms of their own.",
+        "",
+    ]

@@ -1,0 +1,139 @@
+"""Masks for pictures: of the model's own size, and of one's own photographs at theirs."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.nn.functional import interpolate
+from transformers import BertTokenizerFast
+
+from refstudy.config import THRESHOLD
+from refstudy.data.batches import normalise
+from refstudy.data.masks import encode_mask, mask_box
+from refstudy.data.words import strange_words, tokenize
+from refstudy.errors import StudyError
+from refstudy.models.segmenter import Segmenter
+
+MAX_WORDS = 20  # word pieces, [CLS] and [SEP] included, as in training
+WHITE = (255, 255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model reads an expression: the ``text`` of its word pieces, whether they are ``clipped``, and the words
+    that are ``strange`` to its vocabulary."""
+
+    text: str
+    clipped: bool
+    strange: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model answers to one expression about a photo of (H, W) pixels: bool mask (H, W), and the score of
+    ``confidence``."""
+
+    expression: str
+    reading: Reading
+    mask: np.ndarray = field(repr=False)
+    score: float
+
+    @property
+    def box(self) -> tuple[int, int, int, int] | None:
+        """(x, y, width, height) in pixels of the smallest box around the mask; None when nothing is marked."""
+        return mask_box(self.mask)
+
+    @property
+    def rle(self) -> dict[str, Any]:
+        """The mask as COCO's compressed RLE."""
+        return encode_mask(self.mask)
+
+
+@torch.inference_mode()
+def predict(
+    model: Segmenter,
+    image: np.ndarray,
+    expressions: Sequence[str],
+    tokenizer: BertTokenizerFast,
+    max_words: int = MAX_WORDS,
+) -> np.ndarray:
+    """Mask probabilities float32 (E, S, S) for expressions about one uint8 image (S, S, 3), encoded once."""
+    model.eval()
+    device = next(model.parameters()).device
+    ids, mask = (torch.from_numpy(array).to(device) for array in tokenize(tokenizer, expressions, max_words))
+    pixels = torch.tensor(image.transpose(2, 0, 1), device=device)[None]
+    features = model.encode_image(normalise(pixels))
+    index = torch.zeros(len(ids), dtype=torch.long, device=device)
+    return model.segment(features, ids, mask, index).sigmoid().float().cpu().numpy()
+
+
+def confidence(probability: np.ndarray) -> float:
+    """How sure a model is of its mask: the mean probability (H, W) over the marked pixels, or the largest one where
+    nothing is marked. It is not calibrated: notebook 08 measures how far it foretells the IoU."""
+    marked = probability[probability > THRESHOLD]
+    return float(marked.mean() if marked.size else probability.max())
+
+
+def segment_photo(model: Segmenter, photo: np.ndarray | Path | str, expressions: Sequence[str]) -> list[Prediction]:
+    """The masks of all expressions at the photo's own size, in their order; the photo is encoded once.
+
+    ``photo`` is uint8 (H, W, 3) or a file that ``read_photo`` reads. It is resized to the model's S x S without keeping
+    its aspect, as in training; probabilities are resized bilinearly to H x W, and those above 0.5 are the mask.
+
+    Raises StudyError for an expression without words, for none at all, and for whatever ``read_photo`` refuses.
+    """
+    readings = read_expressions(model.tokenizer, expressions)
+    pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
+    side = model.config.image_size
+    resized = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
+    answers = []
+    for text, reading, small in zip(
+        expressions, readings, predict(model, resized, expressions, model.tokenizer), strict=True
+    ):
+        whole = interpolate(torch.from_numpy(small)[None, None], size=pixels.shape[:2], mode="bilinear")[0, 0].numpy()
+        answers.append(Prediction(text, reading, whole > THRESHOLD, confidence(whole)))
+    return answers
+
+
+def read_expressions(tokenizer: BertTokenizerFast, expressions: Sequence[str]) -> list[Reading]:
+    """How each expression is read. Raises StudyError for one without words, and for none at all."""
+    if not expressions:
+        raise StudyError('no expression; say what to look for, e.g. "the dog on the left"')
+    readings = []
+    for text in expressions:
+        pieces = tokenizer.tokenize(text)
+        if not pieces:
+            raise StudyError(f"expression {text!r} has no words; say what to look for")
+        kept = pieces[: MAX_WORDS - 2]
+        strange = tuple(strange_words(tokenizer, text))
+        readings.append(Reading(tokenizer.convert_tokens_to_string(kept), len(kept) < len(pieces), strange))
+    return readings
+
+
+def read_photo(path: Path | str) -> np.ndarray:
+    """A photograph as it is meant to be seen, uint8 (H, W, 3): turned as its EXIF says, transparency on white, grey and
+    CMYK made RGB. (``data.refer.read_image`` turns nothing: annotations belong to the pixels as they are stored.)
+
+    Raises StudyError when it is missing, does not decode, or has more pixels than Pillow takes for safe.
+    """
+    try:
+        bombs = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
+        with bombs, Image.open(path) as opened:
+            photo = ImageOps.exif_transpose(opened)
+            if photo.mode.startswith("I;16"):  # Pillow clips 16-bit grey where it should scale it
+                photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
+            if photo.has_transparency_data:
+                photo = photo.convert("RGBA")
+                photo = Image.alpha_composite(Image.new("RGBA", photo.size, WHITE), photo)
+            return np.asarray(photo.convert("RGB"))
+    except FileNotFoundError as error:
+        raise StudyError(f"{path}: image not found; name a picture or a folder of pictures") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise StudyError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise StudyError(f"{path}: image does not decode ({error}); save it as JPEG or PNG") from error

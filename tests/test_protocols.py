@@ -1,0 +1,160 @@
+"""The switches of docs/protocols.md: each does what it says, and its default leaves every key as it was."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from torch import nn
+
+from refstudy.config import DataConfig, EvaluationConfig, TrainConfig
+from refstudy.data.batches import IMAGE_MEAN, batches_per_epoch, build_corpus, grouped_batches
+from refstudy.data.masks import encode_mask
+from refstudy.data.refer import load_refer
+from refstudy.data.words import build_tokenizer
+from refstudy.evaluation import evaluate, summarize_counts
+from refstudy.models.build import load_model
+from refstudy.records import read_record, record_name
+from refstudy.tables import data_name
+from refstudy.training import load_corpora, train
+
+from .conftest import tiny_run, write_refer
+
+SIDE = 32
+WIDE, HIGH = (40, 80), (96, 48)  # (height, width) of two pictures that are no squares
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Two pictures whose left half is red and is the referent; the first has three sentences, the second one."""
+    root = tmp_path_factory.mktemp("halves")
+    (root / "halves" / "images").mkdir(parents=True)
+    images, annotations, refs = [], [], []
+    for k, (height, width) in enumerate((WIDE, HIGH)):
+        pixels = np.zeros((height, width, 3), np.uint8)
+        pixels[:, : width // 2, 0] = 255
+        Image.fromarray(pixels).save(root / "halves" / "images" / f"{k}.png")
+        images.append({"id": k, "file_name": f"{k}.png", "height": height, "width": width})
+        annotation = {"id": k, "image_id": k, "category_id": 1, "bbox": [0, 0, width / 2, height], "area": 1.0}
+        annotations.append(annotation | {"segmentation": encode_mask(pixels[..., 0] > 0)})
+        sentences = [{"sent": "left red", "sent_id": 10 * k + s} for s in range(1 if k else 3)]
+        refs.append({"ref_id": k, "ann_id": k, "image_id": k, "category_id": 1, "split": "val", "sentences": sentences})
+    write_refer(root, "halves", "unc", refs, images, annotations)
+    return load_refer(root, "halves", "unc")
+
+
+class Red(nn.Module):
+    """Marks what is red, with the probability ``sure``."""
+
+    def __init__(self, sure=0.9):
+        super().__init__()
+        self.logit = nn.Parameter(torch.logit(torch.tensor(sure)))
+
+    def forward(self, images, token_ids, token_mask, image_index):
+        red = images[:, 0] > 1
+        return torch.where(red, self.logit, -self.logit.abs())[image_index]
+
+
+def corpus_of(table, **options):
+    return build_corpus(table, "val", SIDE, build_tokenizer(), progress=False, **options)
+
+
+@pytest.mark.parametrize("keep_aspect", [False, True])
+def test_counts_at_the_original_size_are_those_of_the_annotated_masks(table, keep_aspect):
+    counts = evaluate(Red(), corpus_of(table, keep_aspect=keep_aspect), resolution="original")
+    halves = [WIDE[0] * WIDE[1] // 2] * 3 + [HIGH[0] * HIGH[1] // 2]
+    assert counts["intersection"].tolist() == counts["union"].tolist() == halves
+    assert set(counts["resolution"]) == {"original"}
+
+
+def test_counts_at_the_resized_size_weigh_every_picture_alike_and_name_no_resolution(table):
+    counts = evaluate(Red(), corpus_of(table))
+    assert counts["intersection"].tolist() == [SIDE * SIDE // 2] * 4
+    assert "resolution" not in counts
+
+
+@pytest.mark.parametrize("resolution", ["resized", "original"])
+def test_a_pixel_is_marked_above_the_threshold(table, resolution):
+    corpus = corpus_of(table)
+    for sure, threshold, marked in ((0.45, 0.5, False), (0.45, 0.35, True), (0.6, 0.65, False), (0.6, 0.5, True)):
+        counts = evaluate(Red(sure), corpus, resolution=resolution, threshold=threshold)
+        assert (counts["intersection"] > 0).all() == marked
+
+
+def test_a_kept_aspect_pads_with_the_mean_colour(table):
+    corpus = corpus_of(table, keep_aspect=True)
+    mean = np.round(255 * np.array(IMAGE_MEAN)).astype(int)
+    wide, high = corpus.images
+    assert (wide[:, :8] == mean[:, None, None]).all() and (wide[:, 24:] == mean[:, None, None]).all()
+    assert wide[0, 8:24, :15].min() == 255 and wide[0, 8:24, 17:].max() == 0
+    assert (high[:, :, :8] == mean[:, None, None]).all() and (high[:, :, 24:] == mean[:, None, None]).all()
+    masks = corpus.mask(np.arange(2))
+    assert masks[0].sum() == 16 * 16 and masks[0, 8:24, :16].all()
+    assert masks[1].sum() == 32 * 8 and masks[1, :, 8:16].all()
+
+
+def test_kept_and_stretched_pictures_share_no_cache(table, tmp_path):
+    stretched = corpus_of(table, cache=tmp_path)
+    kept = corpus_of(table, cache=tmp_path, keep_aspect=True)
+    assert not np.array_equal(stretched.images, kept.images)
+    assert np.array_equal(kept.images, corpus_of(table, cache=tmp_path, keep_aspect=True).images)
+
+
+def test_an_epoch_shows_every_referent_or_every_sentence_once(table):
+    corpus = corpus_of(table)
+    for sampling, most, expected in (("referent", 3, [1, 1]), ("sentence", 3, [3, 1]), ("sentence", 1, [3, 1])):
+        batches = list(grouped_batches(corpus, 1, most, seed=0, epoch=0, sampling=sampling))
+        shown = np.concatenate([batch.expressions for batch in batches])
+        assert len(set(shown)) == len(shown)
+        assert np.bincount(corpus.ref_of_expression[shown]).tolist() == expected
+        assert len(batches) == batches_per_epoch(corpus, 1, most, sampling)
+
+
+def test_the_best_epoch_is_chosen_on_the_split_that_is_named_and_the_record_counts_as_told(data_root, tmp_path):
+    config = tiny_run(selection_split="train", epochs=1).model_copy(
+        update={"evaluation": EvaluationConfig(resolution="original", threshold=0.4)}
+    )
+    record = read_record(train(config, tmp_path, tmp_path / "work", data_root, progress=False))
+    model = load_model(tmp_path / "work" / record_name(config) / "weights.safetensors")
+    corpora, _ = load_corpora(config.data, config.model.text, ("train", "val"), data_root, progress=False)
+    chosen = summarize_counts(evaluate(model, corpora["train"]))["oIoU"]
+    assert record.summary["val_oIoU_of_best"] == pytest.approx(chosen, abs=0.01)
+    expected = evaluate(model, corpora["val"], resolution="original", threshold=0.4)
+    pd.testing.assert_frame_equal(record.counts(), expected, check_dtype=False)
+    assert record.config.evaluation.resolution == "original"
+
+
+def test_defaults_leave_the_key_and_every_switch_changes_it():
+    config = tiny_run()
+    dumped = config.model_dump()
+    assert "evaluation" not in dumped and "keep_aspect" not in dumped["data"]
+    assert not {"sampling", "selection_split"} & set(dumped["train"])
+    others = (
+        config.model_copy(update={"evaluation": EvaluationConfig(threshold=0.35)}),
+        config.model_copy(update={"evaluation": EvaluationConfig(resolution="original")}),
+        config.model_copy(update={"data": config.data.model_copy(update={"keep_aspect": True})}),
+        config.model_copy(update={"train": config.train.model_copy(update={"sampling": "sentence"})}),
+        config.model_copy(update={"train": config.train.model_copy(update={"selection_split": "train"})}),
+    )
+    assert len({config.key(), *(other.key() for other in others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize(
+    ("settings", "bad"),
+    [
+        (EvaluationConfig, {"threshold": 1.0}),
+        (EvaluationConfig, {"resolution": "full"}),
+        (TrainConfig, {"sampling": "x"}),
+    ],
+)
+def test_a_switch_takes_only_what_it_knows(settings, bad):
+    with pytest.raises(ValidationError):
+        settings(**bad)
+
+
+def test_a_number_counted_in_another_way_says_so():
+    data = DataConfig(scenes_version="1")
+    assert data_name(data, "val") == data_name(data, "val", EvaluationConfig()) == "RefScenes val, 128 px"
+    other = EvaluationConfig(resolution="original", threshold=0.35)
+    assert data_name(data, "val", other) == "RefScenes val, 128 px, counted at the original size, threshold 0.35"
