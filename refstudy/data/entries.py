@@ -65,6 +65,18 @@ class Found:
     read: Callable[[], Entries]
 
 
+UNREADABLE = "?"  # the partition of a file that is there but does not read
+
+
+def unreadable(dataset: str, form: str, path: Path, error: StudyError) -> Found:
+    """A data set whose file is broken: found, and reading it raises."""
+
+    def read() -> Entries:
+        raise error
+
+    return Found(dataset, UNREADABLE, form, path, read)
+
+
 def image_folder(root: Path, dataset: str) -> Path:
     """The folder of the pictures, the first of the known ones that exists."""
     names = (f"{dataset}/images", *IMAGE_FOLDERS.get(dataset, COCO_FOLDERS), "images")

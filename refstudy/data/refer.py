@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
-from refstudy.data.entries import Found, Problem, make_table
+from refstudy.data.entries import UNREADABLE, Found, Problem, make_table
 from refstudy.data.forms import FORMS
+from refstudy.data.pictures import read_image
 from refstudy.errors import StudyError
 from refstudy.files import note
+
+__all__ = ["choose", "find_data", "load_leniently", "load_refer", "read_image"]
 
 
 def load_refer(root: Path | str, dataset: str, split_by: str) -> pd.DataFrame:
@@ -36,8 +37,10 @@ def load_leniently(found: Found) -> tuple[pd.DataFrame, list[Problem]]:
 
 
 def find_data(root: Path | str) -> list[Found]:
-    """What lies under ``root``, in any form; a data set in two forms once, in the first. Raises StudyError for files
-    that do not read and folders that do not exist."""
+    """What lies under ``root``, in any form; a data set in two forms once, in the first.
+
+    Raises StudyError when there is no such folder; a file that does not read is told when it is read.
+    """
     root = Path(root)
     if not root.is_dir():
         raise StudyError(f"{root}: no such folder; name the folder that holds the data sets")
@@ -51,32 +54,16 @@ def find_data(root: Path | str) -> list[Found]:
 def choose(root: Path | str, dataset: str, split_by: str) -> Found:
     """Where and how this data set lies under ``root``. Raises StudyError, with what lies there, when it does not."""
     found = find_data(root)
-    partitions = [one.split_by for one in found if one.dataset == dataset]
+    partitions = {one.split_by: one for one in found if one.dataset == dataset}
     folder = Path(root) / dataset
     if not partitions:
         known = sorted({one.dataset for one in found})
         raise StudyError(f"{folder}: no such dataset; under {root} there is {', '.join(known) or 'none'}")
-    if split_by not in partitions:
+    chosen = partitions.get(split_by) or partitions.get(UNREADABLE)
+    if chosen is None:
         raise StudyError(f"{folder}: split_by '{split_by}' is not one of {', '.join(partitions)}")
-    return next(one for one in found if (one.dataset, one.split_by) == (dataset, split_by))
+    return chosen
 
 
 def _refuse(problem: Problem) -> None:
     raise StudyError(problem.message)
-
-
-def read_image(path: Path | str, height: int | None = None, width: int | None = None) -> np.ndarray:
-    """A picture as uint8 (height, width, 3).
-
-    Raises StudyError when it is missing, does not decode, or is not of the size that the annotations give.
-    """
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except FileNotFoundError as error:
-        raise StudyError(f"{path}: image not found; put the images of the data set there") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise StudyError(f"{path}: image does not decode ({error}); fetch it again") from error
-    if height is not None and pixels.shape[:2] != (height, width):
-        raise StudyError(f"{path}: image is {pixels.shape[:2]}, its annotations say {(height, width)}; fetch it again")
-    return pixels

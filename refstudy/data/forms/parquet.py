@@ -20,10 +20,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
-from PIL import Image
 
-from refstudy.data.entries import Entries, Found, image_folder, inside
+from refstudy.data.entries import Entries, Found, image_folder, inside, unreadable
 from refstudy.data.masks import decode_mask
+from refstudy.data.pictures import read_image_size
 from refstudy.errors import StudyError
 
 SPLIT_BY = {"refcocog": "umd"}  # the exports hold one partition each, without naming it; unc for the others
@@ -32,22 +32,24 @@ MOST_BYTES = 64 * 2**20  # of an embedded picture
 
 
 def find(root: Path) -> list[Found]:
-    """The data sets under ``root`` in this form. Raises StudyError for a file that is broken."""
+    """The data sets under ``root`` in this form."""
     found = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         files = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet"), *folder.glob("*/*.arrow")])
-        if files and _dialect(files[0]):
-            dataset = folder.name.lower().replace("plus", "+")
-            read = partial(_read, root, folder, dataset, files)
-            found.append(Found(dataset, SPLIT_BY.get(dataset, "unc"), "Hub export", folder, read))
+        dataset = folder.name.lower().replace("plus", "+")
+        try:
+            if files and all(_has_known_columns(path) for path in files):
+                read = partial(_read, root, folder, dataset, files)
+                found.append(Found(dataset, SPLIT_BY.get(dataset, "unc"), "Hub export", folder, read))
+        except StudyError as error:
+            found.append(unreadable(dataset, "Hub export", folder, error))
     return found
 
 
-def _dialect(path: Path) -> str:
+def _has_known_columns(path: Path) -> bool:
     names = set(_schema(path).names)
-    if {"sentences", "raw_anns", "raw_image_info"} <= names:
-        return "sentences"
-    return "answer" if {"answer", "segmentation", "bbox", "file_name"} <= names else ""
+    refer, answers = {"sentences", "raw_anns", "raw_image_info"}, {"answer", "segmentation", "bbox", "file_name"}
+    return refer <= names or answers <= names
 
 
 def _schema(path: Path) -> pa.Schema:
@@ -104,9 +106,12 @@ def _add_answer_row(row: dict[str, Any], entries: Entries, images: dict[Any, dic
     number = len(entries.refs)
     name = _picture_name(row)
     if name not in images:
-        images[name] = {"id": int(Path(name).stem.split("_")[-1]), "file_name": name} | _size(
-            inside(entries.image_folder, name, entries.source)
-        )
+        try:
+            height, width = read_image_size(inside(entries.image_folder, name, entries.source))
+        except StudyError:
+            height = width = 0
+        number_in_coco = int(Path(name).stem.split("_")[-1])
+        images[name] = {"id": number_in_coco, "file_name": name, "height": height, "width": width}
     image = images[name]
     polygon = [row["segmentation"]] if row["segmentation"] else []
     annotation = {"id": number, "image_id": image["id"], "segmentation": polygon, "bbox": row["bbox"]}
@@ -126,15 +131,6 @@ def _picture_name(row: dict[str, Any]) -> str:
         return json.loads(row["raw_image_info"])["file_name"]
     path = Path(row["file_name"])
     return "_".join(path.stem.split("_")[:3]) + path.suffix
-
-
-def _size(path: Path) -> dict[str, int]:
-    """Height and width from the header of a picture, 0 without one."""
-    try:
-        with Image.open(path) as picture:
-            return {"height": picture.height, "width": picture.width}
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return {"height": 0, "width": 0}
 
 
 def _embedded_pictures(folder: Path, files: list[Path]) -> Path | None:

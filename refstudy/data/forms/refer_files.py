@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from refstudy.data.entries import Entries, Found, image_folder
+from refstudy.data.entries import Entries, Found, image_folder, unreadable
 from refstudy.data.zips import member_names, unpack
 from refstudy.errors import StudyError
 
@@ -20,7 +20,7 @@ COCO_ARCHIVE = "train2014.zip"
 
 
 def find(root: Path) -> list[Found]:
-    """The data sets under ``root`` in this form. Raises StudyError for a broken archive among them."""
+    """The data sets under ``root`` in this form."""
     found = []
     for path in sorted(root.glob("*/refs(*).p")):
         if match := REFS.fullmatch(path.name):
@@ -30,7 +30,12 @@ def find(root: Path) -> list[Found]:
         folder = archive.with_suffix("")
         if folder.exists() or archive.name in (COCO_ARCHIVE, *IMAGE_ARCHIVES.values()):
             continue
-        for split_by in filter(None, (REFS.fullmatch(name.split("/")[-1]) for name in member_names(archive))):
+        try:
+            names = member_names(archive)
+        except StudyError as error:
+            found.append(unreadable(folder.name, "REFER zip", archive, error))
+            continue
+        for split_by in filter(None, (REFS.fullmatch(name.split("/")[-1]) for name in names)):
             read = partial(_read, root, folder, split_by[1])
             found.append(Found(folder.name, split_by[1], "REFER zip", archive, read))
     return found
