@@ -15,7 +15,15 @@ from refstudy.data.check import check_dataset, check_root, compare, counts, publ
 from refstudy.data.refer import find_data, load_leniently, load_refer
 from refstudy.reported import load_reported
 
-from .test_data_forms import as_hub_parquet, as_refer_folder, as_untouched_zips, coco_name, instances, refer_ref
+from .test_data_forms import (
+    as_hub_parquet,
+    as_refer_folder,
+    as_untouched_zips,
+    coco_name,
+    instances,
+    real_table,
+    refer_ref,
+)
 from .test_data_forms import write_files as write
 
 PICTURES = "images/mscoco/images/train2014"
@@ -259,9 +267,9 @@ def test_the_check_looks_one_folder_deeper_and_into_archives(tmp_path):
 
 
 def test_real_lists_differ_from_print_as_known(real_sample):
-    for folder, dataset in (("refcoco_csv", ""), ("referit", "")):
-        for found, _, problems in check_root(real_sample / folder, dataset):
-            assert not (problems["level"] == "problem").any(), (found.dataset, problems)
+    for folder, *data in (("refcoco_csv", "refcocog", "umd"), ("referit", "refclef", "berkeley")):
+        problems = check_dataset(real_table(real_sample / folder, *data), *data)
+        assert not (problems["level"] == "problem").any(), problems
     message = problems.loc[problems["entry"] == "val expressions", "message"].iloc[0]
     assert "5842, published 60103" in message and "S²RM exchanges the sizes" in message
 

@@ -1,5 +1,6 @@
 """The forms in which people hold the data: the same small data set, in each of them, gives the same table."""
 
+import functools
 import io
 import json
 import pickle
@@ -250,10 +251,13 @@ COUNTS = {  # images, referents, sentences, mean words, most words: counted else
 }
 
 
+real_table = functools.cache(load_refer)  # reading ReferIt takes a second or two
+
+
 @pytest.mark.parametrize("where", COUNTS)
 def test_real_lists_have_the_verified_counts(real_sample, where):
     folder, dataset, split_by, split = where
-    rows = load_refer(real_sample / folder, dataset, split_by).query("split == @split")
+    rows = real_table(real_sample / folder, dataset, split_by).query("split == @split")
     images, referents, sentences, mean, most = COUNTS[where]
     assert (rows["image_id"].nunique(), rows["ref_id"].nunique(), len(rows)) == (images, referents, sentences)
     assert round(rows["words"].mean(), 3) == mean and rows["words"].max() == (most or rows["words"].max())
