@@ -204,6 +204,50 @@ def make(
     typer.echo(prepare_data(loaded.profile(profile).data, loaded.data_root, workers))
 
 
+@data_app.command()
+def check(
+    root: Annotated[Path, typer.Argument(help="the folder that holds the data sets")],
+    dataset: Annotated[str, typer.Option(help="only this one, e.g. refcoco")] = "",
+    split_by: Annotated[str, typer.Option(help="only this partition, e.g. unc")] = "",
+    images: Annotated[bool, typer.Option("--images", help="decode every image")] = False,
+) -> None:
+    """Count what lies in a folder, hold it against the published figures and find what is broken.
+
+    Exit status 1 when there are problems; notes alone leave it at 0.
+    """
+    from refstudy.data.check import check_root, summary
+
+    broken = False
+    for found, counted, problems in check_root(root, dataset, split_by, images, progress=sys.stderr.isatty()):
+        typer.echo(f"{found.dataset} ({found.split_by}): {found.form}, {found.path}")
+        typer.echo(counted.to_string(float_format="{:.3f}".format))
+        typer.echo("\n".join([*summary(problems), ""]))
+        broken |= bool((problems["level"] == "problem").any())
+    if broken:
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def download(
+    name: Annotated[list[str] | None, typer.Argument(help="what to fetch; nothing: show what there is")] = None,
+    to: Annotated[Path | None, typer.Option(help="the folder for the data; default: that of the study")] = None,
+) -> None:
+    """Fetch data sets and pictures from their mirrors, verify and unpack them; interrupted ones are resumed."""
+    from refstudy.data.download import fetch, load_mirrors
+    from refstudy.data.source import default_data_root
+
+    mirrors = load_mirrors()
+    if not name:
+        for known, mirror in mirrors.items():
+            size = f"{mirror.size / 1e6:,.0f} MB" if mirror.size else "size unknown"
+            typer.echo(f"{known}: {mirror.about}; {size}, {'SHA-256 known' if mirror.sha256 else 'not verified'}")
+    for one in name or ():
+        if one not in mirrors:
+            raise StudyError(f"no data '{one}'; known: {', '.join(mirrors)}")
+    for one in name or ():
+        typer.echo(fetch(mirrors[one], to or default_data_root()))
+
+
 def main() -> None:
     """Run the command line; bad input ends with a line of its own and exit status 2."""
     try:

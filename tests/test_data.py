@@ -16,8 +16,9 @@ from refstudy.data.batches import (
     grouped_batches,
     resize_mask,
 )
+from refstudy.data.forms.refer_files import read_pickle
 from refstudy.data.masks import decode_mask, encode_mask
-from refstudy.data.refer import load_refer, read_image, read_pickle
+from refstudy.data.refer import load_refer, read_image
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer, tokenize
 from refstudy.errors import StudyError

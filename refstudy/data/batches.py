@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import BertTokenizerFast
 
-from refstudy.data.masks import decode_mask
-from refstudy.data.refer import read_image
+from refstudy.data.masks import decode_mask, has_masks
+from refstudy.data.pictures import read_image
 from refstudy.data.words import tokenize
 from refstudy.errors import StudyError
 from refstudy.files import atomic_write
@@ -104,11 +104,14 @@ def build_corpus(
     ``keep_aspect`` centres each on a square of ImageNet's mean colour, where it is otherwise stretched to the square.
 
     With ``cache``, a folder, decoded arrays are kept there under a name made from what determines them and opened
-    memory-mapped the next time. Raises StudyError for an unknown split and whatever reading images and masks raises.
+    memory-mapped the next time. Raises StudyError for an unknown split, data without masks, and whatever
+    reading images and masks raises.
     """
     rows = table[table["split"] == split].reset_index(drop=True)
     if rows.empty:
         raise StudyError(f"unknown split '{split}'; the data have {', '.join(sorted(table['split'].unique()))}")
+    if not has_masks(rows):
+        raise StudyError(f"split '{split}' has boxes but no masks: good for statistics; training needs the REFER files")
     refs = rows.drop_duplicates("ref_id").reset_index(drop=True)
     pictures = refs.drop_duplicates("image_id").reset_index(drop=True)
     image_row = pd.Series(np.arange(len(pictures)), index=pictures["image_id"])

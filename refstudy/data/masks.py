@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from pycocotools import mask as coco_mask
 
 from refstudy.errors import StudyError
@@ -29,6 +30,11 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
         raise
     except (ValueError, TypeError, OverflowError) as error:
         raise StudyError(f"segmentation: does not decode ({error}); fetch the annotations again") from error
+
+
+def has_masks(table: pd.DataFrame) -> bool:
+    """Whether these data have masks: a form with boxes alone has none at all."""
+    return bool(table["segmentation"].map(bool).any())
 
 
 def _checked_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-# benchmark -> the file of a real evaluation split, in the folder refcoco_csv
-CSV_FILES = {
-    "RefCOCO": "refcoco_unc_val.csv",
-    "RefCOCO+": "refcoco+_unc_val.csv",
-    "RefCOCOg": "refcocog_umd_val.csv",
+from refstudy.data.refer import load_refer
+
+# benchmark -> folder, data set and partition of a real validation split
+SAMPLES = {
+    "RefCOCO": ("refcoco_csv", "refcoco", "unc"),
+    "RefCOCO+": ("refcoco_csv", "refcoco+", "unc"),
+    "RefCOCOg": ("refcoco_csv", "refcocog", "umd"),
+    "ReferIt": ("referit", "refclef", "berkeley"),
 }
 
 
@@ -23,22 +26,28 @@ def sample_folder() -> Path | None:
 
 
 def sample_expressions(folder: Path) -> pd.DataFrame:
-    """Real expressions of the validation splits: benchmark, image_id, ref_id, expression, words, area.
+    """Real expressions of the validation splits: benchmark, image_id, ref_id, expression, area, words.
 
     ``area`` is the referent's box as a share of its image, known for ReferIt only (NaN elsewhere: the lists of RefCOCO
     do not hold image sizes).
     """
     frames = []
-    for benchmark, name in CSV_FILES.items():
-        rows = pd.read_csv(folder / "refcoco_csv" / name)
+    for benchmark, (part, dataset, split_by) in SAMPLES.items():
+        rows = load_refer(folder / part, dataset, split_by).query("split == 'val'")
+        box = pd.DataFrame(rows["bbox"].tolist(), rows.index, ["x", "y", "width", "height"])
         frames.append(
             pd.DataFrame(
-                {"benchmark": benchmark, "image_id": rows["img_id"].astype(str), "ref_id": rows["ref_id"].astype(str)}
-            ).assign(expression=rows["sent"].astype(str))
+                {
+                    "benchmark": benchmark,
+                    "image_id": rows["image_id"].astype(str),
+                    "ref_id": rows["ref_id"].astype(str),
+                    "expression": rows["expression"],
+                    "area": (box["width"] * box["height"] / (rows["height"] * rows["width"])).replace(np.inf, np.nan),
+                    "words": rows["words"],
+                }
+            )
         )
-    frames.append(_referit(folder / "referit"))
-    table = pd.concat(frames, ignore_index=True)
-    return table.assign(words=table["expression"].str.split().str.len())
+    return pd.concat(frames, ignore_index=True)
 
 
 def sample_areas(folder: Path) -> dict[str, np.ndarray]:
@@ -54,17 +63,3 @@ def sample_areas(folder: Path) -> dict[str, np.ndarray]:
         "COCO train masks": np.array(things),
         "ReferIt val boxes": boxes.to_numpy(),
     }
-
-
-def _referit(folder: Path) -> pd.DataFrame:
-    queries = json.loads((folder / "referit_query_val.json").read_text())
-    boxes = json.loads((folder / "referit_bbox_trainval.json").read_text())
-    sizes = json.loads((folder / "referit_imsize.json").read_text())
-    rows = []
-    for region, expressions in queries.items():
-        image = region.split("_")[0]
-        left, top, right, bottom = boxes[region]
-        width, height = sizes[f"{image}.jpg"]
-        area = (right - left + 1) * (bottom - top + 1) / (width * height)
-        rows += [("ReferIt", image, region, text, area) for text in expressions]
-    return pd.DataFrame(rows, columns=["benchmark", "image_id", "ref_id", "expression", "area"])

@@ -1,0 +1,161 @@
+"""Fetching data from mirrors: resumed, verified, unpacked. The mirrors are in ``mirrors.yaml``."""
+
+import http.client
+import os
+import re
+import shutil
+import urllib.error
+import urllib.request
+from importlib import resources
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+from tqdm import tqdm
+
+from refstudy.data.zips import member_names, unpack
+from refstudy.errors import StudyError
+from refstudy.files import file_digest
+
+TRIES = 5  # of one mirror that breaks off, as long as each brings it further
+TIMEOUT = 60  # seconds without an answer
+BLOCK = 2**20
+
+
+class Mirror(BaseModel):
+    """A file, where it can be had, and what is known about it; ``source`` says who states its size and SHA-256."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    about: str
+    file: str
+    unpack: str
+    size: int | None
+    sha256: str | None
+    source: str | None
+    urls: tuple[str, ...]
+
+
+class _Failed(Exception):
+    """A mirror did not give the file; the next one is tried."""
+
+
+def load_mirrors() -> dict[str, Mirror]:
+    """What can be fetched, by name."""
+    text = resources.files("refstudy.data").joinpath("mirrors.yaml").read_text(encoding="utf-8")
+    return {name: Mirror.model_validate(entry) for name, entry in yaml.safe_load(text).items()}
+
+
+def fetch(mirror: Mirror, root: Path | str, progress: bool = True) -> str:
+    """Fetch a file into ``root``, verify and unpack it; a line that says what was done.
+
+    What a broken connection left behind (``.part``) is taken up again. Raises StudyError when no mirror gives the file.
+    """
+    root = Path(root)
+    folder, archive = root / mirror.unpack, root / mirror.file
+    if folder.exists():
+        return f"{folder}: already there"
+    root.mkdir(parents=True, exist_ok=True)
+    if not archive.exists():
+        part = archive.with_name(f"{archive.name}.part")
+        _from_mirrors(mirror, part, progress)
+        os.replace(part, archive)
+    elif reason := _wrong(mirror, archive):
+        raise StudyError(f"{archive}: {reason}; remove it and fetch it again")
+    if not mirror.sha256:
+        verified = f"unverified, {archive.stat().st_size} bytes, SHA-256 {file_digest(archive)}"
+    else:
+        verified = "SHA-256 as published"
+    return f"{unpack(archive, folder, progress)}: unpacked from {archive.name} ({verified})"
+
+
+def _from_mirrors(mirror: Mirror, part: Path, progress: bool) -> None:
+    """Leave the whole file at ``part``, from the first mirror that has it."""
+    failures = []
+    for url in mirror.urls:
+        for afresh in (False, True):
+            if afresh:
+                part.unlink(missing_ok=True)  # the wrong bytes may be those that an earlier mirror left
+            resumed = part.exists()
+            try:
+                _complete(url, part, mirror.size, progress)
+                if not (reason := _wrong(mirror, part)):
+                    return
+                part.unlink()
+                raise _Failed(reason)
+            except _Failed as error:
+                if not resumed or part.exists():
+                    failures.append(f"{url}: {error}")
+                    break
+        if not mirror.sha256:
+            part.unlink(missing_ok=True)  # nothing would tell a file that two mirrors made together
+    raise StudyError(f"{mirror.file}: no mirror gave it ({'; '.join(failures)}); fetch it by hand into {part.parent}")
+
+
+def _wrong(mirror: Mirror, path: Path) -> str:
+    """Why this is not the file, or nothing."""
+    size = path.stat().st_size
+    if mirror.size and size != mirror.size:
+        return f"has {size} bytes, not the published {mirror.size}"
+    if mirror.sha256:
+        return "" if file_digest(path) == mirror.sha256 else "has another SHA-256 than the published one"
+    try:
+        member_names(path)
+    except StudyError:
+        return "is no zip archive"
+    return ""
+
+
+def _complete(url: str, part: Path, size: int | None, progress: bool) -> None:
+    """Go on with ``part`` until the server says that it is whole."""
+    for _ in range(TRIES):
+        before = part.stat().st_size if part.exists() else 0
+        if _request(url, part, size, progress):
+            return
+        if part.stat().st_size <= before:
+            break
+    raise _Failed("the connection broke off")
+
+
+def _request(url: str, part: Path, size: int | None, progress: bool) -> bool:
+    """Append what one request gives, or start again where the server ignores ranges; whether the file is whole."""
+    start = part.stat().st_size if part.exists() else 0
+    if size and start >= size:
+        return True
+    headers = {"User-Agent": "refstudy", "Accept-Encoding": "identity"} | (
+        {"Range": f"bytes={start}-"} if start else {}
+    )
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
+            resumed = re.match(rf"bytes {start}-\d+/", answer.headers.get("Content-Range", ""))
+            if answer.status == 206 and not resumed:
+                raise _Failed("it answers with another range than was asked for")
+            start = start if resumed else 0
+            length = answer.headers.get("Content-Length")
+            whole = start + int(length) if length else size
+            if size and whole != size:
+                raise _Failed(f"it has {whole} bytes, not the published {size}")
+            if whole and whole - start > shutil.disk_usage(part.parent).free:
+                raise StudyError(
+                    f"{part.parent}: no room for {whole - start} bytes more; free some or give another folder"
+                )
+            with (
+                open(part, "ab" if resumed else "wb") as out,
+                tqdm(
+                    total=whole, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=not progress
+                ) as bar,
+            ):
+                while block := answer.read(BLOCK):
+                    if whole and out.tell() + len(block) > whole:
+                        raise _Failed("it sends more than it announced")
+                    out.write(block)
+                    bar.update(len(block))
+            return whole is None or part.stat().st_size == whole
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and part.exists():
+            part.unlink()  # longer than the file there: not its beginning
+        raise _Failed(f"HTTP status {error.code}") from error
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        if part.exists():
+            return False
+        raise _Failed(str(error)) from error

@@ -1,0 +1,173 @@
+"""Exports of the Hugging Face Hub: Parquet or Arrow files in ``<dataset>/`` or ``<dataset>/data/``, in two dialects.
+
+``sentences``: a row per referent with REFER's own fields, its annotation and its image as JSON text in ``raw_anns`` and
+``raw_image_info`` (jxu124/refcoco, refcocoplus, refcocog). Its column ``bbox`` holds corners and is not used.
+``answer``: a row per referent with its expressions, one flat polygon, the box (x, y, width, height) and the picture
+(lmms-lab/RefCOCO, RefCOCOplus, RefCOCOg). It has no REFER numbers: rows are numbered in the order of the files.
+
+Pictures that are embedded (a struct of ``bytes`` and ``path``) are written once to ``<dataset>/images-<digest>``.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from refstudy.data.entries import Entries, Found, image_folder, inside, unreadable
+from refstudy.data.masks import decode_mask
+from refstudy.data.pictures import read_image_size
+from refstudy.errors import StudyError
+
+SPLIT_BY = {"refcocog": "umd"}  # the exports hold one partition each, without naming it; unc for the others
+SPLIT_NAMES = {"validation": "val"}
+MOST_BYTES = 64 * 2**20  # of an embedded picture
+
+
+def find(root: Path) -> list[Found]:
+    """The data sets under ``root`` in this form."""
+    found = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        files = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet"), *folder.glob("*/*.arrow")])
+        dataset = folder.name.lower().replace("plus", "+")
+        try:
+            if files and all(_has_known_columns(path) for path in files):
+                read = partial(_read, root, folder, dataset, files)
+                found.append(Found(dataset, SPLIT_BY.get(dataset, "unc"), "Hub export", folder, read))
+        except StudyError as error:
+            found.append(unreadable(dataset, "Hub export", folder, error))
+    return found
+
+
+def _has_known_columns(path: Path) -> bool:
+    names = set(_schema(path).names)
+    refer, answers = {"sentences", "raw_anns", "raw_image_info"}, {"answer", "segmentation", "bbox", "file_name"}
+    return refer <= names or answers <= names
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        if path.suffix == ".parquet":
+            return pq.read_schema(path)
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_stream(source).schema
+    except (pa.ArrowException, OSError) as error:
+        raise StudyError(f"{path}: does not read ({error}); fetch it again") from error
+
+
+def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a file as dictionaries, a few at a time."""
+    try:
+        if path.suffix == ".parquet":
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=128, columns=columns):
+                    yield from batch.to_pylist()
+        else:
+            with pa.memory_map(str(path)) as source:
+                for batch in pa.ipc.open_stream(source):
+                    yield from batch.select(columns).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise StudyError(f"{path}: does not read ({error}); fetch it again") from error
+
+
+def _read(root: Path, folder: Path, dataset: str, files: list[Path]) -> Entries:
+    pictures = _embedded_pictures(folder, files) or image_folder(root, dataset)
+    entries = Entries([], [], [], pictures, folder, folder)
+    images: dict[Any, dict] = {}
+    for path in files:
+        names = [name for name in _schema(path).names if name != "image"]
+        split = path.stem.split("-")[0] if path.suffix == ".parquet" else path.parent.name
+        for number, row in enumerate(_rows(path, names)):
+            row.setdefault("split", SPLIT_NAMES.get(split, split))
+            add = _add_refer_row if "raw_anns" in row else _add_answer_row
+            try:
+                add(row, entries, images)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                entries.add_broken(path, number, error)
+    entries.images = list(images.values())
+    return entries
+
+
+def _add_refer_row(row: dict[str, Any], entries: Entries, images: dict[Any, dict]) -> None:
+    image, annotation = json.loads(row["raw_image_info"]), json.loads(row["raw_anns"])
+    images[row["image_id"]] = image
+    entries.annotations.append(annotation)
+    entries.refs.append(row)
+
+
+def _add_answer_row(row: dict[str, Any], entries: Entries, images: dict[Any, dict]) -> None:
+    number = len(entries.refs)
+    name = _picture_name(row)
+    if name not in images:
+        try:
+            height, width = read_image_size(inside(entries.image_folder, name, entries.source))
+        except StudyError:
+            height = width = 0
+        number_in_coco = int(Path(name).stem.split("_")[-1])
+        images[name] = {"id": number_in_coco, "file_name": name, "height": height, "width": width}
+    image = images[name]
+    polygon = [row["segmentation"]] if row["segmentation"] else []
+    annotation = {"id": number, "image_id": image["id"], "segmentation": polygon, "bbox": row["bbox"]}
+    try:
+        annotation["area"] = int(decode_mask(polygon, image["height"], image["width"]).sum())
+    except StudyError:
+        annotation["area"] = 0
+    entries.annotations.append(annotation)
+    sentences = [{"sent_id": 1000 * number + k, "sent": text} for k, text in enumerate(row["answer"])]
+    ref = {"ref_id": number, "ann_id": number, "image_id": image["id"], "category_id": 0, "split": row["split"]}
+    entries.refs.append(ref | {"sentences": sentences})
+
+
+def _picture_name(row: dict[str, Any]) -> str:
+    """COCO's name of a row's picture; file names of referents carry one number more."""
+    if "raw_image_info" in row:
+        return json.loads(row["raw_image_info"])["file_name"]
+    path = Path(row["file_name"])
+    return "_".join(path.stem.split("_")[:3]) + path.suffix
+
+
+def _embedded_pictures(folder: Path, files: list[Path]) -> Path | None:
+    """The folder with the pictures of these files, written at the first call; None when there are none."""
+    if "image" not in _schema(files[0]).names:
+        return None
+    about = "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
+    target = folder / f"images-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+    with FileLock(folder / f".{target.name}.lock"):
+        if target.is_dir():
+            return target
+        temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+        temporary.mkdir()
+        try:
+            for path in files:
+                name_column = "raw_image_info" if "raw_image_info" in _schema(path).names else "file_name"
+                for row in _rows(path, ["image", name_column]):
+                    _write_picture(row, temporary, path)
+            os.replace(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _write_picture(row: dict[str, Any], folder: Path, source: Path) -> None:
+    """Write an embedded picture, unless its row has none. Raises StudyError for names that are more than a name."""
+    content = (row["image"] or {}).get("bytes")
+    if content is None:
+        return
+    try:
+        name = _picture_name(row)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StudyError(f"{source}: a picture without a name ({error!r}); fetch it again") from error
+    path = inside(folder, name, source)
+    if path.parent != folder:
+        raise StudyError(f"{source}: picture '{name}' is not a plain file name; refused")
+    if len(content) > MOST_BYTES:
+        raise StudyError(f"{source}: picture '{name}' has {len(content)} bytes; refused")
+    if not path.exists():
+        path.write_bytes(content)

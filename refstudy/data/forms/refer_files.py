@@ -1,0 +1,89 @@
+"""The REFER layout: ``<dataset>/refs(<split_by>).p`` and ``<dataset>/instances.json``, unpacked or still in their zip.
+
+Source of the format: the public REFER toolkit's field names.
+"""
+
+import json
+import pickle
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from refstudy.data.entries import Entries, Found, image_folder, unreadable
+from refstudy.data.zips import member_names, unpack
+from refstudy.errors import StudyError
+
+REFS = re.compile(r"refs\(([\w-]+)\)\.p")
+IMAGE_ARCHIVES = {"refclef": "saiapr_tc-12.zip"}  # every other dataset is drawn on COCO
+COCO_ARCHIVE = "train2014.zip"
+
+
+def find(root: Path) -> list[Found]:
+    """The data sets under ``root`` in this form."""
+    found = []
+    for path in sorted(root.glob("*/refs(*).p")):
+        if match := REFS.fullmatch(path.name):
+            folder = path.parent
+            found.append(Found(folder.name, match[1], "REFER files", folder, partial(_read, root, folder, match[1])))
+    for archive in sorted(root.glob("*.zip")):
+        folder = archive.with_suffix("")
+        if folder.exists() or archive.name in (COCO_ARCHIVE, *IMAGE_ARCHIVES.values()):
+            continue
+        try:
+            names = member_names(archive)
+        except StudyError as error:
+            found.append(unreadable(folder.name, "REFER zip", archive, error))
+            continue
+        for split_by in filter(None, (REFS.fullmatch(name.split("/")[-1]) for name in names)):
+            read = partial(_read, root, folder, split_by[1])
+            found.append(Found(folder.name, split_by[1], "REFER zip", archive, read))
+    return found
+
+
+def read_pickle(path: Path) -> Any:
+    """Plain data from a pickle, Python 2's included. Raises StudyError, and runs nothing, if it holds anything else."""
+    try:
+        with open(path, "rb") as file:
+            return PlainUnpickler(file, encoding="utf-8", errors="replace").load()  # text as Python 2 wrote it
+    except OSError:
+        raise
+    except Exception as error:  # a malformed pickle can make the unpickler raise almost anything
+        raise StudyError(f"{path}: refused, {error}; only plain data is read, fetch the file again") from error
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, text, lists and dictionaries, and refuses everything that would name or run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it names the global {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it refers to an object outside the file")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises StudyError when it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StudyError(f"{path}: not found; it comes with the annotations of the data set") from error
+    except ValueError as error:
+        raise StudyError(f"{path}: not JSON ({error}); fetch it again") from error
+
+
+def _read(root: Path, folder: Path, split_by: str) -> Entries:
+    if not folder.is_dir():
+        unpack(folder.with_name(f"{folder.name}.zip"), folder)
+    pictures, archive = image_folder(root, folder.name), root / IMAGE_ARCHIVES.get(folder.name, COCO_ARCHIVE)
+    if archive.is_file() and (pictures == root / "images" or not pictures.is_dir()):
+        pictures = unpack(archive, root / "images" / archive.stem)
+    refs_path, instances_path = folder / f"refs({split_by}).p", folder / "instances.json"
+    refs, instances = read_pickle(refs_path), read_json(instances_path)
+    if not isinstance(refs, list):
+        raise StudyError(f"{refs_path}: no list of referents but {type(refs).__name__}; it is no REFER file")
+    try:
+        parts = [list(instances[key]) for key in ("images", "annotations", "categories")]
+    except (KeyError, TypeError) as error:
+        raise StudyError(f"{instances_path}: lacks {error}; it is no COCO instances file") from error
+    return Entries(refs, parts[0], parts[1], pictures, refs_path, instances_path, parts[2])

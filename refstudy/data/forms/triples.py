@@ -1,0 +1,45 @@
+"""``triples.json``: a few referents of RefCOCO, each with its picture and its mask as image files."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from refstudy.data.entries import Entries, Found, inside
+from refstudy.data.forms.refer_files import read_json
+from refstudy.data.masks import encode_mask
+from refstudy.errors import StudyError
+
+
+def find(root: Path) -> list[Found]:
+    """The triples, if they lie in ``root``, under a name of their own: they are a sample, not RefCOCO."""
+    path = root / "triples.json"
+    return [Found("refcoco_triples", "unc", "triples", root, partial(_read, path))] if path.is_file() else []
+
+
+def _read(path: Path) -> Entries:
+    entries = Entries([], [], [], path.parent, path, path)
+    triples = read_json(path)
+    if not isinstance(triples, list):
+        raise StudyError(f"{path}: no list of triples; fetch it again")
+    for number, triple in enumerate(triples):
+        try:
+            _add_triple(triple, entries)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            entries.add_broken(path, number, error)
+    return entries
+
+
+def _add_triple(triple: dict[str, Any], entries: Entries) -> None:
+    with Image.open(inside(entries.image_folder, triple["mask"], entries.source)) as picture:
+        mask = np.asarray(picture.convert("L")) > 127
+    about = {"id": triple["ann_id"], "image_id": triple["image_id"], "bbox": triple["bbox"], "area": int(mask.sum())}
+    size = {"height": triple["height"], "width": triple["width"]}
+    numbered = zip(triple["sent_ids"], triple["sents"], strict=True)
+    sentences = [{"sent_id": number, "sent": text} for number, text in numbered]
+    ref = {key: triple[key] for key in ("ref_id", "ann_id", "image_id", "split")}
+    entries.images.append(size | {"id": triple["image_id"], "file_name": triple["image"]})
+    entries.annotations.append(about | {"segmentation": encode_mask(mask)})
+    entries.refs.append(ref | {"category_id": 0, "sentences": sentences})
