@@ -17,6 +17,7 @@ from refstudy.models.slvit import SLViT
 from refstudy.models.urce import URCE, from_patches, to_patches
 
 from .conftest import tiny_model
+from .test_models import assert_padding_changes_nothing
 
 WIDTHS = (8, 12, 16, 20)
 TINY = {"widths": WIDTHS, "depths": (1, 1, 2, 1), "mlp_ratios": (2, 2, 2, 2), "regions": 2}
@@ -575,14 +576,7 @@ def test_expressions_images_and_batches_do_not_mix():
 
 
 def test_padding_never_changes_a_result():
-    model, (images, ids, mask, index) = lively(build()).eval(), inputs()
-    other = ids.clone()
-    other[~mask] = 7
-    longer = torch.cat([ids, torch.full((3, 4), 9)], 1), torch.cat([mask, torch.zeros(3, 4, dtype=torch.bool)], 1)
-    with torch.inference_mode():
-        expected = model(images, ids, mask, index)
-        assert torch.allclose(model(images, other, mask, index), expected, atol=1e-5)
-        assert torch.allclose(model(images, *longer, index), expected, atol=1e-4)
+    assert_padding_changes_nothing(lively(build()).eval(), *inputs())
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])

@@ -71,6 +71,17 @@ class ImageEncoder(nn.Module):
         return tuple(norm(stage).permute(0, 3, 1, 2) for norm, stage in stages)  # a channels-last view
 
 
+# What our settings call it -> what transformers' BERT does.
+BERT_NAMES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "dropout": "hidden_dropout_prob",
+}
+
+
 class TextEncoder(nn.Module):
     """BERT; one vector per word piece. Source: S²RM, Sec. III-A.
 
@@ -82,26 +93,12 @@ class TextEncoder(nn.Module):
         if config.pretrained:
             self.bert = _pretrained_bert(config.name)
         else:
-            settings = BertConfig(
-                vocab_size=config.vocab_size,
-                hidden_size=config.hidden_size,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                intermediate_size=config.intermediate_size,
-                hidden_dropout_prob=config.dropout,
-                attention_probs_dropout_prob=config.dropout,
-            )
+            named = {theirs: getattr(config, ours) for ours, theirs in BERT_NAMES.items()}
+            settings = BertConfig(**named, attention_probs_dropout_prob=config.dropout)
             self.bert = BertModel(settings, add_pooling_layer=False)
         made = self.bert.config
         self.width: int = made.hidden_size
-        self.config = TextEncoderConfig(
-            vocab_size=made.vocab_size,
-            hidden_size=made.hidden_size,
-            layers=made.num_hidden_layers,
-            heads=made.num_attention_heads,
-            intermediate_size=made.intermediate_size,
-            dropout=made.hidden_dropout_prob,
-        )
+        self.config = TextEncoderConfig(**{ours: getattr(made, theirs) for ours, theirs in BERT_NAMES.items()})
 
     def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
         """Ids (E, L) and bool mask (E, L) to words (E, L, D)."""
