@@ -37,7 +37,8 @@ class NotebookError(Exception):
 @dataclass(frozen=True)
 class Execution:
     """What a worker has to know: the notebook, its output and parameters, the kernel's folder ``root``, the first line
-    of its journal, the seconds it may take, how many notebooks share its machine, and the topic of its progress."""
+    of its journal, the seconds its cells may take in all (None: any), how many notebooks share its machine, and the
+    topic of its progress."""
 
     name: str
     notebook: Path
@@ -127,7 +128,7 @@ class _Watch:
         self.client: PapermillNotebookClient | None = None
         self._execution, self._worker = execution, get_worker()
         self._task = self._worker.get_current_task()
-        self._end = time.monotonic() + (execution.timeout or float("inf"))
+        self._end = float("inf")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -137,6 +138,10 @@ class _Watch:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+
+    def begin(self) -> None:
+        """Start the clock of the timeout: the kernel is there."""
+        self._end = time.monotonic() + (self._execution.timeout or float("inf"))
 
     def tell(self, **what: Any) -> None:
         """Send news to whoever shows the progress."""
@@ -167,6 +172,8 @@ class _Engine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, watch, kernel, start_timeout, **_):  # type: ignore[override]
         def on_cell_start(cell: Any, cell_index: int) -> None:
+            if cell_index == 0:
+                watch.begin()
             watch.cell = cell_index
             watch.tell(cell=cell_index, cells=len(nb_man.nb.cells))
 

@@ -80,6 +80,7 @@ def execute(
                     step = futures.pop(future)
                     step.error = _error(future)
                     step.state = "failed" if step.error else "done"
+                    future.release()  # Dask would execute it again if the worker that holds it died
                     progress.end(step)
                     start_ready()
             except SystemExit:

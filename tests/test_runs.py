@@ -89,17 +89,19 @@ def test_runs_go_in_order_fail_alone_and_work_side_by_side(tmp_path, capsys):
 
 def test_dead_and_hung_kernels_and_missing_ones_are_reported(tmp_path):
     notebook(tmp_path / "dead.ipynb", "print('seen')", "import os; os._exit(1)")
-    notebook(tmp_path / "hung.ipynb", "import os; open('kernel', 'w').write(str(os.getpid()))\nwhile True: pass")
+    notebook(
+        tmp_path / "hung.ipynb", "import os; open('kernel', 'w').write(str(os.getpid()))\nimport time; time.sleep(600)"
+    )
     notebook(tmp_path / "other.ipynb", "1")
     book = nbformat.read(tmp_path / "other.ipynb", as_version=4)
     book.metadata.kernelspec.name = "nowhere"
     nbformat.write(book, tmp_path / "other.ipynb")
-    steps = [step(tmp_path, "dead"), step(tmp_path, "hung", timeout=20), step(tmp_path, "other")]
+    steps = [step(tmp_path, "dead"), step(tmp_path, "hung", timeout=5), step(tmp_path, "other")]
     assert not execute(steps, tmp_path, workers=2)
     dead, hung, other = steps
     assert dead.error.startswith("dead.ipynb, cell 3: the kernel died")
     assert "seen" in (tmp_path / "results" / "dead.failed.ipynb").read_text()
-    assert hung.error.startswith("hung.ipynb, cell 2: stopped after its timeout of 20 s")
+    assert hung.error.startswith("hung.ipynb, cell 2: stopped after its timeout of 5 s")
     assert (tmp_path / "results" / "hung.failed.ipynb").exists() and gone([int((tmp_path / "kernel").read_text())])
     assert "no kernel named 'nowhere'" in other.error
     assert all(s.state == "failed" and s.output.read_text() == "an earlier result" for s in steps)
@@ -116,7 +118,9 @@ def test_on_a_cluster_a_run_outlives_its_worker_but_not_each_of_them(tmp_path):
     steps = [step(tmp_path, "once", gpus=1), step(tmp_path, "always", needs={"once"})]
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        LocalCluster(2, 1, dashboard_address=None, silence_logs=50, resources={"GPU": 1}) as cluster,
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, resources={"GPU": 1}
+        ) as cluster,
     ):
         assert not execute(steps, tmp_path, scheduler=cluster.scheduler_address)
     assert [s.state for s in steps] == ["done", "failed"]
