@@ -66,8 +66,7 @@ def run_notebook(execution: Execution) -> None:
 
 def _execute(execution: Execution, watch: "_Watch") -> None:
     output = execution.output
-    unfinished = output.with_name(f".{output.stem}.unfinished.ipynb")
-    journal, failed = unfinished.with_suffix(JOURNAL_SUFFIX), output.with_suffix(".failed.ipynb")
+    unfinished, journal, failed = _partial_files(output)
     threads = str(max(1, CPU_COUNT // execution.share))
     environment = os.environ | dict.fromkeys(THREADS, threads) | {JOURNAL: str(journal)}
     try:
@@ -89,12 +88,24 @@ def _execute(execution: Execution, watch: "_Watch") -> None:
         failed.unlink(missing_ok=True)
     except Exception as error:
         broken = isinstance(error, OSError) and not isinstance(error, TimeoutError)  # half a file, on a full disk
-        kept = not (broken or watch.unwanted) and unfinished.exists()
-        with suppress(OSError):
-            journal.unlink(missing_ok=True)
-            unfinished.replace(failed) if kept else unfinished.unlink(missing_ok=True)
-        reason = _explain(error, execution, watch)
-        raise NotebookError(f"{reason}\nkept as {failed}" if kept else reason) from None
+        kept = clear_away(output, keep=not (broken or watch.unwanted))
+        raise NotebookError(_explain(error, execution, watch) + kept) from None
+
+
+def _partial_files(output: Path) -> tuple[Path, Path, Path]:
+    """The notebook being executed, its journal, and where it is kept when it fails."""
+    unfinished = output.with_name(f".{output.stem}.unfinished.ipynb")
+    return unfinished, unfinished.with_suffix(JOURNAL_SUFFIX), output.with_suffix(".failed.ipynb")
+
+
+def clear_away(output: Path, keep: bool) -> str:
+    """Remove what an execution left that did not end well; a line on where the notebook is if it is to be kept."""
+    unfinished, journal, failed = _partial_files(output)
+    keep = keep and unfinished.exists()
+    with suppress(OSError):
+        journal.unlink(missing_ok=True)
+        unfinished.replace(failed) if keep else unfinished.unlink(missing_ok=True)
+    return f"\nkept as {failed}" if keep else ""
 
 
 def _explain(error: Exception, execution: Execution, watch: "_Watch") -> str:

@@ -19,7 +19,7 @@ from rich.table import Table
 from refstudy.config import RunConfig
 from refstudy.errors import StudyError
 from refstudy.manifest import journal_head
-from refstudy.notebook import Execution, NotebookError, run_notebook
+from refstudy.notebook import Execution, NotebookError, clear_away, run_notebook
 from refstudy.plan import Step
 from refstudy.progress import Progress
 from refstudy.records import code_version
@@ -78,7 +78,7 @@ def execute(
                 start_ready()
                 for future in completed:
                     step = futures.pop(future)
-                    step.error = _error(future)
+                    step.error = _error(future, step)
                     step.state = "failed" if step.error else "done"
                     future.release()  # Dask would execute it again if the worker that holds it died
                     progress.end(step)
@@ -88,13 +88,15 @@ def execute(
                 patience = time.monotonic() + 20
                 while progress.running and time.monotonic() < patience:
                     time.sleep(0.1)
+                for step in futures.values():
+                    clear_away(step.output, keep=False)  # in case its worker could not
                 done = sum(step.state == "done" for step in steps)
                 console.print(f"interrupted: {done} of {len(by_name)} are done; the same command goes on from there")
                 raise
     return not any(step.state in ("failed", "skipped") for step in steps)
 
 
-def _error(future: Future) -> str:
+def _error(future: Future, step: Step) -> str:
     """Why a finished task failed; empty when it did not."""
     if future.status == "finished":
         return ""
@@ -102,8 +104,10 @@ def _error(future: Future) -> str:
     if isinstance(error, NotebookError):
         return str(error)
     if isinstance(error, KilledWorker):
-        return f"its worker died {error.allowed_failures + 1} times (killed, or out of memory); see the worker's log"
-    return f"{type(error).__name__}: {error}" if error else "the connection to the scheduler was lost"
+        text = f"its worker died {error.allowed_failures + 1} times (killed, or out of memory); see the worker's log"
+    else:
+        text = f"{type(error).__name__}: {error}" if error else "the connection to the scheduler was lost"
+    return f"{step.notebook.name}: {text}{clear_away(step.output, keep=True)}"
 
 
 @contextmanager

@@ -124,7 +124,8 @@ def test_on_a_cluster_a_run_outlives_its_worker_but_not_each_of_them(tmp_path):
     ):
         assert not execute(steps, tmp_path, scheduler=cluster.scheduler_address)
     assert [s.state for s in steps] == ["done", "failed"]
-    assert steps[1].error.startswith("its worker died 2 times")
+    assert steps[1].error.startswith("always.ipynb: its worker died 2 times")
+    assert (tmp_path / "results" / "always.failed.ipynb").exists() and not list((tmp_path / "results").glob(".*"))
     kernels = {name: (tmp_path / name).read_text().split() for name in ("once", "always")}
     assert {name: len(pids) for name, pids in kernels.items()} == {"once": 2, "always": 2}
     assert gone(map(int, kernels["once"] + kernels["always"]))
