@@ -1,7 +1,7 @@
 """What is shown while notebooks run: lines as they start and end and, on a terminal, a view that moves."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from refstudy.plan import Step
 
 @dataclass
 class _Running:
-    start: float = field(default_factory=time.monotonic)
+    start: float
     cell: int = 0
     cells: int = 0
 
@@ -29,7 +29,7 @@ class Progress:
         self.slots = 1
         self._steps = {step.name: step for step in steps if step.state == "to run"}
         self._console, self._start = console, time.monotonic()
-        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2, transient=True)
+        self._live = Live(self, console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
@@ -43,10 +43,10 @@ class Progress:
         """Take in a worker's news: see ``refstudy.notebook.run_notebook``."""
         name = event[1]["name"]
         if "ended" in event[1]:
-            self._steps[name].seconds = time.monotonic() - self.running.pop(name, _Running()).start
-            return
-        if event[1]["cells"] == 0:
-            self.running[name] = _Running()
+            if run := self.running.pop(name, None):
+                self._steps[name].seconds = time.monotonic() - run.start
+        elif event[1]["cells"] == 0:
+            self.running[name] = _Running(time.monotonic())
             self._console.print(f"started  {name}")
         elif name in self.running:
             self.running[name].cell, self.running[name].cells = event[1]["cell"], event[1]["cells"]
@@ -62,7 +62,7 @@ class Progress:
     def _finished(self) -> int:
         return sum(step.state in ("done", "failed") for step in self._steps.values())
 
-    def _table(self) -> Table:
+    def __rich__(self) -> Table:
         table, now = Table.grid(padding=(0, 2)), time.monotonic()
         for name, run in list(self.running.items()):
             left = self._left(self._steps[name], run, now)

@@ -216,7 +216,7 @@ def test_the_view_shows_cells_and_the_time_that_is_left(tmp_path, monkeypatch):
     def shown():
         console = Console(width=100)
         with console.capture() as captured:
-            console.print(progress._table())
+            console.print(progress)
         return [" ".join(line.split()) for line in captured.get().splitlines()]
 
     assert shown() == [
