@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import nbformat
-from measure import write
 from rich.console import Console
 
 NOTEBOOKS, STEPS = 4, 60_000_000
@@ -52,6 +51,8 @@ def our_seconds(workers: int) -> float:
 
 
 def main() -> None:
+    from measure import write  # the workers import this file too, and need no torch
+
     os.environ["OMP_NUM_THREADS"] = "1"
     loop, one, two = papermill_seconds(), our_seconds(1), our_seconds(2)
     rows = [("one worker against a loop over papermill", loop, one), ("two workers against one", one, two)]
