@@ -24,6 +24,7 @@ def run(
     train: Annotated[bool, typer.Option("--train", help="also train every run that has no record")] = False,
     only: Annotated[list[str] | None, typer.Option(help="run only this; may be given several times")] = None,
     workers: Annotated[int, typer.Option(min=0, help="notebooks at once; 0: one per core")] = 0,
+    scheduler: Annotated[str, typer.Option(help="run on this Dask cluster, e.g. tcp://host:8786")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan and stop")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
@@ -38,7 +39,7 @@ def run(
     steps = plan(loaded, profile, train, only or ())
     if not dry_run and any(step.state == "to run" and step.data for step in steps):
         prepare_data(loaded.profile(profile).data, loaded.data_root, workers=os.cpu_count() or 1)
-    succeeded = dry_run or execute(steps, loaded.root, workers)
+    succeeded = dry_run or execute(steps, loaded.root, workers, scheduler=scheduler)
     report(steps)
     if not succeeded:
         raise typer.Exit(1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 JOURNAL = "REFSTUDY_JOURNAL"  # the environment variable that names the journal of the notebook being executed
+JOURNAL_SUFFIX = ".journal.jsonl"  # of an executed notebook's journal, beside it
 
 
 @contextmanager

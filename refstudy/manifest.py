@@ -7,7 +7,6 @@ journal wrote keeps its entry of the earlier manifest if that has the same bytes
 """
 
 import json
-import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +17,10 @@ import pandas as pd
 from nbformat import NotebookNode
 
 from refstudy.errors import StudyError
-from refstudy.files import JOURNAL, atomic_write, file_digest
+from refstudy.files import JOURNAL_SUFFIX, atomic_write, file_digest
 from refstudy.study import Study
 
 FILE_NAME = "manifest.json"
-JOURNAL_SUFFIX = ".journal.jsonl"
 KINDS = {"tables": ("csv",), "figures": ("svg", "png")}
 UNKNOWN: dict[str, Any] = {
     "notebook": None,
@@ -36,12 +34,9 @@ UNKNOWN: dict[str, Any] = {
 }
 
 
-def start_journal(journal: Path, notebook: str) -> None:
-    """Begin the journal of one notebook; from now on this process and its children note in it."""
-    from refstudy.records import code_version
-
-    journal.write_text(json.dumps({"notebook": notebook} | code_version()) + "\n")
-    os.environ[JOURNAL] = str(journal)
+def journal_head(notebook: str, code: dict[str, Any]) -> str:
+    """The first line of a notebook's journal: which notebook, and the version of the code that executes it."""
+    return json.dumps({"notebook": notebook} | code) + "\n"
 
 
 def executed_notebooks(results: Path) -> list[Path]:

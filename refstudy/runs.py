@@ -1,108 +1,156 @@
-"""From steps to executed notebooks: run in the order of needs, keep what was executed."""
+"""From steps to executed notebooks: run on Dask workers in the order of needs, and say what became of each."""
 
-import multiprocessing
+import logging
 import os
+import signal
 import time
-from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import dask
+from dask.system import CPU_COUNT
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from rich.console import Console
 from rich.table import Table
 
 from refstudy.config import RunConfig
-from refstudy.manifest import JOURNAL_SUFFIX, start_journal
+from refstudy.errors import StudyError
+from refstudy.manifest import journal_head
+from refstudy.notebook import Execution, NotebookError, clear_away, run_notebook
 from refstudy.plan import Step
+from refstudy.progress import Progress
+from refstudy.records import code_version
 from refstudy.study import Study
 
 
-def execute(steps: list[Step], root: Path, workers: int = 0, console: Console | None = None) -> bool:
-    """Execute what is "to run", as much at once as ``workers`` says (0: one per core); True when nothing failed.
+def execute(
+    steps: list[Step], root: Path, workers: int = 0, console: Console | None = None, scheduler: str = ""
+) -> bool:
+    """Execute what is "to run" on Dask workers; True when nothing failed.
 
-    A step waits for those it needs. When one fails, those that need it are skipped and all others go on.
+    ``workers``: processes on this machine (0: one per core), unless ``scheduler`` is the address of a Dask scheduler,
+    whose workers share this folder. A step starts when those it needs are done; when one fails, those that need it are
+    skipped and all others go on. SIGINT and SIGTERM end the running kernels, leave earlier outputs as they are and
+    raise SystemExit. Raises StudyError when the scheduler does not answer.
     """
     console = console or Console()
-    cores = os.cpu_count() or 1
-    workers = workers or cores
     waiting = [step for step in steps if step.state == "to run"]
-    threads = max(1, cores // max(1, min(workers, len(waiting))))
-    by_name = {step.name: step for step in steps}
-    running: dict[Future, Step] = {}
-    total, finished = len(waiting), 0
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1)
-    try:
-        while waiting or running:
-            for step in list(waiting):
-                states = {by_name[need].state for need in step.needs}
-                if states & {"failed", "skipped"}:
-                    step.state = "skipped"
-                    waiting.remove(step)
-                elif "to run" not in states and len(running) < workers:
-                    waiting.remove(step)
-                    running[pool.submit(_run_notebook, step, root, threads)] = step
-                    console.print(f"started  {step.name}")
-            if not running:
-                continue
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                step = running.pop(future)
-                step.seconds, step.error = future.result()
-                step.state = "failed" if step.error else "done"
-                finished += 1
-                console.print(f"{step.state:8} {step.name} after {step.seconds:.0f} s ({finished} of {total})")
-                if step.error:
-                    console.print(step.error, markup=False, highlight=False, soft_wrap=True)
-    except KeyboardInterrupt:
-        for process in list(getattr(pool, "_processes", {}).values()):
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    if not waiting:
+        return True
+    by_name, code = {step.name: step for step in steps}, code_version()
+    topic = f"refstudy-{uuid.uuid4()}"  # a scheduler may serve several calls
+    futures: dict[Future, Step] = {}
+
+    def start_ready() -> None:
+        for step in list(waiting):
+            states = {by_name[need].state for need in step.needs}
+            if states & {"failed", "skipped"}:
+                step.state = "skipped"
+                waiting.remove(step)
+            elif "to run" not in states:
+                waiting.remove(step)
+                head = journal_head(Path(os.path.relpath(step.notebook, root)).as_posix(), code)
+                execution = Execution(
+                    step.name, step.notebook, step.output, step.parameters, root, head, step.timeout, share, topic
+                )
+                resources = {"GPU": step.gpus} if scheduler and step.gpus else None
+                future = client.submit(
+                    run_notebook, execution, key=f"{step.name}-{topic}", retries=step.retries, resources=resources
+                )
+                futures[future] = step
+                completed.add(future)
+
+    with _stopped_by_signals(), _connect(scheduler, workers or CPU_COUNT, len(waiting)) as client:
+        machines = Counter[str]()
+        for worker in client.scheduler_info()["workers"].values():
+            machines[worker["host"]] += worker["nthreads"]
+        share = max(machines.values(), default=1)
+        if not machines:
+            console.print(f"{scheduler} has no workers yet; the runs wait for some")
+        with Progress(steps, console) as progress:
+            progress.slots = max(1, machines.total())
+            client.subscribe_topic(topic, progress.hear)
+            completed = as_completed(loop=client.loop)
+            try:
+                start_ready()
+                for future in completed:
+                    step = futures.pop(future)
+                    step.error = _error(future, step)
+                    step.state = "failed" if step.error else "done"
+                    future.release()  # Dask would execute it again if the worker that holds it died
+                    progress.end(step)
+                    start_ready()
+            except SystemExit:
+                client.cancel(list(futures))
+                patience = time.monotonic() + 20
+                while progress.running and time.monotonic() < patience:
+                    time.sleep(0.1)
+                for step in futures.values():
+                    clear_away(step.output, keep=False)  # in case its worker could not
+                done = sum(step.state == "done" for step in steps)
+                console.print(f"interrupted: {done} of {len(by_name)} are done; the same command goes on from there")
+                raise
     return not any(step.state in ("failed", "skipped") for step in steps)
 
 
-def _run_notebook(step: Step, root: Path, threads: int) -> tuple[float, str]:
-    """Execute one notebook in this process's kernel; seconds taken and, if it failed, where and why."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
+def _error(future: Future, step: Step) -> str:
+    """Why a finished task failed; empty when it did not."""
+    if future.status == "finished":
+        return ""
+    error = future.exception() if future.status == "error" else None
+    if isinstance(error, NotebookError):
+        return str(error)
+    if isinstance(error, KilledWorker):
+        text = f"its worker died {error.allowed_failures + 1} times (killed, or out of memory); see the worker's log"
+    else:
+        text = f"{type(error).__name__}: {error}" if error else "the connection to the scheduler was lost"
+    return f"{step.notebook.name}: {text}{clear_away(step.output, keep=True)}"
 
-    start = time.time()
-    step.output.parent.mkdir(parents=True, exist_ok=True)
-    with open(step.output.with_suffix(".log"), "w") as log:
-        os.dup2(log.fileno(), 2)  # what the kernel says of itself; this process runs nothing else
-    unfinished = step.output.with_name(f".{step.output.stem}.unfinished.ipynb")
-    journal = unfinished.with_suffix(JOURNAL_SUFFIX)
-    start_journal(journal, Path(os.path.relpath(step.notebook, root)).as_posix())
-    failed = step.output.with_suffix(".failed.ipynb")
+
+@contextmanager
+def _connect(scheduler: str, workers: int, steps: int) -> Iterator[Client]:
+    """A client of the scheduler, or of worker processes of our own that end with this process, however it ends."""
+    if scheduler:
+        try:
+            client = Client(scheduler)
+        except (OSError, ValueError) as error:
+            raise StudyError(f"--scheduler {scheduler}: no answer; start one with: dask scheduler") from error
+        with client:
+            yield client
+        return
+    ignore_interrupts = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is this process's matter
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": {}}),
+        LocalCluster(
+            n_workers=min(workers, steps),
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            memory_limit=None,
+            silence_logs=logging.CRITICAL,
+            preload=[ignore_interrupts],
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM raise SystemExit with the status that a shell expects, 130 and 143."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        papermill.execute_notebook(
-            step.notebook, unfinished, step.parameters, cwd=root, progress_bar=False, log_output=False
-        )
-    except PapermillExecutionError as error:
-        journal.unlink()
-        unfinished.replace(failed)
-        journal.unlink()
-        tail = "\n".join(plain_text(error.traceback).splitlines()[-12:])
-        where = f"{step.notebook.name}, cell {error.cell_index} (In [{error.exec_count}])"
-        return time.time() - start, f"{where}: {error.ename}: {error.evalue}\n{tail}\nkept as {failed}"
-    except Exception as error:  # a dead kernel, a full disk: named, and no reason to stop the other runs
-        journal.unlink()
-        kept = unfinished.replace(failed) if unfinished.exists() else None
-        journal.unlink(missing_ok=True)
-        where = f"; kept as {kept}" if kept else ""
-        return time.time() - start, f"{step.notebook.name}: {type(error).__name__}: {error}{where}"
-    unfinished.replace(step.output)
-    journal.replace(step.output.with_suffix(JOURNAL_SUFFIX))
-    failed.unlink(missing_ok=True)
-    return time.time() - start, ""
-
-
-def plain_text(lines: Iterable[str] | str) -> str:
-    """A traceback without its terminal colours."""
-    import re
-
-    text = lines if isinstance(lines, str) else "\n".join(lines)
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def report(steps: list[Step], console: Console | None = None) -> None:

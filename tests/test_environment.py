@@ -11,11 +11,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DIRECT = [
-    Requirement(line)
-    for line in PROJECT["dependencies"]
-    + [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
-]
+# what everybody installs; the extras for clusters are pinned nowhere
+DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
 
 
 def locked() -> dict[str, set[str]]:

@@ -1,6 +1,5 @@
-"""The study file, the plan and its execution, and the command line."""
+"""The study file, the plan and the command line."""
 
-import json
 import textwrap
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from typer.testing import CliRunner
 from refstudy.cli import app
 from refstudy.errors import StudyError
 from refstudy.plan import plan
-from refstudy.runs import execute
 from refstudy.study import declared_parameters, load_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,52 +147,6 @@ def test_a_training_without_record_is_missing_and_names_its_command(tmp_path):
     assert always["train:tile_concat:0"].state == "to run"
     only = plan(load_study(STUDY), "scenes", only=["train:tile_concat", "06_ablations"], results=str(tmp_path))
     assert [s.name for s in only] == ["train:tile_concat:0", "06_ablations"]
-
-
-STAMP = """\
-import time, pathlib
-pathlib.Path(f'{NAME}.started').touch()
-waited_from = time.time()
-while PARTNER and not pathlib.Path(f'{PARTNER}.started').exists():  # only met by a notebook that runs meanwhile
-    assert time.time() < waited_from + 120
-    time.sleep(0.05)
-pathlib.Path(f'{NAME}.txt').write_text(f'{waited_from} {time.time()}')
-"""
-
-
-def test_runs_go_in_order_fail_alone_and_work_side_by_side(tmp_path, capsys):
-    folder = tmp_path
-    for name, partner in (("first", "second"), ("second", "first"), ("last", "")):
-        notebook(folder / f"{name}.ipynb", f"NAME, PARTNER = '{name}', '{partner}'", STAMP)
-    notebook(folder / "broken.ipynb", "x = 1", "raise ValueError('the reason')")
-    path = study_file(
-        folder,
-        """\
-        first: {notebook: first.ipynb, parameters: {number: 7}}
-        second: {notebook: second.ipynb}
-        broken: {notebook: broken.ipynb}
-        after_broken: {notebook: last.ipynb, needs: [broken]}
-        last: {notebook: last.ipynb, needs: [first]}
-        """,
-    )
-    results = folder / "results"
-    (results / "notebooks").mkdir(parents=True)
-    (results / "notebooks" / "broken.ipynb").write_text("an earlier result")
-    study = load_study(path)
-    steps = plan(study, "small", results=str(results))
-    assert not execute(steps, study.root, workers=2)
-    states = {step.name: step.state for step in steps}
-    assert states == {"first": "done", "second": "done", "broken": "failed", "after_broken": "skipped", "last": "done"}
-    printed = capsys.readouterr().out
-    assert "broken.ipynb, cell 3 (In [4]): ValueError: the reason" in printed  # cell 1 is the injected one
-    times = {n: tuple(map(float, (folder / f"{n}.txt").read_text().split())) for n in ("first", "second", "last")}
-    assert times["last"][0] > times["first"][1]  # after what it needs
-    assert (results / "notebooks" / "broken.ipynb").read_text() == "an earlier result"
-    assert (results / "notebooks" / "broken.failed.ipynb").exists()
-    executed = json.loads((results / "notebooks" / "first.ipynb").read_text())
-    injected = [c for c in executed["cells"] if "injected-parameters" in c["metadata"].get("tags", [])]
-    assert "number = 7" in "".join(injected[0]["source"])
-    assert not list((results / "notebooks").glob(".*"))
 
 
 def test_the_command_line_speaks_one_line_and_sets_the_exit_status(tmp_path, monkeypatch):

@@ -1,0 +1,231 @@
+"""Execution: order, failures of every kind, a cluster whose workers die, interruption, and what is shown meanwhile."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dask
+import nbformat
+import psutil
+import pytest
+from distributed import LocalCluster
+from rich.console import Console
+
+from refstudy import runs
+from refstudy.errors import StudyError
+from refstudy.plan import Step, plan
+from refstudy.progress import Progress
+from refstudy.runs import execute
+from refstudy.study import load_study
+from tests.test_study import notebook, study_file
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def step(folder, name, **settings):
+    """A step whose notebook and output lie in ``folder``, where an earlier result is."""
+    output = folder / "results" / f"{name}.ipynb"
+    output.parent.mkdir(exist_ok=True)
+    output.write_text("an earlier result")
+    return Step(name, folder / f"{name}.ipynb", output, {"number": 7}, settings.pop("needs", set()), **settings)
+
+
+def gone(processes):
+    """Whether all of these processes end soon."""
+    return not psutil.wait_procs([psutil.Process(pid) for pid in processes if psutil.pid_exists(pid)], timeout=30)[1]
+
+
+MEET = """\
+import os, time, pathlib
+pathlib.Path(f'{NAME}.started').touch()
+waited_from = time.time()
+while PARTNER and not pathlib.Path(f'{PARTNER}.started').exists():  # only met by a notebook that runs meanwhile
+    assert time.time() < waited_from + 120
+    time.sleep(0.05)
+pathlib.Path(f'{NAME}.txt').write_text(f'{waited_from} {time.time()} {os.environ["OMP_NUM_THREADS"]}')
+"""
+
+
+def test_runs_go_in_order_fail_alone_and_work_side_by_side(tmp_path, capsys):
+    for name, partner in (("first", "second"), ("second", "first"), ("last", "")):
+        notebook(tmp_path / f"{name}.ipynb", f"NAME, PARTNER = '{name}', '{partner}'", MEET)
+    notebook(tmp_path / "broken.ipynb", "open('tries', 'a').write('x')", "raise ValueError('the reason')")
+    path = study_file(
+        tmp_path,
+        """\
+        first: {notebook: first.ipynb, parameters: {number: 7}}
+        second: {notebook: second.ipynb}
+        broken: {notebook: broken.ipynb, retries: 1}
+        after_broken: {notebook: last.ipynb, needs: [broken]}
+        last: {notebook: last.ipynb, needs: [first]}
+        """,
+    )
+    results = tmp_path / "results"
+    (results / "notebooks").mkdir(parents=True)
+    (results / "notebooks" / "broken.ipynb").write_text("an earlier result")
+    study = load_study(path)
+    steps = plan(study, "small", results=str(results))
+    assert not execute(steps, study.root, workers=2)
+    states = {step.name: step.state for step in steps}
+    assert states == {"first": "done", "second": "done", "broken": "failed", "after_broken": "skipped", "last": "done"}
+    printed = capsys.readouterr().out
+    assert "broken.ipynb, cell 3 (In [4]): ValueError: the reason" in printed  # cell 1 is the injected one
+    assert (tmp_path / "tries").read_text() == "xx"
+    told = {n: list(map(float, (tmp_path / f"{n}.txt").read_text().split())) for n in ("first", "second", "last")}
+    assert told["last"][0] > told["first"][1]  # after what it needs
+    assert told["first"][2] == max(1, dask.system.CPU_COUNT // 2)
+    assert (results / "notebooks" / "broken.ipynb").read_text() == "an earlier result"
+    assert (results / "notebooks" / "broken.failed.ipynb").exists()
+    executed = json.loads((results / "notebooks" / "first.ipynb").read_text())
+    injected = [c for c in executed["cells"] if "injected-parameters" in c["metadata"].get("tags", [])]
+    assert "number = 7" in "".join(injected[0]["source"])
+    assert not list((results / "notebooks").glob(".*"))
+
+
+def test_dead_and_hung_kernels_and_missing_ones_are_reported(tmp_path):
+    notebook(tmp_path / "dead.ipynb", "print('seen')", "import os; os._exit(1)")
+    notebook(
+        tmp_path / "hung.ipynb", "import os; open('kernel', 'w').write(str(os.getpid()))\nimport time; time.sleep(600)"
+    )
+    notebook(tmp_path / "other.ipynb", "1")
+    book = nbformat.read(tmp_path / "other.ipynb", as_version=4)
+    book.metadata.kernelspec.name = "nowhere"
+    nbformat.write(book, tmp_path / "other.ipynb")
+    steps = [step(tmp_path, "dead"), step(tmp_path, "hung", timeout=5), step(tmp_path, "other")]
+    assert not execute(steps, tmp_path, workers=2)
+    dead, hung, other = steps
+    assert dead.error.startswith("dead.ipynb, cell 3: the kernel died")
+    assert "seen" in (tmp_path / "results" / "dead.failed.ipynb").read_text()
+    assert hung.error.startswith("hung.ipynb, cell 2: stopped after its timeout of 5 s")
+    assert (tmp_path / "results" / "hung.failed.ipynb").exists() and gone([int((tmp_path / "kernel").read_text())])
+    assert "no kernel named 'nowhere'" in other.error
+    assert all(s.state == "failed" and s.output.read_text() == "an earlier result" for s in steps)
+    assert not list((tmp_path / "results").glob(".*"))
+
+
+DIE = "import os, signal, time\nopen('{}', 'a').write(f'{{os.getpid()}} ')"
+KILL = "os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)"  # a kernel's parent is the worker
+
+
+def test_on_a_cluster_a_run_outlives_its_worker_but_not_each_of_them(tmp_path):
+    notebook(tmp_path / "once.ipynb", DIE.format("once"), f"if len(open('once').read().split()) == 1: {KILL}")
+    notebook(tmp_path / "always.ipynb", DIE.format("always"), KILL)
+    steps = [step(tmp_path, "once", gpus=1), step(tmp_path, "always", needs={"once"})]
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, resources={"GPU": 1}
+        ) as cluster,
+    ):
+        assert not execute(steps, tmp_path, scheduler=cluster.scheduler_address)
+    assert [s.state for s in steps] == ["done", "failed"]
+    assert steps[1].error.startswith("always.ipynb: its worker died 2 times")
+    assert (tmp_path / "results" / "always.failed.ipynb").exists() and not list((tmp_path / "results").glob(".*"))
+    kernels = {name: (tmp_path / name).read_text().split() for name in ("once", "always")}
+    assert {name: len(pids) for name, pids in kernels.items()} == {"once": 2, "always": 2}
+    assert gone(map(int, kernels["once"] + kernels["always"]))
+    assert nbformat.read(steps[0].output, as_version=4).cells[-1].execution_count
+    assert steps[1].output.read_text() == "an earlier result"
+
+
+HANG_ONCE = """\
+import os, pathlib, time
+if not pathlib.Path('kernel').exists():
+    pathlib.Path('written').write_text(str(os.getpid()))
+    pathlib.Path('written').rename('kernel')
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_an_interrupted_call_leaves_no_process_and_the_next_one_goes_on(tmp_path, number):
+    notebook(tmp_path / "a.ipynb", HANG_ONCE)
+    results = tmp_path / "results" / "small" / "notebooks"
+    results.mkdir(parents=True)
+    (results / "a.ipynb").write_text("an earlier result")
+    path = study_file(tmp_path, "a: {notebook: a.ipynb, data: false}")
+    command = [sys.executable, "-m", "refstudy.cli", "run", "--profile", "small", "--study", str(path)]
+    called = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+    while not (tmp_path / "kernel").exists():
+        assert called.poll() is None
+        time.sleep(0.1)
+    family = [child.pid for child in psutil.Process(called.pid).children(recursive=True)]
+    assert int((tmp_path / "kernel").read_text()) in family
+    os.killpg(called.pid, number) if number == signal.SIGINT else called.send_signal(number)  # a terminal's goes to all
+    printed = called.communicate(timeout=120)[0]
+    assert gone(family)
+    if number == signal.SIGKILL:
+        assert called.returncode == -number
+    else:
+        assert called.returncode == 128 + number
+        assert "interrupted: 0 of 1 are done" in printed
+        assert not list(results.glob(".*"))
+    assert (results / "a.ipynb").read_text() == "an earlier result" and not list(results.glob("*.failed.ipynb"))
+    study = load_study(path)
+    assert execute(plan(study, "small"), study.root)
+    assert nbformat.read(results / "a.ipynb", as_version=4).cells[-1].execution_count
+    assert not list(results.glob(".*"))
+
+
+def test_what_cannot_be_written_is_named_and_the_earlier_result_stays(tmp_path):
+    notebook(tmp_path / "large.ipynb", "print('x' * 2_000_000)")
+    notebook(tmp_path / "nowhere.ipynb", "1")
+    (tmp_path / "file").touch()
+    steps = [step(tmp_path, "large"), step(tmp_path, "nowhere")]
+    steps[1].output = tmp_path / "file" / "nowhere.ipynb"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))  # the workers inherit it
+    try:
+        assert not execute(steps, tmp_path, workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert steps[0].error == f"large.ipynb: File too large: {tmp_path / 'results'}; put that right and run again"
+    assert steps[0].output.read_text() == "an earlier result"
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"large.ipynb", "large.log", "nowhere.ipynb"}
+    assert steps[1].error.startswith("nowhere.ipynb: ") and str(tmp_path / "file") in steps[1].error
+
+
+def test_without_anything_to_run_no_cluster_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "LocalCluster", None)
+    assert execute([step(tmp_path, "a", state="recorded"), step(tmp_path, "b", state="missing")], tmp_path)
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path):
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(StudyError, match="--scheduler tcp://127.0.0.1:1: no answer; start one with: dask scheduler"),
+    ):
+        execute([step(tmp_path, "a")], tmp_path, scheduler="tcp://127.0.0.1:1")
+
+
+def test_the_view_shows_cells_and_the_time_that_is_left(tmp_path, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    steps = [step(tmp_path, "known", estimate=100.0), step(tmp_path, "cells"), step(tmp_path, "later", estimate=50.0)]
+    progress = Progress(steps, Console(force_terminal=True))
+    for name in ("known", "cells"):
+        progress.hear((0.0, {"name": name, "cell": 0, "cells": 0}))
+        progress.hear((0.0, {"name": name, "cell": 2, "cells": 6}))
+    now += 40
+
+    def shown():
+        console = Console(width=100)
+        with console.capture() as captured:
+            console.print(progress)
+        return [" ".join(line.split()) for line in captured.get().splitlines()]
+
+    assert shown() == [
+        "known cell 3/6 0:40 1:00 left",
+        "cells cell 3/6 0:40 1:20 left",
+        "total 0 of 3 0:40 about 3:10 left",
+    ]
+    progress.hear((0.0, {"name": "cells", "ended": True}))
+    steps[1].state = "done"
+    progress.end(steps[1])
+    assert steps[1].seconds == 40
+    assert shown() == ["known cell 3/6 0:40 1:00 left", "total 1 of 3 0:40 about 1:50 left"]
