@@ -104,7 +104,9 @@ def train(
     trainer = Trainer(config, corpora, encoders)
     trainer.resume(folder / "checkpoint.pt")
     if not trainer.run(folder / "checkpoint.pt", progress, watcher, stop):
-        raise Unfinished(f"{folder.name}: stopped after {trainer.update} of {trainer.total} updates")
+        raise Unfinished(
+            f"{folder.name}: stopped after {trainer.update} of {trainer.total} updates; the same command goes on"
+        )
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
         return done

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 
+from accelerate.utils import broadcast_object_list
+
 from refstudy.errors import StudyError
 from refstudy.records import find_record
 from refstudy.runs import train_run
@@ -51,24 +53,25 @@ def train_all(
     """
     records = study.results(profile) / "records"
     configs = {case: study.run_config(profile, *case) for case in cases}
-    found = {case: None if again else find_record(records, config) for case, config in configs.items()}
-    for record in found.values():
-        if record is not None:
+    if at_once > 1 and "LOCAL_RANK" in os.environ:
+        raise StudyError("--at-once: not under torchrun or accelerate launch, whose processes train one run together")
+    speaks = at_once > 1 or launched().is_main_process
+    todo = []
+    for case, config in configs.items():
+        if again or (record := find_record(records, config)) is None:
+            todo.append(case)
+        elif speaks:
             print(f"{record.path}: has its record")
-    todo = [case for case, record in found.items() if record is None]
     if at_once > 1:
-        if "LOCAL_RANK" in os.environ:
-            raise StudyError(
-                "--at-once: not under torchrun or accelerate launch, whose processes train one run together"
-            )
         with ThreadPoolExecutor(at_once) as pool:
             statuses = list(pool.map(lambda case: _in_a_process(study, profile, case, stop, at_once, again), todo))
     else:
         statuses = [_here(study, profile, case, stop) for case in todo]
+        launched().end_training()
     failed = [
         f"{variant}:{seed}" for (variant, seed), s in zip(todo, statuses, strict=True) if s not in (0, UNFINISHED)
     ]
-    if UNFINISHED in statuses:
+    if UNFINISHED in statuses and len(cases) > 1 and speaks:
         print(f"{statuses.count(UNFINISHED)} of {len(cases)} runs are unfinished; the same command goes on", flush=True)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
@@ -76,15 +79,17 @@ def train_all(
 
 
 def _here(study: Study, profile: str, case: tuple[str, int], stop: Stop) -> int:
-    if stop():
+    """Train one run in this process, and in those launched with it; its exit status."""
+    accelerator = launched()
+    if broadcast_object_list([stop()])[0]:  # the main process says
         return UNFINISHED
     try:
-        record = train_run(study, profile, *case, stop=stop)
+        status, message = 0, str(train_run(study, profile, *case, stop=stop))
     except Unfinished as reached:
-        record = reached
-    if launched().is_main_process:
-        print(record, flush=True)
-    return UNFINISHED if isinstance(record, Unfinished) else 0
+        status, message = UNFINISHED, str(reached)
+    if accelerator.is_main_process:
+        print(message, flush=True)
+    return status
 
 
 def _in_a_process(study: Study, profile: str, case: tuple[str, int], stop: Stop, at_once: int, again: bool) -> int:

@@ -64,13 +64,14 @@ def _first_and_again(block: nn.Module) -> tuple[AbstractContextManager, Abstract
 def _untracked(block: nn.Module) -> Iterator[None]:
     """Within it, batch normalisation does not count its batch once more."""
     norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, torch.zeros_like(norm.num_batches_tracked)
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 class MSCAN(nn.Module):
