@@ -16,11 +16,10 @@ from refstudy.records import find_records, read_record
 from refstudy.training import Trainer, load_corpora
 
 from .conftest import tiny_data, tiny_model, tiny_run
+from .test_slvit import TINY
 from .two_processes import trained_weights
 
 RECORDS = Path(__file__).parent.parent / "results" / "scenes" / "records"
-SLVIT = {"widths": (8, 12, 16, 20), "depths": (1, 1, 2, 1), "mlp_ratios": (2, 2, 2, 2), "regions": 2}
-SLVIT |= {"urce_width": 16, "urce_heads": 2, "ham_width": 24, "ham_rank": 4}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +70,7 @@ def test_a_batch_in_parts_makes_the_same_updates(data_root):
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch has no gloo here")
-def test_two_processes_make_the_updates_of_one_and_resume(data_root, tmp_path):
+def test_two_processes_make_the_updates_of_one_and_resume(data_root, corpora, tmp_path):
     """Batch normalisation, whose statistics are per process on CPUs, is replaced for the first; not for the others."""
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.two_processes"]
     done = subprocess.run(
@@ -91,12 +90,8 @@ def test_two_processes_make_the_updates_of_one_and_resume(data_root, tmp_path):
     for name in ("record.json", "curve.csv", "counts.parquet"):
         assert (whole.path / name).read_bytes() == (halves.path / name).read_bytes()
     assert whole.provenance()["processes"] == 2
-    assert whole.summary["pairs"] == 2 * sum(
-        len(b.masks)
-        for b in grouped_batches(
-            load_corpora(tiny_data(), tiny_model().text, ("train",), data_root)[0]["train"], 4, 3, 0, 0
-        )
-    )
+    of_both_epochs = [batch for epoch in (0, 1) for batch in grouped_batches(corpora["train"], 4, 3, 0, epoch)]
+    assert whole.summary["pairs"] == sum(len(batch.masks) for batch in of_both_epochs)
 
 
 def model_run(whole, **train):
@@ -104,7 +99,7 @@ def model_run(whole, **train):
     if not whole:
         image = run.model.image.model_copy(update={"drop_path_rate": 0.5, "depths": (2, 1, 1, 1)})
         return run.model_copy(update={"model": run.model.model_copy(update={"image": image})})
-    options = {"slvit": SLVIT | {"drop_path_rate": 0.5}, "lavt": {}}[whole]
+    options = {"slvit": TINY | {"drop_path_rate": 0.5}, "lavt": {}}[whole]
     model = run.model.model_copy(update={"whole": PartConfig(name=whole, options=options)})
     return run.model_copy(update={"model": model})
 
