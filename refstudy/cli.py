@@ -49,16 +49,34 @@ def run(
 
 @app.command()
 def train(
-    variant: Annotated[str, typer.Option(help="a variant of the study file")],
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="a variant of the study file; several times, or none for all of the profile"),
+    ] = None,
     profile: Profile = "scenes",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="several times, or none for the seeds of the profile")
+    ] = None,
+    at_once: Annotated[int, typer.Option(min=1, help="runs at once on this machine, each a process of its own")] = 1,
+    time_budget: Annotated[float | None, typer.Option(min=0, help="minutes after which to save, and stop")] = None,
+    again: Annotated[bool, typer.Option("--again", help="train anew what has a record")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Train one run and leave its record in results/<profile>/records; an interrupted one is resumed."""
-    from refstudy.runs import train_run
-    from refstudy.study import load_study
+    """Train the runs that have no record and leave theirs in results/<profile>/records.
 
-    typer.echo(train_run(load_study(study), profile, variant, seed))
+    The same command goes on where an earlier one stopped. When the time budget is spent, or on SIGTERM, it finishes
+    the update, saves, and ends with status 75; with status 1 when one of several runs failed. Under torchrun or
+    `accelerate launch -m refstudy.cli train`, all processes train one run after the other together.
+    """
+    from refstudy.study import load_study
+    from refstudy.trainings import Stop, train_all
+
+    loaded = load_study(study)
+    variants, seeds = variant or loaded.variant_names(profile), seed or loaded.profile(profile).seeds
+    cases = [(name, number) for number in seeds for name in variants]
+    status = train_all(loaded, profile, cases, Stop(time_budget), at_once, again)
+    if status:
+        raise typer.Exit(status)
 
 
 @app.command()

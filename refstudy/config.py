@@ -108,6 +108,20 @@ class TrainConfig(Settings):
     evaluate_every: int = Field(1, ge=1, description="epochs between validations; the last epoch always validates")
     validation_images: int | None = Field(None, description="images of val used for model selection; None: all")
     encoder_weights: str = Field("", description="SHA-256 of the pretrained encoders that training starts from")
+    # At their defaults these are not part of the key: settings made before they existed keep theirs.
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="parts in which a batch goes through the model, one after the other, to save memory; the gradient "
+        "is that of the whole batch, but batch normalisation and what is random see the parts",
+        exclude_if=lambda value: value == 1,
+    )
+    checkpointing: bool = Field(
+        False,
+        description="compute the image encoder's blocks again in the backward pass, to save memory",
+        exclude_if=lambda value: not value,
+    )
+    compile: bool = Field(False, description="train with torch.compile", exclude_if=lambda value: not value)
     sampling: Literal["referent", "sentence"] = Field(
         "referent",
         description="what an epoch shows once: every referent, with one random sentence, or every sentence",

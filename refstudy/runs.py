@@ -6,7 +6,7 @@ import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -172,19 +172,31 @@ def report(steps: list[Step], console: Console | None = None) -> None:
         console.print("or all of them with: make study ARGS=--train", highlight=False)
 
 
-def train_run(study: Study, profile: str, variant: str, seed: int, results: str = "", progress: bool = True) -> Path:
+def train_run(
+    study: Study,
+    profile: str,
+    variant: str,
+    seed: int,
+    results: str = "",
+    progress: bool = True,
+    stop: Callable[[], bool] = lambda: False,
+) -> Path:
     """Train one run of a profile; return its record. Where the profile ships its weights, keep them and renew their
-    card."""
+    card.
+
+    Raises Unfinished when ``stop`` says so: see ``refstudy.training.train``.
+    """
     from refstudy.model_card import write_model_card
     from refstudy.models.build import load_model, save_weights
     from refstudy.records import record_name
-    from refstudy.training import train
+    from refstudy.training import launched, train
 
     config: RunConfig = study.run_config(profile, variant, seed)
     work = study.root / "work" / profile
     records = study.results(profile, results) / "records"
-    record = train(config, records, work, study.data_root, study.encoders(profile, variant), progress)
-    if variant in study.profile(profile).ships and seed == study.profile(profile).seeds[0]:
+    record = train(config, records, work, study.data_root, study.encoders(profile, variant), progress, stop=stop)
+    ships = variant in study.profile(profile).ships and seed == study.profile(profile).seeds[0]
+    if ships and launched().is_main_process:
         model = load_model(work / record_name(config) / "weights.safetensors")
         save_weights(model, study.weights(profile, variant, results), half=True)
         write_model_card(study, profile, results)

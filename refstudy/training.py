@@ -1,21 +1,40 @@
-"""Training: one plain loop that can stop anywhere and goes on exactly where it stopped."""
+"""Training: one plain loop, in one process or several, that can stop anywhere and goes on exactly where it stopped."""
 
 import pickle
 import re
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from accelerate import Accelerator
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+    gather_object,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models.swin_transformer import SwinTransformerStage
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from refstudy.config import DataConfig, RunConfig, TextEncoderConfig, TrainConfig
-from refstudy.data.batches import Corpus, batches_per_epoch, build_corpus, fingerprint, grouped_batches
+from refstudy.data.batches import (
+    Batch,
+    Corpus,
+    batches_per_epoch,
+    build_corpus,
+    fingerprint,
+    grouped_batches,
+    made_ahead,
+)
 from refstudy.data.refer import load_refer
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
@@ -23,7 +42,8 @@ from refstudy.errors import StudyError
 from refstudy.evaluation import evaluate, sample_masks, summarize_counts
 from refstudy.files import atomic_write, file_digest
 from refstudy.losses import dice_loss
-from refstudy.models.build import build_model, count_parameters, default_device, save_weights
+from refstudy.models.build import build_model, count_parameters, save_weights
+from refstudy.models.mscan import MSCAN
 from refstudy.models.segmenter import Segmenter
 from refstudy.records import circumstances, record_name, write_record
 
@@ -31,7 +51,22 @@ CURVE_EVERY = 50  # updates between two points of the learning curve
 SHOWN_IMAGES = 24  # the validation images whose predicted masks a record keeps
 CURVE_COLUMNS = ("update", "pairs", "loss", "learning_rate", "val_oIoU")
 CHECKPOINT_EVERY = 120  # seconds between two checkpoints
+AGREE_EVERY = 8  # updates after which several processes agree on stopping and saving, for which all wait
+PATIENCE = timedelta(hours=2)  # how long processes wait for the main one, which may be making data or evaluating
 Watcher = Callable[[Segmenter, int], None]
+
+
+class Unfinished(Exception):
+    """A training was asked to stop and has left its checkpoint."""
+
+
+def launched() -> Accelerator:
+    """This process among those that torchrun or ``accelerate launch`` started; alone where they did not."""
+    waiting, unused = (
+        InitProcessGroupKwargs(timeout=PATIENCE),
+        DistributedDataParallelKwargs(find_unused_parameters=True),
+    )
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[waiting, unused])
 
 
 def train(
@@ -42,28 +77,45 @@ def train(
     encoders: Path | str | None = None,
     progress: bool = True,
     watcher: Watcher | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Train one run and write its record under ``records``; return the record's folder.
 
     ``work`` holds the run's checkpoint and, in the end, the best weights (``<run>/weights.safetensors``). A run that
     was interrupted is resumed from its checkpoint; on a CPU the record is the same, bit for bit, as without the
     interruption. ``encoders`` are pretrained encoders whose SHA-256 the settings name. ``watcher`` is called with
-    model and update number at the start and after every validation.
+    model and update number at the start and after every validation. ``progress`` shows bars on a terminal, and a line
+    per validation elsewhere.
 
-    Raises StudyError for data, weights or checkpoints that do not fit the settings.
+    Under torchrun or ``accelerate launch``, all processes train this one run, each on its share of every batch, and
+    the main one evaluates and writes; the others return when it has. Updates are then those of one process, up to
+    rounding, but for what differs by process: random numbers (dropout, drop-path, SLViT's bases) and, on CPUs, the
+    batches that batch normalisation sees.
+
+    Raises StudyError for data, weights or checkpoints that do not fit the settings, and Unfinished once ``stop``,
+    asked after every update, says so: the same call goes on from there.
     """
-    start, where = time.time(), circumstances()
-    folder = Path(work) / record_name(config)
-    corpora, digest = load_corpora(config.data, config.model.text, ("train", *_splits(config)), data_root, progress)
+    accelerator = launched()
+    start, where = time.time(), circumstances() | {"processes": accelerator.num_processes}
+    folder, done = Path(work) / record_name(config), Path(records) / record_name(config)
+    bars = progress and sys.stderr.isatty()
+    with accelerator.main_process_first():
+        corpora, digest = load_corpora(config.data, config.model.text, ("train", *_splits(config)), data_root, bars)
     trainer = Trainer(config, corpora, encoders)
     trainer.resume(folder / "checkpoint.pt")
-    trainer.run(folder / "checkpoint.pt", progress, watcher)
+    if not trainer.run(folder / "checkpoint.pt", progress, watcher, stop):
+        raise Unfinished(
+            f"{folder.name}: stopped after {trainer.update} of {trainer.total} updates; the same command goes on"
+        )
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        return done
     model = trainer.best_model()
     evaluation_start = time.time()
     how = config.evaluation
     counts = pd.concat(
         [
-            evaluate(model, corpora[split], progress=progress, resolution=how.resolution, threshold=how.threshold)
+            evaluate(model, corpora[split], progress=bars, resolution=how.resolution, threshold=how.threshold)
             for split in config.splits
         ]
     )
@@ -84,9 +136,10 @@ def train(
     }
     save_weights(model, folder / "weights.safetensors")
     curve = pd.DataFrame(trainer.curve, columns=list(CURVE_COLUMNS))
-    path = write_record(records, config, summary, curve, counts, provenance, masks)
+    write_record(records, config, summary, curve, counts, provenance, masks)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
-    return path
+    accelerator.wait_for_everyone()
+    return done
 
 
 def _splits(config: RunConfig) -> tuple[str, ...]:
@@ -117,15 +170,34 @@ def load_corpora(
 
 
 class Trainer:
-    """The state of a run: model, optimiser, schedule, where in the data it is, and the best weights so far."""
+    """The state of a run: model, optimiser, schedule, where in the data it is, and the best weights so far.
+
+    Of several processes, each has all of it, and they stay equal. ``learner`` is the model as it is trained: its
+    gradients are the mean over the processes, and it may be compiled.
+    """
 
     def __init__(self, config: RunConfig, corpora: dict[str, Corpus], encoders: Path | str | None = None):
         self.config, self.settings, self.corpora = config, config.train, corpora
-        self.device = default_device()
+        self.accelerator = launched()
+        self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
+        if config.train.images_per_batch % (self.processes * config.train.accumulate):
+            raise StudyError(
+                f"train.images_per_batch: {config.train.images_per_batch} images are not equally many for "
+                f"{self.processes} processes and train.accumulate {config.train.accumulate}; change one of them"
+            )
         torch.manual_seed(config.seed)
         model = build_model(config.model)
         load_encoders(model, config.train, encoders)
+        if config.train.checkpointing:
+            recompute_blocks(model.image_encoder)
+        if self.processes > 1 and self.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.learner = self.accelerator.prepare_model(self.model)
+        if config.train.compile:
+            self.learner = torch.compile(self.learner, dynamic=True)
+        if not self.accelerator.is_main_process:
+            torch.manual_seed(config.seed + 10**6 * self.accelerator.process_index)
         rates = {model.image_encoder: config.train.image_rate, model.text_encoder: config.train.text_rate}
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, config.train.weight_decay, rates),
@@ -144,62 +216,112 @@ class Trainer:
         self.curve: list[dict[str, Any]] = []
         self.loss_sum = torch.zeros((), device=self.device)
 
-    def run(self, checkpoint: Path, progress: bool = True, watcher: Watcher | None = None) -> None:
-        """Train from where the run is to its end, leaving checkpoints on the way."""
+    def run(
+        self,
+        checkpoint: Path,
+        progress: bool = True,
+        watcher: Watcher | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Train from where the run is to its end, leaving checkpoints on the way; False when ``stop`` ended it."""
         if watcher is not None and self.update == 0:
             watcher(self.model, 0)
-        bar = tqdm(total=self.total, initial=self.update, desc=record_name(self.config)[:-13], disable=not progress)
+        name, progress = record_name(self.config)[:-13], progress and self.accelerator.is_main_process
+        bar = tqdm(total=self.total, initial=self.update, desc=name, disable=not (progress and sys.stderr.isatty()))
         saved = began = time.time()
         with bar:
-            while self.update < self.total:
-                epoch, first = divmod(self.update, self.per_epoch)
-                grouping = (self.settings.images_per_batch, self.settings.expressions_per_image)
-                position = (self.config.seed, epoch, first, self.settings.sampling)
-                for batch in grouped_batches(self.corpora["train"], *grouping, *position):
-                    self.step(batch)
-                    bar.update()
-                    if time.time() - saved > CHECKPOINT_EVERY and self.update % self.per_epoch:
-                        self.save(checkpoint, time.time() - began)
-                        saved = time.time()
-                if (epoch + 1) % self.settings.evaluate_every == 0 or self.update == self.total:
-                    bar.set_postfix(val_oIoU=f"{self.validate(epoch + 1):.1f}")
+            while self.update < self.total or self._unvalidated():
+                if not self._unvalidated():
+                    for batch in self._rest_of_epoch():
+                        self.step(batch)
+                        bar.update()
+                        if wanted := self._wanted(stop, saved):
+                            self.save(checkpoint, time.time() - began)
+                            saved = time.time()
+                        if wanted == "stop":
+                            return False
+                if self._unvalidated():
+                    score = f"{self.validate(self.update // self.per_epoch):.1f}"
+                    bar.set_postfix(val_oIoU=score)
+                    if progress and bar.disable:
+                        print(
+                            f"{name}: {self.update} of {self.total} updates, {self.settings.selection_split} oIoU {score}",
+                            flush=True,
+                        )
                     if watcher is not None:
                         watcher(self.model, self.update)
                 self.save(checkpoint, time.time() - began)
                 saved = time.time()
         self.seconds += time.time() - began
+        return True
 
-    def step(self, batch) -> None:
-        """One update. Nothing here waits for the device, but at the points of the learning curve."""
+    def _unvalidated(self) -> bool:
+        """Whether an epoch has just ended that asks for a validation and has none."""
+        epoch, rest = divmod(self.update, self.per_epoch)
+        if rest or not epoch or (epoch % self.settings.evaluate_every and self.update < self.total):
+            return False
+        last = self.curve[-1] if self.curve else {}
+        return last.get("update") != self.update or "val_oIoU" not in last
+
+    def _rest_of_epoch(self) -> Iterator[Batch]:
+        """This process' share of the batches that the epoch has left."""
+        epoch, first = divmod(self.update, self.per_epoch)
+        settings, share = self.settings, (self.accelerator.process_index, self.processes)
+        grouping = (settings.images_per_batch, settings.expressions_per_image)
+        position = (self.config.seed, epoch, first, settings.sampling)
+        batches = grouped_batches(self.corpora["train"], *grouping, *position, *share)
+        return made_ahead(batches, pinned=self.device.type == "cuda")
+
+    def _wanted(self, stop: Callable[[], bool], saved: float) -> str:
+        """What is to be done after an update: "stop", "save" or nothing; of several processes, the main one says."""
+        wanted = "stop" if stop() else "save" if time.time() - saved > CHECKPOINT_EVERY else ""
+        if self.processes > 1:
+            wanted = "" if self.update % AGREE_EVERY else broadcast_object_list([wanted])[0]
+        return wanted
+
+    def step(self, batch: Batch) -> None:
+        """One update by this process' share of a batch.
+
+        Nothing here waits for the device, but at the points of the learning curve. Every expression of the whole batch
+        has the same weight, in whatever part and process it is.
+        """
         rate = learning_rate(self.settings, self.update, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         self.model.train()
-        batch = batch.to(self.device)
-        half = self.settings.precision == "bfloat16" and self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            logits = self.model(batch.images, batch.token_ids, batch.token_mask, batch.image_index)
-        loss = dice_loss(logits, batch.masks)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        parts = batch.parts(self.settings.accumulate)
+        shared = torch.zeros((), device=self.device)
+        for number, part in enumerate(parts, 1):
+            with self.accelerator.no_sync(self.learner) if number < len(parts) else nullcontext():
+                loss = self._loss(part.to(self.device)) * (len(part.masks) / batch.of)
+                (loss * self.processes).backward()  # the mean over processes follows
+            shared += loss.detach()
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         self.update += 1
-        self.pairs += len(batch.masks)
-        self.loss_sum += loss.detach()
+        self.pairs += batch.of
+        self.loss_sum += self.accelerator.reduce(shared, "sum")
         if self.update % CURVE_EVERY == 0:
             mean = self.loss_sum.item() / CURVE_EVERY
             self.curve.append({"update": self.update, "pairs": self.pairs, "loss": mean, "learning_rate": rate})
             self.loss_sum.zero_()
 
+    def _loss(self, part: Batch) -> Tensor:
+        half = self.settings.precision == "bfloat16" and self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            logits = self.learner(part.images, part.token_ids, part.token_mask, part.image_index)
+        return dice_loss(logits, part.masks)
+
     def validate(self, epoch: int) -> float:
         """oIoU on the split that selects; the weights are kept when it is the best yet. The earlier of two equal
-        epochs stays."""
+        epochs stays. Each of several processes evaluates its share of the images."""
         corpus = self.corpora[self.settings.selection_split]
         if self.settings.validation_images is not None:
             corpus = corpus.subset(self.settings.validation_images)
-        score = summarize_counts(evaluate(self.model, corpus))["oIoU"]
+        share = corpus.share(self.accelerator.process_index, self.processes)
+        score = summarize_counts(pd.concat(gather_object([evaluate(self.model, share)])))["oIoU"]
         self.curve.append({"update": self.update, "pairs": self.pairs, "val_oIoU": score})
         if score > self.best:
             self.best, self.best_epoch = score, epoch
@@ -212,19 +334,25 @@ class Trainer:
         return self.model.eval()
 
     def save(self, path: Path, more_seconds: float) -> None:
-        """Write the checkpoint; an earlier one stays whole until this one is complete."""
+        """Write the checkpoint; an earlier one stays whole until this one is complete. The main process writes it."""
+        random = gather_object([random_state(self.device)])
+        if not self.accelerator.is_main_process:
+            return
         state = {name: getattr(self, name) for name in STATE} | {
             "key": self.config.key(),
             "seconds": self.seconds + more_seconds,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
+            "random": random,
         }
         with atomic_write(path) as temporary:
             torch.save(state, temporary)
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint, if there is one. Raises StudyError for one that is broken or of another run."""
+        """Go on from a checkpoint, if there is one, by whatever number of processes it was written.
+
+        Raises StudyError for one that is broken or of another run.
+        """
         if not path.exists():
             return
         try:
@@ -236,7 +364,8 @@ class Trainer:
             for name in (*STATE, "seconds"):
                 setattr(self, name, state[name])
             self.loss_sum = self.loss_sum.to(self.device)
-            torch.set_rng_state(state["rng"])
+            if self.accelerator.process_index < len(state["random"]):
+                set_random_state(state["random"][self.accelerator.process_index])
         except StudyError:
             raise
         except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError, OSError, TypeError) as error:
@@ -247,6 +376,25 @@ class Trainer:
 
 NOT_PRETRAINED = re.compile(r"^blocks\..*\.attention\.(cross|strips)\.")  # in SLViT's image encoder
 STATE = ("update", "pairs", "best", "best_epoch", "best_weights", "curve", "loss_sum")
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """The state of torch's generators: that of the CPU and, for a GPU, its own."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if device.type == "cuda" else [])]
+
+
+def set_random_state(states: list[Tensor]) -> None:
+    """Put generators back into a state that ``random_state`` gave."""
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state)
+
+
+def recompute_blocks(image_encoder: nn.Module) -> None:
+    """Let the blocks of a Swin or MSCAN be computed again in the backward pass: less memory, the same gradients."""
+    for module in image_encoder.modules():
+        if isinstance(module, SwinTransformerStage | MSCAN):
+            module.grad_checkpointing = True
 
 
 def learning_rate(settings: TrainConfig, update: int, total: int) -> float:

@@ -1,5 +1,6 @@
 """Losses, metrics, training, evaluation and records: exact, repeatable, resumable."""
 
+import itertools
 import json
 import math
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from refstudy.config import PretrainConfig, TextEncoderConfig, TrainConfig
+from refstudy.config import PartConfig, PretrainConfig, TextEncoderConfig, TrainConfig
 from refstudy.data.batches import build_corpus, grouped_batches
 from refstudy.data.masks import decode_mask
 from refstudy.data.refer import load_refer
@@ -23,9 +24,10 @@ from refstudy.models.build import build_model, load_model
 from refstudy.prediction import predict
 from refstudy.pretraining import pretrain
 from refstudy.records import find_record, find_records, read_record
-from refstudy.training import Trainer, file_digest, learning_rate, load_corpora, parameter_groups, train
+from refstudy.training import Trainer, Unfinished, file_digest, learning_rate, load_corpora, parameter_groups, train
 
 from .conftest import tiny_data, tiny_model, tiny_run
+from .test_slvit import TINY
 
 
 def test_dice_is_its_formula():
@@ -118,15 +120,45 @@ def test_the_whole_image_has_the_truth_as_intersection(corpora):
     assert counts["intersection"].tolist() == truth and set(counts["union"]) == {64 * 64}
 
 
+SAME = ("record.json", "curve.csv", "counts.parquet", "masks.json", "weights.safetensors")
+
+
 def record_bytes(folder):
     return {name: (folder / name).read_bytes() for name in ("record.json", "curve.csv", "counts.parquet")}
 
 
-def test_the_same_run_twice_gives_the_same_record(data_root, tmp_path):
-    paths = [train(tiny_run(), tmp_path / k / "records", tmp_path / k, data_root, progress=False) for k in "ab"]
-    assert record_bytes(paths[0]) == record_bytes(paths[1])
-    weights = [next((tmp_path / k).glob("*/weights.safetensors")).read_bytes() for k in "ab"]
-    assert weights[0] == weights[1]
+def random_slvit(run):
+    """The run with SLViT in place of its model, and all that SLViT does at random: dropout, drop-path, bases."""
+    text = run.model.text.model_copy(update={"dropout": 0.1})
+    whole = PartConfig(name="slvit", options=TINY | {"drop_path_rate": 0.2})
+    return run.model_copy(update={"model": run.model.model_copy(update={"text": text, "whole": whole})})
+
+
+@pytest.mark.parametrize("config", [tiny_run(), random_slvit(tiny_run())], ids=["composed", "slvit"])
+def test_two_whole_trainings_and_one_in_halves_are_the_same(data_root, tmp_path, config):
+    calls = itertools.count(1)
+    stopped = False
+    for name in ("whole", "again", "halves"):
+        folder = tmp_path / name
+        try:
+            stop = (lambda: next(calls) == 5) if name == "halves" else (lambda: False)
+            train(config, folder / "records", folder, data_root, progress=False, stop=stop)
+        except Unfinished as reached:
+            stopped = "stopped after 5 of 12 updates" in str(reached) and not (folder / "records").exists()
+            train(config, folder / "records", folder, data_root, progress=False)
+    assert stopped
+    made = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.name in SAME}
+    assert len(made) == 3 * len(SAME)
+    assert {name: len({made[path] for path in made if path.name == name}) for name in SAME} == dict.fromkeys(SAME, 1)
+
+
+@pytest.mark.parametrize("stop_at", [6, 12])
+def test_a_stop_at_the_end_of_an_epoch_leaves_the_validation_to_the_next_call(data_root, tmp_path, stop_at):
+    calls = itertools.count(1)
+    with pytest.raises(Unfinished, match=f"stopped after {stop_at} of 12"):
+        train(tiny_run(), tmp_path / "r", tmp_path, data_root, progress=False, stop=lambda: next(calls) == stop_at)
+    curve = read_record(train(tiny_run(), tmp_path / "r", tmp_path, data_root, progress=False)).curve()
+    assert curve["update"][curve["val_oIoU"].notna()].tolist() == [6, 12]
 
 
 class Stop(Exception):

@@ -1,8 +1,10 @@
 """From the table to batches: pictures and masks decoded once, then batches grouped by image."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +55,24 @@ class Corpus:
 
     def subset(self, images: int) -> "Corpus":
         """The corpus of the first ``images`` images."""
-        refs = np.flatnonzero(self.image_of_ref < images)
+        return self._of(slice(images))
+
+    def share(self, number: int, of: int) -> "Corpus":
+        """The corpus of every ``of``-th image, from image ``number`` on."""
+        return self if of == 1 else self._of(slice(number, None, of))
+
+    def _of(self, chosen: slice) -> "Corpus":
+        row = np.full(len(self.images), -1)
+        row[chosen] = np.arange(len(row[chosen]))
+        image_of_ref = row[self.image_of_ref]
+        refs = np.flatnonzero(image_of_ref >= 0)
         keep = np.flatnonzero(np.isin(self.ref_of_expression, refs))
         position = np.full(len(self.image_of_ref), -1)
         position[refs] = np.arange(len(refs))
         return Corpus(
-            self.images[:images],
+            self.images[chosen],
             self.masks[refs],
-            self.image_of_ref[refs],
+            image_of_ref[refs],
             self.token_ids[keep],
             self.token_mask[keep],
             position[self.ref_of_expression[keep]],
@@ -72,7 +84,8 @@ class Corpus:
 @dataclass
 class Batch:
     """Images float (B, 3, S, S), normalised; image_index (E,); tokens (E, L); masks float (E, S, S); the numbers of
-    the expressions in the corpus (E,)."""
+    the expressions in the corpus (E,). ``of`` counts the expressions of the whole batch, of which this may be
+    a share."""
 
     images: Tensor
     image_index: Tensor
@@ -80,13 +93,36 @@ class Batch:
     token_mask: Tensor
     masks: Tensor
     expressions: np.ndarray
+    of: int
 
     def to(self, device: torch.device) -> "Batch":
-        moved = (
-            tensor.to(device, non_blocking=True)
-            for tensor in (self.images, self.image_index, self.token_ids, self.token_mask, self.masks)
-        )
-        return Batch(*moved, self.expressions)
+        """The batch on a device. From pinned memory, nobody waits for the copy."""
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The batch in memory from which a GPU copies by itself."""
+        return self._with(Tensor.pin_memory)
+
+    def parts(self, count: int) -> list["Batch"]:
+        """The batch cut into ``count`` of as many images each."""
+        images = len(self.images) // count
+        ends = torch.searchsorted(self.image_index, torch.arange(0, len(self.images) + 1, images)).tolist()
+        return [
+            Batch(
+                self.images[k * images : (k + 1) * images],
+                self.image_index[some] - k * images,
+                self.token_ids[some],
+                self.token_mask[some],
+                self.masks[some],
+                self.expressions[some],
+                self.of,
+            )
+            for k, some in enumerate(itertools.starmap(slice, itertools.pairwise(ends)))
+        ]
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        tensors = (self.images, self.image_index, self.token_ids, self.token_mask, self.masks)
+        return Batch(*map(change, tensors), self.expressions, self.of)
 
 
 def build_corpus(
@@ -222,19 +258,39 @@ def grouped_batches(
     epoch: int,
     start: int = 0,
     sampling: str = "referent",
+    share: int = 0,
+    shares: int = 1,
 ) -> Iterator[Batch]:
     """One epoch of training: every referent once, with one of its sentences drawn at random (S²RM, Sec. IV-B); with
     ``sampling`` "sentence", every sentence once.
 
     Those of one image come together, at most ``expressions_per_image`` in a batch, so that the image is encoded
     once for them. The order depends on ``seed`` and ``epoch`` alone. A short last batch is dropped.
-    ``start`` skips that many batches, to go on within an epoch.
+    ``start`` skips that many batches, to go on within an epoch. Of each batch, which holds ``images_per_batch`` images,
+    only the given one of ``shares`` equal shares is made.
     """
     rng = np.random.default_rng([seed, epoch])
     chosen = _one_sentence_each(corpus, rng) if sampling == "referent" else np.arange(len(corpus.ref_of_expression))
     groups = _groups(_image_of_each(corpus, sampling), rng, expressions_per_image)
+    mine = images_per_batch // shares
     for first in range(start * images_per_batch, len(groups) - images_per_batch + 1, images_per_batch):
-        yield _batch(corpus, [chosen[group] for group in groups[first : first + images_per_batch]])
+        whole = groups[first : first + images_per_batch]
+        own = whole[share * mine : (share + 1) * mine]
+        yield _batch(corpus, [chosen[group] for group in own], sum(map(len, whole)))
+
+
+def made_ahead(batches: Iterator[Batch], pinned: bool) -> Iterator[Batch]:
+    """The same batches; a thread makes each, and pins it where asked, while the one before it is in use."""
+
+    def following() -> Batch | None:
+        batch = next(batches, None)
+        return batch.pinned() if batch is not None and pinned else batch
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(following)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(following)
+            yield batch
 
 
 def batches_per_epoch(
@@ -274,12 +330,13 @@ def evaluation_batches(corpus: Corpus, images_per_batch: int) -> Iterator[Batch]
     order = np.argsort(corpus.image_of_ref[corpus.ref_of_expression], kind="stable")
     ends = np.cumsum(np.bincount(corpus.image_of_ref[corpus.ref_of_expression], minlength=len(corpus.images)))
     groups = np.split(order, ends[:-1])
-    for first in range(0, len(groups), images_per_batch):
-        yield _batch(corpus, groups[first : first + images_per_batch])
+    for first in range(0, len(corpus.images), images_per_batch):
+        some = groups[first : first + images_per_batch]
+        yield _batch(corpus, some, sum(map(len, some)))
 
 
-def _batch(corpus: Corpus, groups: list[np.ndarray]) -> Batch:
-    """A batch of these groups of expressions, one image each."""
+def _batch(corpus: Corpus, groups: list[np.ndarray], of: int) -> Batch:
+    """A batch of these groups of expressions, one image each; ``of`` as in ``Batch``."""
     expressions = np.concatenate(groups)
     images = np.array([corpus.image_of_ref[corpus.ref_of_expression[group[0]]] for group in groups])
     token_mask = corpus.token_mask[expressions]
@@ -291,6 +348,7 @@ def _batch(corpus: Corpus, groups: list[np.ndarray]) -> Batch:
         torch.from_numpy(token_mask[:, :length]),
         torch.from_numpy(corpus.mask(corpus.ref_of_expression[expressions]).astype(np.float32)),
         expressions,
+        of,
     )
 
 

@@ -3,7 +3,9 @@
 import itertools
 import pickle
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from refstudy.errors import StudyError
 from refstudy.models.fusion.lmfa import LMFA, depthwise
@@ -52,11 +55,33 @@ class Block(nn.Module):
         return x + self.drop_path(self.scale2[:, None, None] * self.ffn(self.norm2(x))), scores
 
 
+def _first_and_again(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """The contexts of a checkpointed block's two computations."""
+    return nullcontext(), _untracked(block)
+
+
+@contextmanager
+def _untracked(block: nn.Module) -> Iterator[None]:
+    """Within it, batch normalisation does not count its batch once more."""
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, torch.zeros_like(norm.num_batches_tracked)
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
 class MSCAN(nn.Module):
     """Four stages at strides 4, 8, 16, 32; the default sizes are MSCAN-B, which SLViT takes.
 
     ``strips``, ``cross`` and ``gate`` are the options of ``LMFA``; with ``cross`` False this is SegNeXt's own trunk.
+    ``grad_checkpointing`` computes the blocks again in the backward pass, instead of keeping what they computed.
     """
+
+    grad_checkpointing = False
 
     def __init__(
         self,
@@ -111,7 +136,13 @@ class MSCAN(nn.Module):
             if stage > 0:
                 vision = self.downs[stage](vision)
             for block in blocks:  # type: ignore[attr-defined]
-                vision, scores = block(vision, words, word_mask)
+                if self.grad_checkpointing and self.training:
+                    contexts = partial(_first_and_again, block)
+                    vision, scores = checkpoint(
+                        block, vision, words, word_mask, use_reentrant=False, context_fn=contexts
+                    )
+                else:
+                    vision, scores = block(vision, words, word_mask)
             vision = norm(vision.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # F_i, Eq. (1); a channels-last view
             maps.append(vision)
             all_scores.append(scores)

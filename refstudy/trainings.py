@@ -1,0 +1,113 @@
+"""Several trainings, one after the other or at once, which stop in time and go on with the same command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import inf
+
+from accelerate.utils import broadcast_object_list
+
+from refstudy.errors import StudyError
+from refstudy.records import find_record
+from refstudy.runs import train_run
+from refstudy.study import Study
+from refstudy.training import Unfinished, launched
+
+UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: not done, and no failure
+
+
+class Stop:
+    """Whether to stop: so many minutes after it was made (None: never), or once SIGTERM has come.
+
+    Queues send SIGTERM some time before they kill; it is passed on to ``children``.
+    """
+
+    def __init__(self, minutes: float | None = None):
+        self.end = inf if minutes is None else time.monotonic() + 60 * minutes
+        self.asked = False
+        self.children: list[subprocess.Popen] = []
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def __call__(self) -> bool:
+        return self.asked or time.monotonic() >= self.end
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+        for child in self.children:
+            child.terminate()
+
+
+def train_all(
+    study: Study, profile: str, cases: Sequence[tuple[str, int]], stop: Stop, at_once: int = 1, again: bool = False
+) -> int:
+    """Train those (variant, seed) of a profile that have no record, or all of them ``again``; return an exit status.
+
+    It is 0 when all have their record, ``UNFINISHED`` when ``stop`` came before, and 1 when one of several at once
+    failed. Those at once are processes of their own, whose lines are passed on as they come.
+
+    Raises StudyError for an unknown profile or variant, and for bad input of a run that is not one of several at once.
+    """
+    records = study.results(profile) / "records"
+    configs = {case: study.run_config(profile, *case) for case in cases}
+    if at_once > 1 and "LOCAL_RANK" in os.environ:
+        raise StudyError("--at-once: not under torchrun or accelerate launch, whose processes train one run together")
+    speaks = at_once > 1 or launched().is_main_process
+    todo = []
+    for case, config in configs.items():
+        if again or (record := find_record(records, config)) is None:
+            todo.append(case)
+        elif speaks:
+            print(f"{record.path}: has its record")
+    if at_once > 1:
+        with ThreadPoolExecutor(at_once) as pool:
+            statuses = list(pool.map(lambda case: _in_a_process(study, profile, case, stop, at_once, again), todo))
+    else:
+        statuses = [_here(study, profile, case, stop) for case in todo]
+        launched().end_training()
+    failed = [
+        f"{variant}:{seed}" for (variant, seed), s in zip(todo, statuses, strict=True) if s not in (0, UNFINISHED)
+    ]
+    if UNFINISHED in statuses and len(cases) > 1 and speaks:
+        print(f"{statuses.count(UNFINISHED)} of {len(cases)} runs are unfinished; the same command goes on", flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else UNFINISHED if UNFINISHED in statuses else 0
+
+
+def _here(study: Study, profile: str, case: tuple[str, int], stop: Stop) -> int:
+    """Train one run in this process, and in those launched with it; its exit status."""
+    accelerator = launched()
+    if broadcast_object_list([stop()])[0]:  # the main process says
+        return UNFINISHED
+    try:
+        status, message = 0, str(train_run(study, profile, *case, stop=stop))
+    except Unfinished as reached:
+        status, message = UNFINISHED, str(reached)
+    if accelerator.is_main_process:
+        print(message, flush=True)
+    return status
+
+
+def _in_a_process(study: Study, profile: str, case: tuple[str, int], stop: Stop, at_once: int, again: bool) -> int:
+    """Train one run by the command line; its exit status. Processes share the cores of the machine."""
+    if stop():
+        return UNFINISHED
+    variant, seed = case
+    command = [sys.executable, "-m", "refstudy.cli", "train", "--profile", profile, "--study", str(study.path)]
+    command += ["--variant", variant, "--seed", str(seed), *(["--again"] if again else [])]
+    if stop.end < inf:
+        command += ["--time-budget", f"{max(0.0, stop.end - time.monotonic()) / 60:.3f}"]
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))}
+    with subprocess.Popen(
+        command, env=threads | os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as child:
+        stop.children.append(child)
+        if stop.asked:  # between the question above and now
+            child.terminate()
+        for line in child.stdout or ():
+            print(line, end="", flush=True)
+    return UNFINISHED if child.returncode == -signal.SIGTERM and stop.asked else child.returncode

@@ -1,0 +1,91 @@
+"""Several trainings by one command: within a time budget, until SIGTERM, at once; the same command goes on."""
+
+import os
+import signal
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from refstudy.cli import app
+from refstudy.records import find_records
+from refstudy.study import load_study
+from refstudy.training import Trainer, train
+
+from .conftest import tiny_data, tiny_model
+
+
+@pytest.fixture
+def study(data_root, tmp_path, monkeypatch):
+    """A study with one variant, whose training takes a second or two."""
+    monkeypatch.setenv("REFSTUDY_DATA", str(data_root))
+    model = tiny_model().model_dump(mode="json")
+    profile = {
+        "about": "for tests",
+        "data": tiny_data().model_dump(mode="json"),
+        "model": {"image": model["image"], "text": model["text"]},
+        "train": {"epochs": 2, "images_per_batch": 4, "learning_rate": 2e-3},
+        "part_options": {"fpn": {"width": 16}},
+        "seeds": [3, 4],
+    }
+    variant = {"label": "Plain", "fusion": {"name": "tile_concat"}, "decoder": {"name": "fpn"}}
+    path = tmp_path / "papermill_runs.yaml"
+    path.write_text(yaml.safe_dump({"variants": {"plain": variant}, "profiles": {"small": profile}, "runs": {}}))
+    before = signal.getsignal(signal.SIGTERM)
+    yield load_study(path)
+    signal.signal(signal.SIGTERM, before)
+
+
+def call(study, *options):
+    return CliRunner().invoke(app, ["train", "--profile", "small", "--study", str(study.path), *options])
+
+
+def test_sigterm_ends_with_a_checkpoint_and_the_same_command_goes_on(study, tmp_path, monkeypatch):
+    step, records = Trainer.step, study.results("small") / "records"
+
+    def interrupted(self, batch):
+        step(self, batch)
+        if self.update == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    stopped = call(study, "--seed", "3")
+    assert stopped.exit_code == 75 and "plain-seed3" in stopped.output and "after 4 of 12 updates" in stopped.output
+    assert not records.exists() and list((study.root / "work").rglob("checkpoint.pt"))
+    monkeypatch.setattr(Trainer, "step", step)
+    done = call(study, "--seed", "3")
+    assert done.exit_code == 0
+    config = study.run_config("small", "plain", 3)
+    whole = train(config, tmp_path / "whole", tmp_path / "work_of_whole", study.data_root, progress=False)
+    for name in ("record.json", "curve.csv", "counts.parquet"):
+        assert (records / whole.name / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_two_runs_at_once_then_none_then_one_again(study):
+    spent = call(study, "--at-once", "2", "--time-budget", "0")
+    assert spent.exit_code == 75 and "2 of 2 runs are unfinished; the same command goes on" in spent.output
+    done = call(study, "--at-once", "2", "--time-budget", "30")
+    records = study.results("small") / "records"
+    assert done.exit_code == 0, done.output
+    assert {(r.config.variant, r.config.seed) for r in find_records(records)} == {("plain", 3), ("plain", 4)}
+    for seed in (3, 4):
+        assert f"plain-seed{seed}: 12 of 12 updates, val oIoU" in done.output
+    times = {path: path.stat().st_mtime_ns for path in records.rglob("*")}
+    second = call(study, "--at-once", "2")
+    assert second.exit_code == 0 and second.output.count("has its record") == 2
+    assert times == {path: path.stat().st_mtime_ns for path in records.rglob("*")}
+    assert call(study, "--seed", "4", "--again").exit_code == 0
+    changed = {path.name[:11] for path, then in times.items() if path.is_dir() and path.stat().st_mtime_ns != then}
+    assert changed == {"plain-seed4"}
+
+
+def test_a_run_that_fails_does_not_stop_the_others(study, monkeypatch):
+    records = study.results("small") / "records"
+    checkpoint = study.root / "work" / "small"
+    config = study.run_config("small", "plain", 3)
+    folder = checkpoint / f"plain-seed3-{config.key()}"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_bytes(b"half")
+    done = call(study, "--at-once", "2")
+    assert done.exit_code == 1 and "unusable checkpoint" in done.output and "failed: plain:3" in done.output
+    assert [record.config.seed for record in find_records(records)] == [4]
