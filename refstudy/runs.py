@@ -10,9 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from refstudy.config import RunConfig
-from refstudy.manifest import JOURNAL_SUFFIX, start_journal
-from refstudy.plan import Step
+from refstudy.config import RunConfig, record_name
+from refstudy.files import JOURNAL, JOURNAL_SUFFIX
+from refstudy.journal import end_journal, journal_head
+from refstudy.plan import Step, known, show_trainings
+from refstudy.records import code_version
 from refstudy.study import Study
 
 
@@ -72,7 +74,9 @@ def _run_notebook(step: Step, root: Path, threads: int) -> tuple[float, str]:
         os.dup2(log.fileno(), 2)  # what the kernel says of itself; this process runs nothing else
     unfinished = step.output.with_name(f".{step.output.stem}.unfinished.ipynb")
     journal = unfinished.with_suffix(JOURNAL_SUFFIX)
-    start_journal(journal, Path(os.path.relpath(step.notebook, root)).as_posix())
+    notebook = Path(os.path.relpath(step.notebook, root)).as_posix()
+    journal.write_text(journal_head(notebook, code_version(), known(step)))
+    os.environ[JOURNAL] = str(journal)
     failed = step.output.with_suffix(".failed.ipynb")
     try:
         papermill.execute_notebook(
@@ -91,6 +95,7 @@ def _run_notebook(step: Step, root: Path, threads: int) -> tuple[float, str]:
         journal.unlink(missing_ok=True)
         where = f"; kept as {kept}" if kept else ""
         return time.time() - start, f"{step.notebook.name}: {type(error).__name__}: {error}{where}"
+    end_journal(journal, time.time() - start)
     unfinished.replace(step.output)
     journal.replace(step.output.with_suffix(JOURNAL_SUFFIX))
     failed.unlink(missing_ok=True)
@@ -106,28 +111,19 @@ def plain_text(lines: Iterable[str] | str) -> str:
 
 
 def report(steps: list[Step], console: Console | None = None) -> None:
-    """Print what became of each step, which trainings have no record, and how to train them."""
+    """Print what became of each step, and which trainings have no record."""
     console = console or Console()
     table = Table("run", "state", "seconds")
     for step in steps:
         if step.state not in ("recorded", "missing"):
             table.add_row(step.name, step.state, f"{step.seconds:.0f}" if step.seconds else "")
     console.print(table)
-    recorded = sum(step.state == "recorded" for step in steps)
-    missing = [step for step in steps if step.state == "missing"]
-    if recorded or missing:
-        console.print(f"trainings: {recorded} have their run record, {len(missing)} have none")
-    if missing:
-        names = ", ".join(step.name.removeprefix("train:") for step in missing)
-        console.print(f"missing (variant:seed): {names}", highlight=False, soft_wrap=True)
-        console.print(f"train one with: {missing[0].command}", highlight=False, soft_wrap=True)
-        console.print("or all of them with: make study ARGS=--train", highlight=False)
+    show_trainings(steps, console)
 
 
 def train_run(study: Study, profile: str, variant: str, seed: int, results: str = "", progress: bool = True) -> Path:
     """Train one run of a profile; return its record, and keep its weights where the profile ships them."""
     from refstudy.models.build import load_model, save_weights
-    from refstudy.records import record_name
     from refstudy.training import train
 
     config: RunConfig = study.run_config(profile, variant, seed)

@@ -14,18 +14,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from refstudy.config import DataConfig, RunConfig, TextEncoderConfig, TrainConfig
+from refstudy.config import DataConfig, RunConfig, TextEncoderConfig, TrainConfig, record_name
 from refstudy.data.batches import Corpus, batches_per_epoch, build_corpus, fingerprint, grouped_batches
 from refstudy.data.refer import load_refer
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
 from refstudy.evaluation import evaluate, sample_masks, summarize_counts
-from refstudy.files import atomic_write, file_digest
+from refstudy.files import atomic_write, file_digest, note
 from refstudy.losses import dice_loss
 from refstudy.models.build import build_model, count_parameters, default_device, save_weights
 from refstudy.models.segmenter import Segmenter
-from refstudy.records import circumstances, record_name, write_record
+from refstudy.records import circumstances, write_record
 
 CURVE_EVERY = 50  # updates between two points of the learning curve
 SHOWN_IMAGES = 24  # the validation images whose predicted masks a record keeps
@@ -274,6 +274,7 @@ def load_encoders(model: Segmenter, settings: TrainConfig, path: Path | str | No
         raise StudyError(
             f"{path}: its SHA-256 is not train.encoder_weights of the settings; restore the file or set it"
         )
+    note("read", path)
     try:
         tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
         for prefix, encoder in (("image.", model.image_encoder), ("text.", model.text_encoder)):

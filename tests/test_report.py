@@ -16,9 +16,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from refstudy import figures
 from refstudy.errors import StudyError
-from refstudy.files import JOURNAL, note
-from refstudy.manifest import JOURNAL_SUFFIX, start_journal, write_manifest
-from refstudy.records import circumstances, find_records, write_record
+from refstudy.files import JOURNAL, JOURNAL_SUFFIX, note
+from refstudy.journal import journal_head
+from refstudy.manifest import write_manifest
+from refstudy.records import circumstances, code_version, find_records, write_record
 from refstudy.report import WIDGET, write_report
 from refstudy.study import load_study
 from refstudy.tables import build_table, write_table
@@ -70,7 +71,9 @@ def made(tmp_path_factory):
     put_record(tmp_path, "s2rm_fpn", 500)
     put_record(tmp_path, "s2rm_casg", 600)
     (tmp_path / "notebooks").mkdir()
-    start_journal(tmp_path / "notebooks" / f"06_ablations{JOURNAL_SUFFIX}", "notebooks/06_ablations.ipynb")
+    journal = tmp_path / "notebooks" / f"06_ablations{JOURNAL_SUFFIX}"
+    journal.write_text(journal_head("notebooks/06_ablations.ipynb", code_version()))
+    monkeypatch.setenv(JOURNAL, str(journal))
     note("read", tmp_path / "data" / "refscenes")
     before = datetime.now(UTC)
     find_records(tmp_path / "records")

@@ -8,11 +8,12 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
+from refstudy.cells import declared_parameters
 from refstudy.cli import app
 from refstudy.errors import StudyError
 from refstudy.plan import plan
 from refstudy.runs import execute
-from refstudy.study import declared_parameters, load_study
+from refstudy.study import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "papermill_runs.yaml"
