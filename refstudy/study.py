@@ -281,7 +281,7 @@ def _sound_fields(kind: type[Settings], entry: Any) -> Settings:
     for name, field in kind.model_fields.items():
         if isinstance(entry, dict) and name in entry:
             try:
-                fields[name] = TypeAdapter(field.annotation).validate_python(entry[name])
+                fields[name] = TypeAdapter[Any](field.annotation).validate_python(entry[name])
             except ValidationError:
                 continue
     return kind.model_construct(**fields)
