@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from refstudy.cells import code_cells, declared_parameters, wrong_parameter
-from refstudy.config import Settings, record_name
+from refstudy.config import record_name
 from refstudy.errors import StudyError
 from refstudy.files import JOURNAL_SUFFIX, content_digest, path_digest
 from refstudy.journal import Journal, read_journal
@@ -192,12 +192,9 @@ def _change(steps: list[Step], study: Study, changes: Mapping[str, Any]) -> None
 
 def _settings(study: Study, profile: str) -> dict[str, str]:
     """Digests of what a notebook may look up in the study file: all variants, and its profile."""
-    parts: dict[str, Settings] = {f"variants.{name}": variant for name, variant in study.variants.items()}
-    whole = {name: content.model_dump(mode="json") for name, content in parts.items()}
-    own = study.profile(profile).model_dump(mode="json")
-    return {
-        name: content_digest(value) for name, value in (whole | {f"profile.{k}": v for k, v in own.items()}).items()
-    }
+    parts = {f"variants.{name}": variant.model_dump(mode="json") for name, variant in study.variants.items()}
+    parts |= {f"profile.{key}": part for key, part in study.profile(profile).model_dump(mode="json").items()}
+    return {name: content_digest(part) for name, part in parts.items()}
 
 
 class Present:

@@ -280,8 +280,9 @@ def _sound_fields(kind: type[Settings], entry: Any) -> Settings:
     fields = {}
     for name, field in kind.model_fields.items():
         if isinstance(entry, dict) and name in entry:
+            annotation: Any = field.annotation
             try:
-                fields[name] = TypeAdapter[Any](field.annotation).validate_python(entry[name])
+                fields[name] = TypeAdapter(annotation).validate_python(entry[name])
             except ValidationError:
                 continue
     return kind.model_construct(**fields)
