@@ -22,29 +22,55 @@ StudyOption = Annotated[str, typer.Option("--study", help="the study file")]
 def run(
     profile: Profile = "scenes",
     train: Annotated[bool, typer.Option("--train", help="also train every run that has no record")] = False,
-    only: Annotated[list[str] | None, typer.Option(help="run only this; may be given several times")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="consider only this run; repeatable")] = None,
+    start: Annotated[
+        list[str] | None,
+        typer.Option("--from", help="execute this run and all that need it, even if up to date; repeatable"),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="execute all, even if up to date; records stay")] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="change a parameter of the runs that have it; repeatable"),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="notebooks at once; 0: one per core")] = 0,
     scheduler: Annotated[str, typer.Option(help="run on this Dask cluster, e.g. tcp://host:8786")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan and stop")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would run, and why, and stop")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Execute the notebooks of a profile and leave tables and figures in results/<profile>."""
-    from refstudy.data.source import prepare_data
-    from refstudy.plan import plan
-    from refstudy.report import write_report
-    from refstudy.runs import execute, report
+    """Execute the notebooks of a profile that are not up to date; leave tables and figures in results/<profile>.
+
+    A notebook is up to date when its code, its parameters, its part of the study file, the modules it uses, what it
+    read and what it wrote are as at its last execution. A training is, when its run record is there: delete the record
+    to train again.
+    """
+    from refstudy.plan import parse_changes, plan, show
     from refstudy.study import load_study
 
     loaded = load_study(study)
-    steps = plan(loaded, profile, train, only or ())
-    if not dry_run and any(step.state == "to run" and step.data for step in steps):
+    changes = parse_changes(settings or ())
+    steps = plan(loaded, profile, train, only or (), start=start or (), fresh=fresh, changes=changes)
+    waiting = [step for step in steps if step.state == "to run"]
+    if dry_run or not waiting:
+        show(steps, loaded)
+    if dry_run:
+        return
+    if any(step.data for step in waiting):
+        from refstudy.data.source import prepare_data
+
         prepare_data(loaded.profile(profile).data, loaded.data_root, workers=os.cpu_count() or 1)
-    succeeded = dry_run or execute(steps, loaded.root, workers, scheduler=scheduler)
-    report(steps)
-    if not succeeded:
-        raise typer.Exit(1)
-    if not dry_run:
-        typer.echo(f"results in {loaded.results(profile)}, to be read from {write_report(loaded, profile)}")
+    if waiting:
+        from refstudy.runs import execute, report
+
+        succeeded = execute(steps, loaded.root, workers, scheduler=scheduler)
+        report(steps)
+        if not succeeded:
+            raise typer.Exit(1)
+    page = loaded.results(profile) / "report" / "index.html"
+    if waiting or not page.exists():
+        from refstudy.report import write_report
+
+        page = write_report(loaded, profile)
+    typer.echo(f"results in {loaded.results(profile)}, to be read from {page}")
 
 
 @app.command()

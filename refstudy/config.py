@@ -166,3 +166,8 @@ class RunConfig(Settings):
         """12 hexadecimal digits of the SHA-256 of these settings: equal settings, equal key."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def record_name(config: RunConfig) -> str:
+    """The name of the folder that holds a run's record."""
+    return f"{config.variant}-seed{config.seed}-{config.key()}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 JOURNAL = "REFSTUDY_JOURNAL"  # the environment variable that names the journal of the notebook being executed
 JOURNAL_SUFFIX = ".journal.jsonl"  # of an executed notebook's journal, beside it
@@ -34,17 +34,30 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 def note(action: Literal["read", "wrote"], path: Path | str) -> None:
     """Add a line to the journal of the notebook being executed; nothing happens where none is kept.
 
-    A line is {time, action, path}, with the SHA-256 of what was written: see ``refstudy.manifest``.
+    A line is {time, action, path, sha256}, with the digest of what lies there: see ``refstudy.journal``.
     """
     if journal := os.environ.get(JOURNAL):
-        line = {"time": datetime.now(UTC).isoformat(), "action": action, "path": str(Path(path).resolve())}
-        if action == "wrote":
-            line["sha256"] = file_digest(path)
+        path = Path(path).resolve()
+        line = {"time": datetime.now(UTC).isoformat(), "action": action, "path": str(path)}
         with open(journal, "a") as out:
-            out.write(json.dumps(line) + "\n")
+            out.write(json.dumps(line | {"sha256": path_digest(path)}) + "\n")
 
 
 def file_digest(path: Path | str) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def path_digest(path: Path) -> str:
+    """SHA-256 of a file, or of the visible files that lie directly in a folder (a run record, the annotations of a data
+    set), by name; empty where nothing lies."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        return content_digest([[file.name, file_digest(file)] for file in files])
+    return file_digest(path) if path.exists() else ""
+
+
+def content_digest(content: Any) -> str:
+    """SHA-256 of plain data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

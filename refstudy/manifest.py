@@ -2,7 +2,7 @@
 at which commit, and when.
 
 While ``refstudy run`` executes a notebook, the package notes in a journal what the notebook reads and writes
-(``refstudy.files.note``). The manifest joins the journals with the files that lie there now. A file whose bytes no
+(``refstudy.journal``). The manifest joins the journals with the files that lie there now. A file whose bytes no
 journal wrote keeps its entry of the earlier manifest if that has the same bytes, and otherwise has no notebook.
 """
 
@@ -18,6 +18,7 @@ from nbformat import NotebookNode
 
 from refstudy.errors import StudyError
 from refstudy.files import JOURNAL_SUFFIX, atomic_write, file_digest
+from refstudy.journal import Journal, read_journal
 from refstudy.study import Study
 
 FILE_NAME = "manifest.json"
@@ -32,11 +33,6 @@ UNKNOWN: dict[str, Any] = {
     "uncommitted_changes": False,
     "time": "",
 }
-
-
-def journal_head(notebook: str, code: dict[str, Any]) -> str:
-    """The first line of a notebook's journal: which notebook, and the version of the code that executes it."""
-    return json.dumps({"notebook": notebook} | code) + "\n"
 
 
 def executed_notebooks(results: Path) -> list[Path]:
@@ -64,7 +60,9 @@ def write_manifest(study: Study, profile: str, results: str = "") -> dict[str, A
 
     folder = study.results(profile, results)
     earlier = read_manifest(folder)
-    journals = [_read_journal(path) for path in executed_notebooks(folder)]
+    notebooks = executed_notebooks(folder)
+    kept = ((path, read_journal(path.with_suffix(JOURNAL_SUFFIX))) for path in notebooks)
+    journals = {path: journal for path, journal in kept if journal is not None}
     records = {record.path.name: record for record in find_records(folder / "records")}
     made: dict[str, Any] = {"profile": profile, "about": study.profile(profile).about}
     for kind, suffixes in KINDS.items():
@@ -96,38 +94,30 @@ def _visible(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     return [path for path in found if not path.name.startswith(".")]
 
 
-def _read_journal(notebook: Path) -> dict[str, Any]:
-    """What an executed notebook noted: {notebook, commit, uncommitted_changes, lines, executed}."""
-    path = notebook.with_suffix(JOURNAL_SUFFIX)
-    if not path.exists():
-        return {"lines": []}
-    head, *lines = (json.loads(line) for line in path.read_text().splitlines())
-    return head | {"lines": lines, "executed": notebook}
-
-
-def _latest(journals: list[dict[str, Any]], files: list[Path], digests: dict[str, str]) -> dict[str, Any] | None:
+def _latest(journals: dict[Path, Journal], files: list[Path], digests: dict[str, str]) -> dict[str, Any] | None:
     """The origin of a table or figure: the last notebook that wrote all of its files as they are now."""
     found = []
-    for journal in journals:
+    for executed, journal in journals.items():
         times = {
             Path(line["path"]).name: line["time"]
-            for line in journal["lines"]
+            for line in journal.lines
             if line["action"] == "wrote" and digests.get(Path(line["path"]).name) == line["sha256"]
         }
         if times.keys() == digests.keys():
-            found.append((max(times.values()), journal))
+            found.append((max(times.values()), executed))
     if not found:
         return None
-    time, journal = max(found, key=lambda pair: pair[0])
-    read = [Path(line["path"]) for line in journal["lines"] if line["action"] == "read" and line["time"] <= time]
+    time, executed = max(found, key=lambda pair: pair[0])
+    journal = journals[executed]
+    read = [Path(line["path"]) for line in journal.lines if line["action"] == "read" and line["time"] <= time]
     records = sorted({path.name for path in read if path.parent.name == "records"})
     if files[0].suffix == ".csv":
         table = pd.read_csv(files[0])
         if "variant" in table:  # it names its records, and the notebook may have read those of other tables too
             records = [name for name in records if name.rsplit("-", 2)[0] in set(table["variant"])]
     data = sorted({"/".join(path.parts[-2:]) for path in read if path.parent.name != "records"})
-    about = {key: journal[key] for key in ("notebook", "commit", "uncommitted_changes")}
-    return about | explanation(journal["executed"], time) | {"records": records, "data": data, "time": time}
+    about = {key: journal.head[key] for key in ("notebook", "commit", "uncommitted_changes")}
+    return about | explanation(executed, time) | {"records": records, "data": data, "time": time}
 
 
 def explanation(executed: Path, time: str) -> dict[str, str]:

@@ -25,6 +25,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from refstudy.files import JOURNAL, JOURNAL_SUFFIX
+from refstudy.journal import end_journal
 
 PATIENCE = 300  # seconds for what is slow on a busy machine: a kernel's start, its last outputs
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -65,7 +66,7 @@ def run_notebook(execution: Execution) -> None:
 
 
 def _execute(execution: Execution, watch: "_Watch") -> None:
-    output = execution.output
+    start, output = time.monotonic(), execution.output
     unfinished, journal, failed = _partial_files(output)
     threads = str(max(1, CPU_COUNT // execution.share))
     environment = os.environ | dict.fromkeys(THREADS, threads) | {JOURNAL: str(journal)}
@@ -83,6 +84,7 @@ def _execute(execution: Execution, watch: "_Watch") -> None:
                 watch=watch,
                 kernel={"cwd": str(execution.root), "env": environment, "stderr": log},
             )
+        end_journal(journal, time.monotonic() - start)
         unfinished.replace(output)
         journal.replace(output.with_suffix(JOURNAL_SUFFIX))
         failed.unlink(missing_ok=True)

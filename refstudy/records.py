@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from pydantic import ValidationError
 
-from refstudy.config import RunConfig
+from refstudy.config import RunConfig, record_name
 from refstudy.data.masks import decode_mask
 from refstudy.errors import StudyError
 from refstudy.evaluation import summarize_counts
@@ -57,10 +57,6 @@ class Record:
         return json.loads((self.path / "provenance.json").read_text())
 
 
-def record_name(config: RunConfig) -> str:
-    return f"{config.variant}-seed{config.seed}-{config.key()}"
-
-
 def write_record(
     records: Path | str,
     config: RunConfig,
@@ -85,6 +81,7 @@ def write_record(
         (new / "masks.json").write_text(json.dumps(masks, indent=0) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
+    note("wrote", folder)
     return folder
 
 

@@ -16,11 +16,11 @@ from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from rich.console import Console
 from rich.table import Table
 
-from refstudy.config import RunConfig
+from refstudy.config import RunConfig, record_name
 from refstudy.errors import StudyError
-from refstudy.manifest import journal_head
+from refstudy.journal import journal_head
 from refstudy.notebook import Execution, NotebookError, clear_away, run_notebook
-from refstudy.plan import Step
+from refstudy.plan import Step, known, show_trainings
 from refstudy.progress import Progress
 from refstudy.records import code_version
 from refstudy.study import Study
@@ -52,7 +52,7 @@ def execute(
                 waiting.remove(step)
             elif "to run" not in states:
                 waiting.remove(step)
-                head = journal_head(Path(os.path.relpath(step.notebook, root)).as_posix(), code)
+                head = journal_head(Path(os.path.relpath(step.notebook, root)).as_posix(), code, known(step))
                 execution = Execution(
                     step.name, step.notebook, step.output, step.parameters, root, head, step.timeout, share, topic
                 )
@@ -154,22 +154,14 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def report(steps: list[Step], console: Console | None = None) -> None:
-    """Print what became of each step, which trainings have no record, and how to train them."""
+    """Print what became of each step, and which trainings have no record."""
     console = console or Console()
     table = Table("run", "state", "seconds")
     for step in steps:
         if step.state not in ("recorded", "missing"):
             table.add_row(step.name, step.state, f"{step.seconds:.0f}" if step.seconds else "")
     console.print(table)
-    recorded = sum(step.state == "recorded" for step in steps)
-    missing = [step for step in steps if step.state == "missing"]
-    if recorded or missing:
-        console.print(f"trainings: {recorded} have their run record, {len(missing)} have none")
-    if missing:
-        names = ", ".join(step.name.removeprefix("train:") for step in missing)
-        console.print(f"missing (variant:seed): {names}", highlight=False, soft_wrap=True)
-        console.print(f"train one with: {missing[0].command}", highlight=False, soft_wrap=True)
-        console.print("or all of them with: make study ARGS=--train", highlight=False)
+    show_trainings(steps, console)
 
 
 def train_run(
@@ -188,7 +180,6 @@ def train_run(
     """
     from refstudy.model_card import write_model_card
     from refstudy.models.build import load_model, save_weights
-    from refstudy.records import record_name
     from refstudy.training import launched, train
 
     config: RunConfig = study.run_config(profile, variant, seed)

@@ -1,14 +1,13 @@
 """The study file: variants, profiles and runs, checked as a whole before anything is done with them."""
 
-import ast
 import graphlib
 from pathlib import Path
 from typing import Any, Literal
 
-import nbformat
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from refstudy.cells import declared_parameters, wrong_parameter
 from refstudy.config import (
     DataConfig,
     EvaluationConfig,
@@ -25,6 +24,7 @@ from refstudy.data.source import default_data_root
 from refstudy.errors import StudyError
 
 FILE_NAME = "papermill_runs.yaml"
+Problem = tuple[tuple, str]  # where in the file, and what is wrong there
 
 
 class Variant(Settings):
@@ -131,6 +131,13 @@ class Study:
         names = self.profile(profile).variants
         return tuple(self.variants) if names == "all" else names
 
+    def cases(self, run: str, profile: str) -> list[dict[str, Any]]:
+        """The parameters with which a run is repeated: one case, or one for each seed and variant if it trains."""
+        if not self.runs[run].trains:
+            return [{}]
+        variants, seeds = self.variant_names(profile), self.profile(profile).seeds
+        return [{"variant": variant, "seed": seed} for seed in seeds for variant in variants]
+
     def results(self, profile: str, override: str = "") -> Path:
         """The folder of a profile's results."""
         return Path(override) if override else self.root / "results" / profile
@@ -205,54 +212,123 @@ def find_study(name: str | Path = FILE_NAME) -> Path:
     raise StudyError(f"{name}: study file not found here or above; run from the repository or name the file")
 
 
+def step_name(run: str, case: dict[str, Any]) -> str:
+    """The name of one execution of a run: ``run``, or ``run:variant:seed`` for a training."""
+    return ":".join([run, *map(str, case.values())])
+
+
+def output_name(step: str) -> str:
+    """The file name of a step's executed notebook."""
+    return f"{step.replace(':', '-')}.ipynb"
+
+
 def load_study(name: str | Path = FILE_NAME) -> Study:
     """Read and check a study file. Raises one StudyError that lists every mistake, each with its line number."""
     path = find_study(name)
-    text = path.read_text()
     try:
-        raw, tree = yaml.safe_load(text), yaml.compose(text)
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text())
+        tree = loader.get_single_node()
+        found = _repeated_keys(tree)
+        raw = loader.construct_document(tree) if tree else None
     except yaml.YAMLError as error:
         raise StudyError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    problems: list[Problem] = []
     try:
         content = StudyFile.model_validate(raw)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        lines = [_line(tree, e["loc"]) for e in error.errors()]
-        raise StudyError("\n".join(f"{path}:{n}: {p}" for n, p in zip(lines, problems, strict=True))) from error
-    found = [*_wrong_names(content), *_wrong_notebooks(content, path.parent)]
+        problems += [(e["loc"], f"{'.'.join(map(str, e['loc']))}: {e['msg']}") for e in error.errors()]
+        content = _sound_part(raw)
+    study = Study(path, content)
+    problems += [*_wrong_names(study), *_wrong_notebooks(study), *_shared_outputs(study)]
+    found += [(_line(tree, where), problem) for where, problem in problems]
     if found:
-        raise StudyError("\n".join(f"{path}:{_line(tree, where)}: {problem}" for where, problem in found))
-    return Study(path, content)
+        raise StudyError("\n".join(f"{path}:{line}: {problem}" for line, problem in sorted(found)))
+    return study
 
 
-def _wrong_names(content: StudyFile) -> list[tuple[tuple, str]]:
-    """Names that refer to nothing, and needs that go in a circle: (where, what)."""
-    found: list[tuple[tuple, str]] = []
-    for name, profile in content.profiles.items():
-        variants = () if profile.variants == "all" else profile.variants
-        live = (profile.live.variant,) if profile.live else ()
-        found += _wrong_specials(name, profile)
-        for variant in (*variants, *live):
-            if variant not in content.variants:
-                known = ", ".join(content.variants)
-                found.append((("profiles", name), f"profile '{name}': unknown variant '{variant}'; known: {known}"))
-    for name, run in content.runs.items():
-        for need in run.needs:
-            if need not in content.runs:
-                known = ", ".join(content.runs)
-                found.append((("runs", name, "needs"), f"run '{name}': needs unknown run '{need}'; known: {known}"))
-    try:
-        graphlib.TopologicalSorter({name: run.needs for name, run in content.runs.items()}).prepare()
-    except graphlib.CycleError as error:
-        found.append(
-            (("runs", error.args[1][0], "needs"), f"runs need each other in a circle: {' -> '.join(error.args[1])}")
-        )
+def _repeated_keys(tree: yaml.Node | None) -> list[tuple[int, str]]:
+    """Keys that stand twice in one mapping, of which YAML would silently keep the last: (line, what)."""
+    found: list[tuple[int, str]] = []
+    waiting, seen = [tree], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                waiting.append(value)
+                if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                    line = key.start_mark.line + 1
+                    if key.value in lines:
+                        found.append((line, f"key '{key.value}' is already given in line {lines[key.value]}"))
+                    lines.setdefault(key.value, line)
     return found
 
 
-def _wrong_specials(name: str, profile: Profile) -> list[tuple[tuple, str]]:
-    """Settings for a whole model that are none: (where, what)."""
-    found: list[tuple[tuple, str]] = []
+def _sound_part(raw: Any) -> StudyFile:
+    """What can be read of a file with mistakes, so that the rest of it is checked all the same."""
+    sections = {}
+    for section, kind in (("variants", Variant), ("profiles", Profile), ("runs", Run)):
+        entries = raw.get(section) if isinstance(raw, dict) else None
+        entries = entries if isinstance(entries, dict) else {}
+        sections[section] = {str(name): _sound_fields(kind, entry) for name, entry in entries.items()}
+    return StudyFile.model_construct(**sections)  # type: ignore[arg-type]
+
+
+def _sound_fields(kind: type[Settings], entry: Any) -> Settings:
+    fields = {}
+    for name, field in kind.model_fields.items():
+        if isinstance(entry, dict) and name in entry:
+            annotation: Any = field.annotation
+            try:
+                fields[name] = TypeAdapter(annotation).validate_python(entry[name])
+            except ValidationError:
+                continue
+    return kind.model_construct(**fields)
+
+
+def _wrong_names(study: Study) -> list[Problem]:
+    """Names that refer to nothing, and needs that go in a circle."""
+    found: list[Problem] = []
+    for name, profile in study.profiles.items():
+        where = ("profiles", name)
+        listed = {
+            "variants": () if profile.variants == "all" else profile.variants,
+            "live": (profile.live.variant,) if profile.live else (),
+            "ships": profile.ships,
+        }
+        known = ", ".join(study.variants)
+        found += [
+            ((*where, key), f"profile '{name}': unknown variant '{variant}' in '{key}'; known: {known}")
+            for key, variants in listed.items()
+            for variant in variants
+            if variant not in study.variants
+        ]
+        found += _wrong_specials(name, profile)
+    for name, run in study.runs.items():
+        known = ", ".join(study.runs)
+        found += [
+            (("runs", name, "needs"), f"run '{name}': needs unknown run '{need}'; known: {known}")
+            for need in run.needs
+            if need not in study.runs
+        ]
+    try:
+        graphlib.TopologicalSorter({name: run.needs for name, run in study.runs.items()}).prepare()
+    except graphlib.CycleError as error:
+        circle = " -> ".join(error.args[1])
+        found.append((("runs", error.args[1][0], "needs"), f"runs need each other in a circle: {circle}"))
+    return found
+
+
+def _wrong_specials(name: str, profile: Profile) -> list[Problem]:
+    """Settings for a whole model that are none."""
+    found: list[Problem] = []
+    if not all(hasattr(profile, key) for key in ("data", "model", "train")):  # mistakes of their own, found before
+        return found
     for whole, special in profile.special.items():
         settings = (
             ("data", DataConfig, profile.data, special.data),
@@ -269,61 +345,42 @@ def _wrong_specials(name: str, profile: Profile) -> list[tuple[tuple, str]]:
     return found
 
 
-def _wrong_notebooks(content: StudyFile, root: Path) -> list[tuple[tuple, str]]:
+def _wrong_notebooks(study: Study) -> list[Problem]:
     """Notebooks that are missing or broken, and parameters that they do not declare or of another type."""
-    found: list[tuple[tuple, str]] = []
-    for name, run in content.runs.items():
-        where = ("runs", name)
+    found: list[Problem] = []
+    for name, run in study.runs.items():
+        if not hasattr(run, "notebook"):  # its own mistake, found before
+            continue
+        where, notebook = ("runs", name), study.root / run.notebook
         try:
-            declared = declared_parameters(root / run.notebook)
+            declared = declared_parameters(notebook)
         except StudyError as error:
             found.append(((*where, "notebook"), f"run '{name}': {error}"))
             continue
         for key, value in run.parameters.items():
-            if key not in declared:
-                known = ", ".join(declared)
-                found.append(
-                    (
-                        (*where, "parameters", key),
-                        f"run '{name}': {run.notebook} declares no parameter '{key}'; it has {known}",
-                    )
-                )
-            elif declared[key] is not None and type(declared[key]) is not type(value):
-                kind = type(declared[key]).__name__
-                found.append(
-                    ((*where, "parameters", key), f"run '{name}': parameter '{key}' must be {kind}, not {value!r}")
-                )
+            if wrong := wrong_parameter(notebook, declared, key, value):
+                found.append(((*where, "parameters", key), f"run '{name}': {wrong}"))
     return found
 
 
-def declared_parameters(notebook: Path) -> dict[str, Any]:
-    """Names and default values in a notebook's cell tagged ``parameters`` (None where the default is no literal).
-
-    Raises StudyError when the notebook is missing, is no notebook, or has no such cell.
-    """
-    if not notebook.is_file():
-        raise StudyError(f"{notebook}: notebook not found; correct the key 'notebook'")
-    try:
-        cells = nbformat.read(notebook, as_version=4).cells
-    except Exception as error:  # nbformat raises whatever its JSON and schema readers raise
-        raise StudyError(f"{notebook}: no Jupyter notebook ({type(error).__name__}); restore it") from error
-    for cell in cells:
-        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
-            statements = [s for s in ast.parse(cell.source).body if isinstance(s, ast.Assign)]
-            return {s.targets[0].id: _literal(s.value) for s in statements if isinstance(s.targets[0], ast.Name)}
-    raise StudyError(f"{notebook}: has no cell tagged 'parameters'; add one")
+def _shared_outputs(study: Study) -> list[Problem]:
+    """Runs whose executed notebooks would be one file."""
+    found: dict[tuple[str, str], Problem] = {}
+    for profile in study.profiles:
+        names: dict[str, str] = {}
+        for run in study.runs:
+            for case in study.cases(run, profile):
+                output = output_name(step_name(run, case))
+                other = names.setdefault(output, run)
+                if other != run:
+                    problem = f"run '{run}': writes the same {output} as run '{other}'; rename one of them"
+                    found.setdefault((run, other), (("runs", run), problem))
+    return list(found.values())
 
 
-def _literal(node: ast.expr) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return None
-
-
-def _line(tree: yaml.Node, location: tuple) -> int:
+def _line(tree: yaml.Node | None, location: tuple) -> int:
     """The line, from 1, of the deepest part of ``location`` that the file has."""
-    node, line = tree, tree.start_mark.line
+    node, line = tree, tree.start_mark.line if tree else 0
     for part in location:
         if isinstance(node, yaml.MappingNode):
             entries = {key.value: (key, value) for key, value in node.value}

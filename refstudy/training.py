@@ -25,7 +25,7 @@ from timm.models.swin_transformer import SwinTransformerStage
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from refstudy.config import DataConfig, RunConfig, TextEncoderConfig, TrainConfig
+from refstudy.config import DataConfig, RunConfig, TextEncoderConfig, TrainConfig, record_name
 from refstudy.data.batches import (
     Batch,
     Corpus,
@@ -40,12 +40,12 @@ from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
 from refstudy.evaluation import evaluate, sample_masks, summarize_counts
-from refstudy.files import atomic_write, file_digest
+from refstudy.files import atomic_write, file_digest, note
 from refstudy.losses import dice_loss
 from refstudy.models.build import build_model, count_parameters, save_weights
 from refstudy.models.mscan import MSCAN
 from refstudy.models.segmenter import Segmenter
-from refstudy.records import circumstances, record_name, write_record
+from refstudy.records import circumstances, write_record
 
 CURVE_EVERY = 50  # updates between two points of the learning curve
 SHOWN_IMAGES = 24  # the validation images whose predicted masks a record keeps
@@ -245,7 +245,8 @@ class Trainer:
                     bar.set_postfix(val_oIoU=score)
                     if progress and bar.disable:
                         print(
-                            f"{name}: {self.update} of {self.total} updates, {self.settings.selection_split} oIoU {score}",
+                            f"{name}: {self.update} of {self.total} updates, "
+                            f"{self.settings.selection_split} oIoU {score}",
                             flush=True,
                         )
                     if watcher is not None:
@@ -431,6 +432,7 @@ def load_encoders(model: Segmenter, settings: TrainConfig, path: Path | str | No
         raise StudyError(
             f"{path}: its SHA-256 is not train.encoder_weights of the settings; restore the file or set it"
         )
+    note("read", path)
     try:
         tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
         for prefix, encoder in (("image.", model.image_encoder), ("text.", model.text_encoder)):

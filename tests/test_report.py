@@ -17,7 +17,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from refstudy import figures
 from refstudy.errors import StudyError
 from refstudy.files import JOURNAL, JOURNAL_SUFFIX, note
-from refstudy.manifest import journal_head, write_manifest
+from refstudy.journal import journal_head, read_journal
+from refstudy.manifest import write_manifest
 from refstudy.records import circumstances, code_version, find_records, write_record
 from refstudy.report import WIDGET, write_report
 from refstudy.study import load_study
@@ -242,3 +243,16 @@ def test_pages_fit_in_chromium_without_errors(results, width, tmp_path_factory):
         assert all(seen["pictures"]) and seen["smallest"] >= 12
         if page == "index.html":
             assert len(seen["pictures"]) == 2 and seen["sorted"] == [["9", "10"], ["10", "9"]]
+
+
+def test_a_record_that_a_notebook_made_itself_is_nothing_it_read(tmp_path, monkeypatch):
+    journal = tmp_path / f"04_training{JOURNAL_SUFFIX}"
+    journal.write_text(journal_head("notebooks/04_training.ipynb", code_version()))
+    monkeypatch.setenv(JOURNAL, str(journal))
+    put_record(tmp_path / "own", "s2rm_fpn", 500)
+    with monkeypatch.context() as outside:
+        outside.delenv(JOURNAL)
+        put_record(tmp_path / "other", "s2rm_fpn", 500)
+    (other,) = find_records(tmp_path / "other" / "records")
+    find_records(tmp_path / "own" / "records")
+    assert list(read_journal(journal).read()) == [other.path]

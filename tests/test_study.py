@@ -1,4 +1,4 @@
-"""The study file, the plan and the command line."""
+"""The study file and the command line."""
 
 import textwrap
 from pathlib import Path
@@ -7,10 +7,10 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
+from refstudy.cells import declared_parameters
 from refstudy.cli import app
 from refstudy.errors import StudyError
-from refstudy.plan import plan
-from refstudy.study import declared_parameters, load_study
+from refstudy.study import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "papermill_runs.yaml"
@@ -95,13 +95,75 @@ def test_mistakes_are_named_with_their_line(tmp_path, runs, line, message):
     assert f"papermill_runs.yaml:{line}:" in str(caught.value)
 
 
-def test_several_mistakes_are_reported_together(tmp_path):
-    notebook(tmp_path / "a.ipynb")
+def test_mistakes_of_all_kinds_are_reported_together(tmp_path):
+    """Each line of the file that has a mistake is named, whatever else is wrong with the same entry."""
+    notebook(tmp_path / "a.ipynb", parameters=PARAMETERS + "\nrate = 0.5")
+    path = study_file(
+        tmp_path,
+        """\
+        a:
+          notebook: a.ipynb
+          colour: red
+          needs: [x]
+          parameters:
+            size: 1
+            number: 1.5
+            rate: 1
+        b:
+          notebook: b.ipynb
+          timeout: soon
+        c: {notebook: a.ipynb, needs: [d]}
+        d: {notebook: a.ipynb, needs: [c], trains: maybe}
+        'e:f': {notebook: a.ipynb}
+        e-f: {notebook: a.ipynb}
+        a: {notebook: a.ipynb}
+        """,
+    )
+    path.write_text(path.read_text().replace("{epochs: 1}", "{epochs: 1}\n    ships: [fancy]\n    live: {epochs: 0}"))
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    lines = path.read_text().splitlines()
+    named = {int(line.split(":")[1]) for line in str(caught.value).splitlines()}
+    mistakes = ("ships", "live", "e-f", "b.ipynb", "soon", "maybe", "  a: {")
+    assert named >= {number for number, line in enumerate(lines, 1) if any(text in line for text in mistakes)}
+    for text in (
+        "key 'a' is already given in line 15",
+        "unknown variant 'fancy'",
+        "b.ipynb: notebook not found",
+        "circle: ",
+        "run 'e-f': writes the same e-f.ipynb as run 'e:f'",
+        "runs.b.timeout",
+        "runs.d.trains",
+    ):
+        assert text in str(caught.value)
+
+
+def test_mistakes_of_one_entry_are_reported_together(tmp_path):
+    notebook(tmp_path / "a.ipynb", parameters=PARAMETERS + "\nrate = 0.5")
     with pytest.raises(StudyError) as caught:
         load_study(
-            study_file(tmp_path, "a: {notebook: a.ipynb, needs: [x], parameters: {size: 1}}\nb: {notebook: b.ipynb}")
+            study_file(
+                tmp_path,
+                """\
+                a:
+                  notebook: a.ipynb
+                  colour: red
+                  needs: [x]
+                  parameters:
+                    size: 1
+                    number: true
+                    rate: 1
+                """,
+            )
         )
-    assert len(str(caught.value).splitlines()) == 3
+    assert [int(line.split(":")[1]) for line in str(caught.value).splitlines()] == [15, 16, 18, 19]
+
+
+def test_a_training_must_not_write_the_notebook_of_another_run(tmp_path):
+    notebook(tmp_path / "a.ipynb", parameters=PARAMETERS + "\nvariant, seed = '', 0")
+    runs = "train: {notebook: a.ipynb, trains: true}\ntrain-plain-0: {notebook: a.ipynb}"
+    with pytest.raises(StudyError, match="papermill_runs.yaml:14: run 'train-plain-0': writes the same"):
+        load_study(study_file(tmp_path, runs))
 
 
 def test_files_that_are_no_study_or_notebook_are_named(tmp_path):
@@ -131,22 +193,6 @@ def test_unknown_names_are_named():
         study.profile("big")
     with pytest.raises(StudyError, match="unknown variant 'x'; known: tile_concat"):
         study.run_config("smoke", "x", 0)
-    with pytest.raises(StudyError, match="no such run; known: .*06_ablations"):
-        plan(study, "scenes", only=["07"])
-
-
-def test_a_training_without_record_is_missing_and_names_its_command(tmp_path):
-    steps = {s.name: s for s in plan(load_study(STUDY), "scenes", results=str(tmp_path))}
-    step = steps["train:tile_concat:0"]
-    assert step.state == "missing"
-    assert step.command == "refstudy train --profile scenes --variant tile_concat --seed 0"
-    assert steps["06_ablations"].state == "to run" and step.name in steps["06_ablations"].needs
-    asked = {s.name: s for s in plan(load_study(STUDY), "scenes", train=True, results=str(tmp_path))}
-    assert asked["train:tile_concat:0"].state == "to run"
-    always = {s.name: s for s in plan(load_study(STUDY), "smoke", results=str(tmp_path))}
-    assert always["train:tile_concat:0"].state == "to run"
-    only = plan(load_study(STUDY), "scenes", only=["train:tile_concat", "06_ablations"], results=str(tmp_path))
-    assert [s.name for s in only] == ["train:tile_concat:0", "06_ablations"]
 
 
 def test_the_command_line_speaks_one_line_and_sets_the_exit_status(tmp_path, monkeypatch):

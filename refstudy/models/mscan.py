@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from refstudy.errors import StudyError
+from refstudy.files import note
 from refstudy.models.fusion.lmfa import LMFA, depthwise
 
 
@@ -230,6 +231,7 @@ def load_mscan_file(trunk: MSCAN, path: Path | str) -> None:
         if not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):
             raise TypeError("not all of it is tensors")
         load_mscan(trunk, state_dict)
+        note("read", path)
     except StudyError as error:
         raise StudyError(f"{path}: {error}; {remedy}") from error
     except FileNotFoundError as error:

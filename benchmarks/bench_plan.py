@@ -1,0 +1,89 @@
+"""Planning a study of 200 runs, against only parsing its YAML and its notebooks as they are usually read."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import nbformat
+import yaml
+from measure import seconds, write
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from refstudy.files import path_digest
+from refstudy.journal import end_journal, journal_head
+from refstudy.plan import Present, known, plan
+from refstudy.study import load_study
+
+RUNS, CELLS = 200, 12
+PROFILE = {
+    "about": "for timing",
+    "data": {"image_size": 64},
+    "model": {"image": {}, "text": {}},
+    "train": {"epochs": 1},
+}
+
+
+def make_study(folder: Path) -> Path:
+    """A study file of RUNS runs, each with a notebook of its own and needing the one before."""
+    runs = {}
+    for number in range(RUNS):
+        cells = [new_code_cell("study = ''\nprofile = ''\nresults = ''\nx = 0", metadata={"tags": ["parameters"]})]
+        cells.append(new_code_cell("from refstudy import figures\nfrom refstudy.tables import build_table"))
+        for k in range(CELLS):
+            cells.append(new_markdown_cell(f"## Part {k}\n\nWhat the next cell computes, in a sentence."))
+            cells.append(new_code_cell(f"values = [x + {k} for x in range(10)]\nprint(sum(values), {number})"))
+        nbformat.write(new_notebook(cells=cells), folder / f"n{number}.ipynb")
+        needs = [f"run{number - 1}"] if number else []
+        runs[f"run{number}"] = {"notebook": f"n{number}.ipynb", "parameters": {"x": number}, "needs": needs}
+    plain = {"label": "Plain", "fusion": {"name": "tile_concat"}, "decoder": {"name": "fpn"}}
+    content = {"variants": {"plain": plain}, "profiles": {"timing": PROFILE}, "runs": runs}
+    path = folder / "papermill_runs.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def pretend_executed(path: Path) -> None:
+    """Leave for every run what an execution leaves: a notebook, and a journal with one table written."""
+    present = Present()
+    for step in plan(load_study(path), "timing"):
+        step.output.parent.mkdir(parents=True, exist_ok=True)
+        step.output.write_bytes(step.notebook.read_bytes())
+        table = step.results / "tables" / f"{step.name}.csv"
+        table.parent.mkdir(exist_ok=True)
+        table.write_text(f"x\n{step.name}\n")
+        wrote = {"time": "", "action": "wrote", "path": str(table.resolve()), "sha256": path_digest(table)}
+        step.journal.write_text(
+            journal_head(step.notebook.name, {"commit": ""}, known(step, present)) + json.dumps(wrote) + "\n"
+        )
+        end_journal(step.journal, 1.0)
+
+
+def read_as_usual(path: Path) -> None:
+    yaml.safe_load(path.read_text())
+    for number in range(RUNS):
+        nbformat.read(path.parent / f"n{number}.ipynb", as_version=4)
+
+
+def main() -> None:
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = make_study(Path(folder))
+        usual = seconds(lambda: read_as_usual(path), repeats=1)
+        for what in ("all new", "all up to date"):
+            if what == "all up to date":
+                pretend_executed(path)
+                assert all(step.state == "up to date" for step in plan(load_study(path), "timing"))
+            ours = seconds(lambda: plan(load_study(path), "timing"), repeats=3)
+            rows.append(
+                {
+                    "what": f"seconds to check and plan {RUNS} runs, {what}, against reading file and notebooks",
+                    "baseline": round(usual, 2),
+                    "ours": round(ours, 2),
+                    "ratio": round(usual / ours, 2),
+                }
+            )
+    write("plan", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,328 @@
+"""What a plan says would run, and why: each reason is given by exactly the change that it names."""
+
+import json
+import shutil
+import textwrap
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from typer.testing import CliRunner
+
+from refstudy import modules
+from refstudy.cli import app
+from refstudy.config import record_name
+from refstudy.errors import StudyError
+from refstudy.files import JOURNAL, atomic_write, note
+from refstudy.journal import end_journal, journal_head
+from refstudy.plan import known, parse_changes, plan
+from refstudy.study import load_study
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDY = ROOT / "papermill_runs.yaml"
+
+FILE = textwrap.dedent(
+    """\
+    variants:
+      plain:
+        label: Plain
+        fusion: {name: tile_concat}
+        decoder: {name: fpn}
+    profiles:
+      small:
+        about: for tests
+        data: {image_size: 64}
+        model: {image: {}, text: {}}
+        train: {epochs: 1}
+      other:
+        about: for tests, too
+        data: {image_size: 96}
+        model: {image: {}, text: {}}
+        train: {epochs: 1}
+    runs:
+      train: {notebook: train.ipynb, trains: true}
+      draw: {notebook: draw.ipynb, needs: [train]}
+      tell: {notebook: tell.ipynb, needs: [draw], parameters: {number: 3}}
+      alone: {notebook: alone.ipynb, data: false}
+    """
+)
+PARAMETERS = "study = ''\nprofile = ''\nresults = ''\n"
+CODE = {
+    "train": "variant, seed = '', 0",
+    "draw": "from refstudy import metrics",
+    "tell": "number = 1\nrate = 0.5",
+    "alone": "",
+}
+
+
+class Small:
+    """A study of tiny notebooks in a folder, with its plan and stand-ins for executions."""
+
+    def __init__(self, folder):
+        self.folder, self.results = folder, folder / "results" / "small"
+        self.file = folder / "papermill_runs.yaml"
+        self.file.write_text(FILE)
+        self.data = folder / "data" / "set"
+        self.data.mkdir(parents=True)
+        (self.data / "instances.json").write_text("{}")
+        for name, code in CODE.items():
+            self.write(name, PARAMETERS + code)
+
+    def write(self, name, code, prose="Text."):
+        cells = [new_markdown_cell(prose), new_code_cell(code, metadata={"tags": ["parameters"]})]
+        nbformat.write(new_notebook(cells=cells), self.folder / f"{name}.ipynb")
+
+    def plan(self, **options):
+        return {step.name: step for step in plan(load_study(self.file), "small", **options)}
+
+    def reasons(self, **options):
+        return {name: s.reason for name, s in self.plan(**options).items() if s.state == "to run"}
+
+    @property
+    def record(self):
+        config = load_study(self.file).run_config("small", "plain", 0)
+        return self.results / "records" / record_name(config)
+
+    def train(self, content="{}"):
+        self.record.mkdir(parents=True, exist_ok=True)
+        (self.record / "record.json").write_text(content)
+
+    def execute(self, monkeypatch, name, **options):
+        """Leave what an execution of ``name`` leaves: it reads the data and writes one table."""
+        step = self.plan(**options)[name]
+        step.output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(step.notebook, step.output)
+        step.journal.write_text(journal_head(f"{name}.ipynb", {"commit": ""}, known(step)))
+        with monkeypatch.context() as patch:
+            patch.setenv(JOURNAL, str(step.journal))
+            note("read", self.data)
+            for folder in (self.results / "tables", self.folder / "scratch"):
+                with atomic_write(folder / f"{name}.csv") as temporary:
+                    temporary.write_text(name)
+            note("read", self.folder / "scratch" / f"{name}.csv")
+        (self.folder / "scratch" / f"{name}.csv").unlink()  # as a temporary folder would be
+        end_journal(step.journal, 12.0)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A small study of which everything was executed."""
+    made = Small(tmp_path)
+    made.train()
+    for name in ("draw", "tell", "alone"):
+        made.execute(monkeypatch, name)
+    return made
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_what_was_executed_is_up_to_date_and_what_was_not_is_new(small, tmp_path):
+    assert small.reasons() == {}
+    steps = small.plan()
+    assert {name: step.state for name, step in steps.items()} == {
+        "train:plain:0": "recorded", "draw": "up to date", "tell": "up to date", "alone": "up to date",
+    }  # fmt: skip
+    assert steps["draw"].estimate == 12.0
+    shutil.rmtree(small.results / "notebooks")  # as in a fresh clone
+    assert small.reasons() == {"draw": "new", "tell": "new; after draw", "alone": "new"}
+
+
+def test_prose_outputs_layout_and_dates_re_execute_nothing(small):
+    path = small.folder / "draw.ipynb"
+    small.write("draw", PARAMETERS + CODE["draw"], prose="# Other words")
+    book = json.loads(path.read_text())
+    book["cells"][1] |= {"execution_count": 4, "outputs": [{"output_type": "stream", "name": "stdout", "text": ["a"]}]}
+    book["metadata"]["kernelspec"] = {"name": "other", "display_name": "", "language": "python"}
+    path.write_text(json.dumps(book))
+    edit(small.file, "  small:\n    about: for tests\n", "  small:  # a remark\n    about:   'for tests'\n")
+    edit(small.file, "{image_size: 64}", "\n      image_size:   64")
+    for touched in small.folder.rglob("*"):
+        touched.touch()
+    assert small.reasons() == {}
+
+
+def test_another_profile_concerns_nobody(small):
+    edit(small.file, "image_size: 96", "image_size: 128")
+    assert small.reasons() == {}
+
+
+@pytest.mark.parametrize(
+    "change, reasons",
+    [
+        (
+            lambda s: s.write("tell", PARAMETERS + CODE["tell"] + "\nprint(1)"),
+            {"tell": "notebook changed"},
+        ),
+        (lambda s: edit(s.file, "number: 3", "number: 4"), {"tell": "parameters changed: number"}),
+        (
+            lambda s: edit(s.file, "label: Plain", "label: Plainer"),
+            {
+                "draw": "study file changed: variants.plain",
+                "tell": "study file changed: variants.plain; after draw",
+                "alone": "study file changed: variants.plain",
+            },
+        ),
+        (
+            lambda s: edit(s.file, "about: for tests\n", "about: for fun\n"),
+            {
+                "draw": "study file changed: profile.about",
+                "tell": "study file changed: profile.about; after draw",
+                "alone": "study file changed: profile.about",
+            },
+        ),
+        (
+            lambda s: (s.data / "instances.json").write_text("[]"),
+            {
+                "draw": "input changed: data/set",
+                "tell": "input changed: data/set; after draw",
+                "alone": "input changed: data/set",
+            },
+        ),
+        (
+            lambda s: (s.results / "tables" / "alone.csv").unlink(),
+            {"alone": "output missing: results/small/tables/alone.csv"},
+        ),
+        (
+            lambda s: (s.results / "tables" / "alone.csv").write_text("by hand"),
+            {"alone": "output changed: results/small/tables/alone.csv"},
+        ),
+        (
+            lambda s: (s.results / "notebooks" / "alone.ipynb").unlink(),
+            {"alone": "output missing: results/small/notebooks/alone.ipynb"},
+        ),
+    ],
+)
+def test_each_change_is_the_reason_that_is_named(small, change, reasons):
+    change(small)
+    assert small.reasons() == reasons
+
+
+def test_a_record_that_changes_vanishes_or_appears_re_executes_what_needs_it(small, monkeypatch):
+    name = small.record.relative_to(small.folder).as_posix()
+    expected = {"draw": f"input changed: {name}", "tell": "after draw"}
+    small.train('{"better": 1}')
+    assert small.reasons() == expected
+    shutil.rmtree(small.record)
+    assert small.reasons() == expected
+    assert small.plan()["train:plain:0"].state == "missing"
+    small.execute(monkeypatch, "draw")
+    assert small.reasons() == {}
+    small.train()
+    assert small.reasons() == expected
+
+
+def test_outputs_of_what_a_run_needs_are_its_inputs(small, monkeypatch):
+    small.write("draw", PARAMETERS + CODE["draw"] + "\nprint(1)")
+    small.execute(monkeypatch, "draw")  # alone, and it writes the same table
+    assert small.reasons() == {}
+    (small.results / "tables" / "draw.csv").write_text("other")
+    assert small.reasons()["tell"] == "input changed: results/small/tables/draw.csv; after draw"
+
+
+def test_a_changed_module_re_executes_the_notebooks_that_use_it(small, monkeypatch, tmp_path_factory):
+    """draw imports refstudy.metrics, and that imports refstudy.errors; nobody imports refstudy.losses."""
+    copy = tmp_path_factory.mktemp("code") / "refstudy"
+    shutil.copytree(ROOT / "refstudy", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(modules, "PACKAGE", copy)
+    assert small.reasons() == {}
+    for name in ("losses", "metrics", "errors"):
+        with open(copy / f"{name}.py", "a") as file:
+            file.write("\nX = 1\n")
+        changed = {"losses": [], "metrics": ["metrics"], "errors": ["errors", "metrics"]}[name]
+        code = ", ".join(f"refstudy.{module}" for module in changed)
+        assert small.reasons() == ({"draw": f"code changed: {code}", "tell": "after draw"} if changed else {})
+
+
+def test_imports_are_followed_through_functions_packages_and_data():
+    import ast
+
+    used = modules.Modules().used_by([ast.parse("def f():\n    from refstudy.data.scenes import FLAVOURS as F\n    F")])
+    assert {"refstudy", "refstudy.data", "refstudy.data.scenes", "refstudy.data.scenes.grammar"} <= set(used)
+    assert "refstudy.errors" in used and "refstudy.models" not in used
+    whole = modules.Modules().used_by([ast.parse("import refstudy.training")])
+    assert {"refstudy.models.build", "refstudy.models.fusion.s2rm", "refstudy.config"} <= set(whole)
+
+
+def test_forced_runs(small):
+    assert small.reasons(fresh=True) == {"draw": "forced", "tell": "forced; after draw", "alone": "forced"}
+    assert small.reasons(start=["draw"]) == {"draw": "forced", "tell": "forced; after draw"}
+    assert small.reasons(start=["train"]) == {"draw": "forced", "tell": "forced; after draw"}
+    assert small.reasons(start=["draw"], only=["tell"]) == {"tell": "forced"}
+    with pytest.raises(StudyError, match="--from nothing: no such run; known: .*draw"):
+        small.plan(start=["nothing"])
+
+
+def test_changed_parameters(small, monkeypatch):
+    reason = {"tell": "parameters changed: number"}
+    changes = parse_changes(["number=7"])
+    assert small.reasons(changes=changes) == reason
+    assert small.plan(changes=changes)["tell"].parameters["number"] == 7
+    small.execute(monkeypatch, "tell", changes=changes)
+    assert small.reasons(changes=changes) == {}
+    assert small.reasons() == reason
+    assert small.plan(changes=parse_changes(["rate=1"]))["tell"].parameters["rate"] == 1  # a whole number is one, too
+
+
+@pytest.mark.parametrize(
+    "setting, only, message",
+    [
+        ("number=many", (), "number: run 'tell': parameter 'number' must be int, not 'many'"),
+        ("number=true", (), "must be int, not True"),
+        ("size=1", (), "size: no selected run has this parameter; known: number, rate"),
+        ("number=1", ("draw",), "number: no selected run has this parameter"),
+        ("results=x", (), "results: no selected run has this parameter"),
+        ("seed=1", (), "seed: no selected run has this parameter"),
+        ("number", (), "write key=value"),
+        ("number=[", (), "not YAML"),
+    ],
+)
+def test_wrong_changes_are_named(small, setting, only, message):
+    with pytest.raises(StudyError, match=message):
+        small.plan(only=only, changes=parse_changes([setting]))
+
+
+def test_only_keeps_the_named_steps(small):
+    assert list(small.plan(only=["train", "tell"])) == ["train:plain:0", "tell"]
+    with pytest.raises(StudyError, match="--only dra: no such run; known: .*draw"):
+        small.plan(only=["dra"])
+
+
+def test_a_training_without_record_is_missing_and_names_its_command(tmp_path):
+    steps = {s.name: s for s in plan(load_study(STUDY), "scenes", results=str(tmp_path))}
+    step = steps["train:tile_concat:0"]
+    assert step.state == "missing"
+    assert step.command == "refstudy train --profile scenes --variant tile_concat --seed 0"
+    assert steps["06_ablations"].state == "to run" and step.name in steps["06_ablations"].needs
+    asked = {s.name: s for s in plan(load_study(STUDY), "scenes", train=True, results=str(tmp_path))}
+    assert asked["train:tile_concat:0"].state == "to run"
+    always = {s.name: s for s in plan(load_study(STUDY), "smoke", results=str(tmp_path))}
+    assert always["train:tile_concat:0"].state == "to run"
+    only = plan(load_study(STUDY), "scenes", only=["train:tile_concat", "06_ablations"], results=str(tmp_path))
+    assert [s.name for s in only] == ["train:tile_concat:0", "06_ablations"]
+
+
+def test_nothing_to_run_starts_no_kernel_and_keeps_the_report(small, monkeypatch):
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: pytest.fail("a notebook was executed"))
+    page = small.results / "report" / "index.html"
+    page.parent.mkdir()
+    page.write_text("the earlier report")
+    done = CliRunner().invoke(app, ["run", "--profile", "small", "--study", str(small.file)])
+    assert done.exit_code == 0, done.output
+    assert page.read_text() == "the earlier report"
+
+
+def test_a_dry_run_shows_states_reasons_needs_and_times(small):
+    small.write("tell", PARAMETERS + CODE["tell"] + "\nprint(1)")
+    shown = CliRunner().invoke(app, ["run", "--profile", "small", "--dry-run", "--study", str(small.file)])
+    assert shown.exit_code == 0
+    rows = {line.split()[1]: " ".join(line.split()) for line in shown.output.splitlines() if line.startswith("│")}
+    assert rows["tell"] == "│ tell │ to run │ notebook changed │ draw │ 12 s │"
+    assert rows["draw"] == "│ draw │ up to date │ up to date │ train │ 12 s │"
+    assert "recorded" in rows["train:plain:0"]
+    assert "1 of 4 to run, 12 s when they last ran" in shown.output
