@@ -32,7 +32,7 @@ study: setup
 	@$(BIN)/refstudy run --profile scenes $(ARGS)
 
 test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lab: setup
 	@$(BIN)/jupyter lab notebooks
