@@ -1,6 +1,7 @@
 """The claims ledger: what the papers claim of their parts, what they printed, what was measured here, a verdict."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -33,6 +34,8 @@ class Claim:
         return float(tables[0].loc[first, self.metric] - tables[1].loc[second, self.metric])
 
 
+UNMEASURED = "not measured"
+SATURATED = 1.0  # points; a gain below counts as none
 FULL4, FULL5, ALL, FULL_SLVIT = "W. S²RM (Full)", "W. CASG (Full)", "Full", "7B + 11B + 21B + Gate"
 IV, V, VI, VII = (f"s2rm_table{number}" for number in (4, 5, 6, 7))
 CLAIMS = (
@@ -86,26 +89,54 @@ def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
 
     Columns: paper, claim, metric, printed (points), measured with its paired 95 % interval low, high; runs (the fewer
     of both sides), data, verdict, missing (commands). The verdict is by rule: "supported" when the whole interval is
-    above zero, "not supported" when it is below, "undecided" otherwise, "not measured" without records of both sides.
+    above zero, "not supported" when it is below, "undecided" otherwise, "not measured" without records of both sides. (Of a claim of no gain: see ``_saturation``.)
     The interval speaks of the choice of pictures, not of the training seed.
     """
-    settings = study.profile(profile)
-    data = data_name(settings.data, "val", settings.evaluation)
     lines = []
     for claim in CLAIMS:
         about = {"paper": claim.paper, "claim": claim.text, "metric": claim.metric, "printed": claim.printed}
-        gain = paired_gain(study, profile, claim.better, claim.worse, claim.metric, results=results)
-        if gain is None:
-            unseen = [n for n in (claim.better, claim.worse) if not variant_records(study, profile, n, results)]
-            commands = " && ".join(training_command(profile, name, study.profile(profile).seeds[0]) for name in unseen)
-            lines.append(about | {"verdict": "not measured", "missing": commands})
-            continue
-        runs = min(len(variant_records(study, profile, name, results)) for name in (claim.better, claim.worse))
-        measured = {"measured": gain[0], "low": gain[1], "high": gain[2], "runs": runs, "data": data}
-        lines.append(about | measured | {"verdict": verdict(*gain[1:])})
+        found = _measured(study, profile, claim.better, claim.worse, claim.metric, results)
+        lines.append(
+            about | found | {"verdict": verdict(found["low"], found["high"]) if "low" in found else UNMEASURED}
+        )
+    lines.append(_saturation(study, profile, results))
     columns = "paper claim metric printed measured low high runs data verdict missing"
     table = pd.DataFrame(lines, columns=columns.split())
     return table.astype({"runs": "Int64"}).fillna({"data": "", "missing": ""})
+
+
+def _measured(study: Study, profile: str, better: str, worse: str, metric: str, results: str) -> dict[str, Any]:
+    """The gain of one variant over another as cells of the ledger, or the commands that train what is missing."""
+    settings = study.profile(profile)
+    gain = paired_gain(study, profile, better, worse, metric, results=results)
+    runs = {name: len(variant_records(study, profile, name, results)) for name in (better, worse)}
+    if gain is None:
+        commands = [training_command(profile, name, settings.seeds[0]) for name, count in runs.items() if not count]
+        return {"missing": " && ".join(commands)}
+    data = data_name(settings.data, "val", settings.evaluation)
+    return {"measured": gain[0], "low": gain[1], "high": gain[2], "runs": min(runs.values()), "data": data}
+
+
+def _saturation(study: Study, profile: str, results: str) -> dict[str, Any]:
+    """SLViT's claim that more regions than its K bring no more (Fig. 5a, without printed numbers): K against 2 K.
+
+    "supported" when 2 K brings less than ``SATURATED`` points with 95 % certainty, "not supported" when it brings
+    more, "undecided" otherwise.
+    """
+    regions = {}
+    for name, variant in study.variants.items():
+        if variant.whole is not None and variant.whole.name == "slvit" and set(variant.whole.options) <= {"regions"}:
+            whole = study.run_config(profile, name, seed=0).model.whole
+            regions[name] = whole.options.get("regions", 32) if whole else 0
+    more = next((name for name, count in regions.items() if count == 2 * regions["slvit"]), "")
+    about = {"paper": "SLViT", "claim": "twice as many regions bring no more", "metric": "oIoU"}
+    if not more:
+        return about | {"verdict": UNMEASURED, "missing": "no variant has twice the K of this profile's SLViT"}
+    found = _measured(study, profile, more, "slvit", "oIoU", results)
+    rule = UNMEASURED
+    if "low" in found:
+        rule = verdict(SATURATED - found["high"], SATURATED - found["low"])
+    return about | found | {"verdict": rule}
 
 
 def cost_ledger(study: Study) -> pd.DataFrame:

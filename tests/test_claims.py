@@ -33,6 +33,18 @@ def test_verdicts_follow_from_the_records(tmp_path):
     assert unmeasured["missing"] == "refstudy train --profile scenes --variant s2rm_casg --seed 0"
 
 
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [([0.5] * 20, "supported"), ([0.6] * 20, "not supported"), ([0.2, 0.82] * 10, "undecided")],
+)
+def test_saturation_asks_for_less_than_a_point(more, expected, tmp_path):
+    """This profile's K is 2, so the variant with twice as many regions is slvit_k4."""
+    put(tmp_path, "slvit", [0.5] * 20)
+    put(tmp_path, "slvit_k4", more)
+    table = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim")
+    assert table.loc["twice as many regions bring no more", "verdict"] == expected
+
+
 def test_cost_claims_are_counted():
     table = cost_ledger(STUDY).set_index("claim")
     assert table.loc["SLViT costs less than LAVT", "verdict"] == "supported"
