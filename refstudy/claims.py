@@ -89,8 +89,8 @@ def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
 
     Columns: paper, claim, metric, printed (points), measured with its paired 95 % interval low, high; runs (the fewer
     of both sides), data, verdict, missing (commands). The verdict is by rule: "supported" when the whole interval is
-    above zero, "not supported" when it is below, "undecided" otherwise, "not measured" without records of both sides. (Of a claim of no gain: see ``_saturation``.)
-    The interval speaks of the choice of pictures, not of the training seed.
+    above zero, "not supported" when it is below, "undecided" otherwise, "not measured" without records of both sides;
+    for a claim of no gain see ``_saturation``. The interval speaks of the choice of pictures, not of the training seed.
     """
     lines = []
     for claim in CLAIMS:
