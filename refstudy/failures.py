@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import nn
 from transformers import BertTokenizerFast
 
 from refstudy.data.batches import Corpus, resize_mask
@@ -19,6 +18,7 @@ from refstudy.data.masks import decode_mask
 from refstudy.data.scenes.grammar import KINDS
 from refstudy.data.scenes.things import BY_NAME, CATEGORIES
 from refstudy.evaluation import ABOUT
+from refstudy.models.segmenter import Segmenter
 from refstudy.prediction import confidence, predict
 from refstudy.tables import image_weights, interval
 
@@ -136,7 +136,7 @@ def scene_things(root: Path | str, dataset: str, image_ids: Iterable[int], side:
 
 
 def diagnose_corpus(
-    model: nn.Module, corpus: Corpus, things: dict[int, list[Thing]], tokenizer: BertTokenizerFast
+    model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]], tokenizer: BertTokenizerFast
 ) -> pd.DataFrame:
     """Every expression of a corpus diagnosed, in the corpus' order.
 
@@ -234,7 +234,7 @@ def _phrase(noun: str, colour: str) -> str:
 
 
 def probe_corpus(
-    model: nn.Module, corpus: Corpus, things: dict[int, list[Thing]], tokenizer: BertTokenizerFast, seed: int = 0
+    model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]], tokenizer: BertTokenizerFast, seed: int = 0
 ) -> pd.DataFrame:
     """Every image asked for things that are there and for things that are not.
 

@@ -65,8 +65,7 @@ STYLE = {
 
 def use_style() -> None:
     """Set the study's style for all figures that follow."""
-    sns.set_theme(style="ticks", palette=list(PALETTE.values()))
-    mpl.rcParams.update(STYLE)
+    sns.set_theme(style="ticks", palette=list(PALETTE.values()), rc=STYLE)
 
 
 def line_style(k: int) -> dict[str, str]:

@@ -7,6 +7,7 @@ the text encoder to fill in masked words. It happens once; every variant starts 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -47,7 +48,8 @@ def pretrain(
     labels = {split: pixel_labels(data, corpus, data_root) for split, corpus in corpora.items()}
     torch.manual_seed(settings.seed)
     device = default_device()
-    image_encoder = wordless_image_encoder(model).to(device, memory_format=torch.channels_last)
+    image_encoder = wordless_image_encoder(model)
+    image_encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     text_encoder = TextEncoder(model.text).to(device)
     see = image_encoder.see if isinstance(image_encoder, MSCAN) else image_encoder
     reached = pretrain_image_encoder(image_encoder, see, corpora, labels, settings, progress)
@@ -78,7 +80,8 @@ def wordless_image_encoder(model: ModelConfig) -> ImageEncoder | MSCAN:
     if model.whole is None or model.whole.name != "slvit":
         return ImageEncoder(model.image, model.image_size)
     options = model.whole.options | {"cross": False, "urce": False}
-    return build_model(model.model_copy(update={"whole": PartConfig(name="slvit", options=options)})).image_encoder
+    wordless = model.model_copy(update={"whole": PartConfig(name="slvit", options=options)})
+    return cast(MSCAN, build_model(wordless).image_encoder)
 
 
 def pixel_labels(data: DataConfig, corpus: Corpus, data_root: Path | str | None) -> np.ndarray:
@@ -136,7 +139,8 @@ def pretrain_image_encoder(
     """
     device = next(encoder.parameters()).device
     counts = labels["train"].max(axis=(0, 2, 3)) + 1
-    namer = PixelNamer(encoder.channels, *counts.tolist()).to(device, memory_format=torch.channels_last)
+    namer = PixelNamer(encoder.channels, *counts.tolist())
+    namer.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     both = nn.ModuleList([encoder, namer])
     optimizer = torch.optim.AdamW(parameter_groups(both, settings.weight_decay), lr=settings.learning_rate)
     rng = np.random.default_rng(settings.seed)
@@ -156,9 +160,9 @@ def pretrain_image_encoder(
     right = np.zeros(2)
     with torch.inference_mode():
         for first in range(0, len(labels["val"]), 64):
-            rows = slice(first, first + 64)
-            named = namer(see(normalise(torch.tensor(corpora["val"].images[rows]).to(device))))
-            truth = torch.from_numpy(labels["val"][rows]).to(device)
+            some = slice(first, first + 64)
+            named = namer(see(normalise(torch.tensor(corpora["val"].images[some]).to(device))))
+            truth = torch.from_numpy(labels["val"][some]).to(device)
             right += [(logits.argmax(1) == truth[:, k]).sum().item() for k, logits in enumerate(named)]
     category, colour = 100 * right / labels["val"][:, 0].size
     return {"category_accuracy": float(category), "colour_accuracy": float(colour)}

@@ -70,8 +70,8 @@ class Progress:
             table.add_row(name, cells, _clock(now - run.start), f"{_clock(left)} left" if left is not None else "")
         lefts = [self._left(s, self.running.get(s.name), now) for s in self._steps.values() if s.state == "to run"]
         known = [left for left in lefts if left is not None]
-        left = f"about {_clock(sum(known) / self.slots)} left" if known and len(known) == len(lefts) else ""
-        table.add_row("total", f"{self._finished()} of {len(self._steps)}", _clock(now - self._start), left)
+        rest = f"about {_clock(sum(known) / self.slots)} left" if known and len(known) == len(lefts) else ""
+        table.add_row("total", f"{self._finished()} of {len(self._steps)}", _clock(now - self._start), rest)
         return table
 
     def _left(self, step: Step, run: _Running | None, now: float) -> float | None:

@@ -205,8 +205,8 @@ def training_command(profile: str, variant: str, seed: int) -> str:
 
 def find_study(name: str | Path = FILE_NAME) -> Path:
     """The study file: ``name`` itself, or the nearest one of that name in this folder or above it."""
-    for folder in ("", *Path.cwd().resolve().parents):
-        path = Path(folder) / name
+    for folder in (Path(), *Path.cwd().resolve().parents):
+        path = folder / name
         if path.is_file():
             return path.resolve()
     raise StudyError(f"{name}: study file not found here or above; run from the repository or name the file")

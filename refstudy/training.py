@@ -192,7 +192,7 @@ class Trainer:
             recompute_blocks(model.image_encoder)
         if self.processes > 1 and self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learner = self.accelerator.prepare_model(self.model)
         if config.train.compile:
             self.learner = torch.compile(self.learner, dynamic=True)
@@ -267,10 +267,17 @@ class Trainer:
     def _rest_of_epoch(self) -> Iterator[Batch]:
         """This process' share of the batches that the epoch has left."""
         epoch, first = divmod(self.update, self.per_epoch)
-        settings, share = self.settings, (self.accelerator.process_index, self.processes)
-        grouping = (settings.images_per_batch, settings.expressions_per_image)
-        position = (self.config.seed, epoch, first, settings.sampling)
-        batches = grouped_batches(self.corpora["train"], *grouping, *position, *share)
+        batches = grouped_batches(
+            self.corpora["train"],
+            self.settings.images_per_batch,
+            self.settings.expressions_per_image,
+            self.config.seed,
+            epoch,
+            start=first,
+            sampling=self.settings.sampling,
+            share=self.accelerator.process_index,
+            shares=self.processes,
+        )
         return made_ahead(batches, pinned=self.device.type == "cuda")
 
     def _wanted(self, stop: Callable[[], bool], saved: float) -> str:

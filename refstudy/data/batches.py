@@ -122,7 +122,8 @@ class Batch:
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         tensors = (self.images, self.image_index, self.token_ids, self.token_mask, self.masks)
-        return Batch(*map(change, tensors), self.expressions, self.of)
+        images, image_index, token_ids, token_mask, masks = map(change, tensors)
+        return Batch(images, image_index, token_ids, token_mask, masks, self.expressions, self.of)
 
 
 def build_corpus(

@@ -4,7 +4,7 @@ import inspect
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -46,7 +46,7 @@ def build_model(config: ModelConfig) -> Segmenter:
     scratch = config.from_scratch()
     if config.whole is not None and config.whole.name == "slvit":  # its image encoder is its own
         text_encoder = TextEncoder(config.text)
-        model = _part("whole model", WHOLE, scratch.whole, text_encoder)
+        model = _part("whole model", WHOLE, cast(PartConfig, scratch.whole), text_encoder)
         if "pretrained" in config.whole.options:
             load_mscan_file(model.image_encoder, config.whole.options["pretrained"])
         image = ImageEncoderConfig()  # unused

@@ -24,6 +24,7 @@ class LAVT(Segmenter):
     """
 
     late_fusion = False
+    image_encoder: ImageEncoder
 
     def __init__(self, image_encoder: ImageEncoder, text_encoder: TextEncoder, width: int = 0):
         super().__init__()

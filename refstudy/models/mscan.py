@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -67,7 +68,7 @@ def _untracked(block: nn.Module) -> Iterator[None]:
     norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, torch.zeros_like(norm.num_batches_tracked)
+        norm.momentum, norm.num_batches_tracked = 0.0, torch.zeros_like(cast(Tensor, norm.num_batches_tracked))
     try:
         yield
     finally:
@@ -227,7 +228,7 @@ def load_mscan_file(trunk: MSCAN, path: Path | str) -> None:
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        state_dict = content.get("state_dict", content)
+        state_dict: Any = content.get("state_dict", content)
         if not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):
             raise TypeError("not all of it is tensors")
         load_mscan(trunk, state_dict)

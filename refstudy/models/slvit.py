@@ -43,6 +43,7 @@ class SLViT(Segmenter):
     """
 
     late_fusion = False
+    image_encoder: MSCAN
 
     def __init__(
         self,
