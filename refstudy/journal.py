@@ -2,27 +2,59 @@
 
 The first line is written before the notebook starts: which notebook, at which commit, and what was known of its
 dependencies (``refstudy.plan.known``). Each further line is noted by the package as it reads and writes
-(``refstudy.files.note``). The last says that the notebook ran to its end, and how long it took.
+(``refstudy.files.note``). The last says that the notebook ran to its end, how long it took, and what its kernel ran on
+and used (``refstudy.provenance.usage``).
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from refstudy.errors import StudyError
+from refstudy.files import content_digest
+
+EXECUTED_FROM = ("notebook", "parameters", "code_cells", "modules", "settings")
+PROVENANCE: dict[str, Any] = {  # with what stands for the unknown; ``key``: a digest of EXECUTED_FROM and the inputs
+    "notebook": None,
+    "key": "",
+    "commit": "",
+    "uncommitted_changes": False,
+    "parameters": {},
+    "seeds": [],
+    "versions": {},
+    "device": "",
+    "seconds": None,
+    "peak_memory_mb": None,
+    "peak_gpu_memory_mb": None,
+}
 
 
 @dataclass(frozen=True)
 class Journal:
-    """A journal that was read. ``head``: its first line; ``lines``: what was noted, in order; ``seconds``: how long the
-    notebook took, None when it did not end."""
+    """A journal that was read. ``head``: its first line; ``lines``: what was noted, in order; ``end``: its last line,
+    empty when the notebook did not end."""
 
     head: dict[str, Any]
     lines: list[dict[str, Any]]
-    seconds: float | None
+    end: dict[str, Any]
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the notebook took; None when it did not end."""
+        return self.end.get("seconds")
+
+    def provenance(self) -> dict[str, Any]:
+        """Where what the notebook made comes from: ``PROVENANCE``, as far as the journal tells."""
+        known = self.head | self.end
+        if "code_cells" in known:  # paths differ from machine to machine, what lies there does not
+            inputs = sorted(known["inputs"].values())
+            known["key"] = content_digest([[known[name] for name in EXECUTED_FROM], inputs])[:12]
+        known["seeds"] = seeds(line["path"] for line in self.lines)
+        return {name: known.get(name, default) for name, default in PROVENANCE.items()}
 
     def written(self, folder: Path) -> dict[Path, str]:
         """What was written under ``folder``: path -> digest."""
@@ -42,11 +74,17 @@ def journal_head(notebook: str, code: Mapping[str, Any], known: Mapping[str, Any
     return json.dumps({"notebook": notebook} | dict(code) | dict(known or {}), default=str) + "\n"
 
 
-def end_journal(path: Path, seconds: float) -> None:
-    """Note that the notebook ran to its end, in ``seconds``."""
+def seeds(records: Iterable[str]) -> list[int]:
+    """The seeds of run records, from their names or paths; what is no record has none."""
+    found = (re.search(r"-seed(\d+)-[0-9a-f]+$", record) for record in records)
+    return sorted({int(match[1]) for match in found if match})
+
+
+def end_journal(path: Path, seconds: float, usage: Mapping[str, Any] | None = None) -> None:
+    """Note that the notebook ran to its end, in ``seconds``, and what its kernel ran on and used."""
+    line = {"time": datetime.now(UTC).isoformat(), "action": "ended", "seconds": round(seconds, 1)}
     with open(path, "a") as out:
-        line = {"time": datetime.now(UTC).isoformat(), "action": "ended", "seconds": round(seconds, 1)}
-        out.write(json.dumps(line) + "\n")
+        out.write(json.dumps(line | dict(usage or {})) + "\n")
 
 
 def read_journal(path: Path) -> Journal | None:
@@ -57,5 +95,5 @@ def read_journal(path: Path) -> Journal | None:
         return None
     except ValueError as error:
         raise StudyError(f"{path}: no journal ({error}); delete it, and its notebook is executed again") from error
-    seconds = lines.pop()["seconds"] if lines and lines[-1]["action"] == "ended" else None
-    return Journal(head, lines, seconds)
+    end = lines.pop() if lines and lines[-1]["action"] == "ended" else {}
+    return Journal(head, lines, end)

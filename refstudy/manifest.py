@@ -1,5 +1,5 @@
 """The manifest of a profile's results: which notebook wrote each table and figure, from which run records and data,
-at which commit, and when.
+at which commit, when, on what and with which versions.
 
 While ``refstudy run`` executes a notebook, the package notes in a journal what the notebook reads and writes
 (``refstudy.journal``). The manifest joins the journals with the files that lie there now. A file whose bytes no
@@ -18,21 +18,12 @@ from nbformat import NotebookNode
 
 from refstudy.errors import StudyError
 from refstudy.files import JOURNAL_SUFFIX, atomic_write, file_digest
-from refstudy.journal import Journal, read_journal
+from refstudy.journal import PROVENANCE, Journal, read_journal, seeds
 from refstudy.study import Study
 
 FILE_NAME = "manifest.json"
 KINDS = {"tables": ("csv",), "figures": ("svg", "png")}
-UNKNOWN: dict[str, Any] = {
-    "notebook": None,
-    "section": "",
-    "caption": "",
-    "records": [],
-    "data": [],
-    "commit": "",
-    "uncommitted_changes": False,
-    "time": "",
-}
+UNKNOWN: dict[str, Any] = PROVENANCE | {"section": "", "caption": "", "records": [], "data": [], "time": ""}
 
 
 def executed_notebooks(results: Path) -> list[Path]:
@@ -54,7 +45,8 @@ def write_manifest(study: Study, profile: str, results: str = "") -> dict[str, A
     """Write ``manifest.json`` into a profile's results and return it.
 
     ``tables`` and ``figures``: stem -> the SHA-256 of its files, and of their origin notebook, section and caption
-    there, run records, data, commit and time. ``records``: name of a run record -> its data, commit and time.
+    there, run records, data, time and circumstances (``refstudy.journal.PROVENANCE``). ``records``: name of a run
+    record -> its data, commit and time.
     """
     from refstudy.records import find_records
 
@@ -74,7 +66,7 @@ def write_manifest(study: Study, profile: str, results: str = "") -> dict[str, A
             if entry is None:
                 same = earlier[kind].get(stem, {}).get("files") == digests
                 entry = earlier[kind][stem] if same else UNKNOWN
-            made[kind][stem] = {"files": digests} | {key: entry[key] for key in UNKNOWN}
+            made[kind][stem] = {"files": digests} | {key: entry.get(key, unknown) for key, unknown in UNKNOWN.items()}
     made["records"] = {
         name: {
             "data": f"{record.config.data.dataset}, {record.config.data.image_size} px",
@@ -116,8 +108,8 @@ def _latest(journals: dict[Path, Journal], files: list[Path], digests: dict[str,
         if "variant" in table:  # it names its records, and the notebook may have read those of other tables too
             records = [name for name in records if name.rsplit("-", 2)[0] in set(table["variant"])]
     data = sorted({"/".join(path.parts[-2:]) for path in read if path.parent.name != "records"})
-    about = {key: journal.head[key] for key in ("notebook", "commit", "uncommitted_changes")}
-    return about | explanation(executed, time) | {"records": records, "data": data, "time": time}
+    own = {"records": records, "seeds": seeds(records), "data": data, "time": time}
+    return journal.provenance() | explanation(executed, time) | own
 
 
 def explanation(executed: Path, time: str) -> dict[str, str]:

@@ -4,17 +4,19 @@ and in the place of the earlier one only when it ran to its end.
 This is what a Dask worker does, on whichever machine, so it imports nothing heavy.
 """
 
+import ast
 import os
 import re
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import papermill
 from dask.system import CPU_COUNT
 from distributed import get_worker
@@ -25,7 +27,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from refstudy.files import JOURNAL, JOURNAL_SUFFIX
-from refstudy.journal import end_journal
+from refstudy.journal import end_journal, read_journal
 
 PATIENCE = 300  # seconds for what is slow on a busy machine: a kernel's start, its last outputs
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -74,7 +76,7 @@ def _execute(execution: Execution, watch: "_Watch") -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         journal.write_text(execution.journal_head)
         with open(output.with_suffix(".log"), "w") as log, watch:  # the log: what the kernel says of itself
-            papermill.execute_notebook(
+            book = papermill.execute_notebook(
                 execution.notebook,
                 unfinished,
                 execution.parameters,
@@ -84,7 +86,10 @@ def _execute(execution: Execution, watch: "_Watch") -> None:
                 watch=watch,
                 kernel={"cwd": str(execution.root), "env": environment, "stderr": log},
             )
-        end_journal(journal, time.monotonic() - start)
+        end_journal(journal, time.monotonic() - start, watch.client and watch.client.usage)
+        if noted := read_journal(journal):
+            book.metadata["refstudy"] = noted.provenance()
+        nbformat.write(book, unfinished)
         unfinished.replace(output)
         journal.replace(output.with_suffix(JOURNAL_SUFFIX))
         failed.unlink(missing_ok=True)
@@ -138,7 +143,7 @@ class _Watch:
 
     def __init__(self, execution: Execution):
         self.cell, self.reason, self.unwanted = 0, "", False
-        self.client: PapermillNotebookClient | None = None
+        self.client: _Client | None = None
         self._execution, self._worker = execution, get_worker()
         self._task = self._worker.get_current_task()
         self._end = float("inf")
@@ -178,6 +183,23 @@ class _Watch:
                 os.killpg(process.pid, signal.SIGKILL)  # a kernel leads a process group: its own children end too
 
 
+USAGE = "__import__('refstudy.provenance', fromlist=['usage']).usage()"
+
+
+class _Client(PapermillNotebookClient):
+    """Papermill's client of a kernel. ``usage``: what the kernel said, after its last cell, that it ran on and used
+    (``refstudy.provenance.usage``); empty where it cannot say."""
+
+    usage: Mapping[str, Any] = {}
+
+    def papermill_execute_cells(self) -> None:
+        super().papermill_execute_cells()
+        asked = self.kc.execute("", silent=True, user_expressions={"usage": USAGE})
+        said = self.wait_for_reply(asked)["content"].get("user_expressions", {}).get("usage", {})
+        if said.get("status") == "ok":
+            self.usage = ast.literal_eval(said["data"]["text/plain"])
+
+
 class _Engine(NBClientEngine):
     """Papermill's engine, with a kernel whose folder, environment and log are its own instead of the process's (one
     worker may execute several notebooks at once)."""
@@ -190,7 +212,7 @@ class _Engine(NBClientEngine):
             watch.cell = cell_index
             watch.tell(cell=cell_index, cells=len(nb_man.nb.cells))
 
-        watch.client = PapermillNotebookClient(
+        watch.client = _Client(
             nb_man,
             kernel_name=kernel_name,
             startup_timeout=start_timeout,

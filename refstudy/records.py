@@ -3,16 +3,13 @@
 A record is a folder ``<variant>-seed<seed>-<key>`` with ``record.json`` (settings, data, metrics: all that equal runs
 on one machine have in common), ``curve.csv`` (the learning curve), ``counts.parquet`` (pixel counts per expression),
 ``masks.json`` (a few predicted masks, to be shown) and ``provenance.json`` (when, where, how long, with which
-versions).
+versions, in how much memory).
 """
 
 import json
 import os
-import platform
 import shutil
-import subprocess
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +23,7 @@ from refstudy.data.masks import decode_mask
 from refstudy.errors import StudyError
 from refstudy.evaluation import summarize_counts
 from refstudy.files import note
-
-LIBRARIES = ("torch", "timm", "transformers", "numpy", "pillow", "pycocotools")
+from refstudy.provenance import code_version, processor, versions
 
 
 @dataclass(frozen=True)
@@ -121,31 +117,7 @@ def find_record(records: Path | str, config: RunConfig) -> Record | None:
 def circumstances() -> dict[str, Any]:
     """Where a run happens: commit, versions, machine."""
     return code_version() | {
-        "versions": {name: metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "versions": versions(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor(),
         "threads": torch.get_num_threads(),
     }
-
-
-def code_version() -> dict[str, Any]:
-    """The commit, and whether anything but results differs from it; empty and false outside a repository."""
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
-    return {"commit": _git("rev-parse", "HEAD"), "uncommitted_changes": bool(changes)}
-
-
-def _git(*arguments: str) -> str:
-    here = Path(__file__).parent
-    try:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""  # an installed package has no repository around it
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        if cpuinfo.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()

@@ -239,6 +239,9 @@ def _origin(files: str, entry: dict[str, Any], manifest: dict[str, Any], pages: 
     changes = " with uncommitted changes" if entry["uncommitted_changes"] else ""
     parts.append(f"commit {entry['commit'][:12] or 'unknown'}{changes}")
     parts.append(f"{entry['time'][:16].replace('T', ' ')} UTC")
+    if entry["seconds"] is not None:
+        device = f" on {html.escape(entry['device'])}" if entry["device"] else ""
+        parts.append(f"the notebook took {entry['seconds']:.0f} s{device}")
     records = ""
     if entry["records"]:
         listed = ", ".join(html.escape(record) for record in entry["records"])

@@ -22,7 +22,7 @@ from refstudy.journal import journal_head
 from refstudy.notebook import Execution, NotebookError, clear_away, run_notebook
 from refstudy.plan import Step, known, show_trainings
 from refstudy.progress import Progress
-from refstudy.records import code_version
+from refstudy.provenance import code_version
 from refstudy.study import Study
 
 

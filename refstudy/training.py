@@ -45,6 +45,7 @@ from refstudy.losses import dice_loss
 from refstudy.models.build import build_model, count_parameters, save_weights
 from refstudy.models.mscan import MSCAN
 from refstudy.models.segmenter import Segmenter
+from refstudy.provenance import peak_memory
 from refstudy.records import circumstances, write_record
 
 CURVE_EVERY = 50  # updates between two points of the learning curve
@@ -133,6 +134,7 @@ def train(
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
         "training_seconds": round(trainer.seconds, 1),
         "evaluation_seconds": round(now - evaluation_start, 1),
+        **peak_memory(),
     }
     save_weights(model, folder / "weights.safetensors")
     curve = pd.DataFrame(trainer.curve, columns=list(CURVE_COLUMNS))

@@ -19,7 +19,8 @@ from refstudy.errors import StudyError
 from refstudy.files import JOURNAL, JOURNAL_SUFFIX, note
 from refstudy.journal import journal_head, read_journal
 from refstudy.manifest import write_manifest
-from refstudy.records import circumstances, code_version, find_records, write_record
+from refstudy.provenance import code_version
+from refstudy.records import circumstances, find_records, write_record
 from refstudy.report import WIDGET, write_report
 from refstudy.study import load_study
 from refstudy.tables import build_table, write_table
