@@ -16,7 +16,7 @@ from refstudy.cli import app
 from refstudy.config import record_name
 from refstudy.errors import StudyError
 from refstudy.files import JOURNAL, atomic_write, note
-from refstudy.journal import end_journal, journal_head
+from refstudy.journal import end_journal, journal_head, read_journal
 from refstudy.plan import known, parse_changes, plan
 from refstudy.study import load_study
 
@@ -145,6 +145,26 @@ def test_prose_outputs_layout_and_dates_re_execute_nothing(small):
     for touched in small.folder.rglob("*"):
         touched.touch()
     assert small.reasons() == {}
+
+
+def test_the_run_key_tells_what_was_executed_wherever_it_was(small, monkeypatch, tmp_path_factory):
+    def keys(study):
+        return {
+            name: read_journal(study.plan()[name].journal).provenance()["key"] for name in ("draw", "tell", "alone")
+        }
+
+    twin = Small(tmp_path_factory.mktemp("elsewhere"))
+    twin.train()
+    for name in ("draw", "tell", "alone"):
+        twin.execute(monkeypatch, name)
+    before = keys(small)
+    assert keys(twin) == before and len(set(before.values())) == 3
+    small.execute(monkeypatch, "tell", changes=parse_changes(["number=7"]))
+    after = keys(small)
+    assert {name for name in before if after[name] != before[name]} == {"tell"}
+    twin.train("another record")
+    twin.execute(monkeypatch, "draw")
+    assert keys(twin)["draw"] != before["draw"]
 
 
 def test_another_profile_concerns_nobody(small):

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from refstudy import figures
 from refstudy.errors import StudyError
 from refstudy.files import JOURNAL, JOURNAL_SUFFIX, note
-from refstudy.journal import journal_head, read_journal
+from refstudy.journal import end_journal, journal_head, read_journal
 from refstudy.manifest import write_manifest
 from refstudy.provenance import code_version
 from refstudy.records import circumstances, find_records, write_record
@@ -27,6 +27,8 @@ from refstudy.tables import build_table, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = load_study(ROOT / "papermill_runs.yaml")
+KNOWN = {"parameters": {"profile": "scenes"}, "code_cells": "c", "modules": {}, "settings": {}, "inputs": {}}
+USAGE = {"versions": {"python": "3.11.7", "torch": "2.11.0"}, "device": "A <fast> one", "peak_memory_mb": 345}
 EVIL = "<script>alert('x')</script> & <img src=x onerror=alert(1)>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -73,7 +75,7 @@ def made(tmp_path_factory):
     put_record(tmp_path, "s2rm_casg", 600)
     (tmp_path / "notebooks").mkdir()
     journal = tmp_path / "notebooks" / f"06_ablations{JOURNAL_SUFFIX}"
-    journal.write_text(journal_head("notebooks/06_ablations.ipynb", code_version()))
+    journal.write_text(journal_head("notebooks/06_ablations.ipynb", code_version(), KNOWN))
     monkeypatch.setenv(JOURNAL, str(journal))
     note("read", tmp_path / "data" / "refscenes")
     before = datetime.now(UTC)
@@ -83,6 +85,7 @@ def made(tmp_path_factory):
     axes.plot([1, 2])
     figures.save(figure, tmp_path / "figures", "a_line")
     put_notebook(tmp_path, (before, datetime.now(UTC)))
+    end_journal(journal, 12.3, USAGE)
     monkeypatch.setenv(JOURNAL, "")
     write_table(pd.DataFrame({"expression": [EVIL, "dog"], "count": [10, 9]}), tmp_path / "tables", "expressions")
     figures.save(figure, tmp_path / "figures", "by_hand")
@@ -162,6 +165,8 @@ def test_the_manifest_ties_each_file_to_what_made_it(results):
         assert entry["notebook"] == "notebooks/06_ablations.ipynb"
         assert entry["commit"] == circumstances()["commit"] and entry["time"]
         assert entry["data"] == ["data/refscenes"]
+        assert entry["parameters"] == {"profile": "scenes"} and entry["seeds"] == [0] and len(entry["key"]) == 12
+        assert entry["seconds"] == 12.3 and {name: entry[name] for name in USAGE} == USAGE
     assert {name.split("-")[0] for name in table["records"]} == {"tile_concat", "s2rm_fpn"}  # not the other table's
     assert len(figure["records"]) == 3
     assert set(figure["files"]) == {"a_line.svg", "a_line.png"}
@@ -179,6 +184,27 @@ def test_origins_outlive_the_executed_notebooks_but_not_a_change(results):
     changed = write_manifest(STUDY, "scenes", str(results))
     assert changed["tables"]["s2rm_table4"]["notebook"] is None
     assert changed["figures"] == first["figures"]
+
+
+def test_the_report_says_how_long_it_took_on_what(results):
+    text = write_report(STUDY, "scenes", str(results)).read_text()
+    assert text.count("the notebook took 12 s on A &lt;fast&gt; one") == 2  # the table and the figure of the notebook
+
+
+def test_an_earlier_manifest_without_circumstances_is_taken_over(results):
+    first = write_manifest(STUDY, "scenes", str(results))
+    shutil.rmtree(results / "notebooks")
+    old = json.loads((results / "manifest.json").read_text())
+    added = ("key", "parameters", "seeds", "versions", "device", "seconds", "peak_memory_mb", "peak_gpu_memory_mb")
+    for entry in (*old["tables"].values(), *old["figures"].values()):
+        for name in added:
+            del entry[name]
+    (results / "manifest.json").write_text(json.dumps(old))
+    text = write_report(STUDY, "scenes", str(results)).read_text()
+    assert "Made by 06_ablations" in text and "the notebook took" not in text
+    entry = json.loads((results / "manifest.json").read_text())["tables"]["s2rm_table4"]
+    assert entry["commit"] == first["tables"]["s2rm_table4"]["commit"]
+    assert entry["seconds"] is None and entry["device"] == "" and entry["versions"] == {}
 
 
 def test_a_failed_report_leaves_the_earlier_one(results, monkeypatch):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import dask
@@ -20,6 +21,7 @@ from refstudy import runs
 from refstudy.errors import StudyError
 from refstudy.plan import Step, plan
 from refstudy.progress import Progress
+from refstudy.provenance import code_version
 from refstudy.runs import execute
 from refstudy.study import load_study
 from tests.test_study import notebook, study_file
@@ -53,7 +55,8 @@ pathlib.Path(f'{NAME}.txt').write_text(f'{waited_from} {time.time()} {os.environ
 
 def test_runs_go_in_order_fail_alone_and_work_side_by_side(tmp_path, capsys):
     for name, partner in (("first", "second"), ("second", "first"), ("last", "")):
-        notebook(tmp_path / f"{name}.ipynb", f"NAME, PARTNER = '{name}', '{partner}'", MEET)
+        held = (300 << 20) if name == "first" else 1
+        notebook(tmp_path / f"{name}.ipynb", f"NAME, PARTNER = '{name}', '{partner}'", MEET, f"len(b'1' * {held})")
     notebook(tmp_path / "broken.ipynb", "open('tries', 'a').write('x')", "raise ValueError('the reason')")
     path = study_file(
         tmp_path,
@@ -84,6 +87,15 @@ def test_runs_go_in_order_fail_alone_and_work_side_by_side(tmp_path, capsys):
     executed = json.loads((results / "notebooks" / "first.ipynb").read_text())
     injected = [c for c in executed["cells"] if "injected-parameters" in c["metadata"].get("tags", [])]
     assert "number = 7" in "".join(injected[0]["source"])
+    noted = {n: nbformat.read(results / "notebooks" / f"{n}.ipynb", 4).metadata["refstudy"] for n in told}
+    assert noted["first"]["parameters"]["number"] == 7 and noted["first"]["notebook"] == "first.ipynb"
+    assert noted["first"]["commit"] == code_version()["commit"]
+    assert noted["first"]["versions"]["torch"] == metadata.version("torch") and noted["first"]["device"]
+    assert 0 < noted["first"]["seconds"] < 600
+    assert (
+        290 < noted["first"]["peak_memory_mb"] - noted["second"]["peak_memory_mb"] < 400
+    )  # the kernel's, each its own
+    assert len({entry["key"] for entry in noted.values()}) == 3 and all(len(e["key"]) == 12 for e in noted.values())
     assert not list((results / "notebooks").glob(".*"))
 
 

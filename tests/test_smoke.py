@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 import torch
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from refstudy.evaluation import evaluate, summarize_counts, whole_image_counts
 from refstudy.models.build import build_model
@@ -88,8 +90,33 @@ def test_a_second_run_finds_the_records_and_changes_no_table(smoke):
     assert before == {path.name: path.read_bytes() for path in (smoke / "tables").iterdir()}
 
 
-def test_nbval_re_executes_what_papermill_left(smoke):
-    notebooks = [str(smoke / "notebooks" / name) for name in ("02_s2rm_walkthrough.ipynb", "06_ablations.ipynb")]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", *notebooks]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def re_execute(*notebooks):
+    """nbval on executed notebooks: each cell has to run, and to show the same if it is marked NBVAL_CHECK_OUTPUT."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", *map(str, notebooks)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_every_notebook_has_an_output_to_check(smoke):
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(smoke / "notebooks" / path.name, as_version=4).cells
+        marked = [cell for cell in cells if cell.source.startswith("# NBVAL_CHECK_OUTPUT\n")]
+        assert marked and all(cell.outputs for cell in marked), path.name
+
+
+def test_nbval_finds_again_what_papermill_left(smoke):
+    names = ("02_s2rm_walkthrough.ipynb", "06_ablations.ipynb", "09_paper_audit.ipynb")
+    done = re_execute(*(smoke / "notebooks" / name for name in names))
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+@pytest.mark.parametrize("shown, code", [("1.4142", 0), ("1.4143", 1)])
+def test_nbval_fails_for_a_wrong_number_in_a_checked_cell_alone(tmp_path, shown, code):
+    checked = new_code_cell("# NBVAL_CHECK_OUTPUT\nprint(f'root {2**0.5:.4f}')")
+    checked.outputs = [new_output("stream", name="stdout", text=f"root {shown}\n")]
+    free = new_code_cell("print(1)", outputs=[new_output("stream", name="stdout", text="2\n")])
+    book = new_notebook(cells=[checked, free], metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    nbformat.write(book, tmp_path / "small.ipynb")
+    done = re_execute(tmp_path / "small.ipynb")
+    assert done.returncode == code, done.stdout
+    assert f"{code} failed" in done.stdout or "2 passed" in done.stdout
+    assert ("root 1.4142" in done.stdout) == bool(code)  # the comparison is shown

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import resource
 
 import numpy as np
 import pandas as pd
@@ -248,7 +249,9 @@ def test_a_record_reads_back_and_is_found_by_its_settings(record_path):
     assert find_record(record_path.parent, tiny_run(epochs=1)).path == record_path
     assert find_record(record_path.parent, tiny_run(epochs=2)) is None
     assert [r.path for r in find_records(record_path.parent)] == [record_path]
-    assert {"commit", "versions", "device", "training_seconds"} <= set(record.provenance())
+    made = record.provenance()
+    assert {"commit", "versions", "device", "training_seconds"} <= set(made)
+    assert 100 < made["peak_memory_mb"] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     assert {"update", "pairs", "val_oIoU"} <= set(record.curve().columns)
 
 
