@@ -92,7 +92,8 @@ def test_a_second_run_finds_the_records_and_changes_no_table(smoke):
 
 def re_execute(*notebooks):
     """nbval on executed notebooks: each cell has to run, and to show the same if it is marked NBVAL_CHECK_OUTPUT."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", *map(str, notebooks)]
+    options = ("-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-kernel-startup-timeout=300")
+    command = [sys.executable, "-m", "pytest", *options, *map(str, notebooks)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -118,5 +119,4 @@ def test_nbval_fails_for_a_wrong_number_in_a_checked_cell_alone(tmp_path, shown,
     nbformat.write(book, tmp_path / "small.ipynb")
     done = re_execute(tmp_path / "small.ipynb")
     assert done.returncode == code, done.stdout
-    assert f"{code} failed" in done.stdout or "2 passed" in done.stdout
-    assert ("root 1.4142" in done.stdout) == bool(code)  # the comparison is shown
+    assert ("1 failed, 1 passed" if code else "2 passed") in done.stdout
