@@ -112,9 +112,9 @@ def test_nbval_finds_again_what_papermill_left(smoke):
 
 @pytest.mark.parametrize("shown, code", [("1.4142", 0), ("1.4143", 1)])
 def test_nbval_fails_for_a_wrong_number_in_a_checked_cell_alone(tmp_path, shown, code):
-    checked = new_code_cell("# NBVAL_CHECK_OUTPUT\nprint(f'root {2**0.5:.4f}')")
+    checked = new_code_cell("# NBVAL_CHECK_OUTPUT\nprint(f'root {2**0.5:.4f}')", execution_count=1)
     checked.outputs = [new_output("stream", name="stdout", text=f"root {shown}\n")]
-    free = new_code_cell("print(1)", outputs=[new_output("stream", name="stdout", text="2\n")])
+    free = new_code_cell("print(1)", execution_count=2, outputs=[new_output("stream", name="stdout", text="2\n")])
     book = new_notebook(cells=[checked, free], metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
     nbformat.write(book, tmp_path / "small.ipynb")
     done = re_execute(tmp_path / "small.ipynb")
