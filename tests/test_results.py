@@ -1,6 +1,7 @@
 """The committed results are what the code makes, and ``refstudy verify`` tells when they are not."""
 
 import json
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,7 +22,7 @@ from refstudy.manifest import FILE_NAME, read_manifest, write_manifest
 from refstudy.records import find_records
 from refstudy.results import BUILDERS, verify
 from refstudy.study import load_study
-from refstudy.tables import PAPER_TABLES, write_table
+from refstudy.tables import PAPER_TABLES, TABLES, write_table
 from refstudy.training import SHOWN_IMAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +41,15 @@ def test_every_table_and_figure_of_the_papers_is_there():
     assert set(PAPER_TABLES) <= {path.stem for path in (SCENES / "tables").glob("*.csv")}
     for suffix in ("svg", "png"):
         assert set(PAPER_FIGURES) <= {path.stem for path in (SCENES / "figures").glob(f"*.{suffix}")}
+
+
+def test_the_readme_quotes_the_tables():
+    """Every overall IoU with its interval that the README gives stands in a table."""
+    tables = [pd.read_csv(SCENES / "tables" / f"{stem}.csv").query("metric == 'oIoU'") for stem in TABLES]
+    lines = [line for table in tables for line in table.dropna(subset=["ours"]).itertuples()]
+    measured = {f"{line.ours:.1f} [{line.ours_low:.1f}, {line.ours_high:.1f}]" for line in lines}
+    quoted = set(re.findall(r"\| ([\d.]+ \[[\d., ]+\]) \|", (ROOT / "README.md").read_text()))
+    assert quoted and quoted <= measured
 
 
 def test_committed_files_are_those_of_the_manifest():
