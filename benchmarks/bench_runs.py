@@ -1,10 +1,13 @@
 """What running notebooks through Dask costs over papermill in a loop, and what a second worker gains.
 
 Independent notebooks of pure computation, each on one thread. ``ratio`` is seconds of the baseline over ours: at least
-0.95 with one worker (what starts the workers included), at least 1.7 with two on two free cores.
+0.95 with one worker (what starts the workers included), at least 1.7 with two on two free cores. How much of a second
+core there is, the first row says.
 """
 
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -50,12 +53,25 @@ def our_seconds(workers: int) -> float:
         return time.perf_counter() - start
 
 
+def plain_seconds(at_once: int) -> float:
+    """The same work in bare Python processes, so many at once: what the machine itself gives."""
+    start = time.perf_counter()
+    for _ in range(0, NOTEBOOKS, at_once):
+        processes = [subprocess.Popen([sys.executable, "-c", WORK]) for _ in range(at_once)]
+        assert not any(process.wait() for process in processes)
+    return time.perf_counter() - start
+
+
 def main() -> None:
     from measure import write  # the workers import this file too, and need no torch
 
     os.environ["OMP_NUM_THREADS"] = "1"
     loop, one, two = papermill_seconds(), our_seconds(1), our_seconds(2)
-    rows = [("one worker against a loop over papermill", loop, one), ("two workers against one", one, two)]
+    rows = [
+        ("two bare processes at once against one after the other", plain_seconds(1), plain_seconds(2)),
+        ("one worker against a loop over papermill", loop, one),
+        ("two workers against one", one, two),
+    ]
     write(
         "runs",
         [
