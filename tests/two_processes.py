@@ -34,8 +34,8 @@ def trained_weights(data_root, **settings):
     with patch("refstudy.training.build_model", without_batch_norm):
         trainer = Trainer(config, corpora)
     trainer.optimizer = torch.optim.SGD(parameter_groups(trainer.model, 0.0), lr=1.0)
-    share = (trainer.accelerator.process_index, trainer.processes)
-    batches = grouped_batches(corpora["train"], config.train.images_per_batch, 3, 0, 0, 0, *share)
+    share = {"share": trainer.accelerator.process_index, "shares": trainer.processes}
+    batches = grouped_batches(corpora["train"], config.train.images_per_batch, 3, seed=0, epoch=0, **share)
     for _, batch in zip(range(UPDATES), batches, strict=False):
         trainer.step(batch)
     return trainer.model.state_dict(), trainer.loss_sum
