@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import textwrap
 from pathlib import Path
 
 import nbformat
@@ -20,33 +19,25 @@ from refstudy.journal import end_journal, journal_head, read_journal
 from refstudy.plan import known, parse_changes, plan
 from refstudy.study import load_study
 
+from .test_study import HEAD
+
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "papermill_runs.yaml"
 
-FILE = textwrap.dedent(
+FILE = HEAD.replace(
+    "runs:\n",
     """\
-    variants:
-      plain:
-        label: Plain
-        fusion: {name: tile_concat}
-        decoder: {name: fpn}
-    profiles:
-      small:
-        about: for tests
-        data: {image_size: 64}
-        model: {image: {}, text: {}}
-        train: {epochs: 1}
-      other:
-        about: for tests, too
-        data: {image_size: 96}
-        model: {image: {}, text: {}}
-        train: {epochs: 1}
-    runs:
-      train: {notebook: train.ipynb, trains: true}
-      draw: {notebook: draw.ipynb, needs: [train]}
-      tell: {notebook: tell.ipynb, needs: [draw], parameters: {number: 3}}
-      alone: {notebook: alone.ipynb, data: false}
-    """
+  other:
+    about: for tests, too
+    data: {image_size: 96}
+    model: {image: {}, text: {}}
+    train: {epochs: 1}
+runs:
+  train: {notebook: train.ipynb, trains: true}
+  draw: {notebook: draw.ipynb, needs: [train]}
+  tell: {notebook: tell.ipynb, needs: [draw], parameters: {number: 3}}
+  alone: {notebook: alone.ipynb, data: false}
+""",
 )
 PARAMETERS = "study = ''\nprofile = ''\nresults = ''\n"
 CODE = {

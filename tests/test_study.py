@@ -34,6 +34,18 @@ HEAD = textwrap.dedent(
 PARAMETERS = 'study = "papermill_runs.yaml"\nprofile = ""\nresults = ""\nnumber = 1'
 
 
+WRONG_ENTRY = """\
+a:
+  notebook: a.ipynb
+  colour: red
+  needs: [x]
+  parameters:
+    size: 1
+    number: true
+    rate: 1
+"""
+
+
 def notebook(path, *cells, parameters=PARAMETERS):
     book = nbformat.v4.new_notebook(
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -98,27 +110,17 @@ def test_mistakes_are_named_with_their_line(tmp_path, runs, line, message):
 def test_mistakes_of_all_kinds_are_reported_together(tmp_path):
     """Each line of the file that has a mistake is named, whatever else is wrong with the same entry."""
     notebook(tmp_path / "a.ipynb", parameters=PARAMETERS + "\nrate = 0.5")
-    path = study_file(
-        tmp_path,
-        """\
-        a:
-          notebook: a.ipynb
-          colour: red
-          needs: [x]
-          parameters:
-            size: 1
-            number: 1.5
-            rate: 1
-        b:
-          notebook: b.ipynb
-          timeout: soon
-        c: {notebook: a.ipynb, needs: [d]}
-        d: {notebook: a.ipynb, needs: [c], trains: maybe}
-        'e:f': {notebook: a.ipynb}
-        e-f: {notebook: a.ipynb}
-        a: {notebook: a.ipynb}
-        """,
-    )
+    others = """\
+b:
+  notebook: b.ipynb
+  timeout: soon
+c: {notebook: a.ipynb, needs: [d]}
+d: {notebook: a.ipynb, needs: [c], trains: maybe}
+'e:f': {notebook: a.ipynb}
+e-f: {notebook: a.ipynb}
+a: {notebook: a.ipynb}
+"""
+    path = study_file(tmp_path, WRONG_ENTRY + others)
     path.write_text(path.read_text().replace("{epochs: 1}", "{epochs: 1}\n    ships: [fancy]\n    live: {epochs: 0}"))
     with pytest.raises(StudyError) as caught:
         load_study(path)
@@ -141,21 +143,7 @@ def test_mistakes_of_all_kinds_are_reported_together(tmp_path):
 def test_mistakes_of_one_entry_are_reported_together(tmp_path):
     notebook(tmp_path / "a.ipynb", parameters=PARAMETERS + "\nrate = 0.5")
     with pytest.raises(StudyError) as caught:
-        load_study(
-            study_file(
-                tmp_path,
-                """\
-                a:
-                  notebook: a.ipynb
-                  colour: red
-                  needs: [x]
-                  parameters:
-                    size: 1
-                    number: true
-                    rate: 1
-                """,
-            )
-        )
+        load_study(study_file(tmp_path, WRONG_ENTRY))
     assert [int(line.split(":")[1]) for line in str(caught.value).splitlines()] == [15, 16, 18, 19]
 
 
