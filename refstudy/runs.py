@@ -30,10 +30,10 @@ def execute(
 ) -> bool:
     """Execute what is "to run" on Dask workers; True when nothing failed.
 
-    ``workers``: notebooks at once on this machine (0: one per core), unless ``scheduler`` is the address of a Dask scheduler,
-    whose workers share this folder. A step starts when those it needs are done; when one fails, those that need it are
-    skipped and all others go on. SIGINT and SIGTERM end the running kernels, leave earlier outputs as they are and
-    raise SystemExit. Raises StudyError when the scheduler does not answer.
+    ``workers``: notebooks at once on this machine (0: one per core), unless ``scheduler`` is the address of a Dask
+    scheduler, whose workers share this folder. A step starts when those it needs are done; when one fails, those that
+    need it are skipped and all others go on. SIGINT and SIGTERM end the running kernels, leave earlier outputs as they
+    are and raise SystemExit. Raises StudyError when the scheduler does not answer.
     """
     console = console or Console()
     waiting = [step for step in steps if step.state == "to run"]
