@@ -198,9 +198,10 @@ class Study:
         return run.model_copy(update={"data": data, "train": train, "splits": ("val",)})
 
 
-def training_command(profile: str, variant: str, seed: int) -> str:
-    """The command that trains one run and leaves its record in the profile's results."""
-    return f"refstudy train --profile {profile} --variant {variant} --seed {seed}"
+def training_command(profile: str, variant: str, seed: int | None = None) -> str:
+    """The command that trains one run, or those of a variant that have no record, and leaves records in the profile's
+    results."""
+    return f"refstudy train --profile {profile} --variant {variant}" + ("" if seed is None else f" --seed {seed}")
 
 
 def find_study(name: str | Path = FILE_NAME) -> Path:

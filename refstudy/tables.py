@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ RESAMPLES = 2000
 LEVEL = 0.95
 USUAL = EvaluationConfig()
 SEED = 20240509  # of the resampling: the same draws for every table, variant and machine
+Stream = Literal["images", "seeds"]
 DATA_NAMES = {
     "refscenes": "RefScenes",
     "refscenes+": "RefScenes+",
@@ -101,12 +103,31 @@ def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = USUAL
 
 
 def resampled_metrics(records: list[Record], split: str) -> pd.DataFrame:
-    """Each metric under ``RESAMPLES`` resamplings of the split's images, averaged over records; row 0 is the estimate.
+    """Each metric under ``RESAMPLES`` resamplings of the split's images, and of the runs where a variant has several,
+    averaged over runs; row 0 is the estimate.
 
     Expressions of one image are not independent, so whole images are drawn (a cluster bootstrap). The draws depend on
-    the number of images alone: two variants on the same images are resampled together, so differences are paired.
+    the numbers of images and runs alone: two variants on the same images and seeds are resampled together, so
+    differences are paired. One run cannot say what another seed would give, and two or three say it roughly.
     """
-    return sum(_resampled(record, split) for record in records) / len(records)
+    return over_runs([_resampled(record, split) for record in records])
+
+
+def over_runs(values: list[pd.DataFrame]) -> pd.DataFrame:
+    """The mean over runs of what each gave under the resamplings; in all rows but the first, over runs drawn anew."""
+    shares = draws(len(values), "seeds") / len(values)
+    return sum(one.mul(shares[:, k], axis=0) for k, one in enumerate(values))
+
+
+def resampled_gains(first: list[Record], second: list[Record], split: str) -> pd.DataFrame | None:
+    """How far the first variant is above the second, over the seeds that both have; as ``resampled_metrics``. None
+    where there is no such seed."""
+    sides = [{record.config.seed: record for record in records} for records in (first, second)]
+    common = sorted(sides[0].keys() & sides[1].keys())
+    if not common:
+        return None
+    one, other = (resampled_metrics([side[seed] for seed in common], split) for side in sides)
+    return one - other
 
 
 def _resampled(record: Record, split: str) -> pd.DataFrame:
@@ -116,17 +137,17 @@ def _resampled(record: Record, split: str) -> pd.DataFrame:
     for threshold in THRESHOLDS:
         per_image[f"P@{threshold}"] = ious > threshold
     sums = per_image.groupby("image_id", sort=True).sum()
-    drawn = pd.DataFrame(image_weights(len(sums)) @ sums.to_numpy(float), columns=sums.columns)
+    drawn = pd.DataFrame(draws(len(sums), "images") @ sums.to_numpy(float), columns=sums.columns)
     metrics = drawn[list(METRICS[1:])].div(drawn["expressions"], axis=0)
     metrics.insert(0, "oIoU", drawn["intersection"] / drawn["union"])
     return 100 * metrics
 
 
 @lru_cache(maxsize=8)
-def image_weights(images: int) -> np.ndarray:
-    """How often each image is drawn, (1 + RESAMPLES, images); the first row takes each once."""
-    draws = np.random.default_rng(SEED).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
-    return np.vstack([np.ones(images), draws])
+def draws(count: int, of: Stream) -> np.ndarray:
+    """How often each of ``count`` things is drawn, (1 + RESAMPLES, count); the first row takes each once."""
+    random = np.random.default_rng(SEED if of == "images" else [SEED, 1])
+    return np.vstack([np.ones(count), random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)])
 
 
 def interval(values: pd.Series | np.ndarray) -> tuple[float, float]:
@@ -150,11 +171,8 @@ def paired_gain(
     results: str = "",
 ) -> tuple[float, float, float] | None:
     """Points of ``metric`` that a variant is above a reference, with the 95 % interval; None where one was not run."""
-    first, second = (variant_records(study, profile, name, results) for name in (variant, reference))
-    if not first or not second:
-        return None
-    gains = (resampled_metrics(first, split) - resampled_metrics(second, split))[metric]
-    return float(gains[0]), *interval(gains)
+    gains = resampled_gains(*(variant_records(study, profile, name, results) for name in (variant, reference)), split)
+    return None if gains is None else (float(gains[metric][0]), *interval(gains[metric]))
 
 
 def variant_records(study: Study, profile: str, variant: str, results: str = "") -> list[Record]:
@@ -185,16 +203,17 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
     """One of ``TABLES``, a line per row and metric, all in percent.
 
     Columns: row, variant, metric; printed (on the paper's data); ours with its 95 % interval ours_low, ours_high;
-    minus_printed; printed_gain and gain, gain_low, gain_high over the baseline row (paired resampling; empty for the
-    baseline); runs (seeds averaged), data (what ours was measured on), missing (the command that trains what the row
-    lacks, or why none can).
+    minus_printed; printed_gain and gain, gain_low, gain_high over the baseline row (paired resampling over the seeds
+    that both rows have; empty for the baseline); runs (seeds averaged), data (what ours was measured on), missing (the
+    command that trains what the row lacks, or why none can).
     What no run fills is empty.
     """
     spec, printed = TABLES[stem], printed_rows(stem)
     rows = table_records(stem, study, profile, results)
     split, seeds = spec.split, study.profile(profile).seeds
     measured = {row: resampled_metrics(records, split) for row, (_, records) in rows.items() if records}
-    base = measured.get(spec.baseline)
+    _, base = rows.get(spec.baseline, ("", []))
+    gained = {row: resampled_gains(records, base, split) for row, (_, records) in rows.items() if row != spec.baseline}
     lines = []
     for row in printed.index:
         variant, records = rows.get(row, ("", []))
@@ -209,16 +228,14 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
                 line["ours"] = values[0]
                 line["ours_low"], line["ours_high"] = interval(values)
                 line["minus_printed"] = values[0] - line.get("printed", np.nan)  # type: ignore[operator]
-                if base is not None and row != spec.baseline:
-                    gains = values - base[metric]
-                    line["gain"] = gains[0]
-                    line["gain_low"], line["gain_high"] = interval(gains)
+                if (gains := gained.get(row)) is not None:
+                    line["gain"] = gains[metric][0]
+                    line["gain_low"], line["gain_high"] = interval(gains[metric])
             line["runs"] = len(records)
             settings = study.profile(profile)
             line["data"] = data_name(settings.data, split, settings.evaluation) if records else ""
             unseen = [s for s in seeds if variant and s not in {record.config.seed for record in records}]
-            commands = " && ".join(training_command(profile, variant, s) for s in unseen)
-            line["missing"] = commands or spec.unfilled.get(row, "")
+            line["missing"] = training_command(profile, variant) if unseen else spec.unfilled.get(row, "")
             lines.append(line)
     columns = (
         "row variant metric printed ours ours_low ours_high minus_printed printed_gain gain gain_low gain_high "
@@ -255,7 +272,7 @@ def build_comparison(stem: str, study: Study, profile: str, results: str = "") -
                 line["ours_low"], line["ours_high"] = interval(values)
                 line |= {"runs": len(records), "data": data_name(settings.data, ours_in[column], settings.evaluation)}
             elif column in ours_in and variant:
-                line["missing"] = training_command(profile, variant, settings.seeds[0])
+                line["missing"] = training_command(profile, variant)
             lines.append(line)
     columns = "row citation metric benchmark printed variant ours ours_low ours_high runs data missing"
     table = pd.DataFrame(lines, columns=columns.split())
