@@ -15,7 +15,7 @@ from tqdm import tqdm
 from refstudy.config import ModelConfig
 from refstudy.models.build import build_model
 from refstudy.models.decoders import casg
-from refstudy.models.segmenter import Segmenter
+from refstudy.models.segmenter import ImageFeatures, Segmenter
 from refstudy.reported import load_reported
 from refstudy.study import Study
 
@@ -42,43 +42,34 @@ def cost(config: ModelConfig) -> Cost:
 
     Raises StudyError as ``build_model`` does.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model = build_model(config.from_scratch()).eval()
-        macs = count(model, config.image_size, expressions=1)
-        written = macs
+        with FlopCounterMode(display=False) as once:
+            features = model.encode_image(torch.empty(1, 3, config.image_size, config.image_size))
+        macs, two = count(model, features, expressions=1), count(model, features, expressions=2)
+        further, written = sum(two.values()) - sum(macs.values()), sum(macs.values())
         if isinstance(getattr(model, "decoder", None), casg.CASG):
             with as_written():
-                written = count(model, config.image_size, expressions=1)
-        two = count(model, config.image_size, expressions=2)
+                written = sum(count(model, features, expressions=1).values())
+    encoding = once.get_total_flops() / 2e9
+    macs["image_encoder"] = macs.get("image_encoder", 0.0) + encoding
     parameters = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in model.named_children()}
-    return Cost(
-        {name: number for name, number in parameters.items() if number},
-        macs,
-        sum(written.values()),
-        sum(two.values()) - sum(macs.values()),
-    )
+    return Cost({name: number for name, number in parameters.items() if number}, macs, written + encoding, further)
 
 
-def count(model: Segmenter, image_size: int, expressions: int, words: int = WORDS) -> dict[str, float]:
-    """Thousand millions of multiply-adds by component, for one image with so many expressions; a model on "meta"."""
-    images = torch.empty(1, 3, image_size, image_size, device="meta")
-    ids = torch.empty(expressions, words, dtype=torch.long, device="meta")
-    mask = torch.empty(expressions, words, dtype=torch.bool, device="meta")
-    index = torch.empty(expressions, dtype=torch.long, device="meta")
-    once, each = FlopCounterMode(display=False), FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        with once:
-            features = model.encode_image(images)
-        with each:
-            Second(model)(features, ids, mask, index)
-    flops = {name: sum(by_operation.values()) for name, by_operation in each.get_flop_counts().items()}
+def count(model: Segmenter, features: ImageFeatures, expressions: int, words: int = WORDS) -> dict[str, float]:
+    """Thousand millions of multiply-adds by component, of so many expressions about one encoded image; on "meta"."""
+    ids = torch.empty(expressions, words, dtype=torch.long)
+    mask = torch.empty(expressions, words, dtype=torch.bool)
+    with FlopCounterMode(display=False) as counter:
+        Second(model)(features, ids, mask, torch.empty(expressions, dtype=torch.long))
+    flops = {name: sum(by_operation.values()) for name, by_operation in counter.get_flop_counts().items()}
     parts = {name: 0 for name, _ in model.named_children()}
     calls = [name.removeprefix("Second.model.") for name in flops if name.startswith("Second.model.")]
     for name in calls:
         if not any(name.startswith(f"{other}.") for other in calls):  # not within another one
             parts[name.split(".")[0]] += flops[f"Second.model.{name}"]
-    parts["rest"] = each.get_total_flops() - sum(parts.values())
-    parts["image_encoder"] += once.get_total_flops()
+    parts["rest"] = counter.get_total_flops() - sum(parts.values())
     return {name: number / 2e9 for name, number in parts.items() if number}
 
 
