@@ -178,6 +178,7 @@ class Study:
             data=data,
             model=ModelConfig(
                 image_size=data.image_size,
+                keep_aspect=data.keep_aspect,
                 image=ImageEncoderConfig.model_validate(settings.model.image.model_dump() | special.image),
                 text=settings.model.text,
                 **chosen,

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from tqdm import tqdm
 from transformers import BertTokenizerFast
 
@@ -190,18 +191,38 @@ def placement(height: int, width: int, side: int, keep_aspect: bool) -> tuple[in
     return (side - high) // 2, (side - wide) // 2, high, wide
 
 
+def fit_image(pixels: np.ndarray, side: int, keep_aspect: bool) -> np.ndarray:
+    """A picture uint8 (H, W, 3) as a model of ``side`` S sees it, (S, S, 3): resized bilinearly to its placement."""
+    top, left, height, width = placement(*pixels.shape[:2], side, keep_aspect)
+    if pixels.shape[:2] != (height, width):
+        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    square = np.full((side, side, 3), PADDING, np.uint8)
+    square[top : top + height, left : left + width] = pixels
+    return square
+
+
+def fit_mask(mask: np.ndarray, side: int, keep_aspect: bool) -> np.ndarray:
+    """A bool mask (H, W) of a picture on the model's square (S, S): resized by nearest neighbour."""
+    top, left, height, width = placement(*mask.shape, side, keep_aspect)
+    square = np.zeros((side, side), bool)
+    square[top : top + height, left : left + width] = resize_mask(mask, height, width)
+    return square
+
+
+def unfit(square: Tensor, height: int, width: int, keep_aspect: bool) -> Tensor:
+    """What a model says on its square, float (S, S), at the picture's own size (height, width): resized bilinearly."""
+    top, left, high, wide = placement(height, width, square.shape[-1], keep_aspect)
+    picture = square[None, None, top : top + high, left : left + wide]
+    return interpolate(picture, size=(height, width), mode="bilinear", align_corners=False)[0, 0]
+
+
 def _fill_images(images: np.ndarray, pictures: pd.DataFrame, progress: bool, keep_aspect: bool) -> None:
     side = images.shape[-1]
     bar = tqdm(
         pictures.itertuples(), total=len(pictures), desc="decoding images", disable=not progress or len(pictures) < 500
     )
     for k, row in enumerate(bar):
-        pixels = read_image(row.image_path, row.height, row.width)
-        top, left, height, width = placement(row.height, row.width, side, keep_aspect)
-        if pixels.shape[:2] != (height, width):
-            pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-        images[k] = np.reshape(PADDING, (3, 1, 1))
-        images[k, :, top : top + height, left : left + width] = pixels.transpose(2, 0, 1)
+        images[k] = fit_image(read_image(row.image_path, row.height, row.width), side, keep_aspect).transpose(2, 0, 1)
 
 
 def _fill_masks(masks: np.ndarray, refs: pd.DataFrame, side: int, keep_aspect: bool) -> None:
@@ -210,10 +231,7 @@ def _fill_masks(masks: np.ndarray, refs: pd.DataFrame, side: int, keep_aspect: b
             mask = decode_mask(row.segmentation, row.height, row.width)
         except StudyError as error:
             raise StudyError(f"referent {row.ref_id}, annotation {row.ann_id}: {error}") from error
-        top, left, height, width = placement(row.height, row.width, side, keep_aspect)
-        square = np.zeros((side, side), bool)
-        square[top : top + height, left : left + width] = resize_mask(mask, height, width)
-        masks[k] = np.packbits(square)
+        masks[k] = np.packbits(fit_mask(mask, side, keep_aspect))
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
