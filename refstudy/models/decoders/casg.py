@@ -72,13 +72,15 @@ def lifted_first(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept for training too, whoever asks first
 def shifted_upsampling(small: int, large: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The matrix (large, 3 * small) that upsamples three sequences linearly, shifts them by 1, 0, -1 and adds them."""
-    up = interpolate(
-        torch.eye(small, dtype=torch.float64, device="cpu")[None], size=large, mode="linear", align_corners=False
-    )[0].T
-    empty = up.new_zeros(1, small)
-    shifted = [torch.cat([empty, up[:-1]]), up, torch.cat([up[1:], empty])]  # beyond the border: zero padding
-    return torch.cat(shifted, dim=1).to(device, dtype)
+    """The matrix (large, 3 * small) that upsamples three sequences linearly, shifts them by 1, 0, -1 and adds them.
+
+    Row r reads row r - 1, r and r + 1 of the upsampled sequences; beyond the border is zero padding.
+    """
+    cells = torch.arange(small, dtype=torch.float64, device="cpu")
+    read = torch.arange(large, device="cpu")[:, None] + torch.arange(-1, 2, device="cpu")  # (large, 3)
+    place = ((read + 0.5) * (small / large) - 0.5).clamp(0, small - 1)[..., None]  # on the small sequence
+    weights = (1 - (place - cells).abs()).clamp(min=0) * ((read >= 0) & (read < large))[..., None]
+    return weights.flatten(1).to(device, dtype)
 
 
 class CASGStage(nn.Module):
