@@ -61,7 +61,7 @@ class Held(TorchDispatchMode):
 
 
 def update(config: ModelConfig, images: int, parts: int, again: bool, device: str, half: bool) -> Callable[[], None]:
-    """What ``Trainer`` does in two updates by a batch of so many images with one expression each, the model included."""
+    """What ``Trainer`` does in two updates by a batch of so many images, one expression each; the model included."""
 
     def action() -> None:
         model: nn.Module = build_model(config).to(device, memory_format=torch.channels_last).train()

@@ -71,9 +71,9 @@ def added_megabytes(action: Callable[[], object]) -> float:
 def compared(what: str, unit: str, baseline: float, ours: float, floor: float | None = None) -> dict:
     """A row: both numbers, how many times better ours is (seconds and MB: less; rates: more), and the least it must be.
 
-    ``unit`` with "/s" is a rate.
+    ``unit`` with a stroke is a rate.
     """
-    ratio = ours / baseline if "/s" in unit else baseline / ours
+    ratio = ours / baseline if "/" in unit else baseline / ours
     shown = {name: float(f"{number:.3g}") for name, number in (("baseline", baseline), ("ours", ours))}
     return {"what": what, "unit": unit} | shown | {"ratio": round(ratio, 2), "floor": "" if floor is None else floor}
 
