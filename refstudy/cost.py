@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -139,4 +140,17 @@ def printed_costs(study: Study) -> pd.DataFrame:
         about = {"table": table, "row": row, "profile": profile, "variant": variant}
         about |= {"image_size": counted["image_size"], "text_encoder": "counted" if with_text else "left out"}
         lines.append(about | {"printed": printed, "ours": ours, "difference_percent": 100 * (ours / printed - 1)})
+    return pd.DataFrame(lines)
+
+
+def slopes(measured: pd.DataFrame) -> pd.DataFrame:
+    """How measured time and memory grow: the exponents of power laws, fitted on logarithms by least squares.
+
+    ``measured`` has the columns model, axis, value, seconds and peak_MB, of ``benchmarks/bench_growth.py``. A line for
+    each model and axis: model, axis, seconds, peak_MB; 1 says that it grows as the axis does, 0 that it does not.
+    """
+    lines = []
+    for (model, axis), some in measured.groupby(["model", "axis"], sort=False):
+        fitted = {name: np.polyfit(np.log(some["value"]), np.log(some[name]), 1)[0] for name in ("seconds", "peak_MB")}
+        lines.append({"model": model, "axis": axis} | {name: round(float(slope), 2) for name, slope in fitted.items()})
     return pd.DataFrame(lines)

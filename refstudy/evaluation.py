@@ -51,7 +51,7 @@ def evaluate(
                 for number, logit in zip(batch.expressions, logits, strict=True):
                     inter[number], union[number] = _original_counts(logit, corpus, number, cut)
             else:
-                predicted, truth = logits > cut, batch.masks > 0
+                predicted, truth = logits > cut, batch.inside
                 inter[batch.expressions] = (predicted & truth).sum((1, 2)).cpu().numpy()
                 union[batch.expressions] = (predicted | truth).sum((1, 2)).cpu().numpy()
             bar.update(len(batch.expressions))

@@ -84,17 +84,29 @@ class Corpus:
 
 @dataclass
 class Batch:
-    """Images float (B, 3, S, S), normalised; image_index (E,); tokens (E, L); masks float (E, S, S); the numbers of
-    the expressions in the corpus (E,). ``of`` counts the expressions of the whole batch, of which this may be
-    a share."""
+    """Pictures, their expressions and masks, as compact as the corpus has them until the moment of use.
 
-    images: Tensor
+    pixels: uint8 (B, 3, S, S); image_index (E,); tokens (E, L); inside: bool (E, S, S); the numbers of the expressions
+    in the corpus (E,). ``of`` counts the expressions of the whole batch, of which this may be a share.
+    """
+
+    pixels: Tensor
     image_index: Tensor
     token_ids: Tensor
     token_mask: Tensor
-    masks: Tensor
+    inside: Tensor
     expressions: np.ndarray
     of: int
+
+    @property
+    def images(self) -> Tensor:
+        """float (B, 3, S, S), normalised, made anew on the batch's device."""
+        return normalise(self.pixels)
+
+    @property
+    def masks(self) -> Tensor:
+        """float (E, S, S), made anew on the batch's device."""
+        return self.inside.float()
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device. From pinned memory, nobody waits for the copy."""
@@ -106,15 +118,15 @@ class Batch:
 
     def parts(self, count: int) -> list["Batch"]:
         """The batch cut into ``count`` of as many images each."""
-        images = len(self.images) // count
-        ends = torch.searchsorted(self.image_index, torch.arange(0, len(self.images) + 1, images)).tolist()
+        images = len(self.pixels) // count
+        ends = torch.searchsorted(self.image_index, torch.arange(0, len(self.pixels) + 1, images)).tolist()
         return [
             Batch(
-                self.images[k * images : (k + 1) * images],
+                self.pixels[k * images : (k + 1) * images],
                 self.image_index[some] - k * images,
                 self.token_ids[some],
                 self.token_mask[some],
-                self.masks[some],
+                self.inside[some],
                 self.expressions[some],
                 self.of,
             )
@@ -122,9 +134,9 @@ class Batch:
         ]
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        tensors = (self.images, self.image_index, self.token_ids, self.token_mask, self.masks)
-        images, image_index, token_ids, token_mask, masks = map(change, tensors)
-        return Batch(images, image_index, token_ids, token_mask, masks, self.expressions, self.of)
+        tensors = (self.pixels, self.image_index, self.token_ids, self.token_mask, self.inside)
+        pixels, image_index, token_ids, token_mask, inside = map(change, tensors)
+        return Batch(pixels, image_index, token_ids, token_mask, inside, self.expressions, self.of)
 
 
 def build_corpus(
@@ -361,11 +373,11 @@ def _batch(corpus: Corpus, groups: list[np.ndarray], of: int) -> Batch:
     token_mask = corpus.token_mask[expressions]
     length = int(token_mask.sum(1).max())  # no batch carries more padding than its longest expression needs
     return Batch(
-        normalise(torch.from_numpy(corpus.images[images])),
+        torch.from_numpy(corpus.images[images]),
         torch.from_numpy(np.repeat(np.arange(len(groups)), [len(group) for group in groups])),
         torch.from_numpy(corpus.token_ids[expressions][:, :length]),
         torch.from_numpy(token_mask[:, :length]),
-        torch.from_numpy(corpus.mask(corpus.ref_of_expression[expressions]).astype(np.float32)),
+        torch.from_numpy(corpus.mask(corpus.ref_of_expression[expressions])),
         expressions,
         of,
     )
