@@ -7,7 +7,7 @@ import pandas as pd
 
 from refstudy.cost import Cost, cost
 from refstudy.study import Study, training_command
-from refstudy.tables import data_name, paired_gain, printed_rows, variant_records, verdict
+from refstudy.tables import measured_on, paired_gain, printed_rows, variant_records, verdict
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _measured(study: Study, profile: str, better: str, worse: str, metric: str, 
     if gain is None:
         commands = [training_command(profile, name, settings.seeds[0]) for name, count in runs.items() if not count]
         return {"missing": " && ".join(commands)}
-    data = data_name(settings.data, "val", settings.evaluation)
+    data = measured_on(study, profile)
     return {"measured": gain[0], "low": gain[1], "high": gain[2], "runs": min(runs.values()), "data": data}
 
 
