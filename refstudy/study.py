@@ -74,8 +74,8 @@ class Live(Settings):
 class Profile(Settings):
     """On which data, at which size, how long and how often the variants are trained.
 
-    The first of ``splits`` is the one that ablations and notebooks speak of. ``beside`` are profiles that hold the other
-    settings of the same study (other data, another encoder): tables take from their records what this profile does not
+    The first of ``splits`` is the one that ablations and notebooks speak of. ``beside`` are profiles with the other
+    settings of the same study (other data, another encoder): tables take from their records what this one does not
     train. ``rows``: row as its variant names it -> the row that it fills under this profile.
     """
 

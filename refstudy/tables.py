@@ -93,8 +93,8 @@ BENCHMARKS = {
 
 
 def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = USUAL) -> str:
-    """What a number was measured on, e.g. "RefScenes val, 128 px" or "RefCOCO (unc) val, 512 px"; and how, where that is
-    not the usual way."""
+    """What a number was measured on, e.g. "RefScenes val, 128 px" or "RefCOCO (unc) val, 512 px"; and how, where that
+    is not the usual way."""
     name = DATA_NAMES.get(data.dataset, data.dataset) + ("" if data.dataset in FLAVOURS else f" ({data.split_by})")
     original = ", counted at the original size" if evaluation.resolution == "original" else ""
     threshold = f", threshold {evaluation.threshold:g}" if evaluation.threshold != THRESHOLD else ""
@@ -102,7 +102,7 @@ def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = USUAL
 
 
 def measured_on(study: Study, profile: str) -> str:
-    """What a profile's numbers were measured on, and how, where nothing else is said: ``data_name`` of its first split."""
+    """What a profile's numbers were measured on where nothing else is said: ``data_name`` of its first split."""
     settings = study.profile(profile)
     return data_name(settings.data, settings.splits[0], settings.evaluation)
 

@@ -35,7 +35,8 @@ from refstudy.data.batches import (
     grouped_batches,
     made_ahead,
 )
-from refstudy.data.source import load_table, prepare_data
+from refstudy.data.refer import load_table
+from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
 from refstudy.evaluation import evaluate, sample_masks, summarize_counts

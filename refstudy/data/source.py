@@ -3,10 +3,7 @@
 import os
 from pathlib import Path
 
-import pandas as pd
-
 from refstudy.config import DataConfig
-from refstudy.data.refer import load_refer
 from refstudy.data.scenes import FLAVOURS, VERSION, make_refscenes
 from refstudy.errors import StudyError
 
@@ -34,17 +31,3 @@ def prepare_data(
     root = data_root / f"refscenes-v{VERSION}-{config.image_size}px-seed{config.scenes_seed}-{counts}"
     make_refscenes(root, config.dataset, config.scenes, config.scenes_seed, config.image_size, workers, progress)
     return root
-
-
-def load_table(config: DataConfig, root: Path) -> pd.DataFrame:
-    """``load_refer``'s table of these data under ``root``; of released data, where ``scenes`` names splits, those splits
-    with so many pictures each, the first ones."""
-    table = load_refer(root, config.dataset, config.split_by)
-    if config.dataset in FLAVOURS or not config.scenes:
-        return table
-    of_split = {split: rows["image_id"].unique() for split, rows in table.groupby("split")}
-    chosen = [
-        (table["split"] == split) & table["image_id"].isin(of_split.get(split, [])[:pictures])
-        for split, pictures in config.scenes.items()
-    ]
-    return table[pd.concat(chosen, axis=1).any(axis=1)].reset_index(drop=True)
