@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from huggingface_hub import constants, get_session
 
-from refstudy.config import ModelConfig
+from refstudy.config import ModelConfig, record_name
 from refstudy.data.download import load_mirrors
 from refstudy.data.forms.refer_files import COCO_ARCHIVE, IMAGE_ARCHIVES
 from refstudy.data.refer import choose
@@ -21,7 +21,9 @@ ANSWER = 10  # seconds that the hub has to answer
 def refuse_without(study: Study, profiles: Iterable[str], cases: Iterable[tuple[str, str, int]]) -> None:
     """Raise StudyError, a line for each thing, where the data of these profiles or the weights that these trainings,
     (profile, variant, seed), start from are not there."""
-    lines = missing_data(study, profiles) + missing_weights(study.run_config(*case).model for case in cases)
+    runs = [(study.results(case[0]) / "records", study.run_config(*case)) for case in cases]
+    models = [run.model for records, run in runs if not (records / record_name(run)).exists()]
+    lines = missing_data(study, profiles) + missing_weights(models)
     if lines:
         raise StudyError("\n".join(lines))
 

@@ -46,10 +46,8 @@ class Stop:
 
 @contextmanager
 def ended_in_time(stop: Stop) -> Iterator[None]:
-    """Send this process SIGTERM when the time is over, as a queue would; what SIGTERM ends, ends with ``UNFINISHED``."""
-    timer = threading.Timer(
-        min(stop.end - time.monotonic(), threading.TIMEOUT_MAX), signal.raise_signal, [signal.SIGTERM]
-    )
+    """Send this process SIGTERM when the time is over, as queues do; what SIGTERM ends, ends with ``UNFINISHED``."""
+    timer = threading.Timer(stop.end - time.monotonic(), signal.raise_signal, [signal.SIGTERM])
     timer.daemon = True
     timer.start()
     try:

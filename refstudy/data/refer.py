@@ -33,8 +33,8 @@ def load_refer(root: Path | str, dataset: str, split_by: str) -> pd.DataFrame:
 
 
 def load_table(config: DataConfig, root: Path) -> pd.DataFrame:
-    """``load_refer``'s table of these data under ``root``; of released data, where ``scenes`` names splits, the first so
-    many pictures of those splits."""
+    """``load_refer``'s table of these data under ``root``; of released data, where ``scenes`` names splits, the first
+    so many pictures of those splits."""
     table = load_refer(root, config.dataset, config.split_by)
     if config.dataset in FLAVOURS or not config.scenes:
         return table

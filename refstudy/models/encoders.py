@@ -42,7 +42,7 @@ class ImageEncoder(nn.Module):
             if config.pretrained:
                 remedy += (
                     "; for its weights go online once, or download config.json and model.safetensors from "
-                    f"huggingface.co/timm/{config.name} into a folder and name it 'local-dir:FOLDER'"
+                    f"huggingface.co/timm/{'NAME' if ':' in config.name else config.name} into a folder and name it 'local-dir:FOLDER'"
                 )
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise StudyError(f"image encoder '{config.name}': {reason}; {remedy}") from error
