@@ -13,7 +13,7 @@ help:
 	@echo "make study   set up, run every notebook, write results/scenes (about 10 minutes on 2 cores)"
 	@echo "make test    set up, run the tests and the smoke study"
 	@echo "make lab     open the notebooks in JupyterLab"
-	@echo "make bench   measure speed as ratios, into benchmarks/results"
+	@echo "make bench   measure speed and memory, into benchmarks/results and docs/performance.md"
 	@echo "make check   style and types"
 	@echo "make lock    renew requirements.lock from pyproject.toml"
 
@@ -38,7 +38,7 @@ lab: setup
 	@$(BIN)/jupyter lab notebooks
 
 bench: setup
-	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/bench_*.py benchmarks/page.py; do $(BIN)/python $$script || exit 1; done
 
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

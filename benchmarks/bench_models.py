@@ -1,46 +1,76 @@
-"""Exact algebra: coparsing from one Gram matrix, CASG's wide convolution by mixing first; forward and backward."""
+"""Exact algebra, forward and backward: coparsing from one Gram matrix, CASG's wide convolution by mixing first.
+
+The baselines are the equations as the papers write them. Memory is what is held beyond parameters and inputs.
+"""
+
+from collections.abc import Callable, Sequence
 
 import torch
-from measure import seconds, write
+from measure import DEVICE, added_megabytes, compared, seconds, write
+from torch import Tensor
 
 from refstudy.models.decoders.casg import UpsampledConv
 from refstudy.models.fusion.coparse_literal import coparse_literal
-from refstudy.models.s2rm import coparse
+from refstudy.models.fusion.s2rm import S2RM
+
+CASG_SIZES = (  # channels of the maps, outputs, their sides, the side of the result, batch
+    ("stage 1 of Swin-T at 512", (768,), 384, (16,), 32, 2),
+    ("stage 2 of Swin-T at 512", (768, 384), 192, (16, 32), 64, 2),
+    ("stage 3 of Swin-T at 512", (768, 384, 192), 96, (16, 32, 64), 128, 2),
+    ("stage 3 of the built-in study", (256, 128, 64), 32, (4, 8, 16), 32, 36),
+)
 
 
-def both_ways(function, *arguments):
-    """Forward and backward of a function that returns a tensor or a tuple of tensors."""
+def literal(vision: Tensor, language: Tensor) -> list[Tensor]:
+    """The four groups of maps, Eqs. (5)-(8) in both directions, from rolled copies."""
+    return [*coparse_literal(vision, language), *coparse_literal(language, vision)]
 
-    def action():
+
+def both_ways(function: Callable, arguments: Sequence, parameters: Sequence[Tensor]) -> Callable[[], None]:
+    """Forward, and backward from ones."""
+
+    def action() -> None:
         made = function(*arguments)
-        sum(part.square().mean() for part in (made if isinstance(made, tuple) else (made,))).backward()
+        made = made if isinstance(made, list) else [made]
+        torch.autograd.grad(made, parameters, [torch.ones_like(part) for part in made])
 
     return action
 
 
+def rows_of(
+    what: str, forms: Sequence[Callable], arguments: Sequence, parameters: Sequence[Tensor], floors: Sequence
+) -> list[dict]:
+    """Time and memory of two forms of one function, after a look at whether they are one."""
+    first, second = (form(*arguments) for form in forms)
+    pairs = zip(*(made if isinstance(made, list) else [made] for made in (first, second)), strict=True)
+    worst = max(float((a - b).detach().abs().max() / a.detach().abs().max()) for a, b in pairs)
+    print(f"{what}: largest difference {worst:.1e} of the largest value")
+    del first, second
+    actions = [both_ways(form, arguments, parameters) for form in forms]
+    memory = [added_megabytes(action) for action in actions]
+    times = [seconds(action) for action in actions]
+    return [compared(what, "s", *times, floors[0]), compared(what, "MB", *memory, floors[1])]
+
+
 def main() -> None:
+    torch.manual_seed(0)
     rows = []
-    for grid, channels, batch in ((4, 256, 36), (16, 768, 4)):
-        parsed, generator = (torch.randn(batch, channels, grid, grid, requires_grad=True) for _ in range(2))
-        literal, ours = (seconds(both_ways(form, parsed, generator)) for form in (coparse_literal, coparse))
+    for grid, channels, batch in ((16, 768, 8), (4, 256, 36)):
+        vision, language = (
+            torch.randn(batch, channels, grid, grid, device=DEVICE, requires_grad=True) for _ in range(2)
+        )
+        module = S2RM(channels, channels, (grid, grid))
+        floors = ((25 if DEVICE.type == "cpu" else 10), 50) if grid == 16 else (None, None)
         what = f"coparsing, {grid}x{grid} grid, {channels} channels, batch {batch}"
-        rows.append(
-            {"what": what, "baseline_s": round(literal, 4), "ours_s": round(ours, 4), "ratio": round(literal / ours, 1)}
-        )
-    for channels, outputs, sizes, size in (
-        ((256, 128, 64), 32, (4, 8, 16), 32),
-        ((768, 384, 192), 96, (16, 32, 64), 128),
-    ):
-        batch = 36 if size == 32 else 1
-        convolution = UpsampledConv(channels, outputs)
-        maps = [torch.randn(batch, c, s, s, requires_grad=True) for c, s in zip(channels, sizes, strict=True)]
-        literal, ours = (
-            seconds(both_ways(form, maps, (size, size))) for form in (convolution.upsampled_first, convolution)
-        )
-        what = f"CASG, convolution at stride 4, {sum(channels)} to {outputs} at {size}x{size}, batch {batch}"
-        rows.append(
-            {"what": what, "baseline_s": round(literal, 4), "ours_s": round(ours, 4), "ratio": round(literal / ours, 1)}
-        )
+        rows += rows_of(what, (literal, module.coparse), (vision, language), (vision, language), floors)
+    for stage, channels, outputs, sides, side, batch in CASG_SIZES:
+        convolution = UpsampledConv(channels, outputs).to(DEVICE)
+        maps = [
+            torch.randn(batch, c, s, s, device=DEVICE, requires_grad=True) for c, s in zip(channels, sides, strict=True)
+        ]
+        what = f"CASG's convolution, {stage}: {sum(channels)} to {outputs} at {side}x{side}, batch {batch}"
+        forms = (convolution.upsampled_first, convolution)
+        rows += rows_of(what, forms, (maps, (side, side)), (*maps, convolution.weight), (1, None))
     write("models", rows)
 
 

@@ -1,8 +1,9 @@
 """What running notebooks through Dask costs over papermill in a loop, and what a second worker gains.
 
-Independent notebooks of pure computation, each on one thread. ``ratio`` is seconds of the baseline over ours: at least
-0.95 with one worker (what starts the workers included), at least 1.7 with two on two free cores. How much of a second
-core there is, the first row says.
+Independent notebooks of pure computation, each on one thread; the study's own take longer (a minute and a half on
+average). Every time is of a fresh process, from before its imports until it has ended. ``ratio`` is seconds of the
+baseline over ours: at least 0.95 with one worker, at least 1.7 with two on two free cores. How much of a second core
+there is, the first row says; what is paid once a call, whatever the notebooks, the last.
 """
 
 import os
@@ -12,75 +13,84 @@ import tempfile
 import time
 from pathlib import Path
 
-import nbformat
-from rich.console import Console
-
-NOTEBOOKS, STEPS = 4, 60_000_000
-WORK = f"total = 0\nfor number in range({STEPS}):\n    total += number"
+NOTEBOOKS, STEPS = 4, 150_000_000
+WORK = "total = 0\nfor number in range({}):\n    total += number"
 
 
-def steps(folder: Path) -> list:
-    """The notebooks' steps, in a folder of their own."""
-    from refstudy.plan import Step
+def write_notebook(folder: Path, steps: int) -> None:
+    """A notebook of that much work."""
+    import nbformat
 
     book = nbformat.v4.new_notebook(
         metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
     )
-    book.cells = [nbformat.v4.new_code_cell(WORK)]
+    book.cells = [nbformat.v4.new_code_cell(WORK.format(steps))]
     nbformat.write(book, folder / "work.ipynb")
-    names = [f"work{number}" for number in range(NOTEBOOKS)]
-    return [Step(name, folder / "work.ipynb", folder / f"{name}-executed.ipynb", {}, set()) for name in names]
 
 
-def papermill_seconds() -> float:
+def run_papermill(todo: list[tuple[Path, Path]]) -> None:
     """One after the other, as a loop over papermill does it."""
-    with tempfile.TemporaryDirectory() as folder:
-        todo, start = steps(Path(folder)), time.perf_counter()
-        import papermill
+    import papermill
 
-        for step in todo:
-            papermill.execute_notebook(step.notebook, step.output, progress_bar=False)
-        return time.perf_counter() - start
+    for notebook, output in todo:
+        papermill.execute_notebook(notebook, output, progress_bar=False)
 
 
-def our_seconds(workers: int) -> float:
-    """Through ``refstudy.runs``, from before the workers start until after they ended."""
+def run_ours(todo: list[tuple[Path, Path]], workers: int) -> None:
+    """Through ``refstudy.runs``."""
+    from rich.console import Console
+
+    from refstudy.plan import Step
     from refstudy.runs import execute
 
+    steps = [Step(output.stem, notebook, output, {}, set()) for notebook, output in todo]
+    assert execute(steps, todo[0][0].parent, workers, Console(quiet=True))
+
+
+def process_seconds(way: str, count: int = NOTEBOOKS, steps: int = STEPS) -> float:
+    """A fresh process that executes the notebooks in this way: "papermill", or so many workers of ours."""
     with tempfile.TemporaryDirectory() as folder:
-        todo, start = steps(Path(folder)), time.perf_counter()
-        assert execute(todo, Path(folder), workers, Console(quiet=True))
+        write_notebook(Path(folder), steps)
+        start = time.perf_counter()
+        subprocess.run([sys.executable, __file__, way, folder, str(count)], check=True)
         return time.perf_counter() - start
 
 
 def plain_seconds(at_once: int) -> float:
     """The same work in bare Python processes, so many at once: what the machine itself gives."""
     start = time.perf_counter()
-    for _ in range(0, NOTEBOOKS, at_once):
-        processes = [subprocess.Popen([sys.executable, "-c", WORK]) for _ in range(at_once)]
+    for _ in range(0, 2, at_once):
+        processes = [subprocess.Popen([sys.executable, "-c", WORK.format(STEPS)]) for _ in range(at_once)]
         assert not any(process.wait() for process in processes)
     return time.perf_counter() - start
 
 
+def execute_in(folder: Path, way: str, count: int) -> None:
+    """What the fresh process does."""
+    todo = [(folder / "work.ipynb", folder / f"work{number}-executed.ipynb") for number in range(count)]
+    run_papermill(todo) if way == "papermill" else run_ours(todo, int(way))
+
+
 def main() -> None:
-    from measure import write  # the workers import this file too, and need no torch
+    from measure import write
 
     os.environ["OMP_NUM_THREADS"] = "1"
-    loop, one, two = papermill_seconds(), our_seconds(1), our_seconds(2)
+    loop, one, two = (process_seconds(way) for way in ("papermill", "1", "2"))
     rows = [
         ("two bare processes at once against one after the other", plain_seconds(1), plain_seconds(2)),
-        ("one worker against a loop over papermill", loop, one),
-        ("two workers against one", one, two),
+        (f"{NOTEBOOKS} notebooks: one worker against a loop over papermill, seconds", loop, one),
+        (f"{NOTEBOOKS} notebooks: two workers against one, seconds", one, two),
+        (
+            "1 notebook of nothing: one worker against papermill, seconds",
+            process_seconds("papermill", 1, 0),
+            process_seconds("1", 1, 0),
+        ),
     ]
     write(
         "runs",
-        [
-            {"what": f"{NOTEBOOKS} notebooks: {what}, seconds", "baseline": round(a, 1), "ours": round(b, 1)}
-            | {"ratio": round(a / b, 2)}
-            for what, a, b in rows
-        ],
+        [{"what": what, "baseline": round(a, 1), "ours": round(b, 1), "ratio": round(a / b, 2)} for what, a, b in rows],
     )
 
 
 if __name__ == "__main__":
-    main()
+    execute_in(Path(sys.argv[2]), sys.argv[1], int(sys.argv[3])) if len(sys.argv) == 4 else main()

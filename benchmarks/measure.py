@@ -1,37 +1,81 @@
-"""Timing for the benchmark scripts: medians, ratios against a baseline of the same run, one CSV row each."""
+"""What the benchmark scripts share: median times, peak memory, and CSV rows with machine, versions and date."""
 
 import csv
 import datetime
-import platform
+import os
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler need not say that there is no GPU
+
 import torch
+from torch.profiler import ProfilerActivity, profile
+
+from refstudy.models.build import default_device
+from refstudy.provenance import processor
 
 RESULTS = Path(__file__).parent / "results"
+DEVICE = default_device()
 
 
 def machine() -> str:
-    """The processor and the number of threads torch uses on it (or the GPU's name)."""
-    if torch.cuda.is_available():
+    """The GPU's name, or the processor and the number of threads torch uses on it."""
+    if DEVICE.type == "cuda":
         return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
-    name = models[0].split(":")[1].strip() if models else platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"
+    return f"{processor()}, {torch.get_num_threads()} threads"
 
 
-def seconds(action: Callable[[], object], repeats: int = 5) -> float:
-    """Median wall-clock seconds of ``action`` over ``repeats`` calls, after one call to warm up."""
-    action()
+def seconds(action: Callable[[], object], repeats: int = 5, warm: bool = False) -> float:
+    """Median wall-clock seconds of ``action`` over ``repeats`` calls, after one call unless it is ``warm``."""
+    if not warm:
+        action()
     times = []
     for _ in range(repeats):
+        synchronise()
         start = time.perf_counter()
         action()
+        synchronise()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def synchronise() -> None:
+    """Wait for the GPU, where there is one."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def added_megabytes(action: Callable[[], object]) -> float:
+    """The most memory, in MiB, that PyTorch holds during ``action`` beyond what it held before.
+
+    On a GPU the allocator knows it; on a CPU the profiler tells every allocation and its end.
+    """
+    if DEVICE.type == "cuda":
+        synchronise()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        action()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        action()
+    held = most = 0
+    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most / 2**20
+
+
+def compared(what: str, unit: str, baseline: float, ours: float, floor: float | None = None) -> dict:
+    """A row: both numbers, how many times better ours is (seconds and MB: less; rates: more), and the least it must be.
+
+    ``unit`` with a stroke is a rate.
+    """
+    ratio = ours / baseline if "/" in unit else baseline / ours
+    shown = {name: float(f"{number:.3g}") for name, number in (("baseline", baseline), ("ours", ours))}
+    return {"what": what, "unit": unit} | shown | {"ratio": round(ratio, 2), "floor": "" if floor is None else floor}
 
 
 def write(name: str, rows: list[dict]) -> None:

@@ -84,34 +84,73 @@ CLAIMS = (
 )
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """Why an outcome is as it is, put so that one more variant can say no: ``better`` is better than ``worse``."""
+
+    outcome: str
+    text: str
+    better: str
+    worse: str
+
+
+EXPLANATIONS = (
+    Explanation(
+        "PWAM falls behind S²RM by more than in print",
+        "the norm of PWAM's gathered words takes away what a sentence tells all cells alike, and few cells differ "
+        "little: without it PWAM is better",
+        "pwam_fpn_no_norm",
+        "pwam_fpn",
+    ),
+)
+
+
+def explanations(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+    """Every explanation with what the run that tests it gave, in overall IoU, a line each.
+
+    Columns: outcome, explanation, variant, reference, metric, and from ``measured`` on as ``ledger``.
+    """
+    lines = []
+    for one in EXPLANATIONS:
+        about = {"outcome": one.outcome, "explanation": one.text, "variant": one.better, "reference": one.worse}
+        lines.append(about | _judged(study, profile, one.better, one.worse, "oIoU", results))
+    columns = "outcome explanation variant reference metric measured low high runs data verdict missing"
+    return _with_gaps(pd.DataFrame(lines, columns=columns.split()))
+
+
 def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     """Every claim with the printed gain and the measured one, a line each.
 
     Columns: paper, claim, metric, printed (points), measured with its paired 95 % interval low, high; runs (the fewer
     of both sides), data, verdict, missing (commands). The verdict is by rule: "supported" when the whole interval is
     above zero, "not supported" when it is below, "undecided" otherwise, "not measured" without records of both sides;
-    for a claim of no gain see ``_saturation``. The interval speaks of the choice of pictures, not of the training seed.
+    for a claim of no gain see ``_saturation``. ``resampled_metrics`` says what the interval speaks of.
     """
     lines = []
     for claim in CLAIMS:
-        about = {"paper": claim.paper, "claim": claim.text, "metric": claim.metric, "printed": claim.printed}
-        found = _measured(study, profile, claim.better, claim.worse, claim.metric, results)
-        lines.append(
-            about | found | {"verdict": verdict(found["low"], found["high"]) if "low" in found else UNMEASURED}
-        )
+        about = {"paper": claim.paper, "claim": claim.text, "printed": claim.printed}
+        lines.append(about | _judged(study, profile, claim.better, claim.worse, claim.metric, results))
     lines.append(_saturation(study, profile, results))
     columns = "paper claim metric printed measured low high runs data verdict missing"
-    table = pd.DataFrame(lines, columns=columns.split())
+    return _with_gaps(pd.DataFrame(lines, columns=columns.split()))
+
+
+def _with_gaps(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype({"runs": "Int64"}).fillna({"data": "", "missing": ""})
+
+
+def _judged(study: Study, profile: str, better: str, worse: str, metric: str, results: str) -> dict[str, Any]:
+    """``_measured`` with the metric and the verdict on one variant being better than the other."""
+    found = _measured(study, profile, better, worse, metric, results)
+    return {"metric": metric, "verdict": verdict(found["low"], found["high"]) if "low" in found else UNMEASURED} | found
 
 
 def _measured(study: Study, profile: str, better: str, worse: str, metric: str, results: str) -> dict[str, Any]:
     """The gain of one variant over another as cells of the ledger, or the commands that train what is missing."""
-    settings = study.profile(profile)
     gain = paired_gain(study, profile, better, worse, metric, results=results)
     runs = {name: len(variant_records(study, profile, name, results)) for name in (better, worse)}
     if gain is None:
-        commands = [training_command(profile, name, settings.seeds[0]) for name, count in runs.items() if not count]
+        commands = [training_command(profile, name) for name, count in runs.items() if not count]
         return {"missing": " && ".join(commands)}
     data = measured_on(study, profile)
     return {"measured": gain[0], "low": gain[1], "high": gain[2], "runs": min(runs.values()), "data": data}

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 THRESHOLD = 0.5  # a pixel whose probability exceeds it is marked
 Resolution = Literal["resized", "original"]
@@ -83,6 +83,11 @@ class ModelConfig(Settings):
         None,
         description="a model that is no composition of encoders, fusion and decoder (lavt, slvit), in their place",
         exclude_if=lambda value: value is None,  # settings made before it existed keep their key
+    )
+    keep_aspect: bool = Field(
+        False,
+        description="as ``DataConfig.keep_aspect``: how pictures are prepared goes with the weights",
+        exclude_if=lambda value: not value,
     )
 
     def from_scratch(self) -> "ModelConfig":
@@ -166,6 +171,12 @@ class RunConfig(Settings):
     train: TrainConfig
     splits: tuple[str, ...] = ("val",)
     evaluation: EvaluationConfig = Field(EvaluationConfig(), exclude_if=lambda value: value == EvaluationConfig())
+
+    @model_validator(mode="after")
+    def _one_aspect(self) -> Self:
+        if self.model.keep_aspect != self.data.keep_aspect:
+            raise ValueError("model.keep_aspect and data.keep_aspect differ; the weights are to know the pictures")
+        return self
 
     def key(self) -> str:
         """12 hexadecimal digits of the SHA-256 of these settings: equal settings, equal key."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from refstudy.config import ModelConfig
 from refstudy.models.build import build_model
 from refstudy.models.decoders import casg
-from refstudy.models.segmenter import Segmenter
+from refstudy.models.segmenter import ImageFeatures, Segmenter
 from refstudy.reported import load_reported
 from refstudy.study import Study
 
@@ -42,43 +43,34 @@ def cost(config: ModelConfig) -> Cost:
 
     Raises StudyError as ``build_model`` does.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model = build_model(config.from_scratch()).eval()
-        macs = count(model, config.image_size, expressions=1)
-        written = macs
+        with FlopCounterMode(display=False) as once:
+            features = model.encode_image(torch.empty(1, 3, config.image_size, config.image_size))
+        macs, two = count(model, features, expressions=1), count(model, features, expressions=2)
+        further, written = sum(two.values()) - sum(macs.values()), sum(macs.values())
         if isinstance(getattr(model, "decoder", None), casg.CASG):
             with as_written():
-                written = count(model, config.image_size, expressions=1)
-        two = count(model, config.image_size, expressions=2)
+                written = sum(count(model, features, expressions=1).values())
+    encoding = once.get_total_flops() / 2e9
+    macs["image_encoder"] = macs.get("image_encoder", 0.0) + encoding
     parameters = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in model.named_children()}
-    return Cost(
-        {name: number for name, number in parameters.items() if number},
-        macs,
-        sum(written.values()),
-        sum(two.values()) - sum(macs.values()),
-    )
+    return Cost({name: number for name, number in parameters.items() if number}, macs, written + encoding, further)
 
 
-def count(model: Segmenter, image_size: int, expressions: int, words: int = WORDS) -> dict[str, float]:
-    """Thousand millions of multiply-adds by component, for one image with so many expressions; a model on "meta"."""
-    images = torch.empty(1, 3, image_size, image_size, device="meta")
-    ids = torch.empty(expressions, words, dtype=torch.long, device="meta")
-    mask = torch.empty(expressions, words, dtype=torch.bool, device="meta")
-    index = torch.empty(expressions, dtype=torch.long, device="meta")
-    once, each = FlopCounterMode(display=False), FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        with once:
-            features = model.encode_image(images)
-        with each:
-            Second(model)(features, ids, mask, index)
-    flops = {name: sum(by_operation.values()) for name, by_operation in each.get_flop_counts().items()}
+def count(model: Segmenter, features: ImageFeatures, expressions: int, words: int = WORDS) -> dict[str, float]:
+    """Thousand millions of multiply-adds by component, of so many expressions about one encoded image; on "meta"."""
+    ids = torch.empty(expressions, words, dtype=torch.long)
+    mask = torch.empty(expressions, words, dtype=torch.bool)
+    with FlopCounterMode(display=False) as counter:
+        Second(model)(features, ids, mask, torch.empty(expressions, dtype=torch.long))
+    flops = {name: sum(by_operation.values()) for name, by_operation in counter.get_flop_counts().items()}
     parts = {name: 0 for name, _ in model.named_children()}
     calls = [name.removeprefix("Second.model.") for name in flops if name.startswith("Second.model.")]
     for name in calls:
         if not any(name.startswith(f"{other}.") for other in calls):  # not within another one
             parts[name.split(".")[0]] += flops[f"Second.model.{name}"]
-    parts["rest"] = each.get_total_flops() - sum(parts.values())
-    parts["image_encoder"] += once.get_total_flops()
+    parts["rest"] = counter.get_total_flops() - sum(parts.values())
     return {name: number / 2e9 for name, number in parts.items() if number}
 
 
@@ -148,4 +140,17 @@ def printed_costs(study: Study) -> pd.DataFrame:
         about = {"table": table, "row": row, "profile": profile, "variant": variant}
         about |= {"image_size": counted["image_size"], "text_encoder": "counted" if with_text else "left out"}
         lines.append(about | {"printed": printed, "ours": ours, "difference_percent": 100 * (ours / printed - 1)})
+    return pd.DataFrame(lines)
+
+
+def slopes(measured: pd.DataFrame) -> pd.DataFrame:
+    """How measured time and memory grow: the exponents of power laws, fitted on logarithms by least squares.
+
+    ``measured`` has the columns model, axis, value, seconds and peak_MB, of ``benchmarks/bench_growth.py``. A line for
+    each model and axis: model, axis, seconds, peak_MB; 1 says that it grows as the axis does, 0 that it does not.
+    """
+    lines = []
+    for (model, axis), some in measured.groupby(["model", "axis"], sort=False):
+        fitted = {name: np.polyfit(np.log(some["value"]), np.log(some[name]), 1)[0] for name in ("seconds", "peak_MB")}
+        lines.append({"model": model, "axis": axis} | {name: round(float(slope), 2) for name, slope in fitted.items()})
     return pd.DataFrame(lines)

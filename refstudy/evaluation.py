@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from refstudy.config import THRESHOLD, Resolution
-from refstudy.data.batches import Batch, Corpus, evaluation_batches, placement
+from refstudy.data.batches import Batch, Corpus, evaluation_batches, unfit
 from refstudy.data.masks import decode_mask, encode_mask
 from refstudy.metrics import summarize
 
@@ -52,7 +51,7 @@ def evaluate(
                 for number, logit in zip(batch.expressions, logits, strict=True):
                     inter[number], union[number] = _original_counts(logit, corpus, number, cut)
             else:
-                predicted, truth = logits > cut, batch.masks > 0
+                predicted, truth = logits > cut, batch.inside
                 inter[batch.expressions] = (predicted & truth).sum((1, 2)).cpu().numpy()
                 union[batch.expressions] = (predicted | truth).sum((1, 2)).cpu().numpy()
             bar.update(len(batch.expressions))
@@ -68,10 +67,7 @@ def _logit(threshold: float) -> float:
 def _original_counts(logits: Tensor, corpus: Corpus, expression: int, cut: float) -> tuple[int, int]:
     """Intersection and union at the image's own size, of one expression's logits (S, S)."""
     row = corpus.table.iloc[expression]
-    top, left, height, width = placement(row["height"], row["width"], corpus.image_size, corpus.keep_aspect)
-    picture = logits[None, None, top : top + height, left : left + width]
-    resized = interpolate(picture, size=(row["height"], row["width"]), mode="bilinear", align_corners=False)
-    predicted = (resized[0, 0] > cut).cpu().numpy()
+    predicted = (unfit(logits, row["height"], row["width"], corpus.keep_aspect) > cut).cpu().numpy()
     truth = decode_mask(row["segmentation"], row["height"], row["width"])
     return int((predicted & truth).sum()), int((predicted | truth).sum())
 

@@ -20,7 +20,7 @@ from refstudy.data.scenes.things import BY_NAME, CATEGORIES
 from refstudy.evaluation import ABOUT
 from refstudy.models.segmenter import Segmenter
 from refstudy.prediction import confidence, predict
-from refstudy.tables import image_weights, interval
+from refstudy.tables import draws, interval
 
 HIT = 0.5  # a mask whose IoU exceeds this is a hit, as in P@0.5
 FOUND = 0.5  # a referent is found when at least this share of it is marked
@@ -307,7 +307,7 @@ def probe_table(probed: pd.DataFrame) -> pd.DataFrame:
 def _share(images: pd.Series, happened: pd.Series) -> dict[str, float]:
     """Percent of expressions for which something happened, with the interval over resampled images."""
     per_image = happened.groupby(images).agg(["sum", "count"]).to_numpy(float)
-    drawn = image_weights(len(per_image)) @ per_image
+    drawn = draws(len(per_image), "images") @ per_image
     shares = 100 * drawn[:, 0] / drawn[:, 1]
     low, high = interval(shares)
     return {"share": float(shares[0]), "share_low": low, "share_high": high}

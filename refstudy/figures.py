@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from matplotlib.patches import Rectangle
 from scipy.ndimage import binary_erosion
 from torch import Tensor
 
+from refstudy.cost import slopes
 from refstudy.files import atomic_write
 from refstudy.models.fusion.s2rm import coparse_indices
 
@@ -185,3 +187,24 @@ def diagram(width: float, height: float) -> tuple[Figure, Axes]:
     axes.set(xlim=(-0.005, 1.005), ylim=(-0.01, 1.01))
     axes.set_axis_off()
     return figure, axes
+
+
+def growth(measured: pd.DataFrame) -> Figure:
+    """Time above and memory below against each axis of ``benchmarks/bench_growth.py``, on logarithms, a line a model;
+    the legends give the fitted exponents."""
+    axes_of = list(measured["axis"].unique())
+    fitted = slopes(measured).set_index(["model", "axis"])
+    figure, axes = plt.subplots(2, len(axes_of), figsize=(2.6 * len(axes_of), 5.2), squeeze=False, sharex="col")
+    for column, axis in enumerate(axes_of):
+        for row, (name, label) in enumerate({"seconds": "seconds", "peak_MB": "memory added (MiB)"}.items()):
+            drawn = axes[row, column]
+            for k, (model, some) in enumerate(measured.query("axis == @axis").groupby("model", sort=False)):
+                slope = fitted.loc[(model, axis), name]
+                drawn.loglog(some["value"], some[name], marker="o", **line_style(k), label=f"{model}: {slope:.2f}")
+            drawn.set_xticks(sorted(set(some["value"])), [str(value) for value in sorted(set(some["value"]))])
+            drawn.minorticks_off()
+            drawn.legend(fontsize=7)
+            if not column:
+                drawn.set_ylabel(label)
+        axes[1, column].set_xlabel(axis)
+    return figure

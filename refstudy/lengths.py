@@ -13,7 +13,7 @@ from refstudy.data.scenes.grammar import KINDS
 from refstudy.records import Record
 from refstudy.reported import load_reported
 from refstudy.study import Study, training_command
-from refstudy.tables import DATA_NAMES, data_name, image_weights, interval, table_rows, variant_records
+from refstudy.tables import DATA_NAMES, data_name, draws, interval, over_runs, table_rows, variant_records
 
 TABLE = "s2rm_table3"
 MAIN = "s2rm_casg"  # the variant of the paper's own rows
@@ -71,10 +71,11 @@ def by_kind(counts: pd.DataFrame) -> pd.Series:
 def grouped_oiou(records: list[Record], split: str, label: Label, groups: Sequence) -> pd.DataFrame:
     """Overall IoU in percent per group, averaged over records: row 0 the estimate, then one row per resampling.
 
-    The split's images are resampled whole, with the draws of ``refstudy.tables.resampled_metrics``, so that groups of
-    one split are paired. NaN where no expression of a group was drawn.
+    The split's images are resampled whole, and runs where there are several, with the draws of
+    ``refstudy.tables.resampled_metrics``, so that groups of one split are paired. NaN where no expression of a
+    group was drawn.
     """
-    return sum(_grouped(record, split, label, groups) for record in records) / len(records)
+    return over_runs([_grouped(record, split, label, groups) for record in records])
 
 
 def _grouped(record: Record, split: str, label: Label, groups: Sequence) -> pd.DataFrame:
@@ -82,7 +83,7 @@ def _grouped(record: Record, split: str, label: Label, groups: Sequence) -> pd.D
     images = np.sort(counts["image_id"].unique())
     named = counts.assign(group=label(counts)).dropna(subset="group")
     per_image = named.groupby(["image_id", "group"])[["intersection", "union"]].sum().unstack(fill_value=0)
-    weights = image_weights(len(images))
+    weights = draws(len(images), "images")
     inter, union = (
         weights @ per_image[column].reindex(index=images, columns=groups, fill_value=0).to_numpy(float)
         for column in ("intersection", "union")
@@ -177,12 +178,11 @@ def _per_variant(study: Study, profile: str, results: str, label: Label, name: s
         if not records:
             continue
         groups = range(1, records[0].counts()["words"].max() + 1) if name == "words" else KINDS
-        seen = {record.config.seed for record in records}
-        unseen = [seed for seed in study.profile(profile).seeds if seed not in seen]
+        unseen = set(study.profile(profile).seeds) - {record.config.seed for record in records}
         about = {
             "runs": len(records),
             "data": data_name(records[0].config.data, split, records[0].config.evaluation),
-            "missing": " && ".join(training_command(profile, variant, seed) for seed in unseen),
+            "missing": training_command(profile, variant) if unseen else "",
         }
         for group, numbers in measured_groups(records, split, label, groups).iterrows():
             lines.append({"variant": variant, name: group} | numbers.to_dict() | about)

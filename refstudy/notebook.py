@@ -1,7 +1,7 @@
 """One notebook, executed in a kernel of its own: watched while it runs, ended when nobody wants it or its time is over,
 and in the place of the earlier one only when it ran to its end.
 
-This is what a Dask worker does, on whichever machine, so it imports nothing heavy.
+This is what a Dask worker does, on whichever machine. ``refstudy.execution`` says what it is told and what it leaves.
 """
 
 import ast
@@ -12,8 +12,6 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -26,6 +24,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
+from refstudy.execution import Execution, NotebookError, clear_away, partial_files
 from refstudy.files import JOURNAL, JOURNAL_SUFFIX
 from refstudy.journal import end_journal, read_journal
 
@@ -33,28 +32,7 @@ PATIENCE = 300  # seconds for what is slow on a busy machine: a kernel's start, 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class NotebookError(Exception):
-    """A notebook did not run to its end; the text says where and why, and what was kept."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """What a worker has to know: the notebook, its output and parameters, the kernel's folder ``root``, the first line
-    of its journal, the seconds its cells may take in all (None: any), how many notebooks share its machine, and the
-    topic of its progress."""
-
-    name: str
-    notebook: Path
-    output: Path
-    parameters: dict[str, Any]
-    root: Path
-    journal_head: str
-    timeout: float | None
-    share: int
-    topic: str
-
-
-def run_notebook(execution: Execution) -> None:
+def execute_notebook(execution: Execution) -> None:
     """Execute one notebook within a Dask task. Raises NotebookError.
 
     Progress is told under the execution's topic: {name, cell, cells} as it starts and at every cell, {name, ended}.
@@ -69,7 +47,7 @@ def run_notebook(execution: Execution) -> None:
 
 def _execute(execution: Execution, watch: "_Watch") -> None:
     start, output = time.monotonic(), execution.output
-    unfinished, journal, failed = _partial_files(output)
+    unfinished, journal, failed = partial_files(output)
     threads = str(max(1, CPU_COUNT // execution.share))
     environment = os.environ | dict.fromkeys(THREADS, threads) | {JOURNAL: str(journal)}
     try:
@@ -97,22 +75,6 @@ def _execute(execution: Execution, watch: "_Watch") -> None:
         broken = isinstance(error, OSError) and not isinstance(error, TimeoutError)  # half a file, on a full disk
         kept = clear_away(output, keep=not (broken or watch.unwanted))
         raise NotebookError(_explain(error, execution, watch) + kept) from None
-
-
-def _partial_files(output: Path) -> tuple[Path, Path, Path]:
-    """The notebook being executed, its journal, and where it is kept when it fails."""
-    unfinished = output.with_name(f".{output.stem}.unfinished.ipynb")
-    return unfinished, unfinished.with_suffix(JOURNAL_SUFFIX), output.with_suffix(".failed.ipynb")
-
-
-def clear_away(output: Path, keep: bool) -> str:
-    """Remove what an execution left that did not end well; a line on where the notebook is if it is to be kept."""
-    unfinished, journal, failed = _partial_files(output)
-    keep = keep and unfinished.exists()
-    with suppress(OSError):
-        journal.unlink(missing_ok=True)
-        unfinished.replace(failed) if keep else unfinished.unlink(missing_ok=True)
-    return f"\nkept as {failed}" if keep else ""
 
 
 def _explain(error: Exception, execution: Execution, watch: "_Watch") -> str:

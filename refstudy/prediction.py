@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch.nn.functional import interpolate
 from transformers import BertTokenizerFast
 
 from refstudy.config import THRESHOLD
-from refstudy.data.batches import normalise
+from refstudy.data.batches import fit_image, normalise, unfit
 from refstudy.data.masks import encode_mask, mask_box
 from refstudy.data.words import strange_words, tokenize
 from refstudy.errors import StudyError
@@ -82,22 +81,24 @@ def confidence(probability: np.ndarray) -> float:
 def segment_photo(model: Segmenter, photo: np.ndarray | Path | str, expressions: Sequence[str]) -> list[Prediction]:
     """The masks of all expressions at the photo's own size, in their order; the photo is encoded once.
 
-    ``photo`` is uint8 (H, W, 3) or a file that ``read_photo`` reads. It is resized to the model's S x S without keeping
-    its aspect, as in training; probabilities are resized bilinearly to H x W, and those above 0.5 are the mask.
+    ``photo`` is uint8 (H, W, 3) or a file that ``read_photo`` reads. The model gets what ``model_view`` makes of it;
+    probabilities are resized bilinearly to H x W, without what was padding, and those above 0.5 are the mask.
 
     Raises StudyError for an expression without words, for none at all, and for whatever ``read_photo`` refuses.
     """
     readings = read_expressions(model.tokenizer, expressions)
     pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
-    side = model.config.image_size
-    resized = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
+    squares = predict(model, model_view(model, pixels), expressions, model.tokenizer)
     answers = []
-    for text, reading, small in zip(
-        expressions, readings, predict(model, resized, expressions, model.tokenizer), strict=True
-    ):
-        whole = interpolate(torch.from_numpy(small)[None, None], size=pixels.shape[:2], mode="bilinear")[0, 0].numpy()
+    for text, reading, square in zip(expressions, readings, squares, strict=True):
+        whole = unfit(torch.from_numpy(square), *pixels.shape[:2], model.config.keep_aspect).numpy()
         answers.append(Prediction(text, reading, whole > THRESHOLD, confidence(whole)))
     return answers
+
+
+def model_view(model: Segmenter, pixels: np.ndarray) -> np.ndarray:
+    """A picture uint8 (H, W, 3) as this model sees it, (S, S, 3): stretched, or padded, as in its training."""
+    return fit_image(pixels, model.config.image_size, model.config.keep_aspect)
 
 
 def read_expressions(tokenizer: BertTokenizerFast, expressions: Sequence[str]) -> list[Reading]:

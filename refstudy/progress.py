@@ -40,7 +40,7 @@ class Progress:
         self._live.stop()
 
     def hear(self, event: tuple[float, dict[str, Any]]) -> None:
-        """Take in a worker's news: see ``refstudy.notebook.run_notebook``."""
+        """Take in a worker's news: see ``refstudy.notebook.execute_notebook``."""
         name = event[1]["name"]
         if "ended" in event[1]:
             if run := self.running.pop(name, None):

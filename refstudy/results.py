@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from refstudy import audit
-from refstudy.claims import cost_ledger, ledger
+from refstudy.claims import cost_ledger, explanations, ledger
 from refstudy.cost import cost_table, printed_costs
 from refstudy.errors import StudyError
 from refstudy.files import file_digest
@@ -33,6 +33,7 @@ BUILDERS: dict[str, Callable[[Study, str, str], pd.DataFrame]] = {
     "length_curve": length_curve,
     "kinds": kind_table,
     "claims": _claims,
+    "explanations": explanations,
     "costs": lambda study, profile, results: cost_table(study, "refcoco", COMPARED),
     "printed_costs": lambda study, profile, results: printed_costs(study),
     "paper_audit": lambda study, profile, results: audit.claims(),

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import dask
 from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from rich.console import Console
@@ -18,8 +17,8 @@ from rich.table import Table
 
 from refstudy.config import RunConfig, record_name
 from refstudy.errors import StudyError
+from refstudy.execution import Execution, NotebookError, clear_away, run_notebook
 from refstudy.journal import journal_head
-from refstudy.notebook import Execution, NotebookError, clear_away, run_notebook
 from refstudy.plan import Step, known, show_trainings
 from refstudy.progress import Progress
 from refstudy.provenance import code_version
@@ -31,10 +30,10 @@ def execute(
 ) -> bool:
     """Execute what is "to run" on Dask workers; True when nothing failed.
 
-    ``workers``: processes on this machine (0: one per core), unless ``scheduler`` is the address of a Dask scheduler,
-    whose workers share this folder. A step starts when those it needs are done; when one fails, those that need it are
-    skipped and all others go on. SIGINT and SIGTERM end the running kernels, leave earlier outputs as they are and
-    raise SystemExit. Raises StudyError when the scheduler does not answer.
+    ``workers``: notebooks at once on this machine (0: one per core), unless ``scheduler`` is the address of a Dask
+    scheduler, whose workers share this folder. A step starts when those it needs are done; when one fails, those that
+    need it are skipped and all others go on. SIGINT and SIGTERM end the running kernels, leave earlier outputs as they
+    are and raise SystemExit. Raises StudyError when the scheduler does not answer.
     """
     console = console or Console()
     waiting = [step for step in steps if step.state == "to run"]
@@ -112,7 +111,7 @@ def _error(future: Future, step: Step) -> str:
 
 @contextmanager
 def _connect(scheduler: str, workers: int, steps: int) -> Iterator[Client]:
-    """A client of the scheduler, or of worker processes of our own that end with this process, however it ends."""
+    """A client of the scheduler, or of a worker within this process, that ends with it however it ends."""
     if scheduler:
         try:
             client = Client(scheduler)
@@ -121,17 +120,14 @@ def _connect(scheduler: str, workers: int, steps: int) -> Iterator[Client]:
         with client:
             yield client
         return
-    ignore_interrupts = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is this process's matter
     with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": {}}),
-        LocalCluster(
-            n_workers=min(workers, steps),
-            threads_per_worker=1,
-            processes=True,
+        LocalCluster(  # threads: the work is done by the kernels, which are processes
+            n_workers=1,
+            threads_per_worker=min(workers, steps),
+            processes=False,
             dashboard_address=None,
             memory_limit=None,
             silence_logs=logging.CRITICAL,
-            preload=[ignore_interrupts],
         ) as cluster,
         Client(cluster) as client,
     ):

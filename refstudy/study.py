@@ -211,6 +211,7 @@ class Study:
             data=data,
             model=ModelConfig(
                 image_size=data.image_size,
+                keep_aspect=data.keep_aspect,
                 image=ImageEncoderConfig.model_validate(settings.model.image.model_dump() | special.image),
                 text=settings.model.text,
                 **chosen,
@@ -231,9 +232,10 @@ class Study:
         return run.model_copy(update={"data": data, "train": train, "splits": ("val",)})
 
 
-def training_command(profile: str, variant: str, seed: int) -> str:
-    """The command that trains one run and leaves its record in the profile's results."""
-    return f"refstudy train --profile {profile} --variant {variant} --seed {seed}"
+def training_command(profile: str, variant: str, seed: int | None = None) -> str:
+    """The command that trains one run, or those of a variant that have no record, and leaves records in the profile's
+    results."""
+    return f"refstudy train --profile {profile} --variant {variant}" + ("" if seed is None else f" --seed {seed}")
 
 
 def find_study(name: str | Path = FILE_NAME) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ RESAMPLES = 2000
 LEVEL = 0.95
 USUAL = EvaluationConfig()
 SEED = 20240509  # of the resampling: the same draws for every table, variant and machine
+Stream = Literal["images", "seeds"]
 DATA_NAMES = {
     "refscenes": "RefScenes",
     "refscenes+": "RefScenes+",
@@ -108,12 +110,31 @@ def measured_on(study: Study, profile: str) -> str:
 
 
 def resampled_metrics(records: list[Record], split: str) -> pd.DataFrame:
-    """Each metric under ``RESAMPLES`` resamplings of the split's images, averaged over records; row 0 is the estimate.
+    """Each metric under ``RESAMPLES`` resamplings of the split's images, and of the runs where a variant has several,
+    averaged over runs; row 0 is the estimate.
 
     Expressions of one image are not independent, so whole images are drawn (a cluster bootstrap). The draws depend on
-    the number of images alone: two variants on the same images are resampled together, so differences are paired.
+    the numbers of images and runs alone: two variants on the same images and seeds are resampled together, so
+    differences are paired. One run cannot say what another seed would give, and two or three say it roughly.
     """
-    return sum(_resampled(record, split) for record in records) / len(records)
+    return over_runs([_resampled(record, split) for record in records])
+
+
+def over_runs(values: list[pd.DataFrame]) -> pd.DataFrame:
+    """The mean over runs of what each gave under the resamplings; in all rows but the first, over runs drawn anew."""
+    shares = draws(len(values), "seeds") / len(values)
+    return sum(one.mul(shares[:, k], axis=0) for k, one in enumerate(values))
+
+
+def resampled_gains(first: list[Record], second: list[Record], split: str) -> pd.DataFrame | None:
+    """How far the first variant is above the second, over the seeds that both have; as ``resampled_metrics``. None
+    where there is no such seed."""
+    sides = [{record.config.seed: record for record in records} for records in (first, second)]
+    common = sorted(sides[0].keys() & sides[1].keys())
+    if not common:
+        return None
+    one, other = (resampled_metrics([side[seed] for seed in common], split) for side in sides)
+    return one - other
 
 
 def _resampled(record: Record, split: str) -> pd.DataFrame:
@@ -123,17 +144,17 @@ def _resampled(record: Record, split: str) -> pd.DataFrame:
     for threshold in THRESHOLDS:
         per_image[f"P@{threshold}"] = ious > threshold
     sums = per_image.groupby("image_id", sort=True).sum()
-    drawn = pd.DataFrame(image_weights(len(sums)) @ sums.to_numpy(float), columns=sums.columns)
+    drawn = pd.DataFrame(draws(len(sums), "images") @ sums.to_numpy(float), columns=sums.columns)
     metrics = drawn[list(METRICS[1:])].div(drawn["expressions"], axis=0)
     metrics.insert(0, "oIoU", drawn["intersection"] / drawn["union"])
     return 100 * metrics
 
 
 @lru_cache(maxsize=8)
-def image_weights(images: int) -> np.ndarray:
-    """How often each image is drawn, (1 + RESAMPLES, images); the first row takes each once."""
-    draws = np.random.default_rng(SEED).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
-    return np.vstack([np.ones(images), draws])
+def draws(count: int, of: Stream) -> np.ndarray:
+    """How often each of ``count`` things is drawn, (1 + RESAMPLES, count); the first row takes each once."""
+    random = np.random.default_rng(SEED if of == "images" else [SEED, 1])
+    return np.vstack([np.ones(count), random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)])
 
 
 def interval(values: pd.Series | np.ndarray) -> tuple[float, float]:
@@ -157,12 +178,9 @@ def paired_gain(
 ) -> tuple[float, float, float] | None:
     """Points of ``metric``, on the profile's first split, that a variant is above a reference, with the 95 % interval;
     None where one was not run."""
-    first, second = (variant_records(study, profile, name, results) for name in (variant, reference))
-    if not first or not second:
-        return None
-    split = study.profile(profile).splits[0]
-    gains = (resampled_metrics(first, split) - resampled_metrics(second, split))[metric]
-    return float(gains[0]), *interval(gains)
+    both = (variant_records(study, profile, one, results) for one in (variant, reference))
+    gains = resampled_gains(*both, study.profile(profile).splits[0])
+    return None if gains is None else (float(gains[metric][0]), *interval(gains[metric]))
 
 
 def variant_records(study: Study, profile: str, variant: str, results: str = "") -> list[Record]:
@@ -175,7 +193,7 @@ def variant_records(study: Study, profile: str, variant: str, results: str = "")
 @dataclass(frozen=True)
 class Row:
     """What fills a printed row: a variant under a profile, and its records of exactly that profile's settings, one per
-    seed that has been run. ``missing``: the commands that train the other seeds."""
+    seed that has been run. ``missing``: the command that trains the other seeds."""
 
     profile: str
     variant: str
@@ -198,9 +216,8 @@ def table_rows(
     found = {}
     for row, (name, variant) in study.rows(stem, profiles).items():
         records = variant_records(study, name, variant, str(study.results_beside(profile, name, results)))
-        seen = {record.config.seed for record in records}
-        commands = [training_command(name, variant, s) for s in study.profile(name).seeds if s not in seen]
-        found[row] = Row(name, variant, records, " && ".join(commands))
+        unseen = set(study.profile(name).seeds) - {record.config.seed for record in records}
+        found[row] = Row(name, variant, records, training_command(name, variant) if unseen else "")
     return found
 
 
@@ -229,15 +246,16 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
     """One of ``TABLES``, a line per row and metric, all in percent.
 
     Columns: row, variant, metric; printed (on the paper's data); ours with its 95 % interval ours_low, ours_high;
-    minus_printed; printed_gain and gain, gain_low, gain_high over the baseline row (paired resampling; empty for the
-    baseline); runs (seeds averaged), data (what ours was measured on), missing (the command that trains what the row
-    lacks, or why none can).
+    minus_printed; printed_gain and gain, gain_low, gain_high over the baseline row (paired resampling over the seeds
+    that both rows have; empty for the baseline); runs (seeds averaged), data (what ours was measured on), missing (the
+    command that trains what the row lacks, or why none can).
     What no run fills is empty.
     """
     spec, printed = TABLES[stem], printed_rows(stem)
     rows, split = table_rows(stem, study, profile, results), study.profile(profile).splits[0]
     measured = {name: resampled_metrics(row.records, split) for name, row in rows.items() if row.records}
-    base = measured.get(spec.baseline)
+    base = rows[spec.baseline].records if spec.baseline in rows else []
+    gained = {name: resampled_gains(row.records, base, split) for name, row in rows.items() if name != spec.baseline}
     lines = []
     for name in printed.index:
         row = rows.get(name, Row(profile, "", [], spec.unfilled.get(name, "")))
@@ -252,10 +270,9 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
                 line["ours"] = values[0]
                 line["ours_low"], line["ours_high"] = interval(values)
                 line["minus_printed"] = values[0] - line.get("printed", np.nan)  # type: ignore[operator]
-                if base is not None and name != spec.baseline:
-                    gains = values - base[metric]
-                    line["gain"] = gains[0]
-                    line["gain_low"], line["gain_high"] = interval(gains)
+                if (gains := gained.get(name)) is not None:
+                    line["gain"] = gains[metric][0]
+                    line["gain_low"], line["gain_high"] = interval(gains[metric])
             lines.append(line | {"runs": len(row.records), "data": row.data(split), "missing": row.missing})
     columns = (
         "row variant metric printed ours ours_low ours_high minus_printed printed_gain gain gain_low gain_high "

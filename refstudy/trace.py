@@ -28,7 +28,10 @@ class Trace:
 
 @torch.inference_mode()
 def trace(model: Segmenter, image: np.ndarray, expression: str, max_words: int = MAX_WORDS) -> Trace:
-    """The steps for one expression about an image uint8 (S, S, 3). Raises StudyError for a model without S²RM."""
+    """The steps for one expression about an image uint8 (S, S, 3), as ``model_view`` makes it.
+
+    Raises StudyError for a model without S²RM.
+    """
     fusion = getattr(model, "fusion", None)
     if not isinstance(fusion, S2RM):
         raise StudyError("trace: this model has no S²RM to look into; use one whose fusion is s2rm")

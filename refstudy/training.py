@@ -197,7 +197,7 @@ class Trainer:
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learner = self.accelerator.prepare_model(self.model)
         if config.train.compile:
-            self.learner = torch.compile(self.learner, dynamic=True)
+            self.learner = torch.compile(self.learner)
         if not self.accelerator.is_main_process:
             torch.manual_seed(config.seed + 10**6 * self.accelerator.process_index)
         rates = {model.image_encoder: config.train.image_rate, model.text_encoder: config.train.text_rate}
@@ -304,7 +304,7 @@ class Trainer:
         shared = torch.zeros((), device=self.device)
         for number, part in enumerate(parts, 1):
             with self.accelerator.no_sync(self.learner) if number < len(parts) else nullcontext():
-                loss = self._loss(part.to(self.device)) * (len(part.masks) / batch.of)
+                loss = self._loss(part.to(self.device)) * (len(part.expressions) / batch.of)
                 (loss * self.processes).backward()  # the mean over processes follows
             shared += loss.detach()
         if self.settings.clip_norm is not None:

@@ -1,11 +1,15 @@
 """CASG, equation by equation, and its two exact shortcuts."""
 
+import copy
 import itertools
 import math
+import shutil
+import warnings
 
 import pytest
 import torch
 from torch.nn.functional import interpolate
+from torch.utils.flop_counter import FlopCounterMode
 
 from refstudy.errors import StudyError
 from refstudy.models.decoders.casg import CASG, CASGStage, UpsampledConv, lifted_first, lifted_scores
@@ -18,7 +22,7 @@ def test_mixing_first_equals_upsampling_first(size):
     torch.manual_seed(0)
     convolution = UpsampledConv((6, 5, 3), 2).double()
     maps = [torch.randn(2, c, h, w).double().requires_grad_() for c, h, w in ((6, 1, 2), (5, 3, 4), (3, 4, 5))]
-    fast, literal = convolution(maps, size), convolution.upsampled_first(maps, size)
+    fast, literal = convolution.mixed_first(maps, size), convolution.upsampled_first(maps, size)
     assert (fast - literal).abs().max() < 1e-10
     parameters = [*maps, convolution.weight]
     seed = torch.randn_like(fast)
@@ -26,6 +30,53 @@ def test_mixing_first_equals_upsampling_first(size):
         torch.autograd.grad(fast, parameters, seed), torch.autograd.grad(literal, parameters, seed), strict=True
     ):
         assert (a - b).abs().max() < 1e-10
+
+
+def test_in_fp32_mixing_first_is_exact_up_to_rounding():
+    torch.manual_seed(0)
+    convolution = UpsampledConv((256, 128, 64), 32)
+    maps = [torch.randn(1, c, s, s) for c, s in ((256, 4), (128, 8), (64, 16))]
+    with torch.no_grad():
+        exact = copy.deepcopy(convolution).double().upsampled_first([x.double() for x in maps], (32, 32))
+        assert (convolution(maps, (32, 32)) - exact).norm() < 2e-6 * exact.norm()
+
+
+def test_the_order_is_that_of_fewer_multiplications():
+    convolution = UpsampledConv((6, 4), 2)
+    for sides, less in (((2, 4), True), ((8, 8), False)):
+        maps = [torch.randn(1, c, s, s) for c, s in zip((6, 4), sides, strict=True)]
+        assert convolution.mixing_is_less(maps, (8, 8)) == less
+        forms = []
+        for form in (convolution.upsampled_first, convolution):
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                forms.append((form(maps, (8, 8)), counter.get_total_flops()))
+        (literal, most), (ours, flops) = forms
+        assert flops < most if less else flops == most
+        assert torch.allclose(ours, literal, atol=1e-5)
+
+
+def test_the_weights_are_those_of_the_plain_convolution():
+    plain = torch.nn.Conv2d(9, 2, 3, padding=1, bias=False)
+    UpsampledConv((6, 3), 2).load_state_dict(plain.state_dict())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_compiled_it_trains_as_it_does_uncompiled():
+    """Twice, with other numbers of expressions, as a training's batches have them."""
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    convolution = UpsampledConv((6, 4), 3)
+    compiled = torch.compile(convolution, fullgraph=True)
+    for count in (2, 3):
+        maps = [torch.randn(count, c, s, s, requires_grad=True) for c, s in ((6, 2), (4, 4))]
+        parameters = [*maps, convolution.weight]
+        with warnings.catch_warnings(action="ignore"):  # that it looks into the function that keeps the matrices
+            made = compiled(maps, (8, 8))
+        expected = convolution(maps, (8, 8))
+        assert torch.allclose(made, expected, atol=1e-5)
+        gradients = (torch.autograd.grad(some.square().sum(), parameters) for some in (made, expected))
+        for ours, theirs in zip(*gradients, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_taking_the_sentence_into_the_kernel_equals_lifting():

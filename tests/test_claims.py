@@ -2,7 +2,7 @@
 
 import pytest
 
-from refstudy.claims import CLAIMS, cost_ledger, ledger
+from refstudy.claims import CLAIMS, cost_ledger, explanations, ledger
 from refstudy.reported import load_reported
 
 from .test_tables import STUDY, put
@@ -30,7 +30,16 @@ def test_verdicts_follow_from_the_records(tmp_path):
     assert table.loc["balancing the groups helps", "verdict"] == "undecided"
     unmeasured = table.loc["CASG beats the FPN"]
     assert unmeasured["verdict"] == "not measured"
-    assert unmeasured["missing"] == "refstudy train --profile scenes --variant s2rm_casg --seed 0"
+    assert unmeasured["missing"] == "refstudy train --profile scenes --variant s2rm_casg"
+
+
+def test_an_explanation_is_contradicted_by_its_run(tmp_path):
+    put(tmp_path, "pwam_fpn", [0.4] * 20)
+    untested = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["pwam_fpn_no_norm"]
+    assert untested["verdict"] == "not measured" and untested["missing"].endswith("--variant pwam_fpn_no_norm")
+    put(tmp_path, "pwam_fpn_no_norm", [0.3] * 20)
+    tested = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["pwam_fpn_no_norm"]
+    assert tested["verdict"] == "not supported" and tested["measured"] == pytest.approx(-10)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from refstudy.cli import app
-from refstudy.cost import cost, cost_table, printed_costs
+from refstudy.cost import cost, cost_table, printed_costs, slopes
 from refstudy.models.build import build_model, count_parameters
 from refstudy.study import load_study
 
@@ -63,3 +64,9 @@ def test_counting_leaves_the_model_as_it_was():
     after = build_model(config).eval()
     assert type(before.decoder.stages[0].coordinate).forward is type(after.decoder.stages[0].coordinate).forward
     assert "upsampled_first" not in type(after.decoder.stages[0].coordinate).forward.__qualname__
+
+
+def test_slopes_are_the_exponents_of_power_laws():
+    measured = pd.DataFrame({"model": "m", "axis": "side", "value": [1, 2, 4, 8]})
+    measured = measured.assign(seconds=3 * measured["value"] ** 2.0, peak_MB=5.0)
+    assert slopes(measured).to_dict("records") == [{"model": "m", "axis": "side", "seconds": 2.0, "peak_MB": 0.0}]

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from refstudy import figures
@@ -63,3 +64,19 @@ def test_an_outline_lies_inside_the_mask_and_the_rest_is_pale():
     assert (drawn[10, 20:60] == [0xD5, 0x5E, 0x00]).all() and (drawn[10:40, 59] == [0xD5, 0x5E, 0x00]).all()
     assert (drawn[~mask] > 100).all()
     assert (figures.outlined(image, np.zeros_like(mask)) > 100).all()
+
+
+def test_growth_draws_every_point_and_names_the_exponents():
+    values = {"side": [32, 64], "words": [5, 10]}
+    rows = [
+        {"model": model, "axis": axis, "value": value, "seconds": value**2 * (1 + k), "peak_MB": float(value)}
+        for k, model in enumerate("ab")
+        for axis, some in values.items()
+        for value in some
+    ]
+    figure = figures.growth(pd.DataFrame(rows))
+    assert [axes.get_xlabel() for axes in figure.axes[2:]] == ["side", "words"]
+    for axes, exponent in zip(figure.axes, ("2.00", "2.00", "1.00", "1.00"), strict=True):
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == [f"a: {exponent}", f"b: {exponent}"]
+    for k, line in enumerate(figure.axes[0].lines):
+        assert np.allclose(line.get_xydata(), [[32, 1024 * (1 + k)], [64, 4096 * (1 + k)]])

@@ -53,13 +53,17 @@ def literal_pwam(part: PWAM, cells, words, mask):
         scores = [(query[n] @ (part.key.weight @ words[k])).item() / math.sqrt(cells.shape[1]) for k in present]
         total = sum(math.exp(s) for s in scores)
         rows.append(sum(math.exp(s) / total * (part.value.weight @ words[k]) for s, k in zip(scores, present)))  # noqa: B905
-    gathered = literal_instance_norm(torch.stack(rows) @ part.gathered.weight.T)
+    gathered = torch.stack(rows) @ part.gathered.weight.T
+    if part.norm_gathered:
+        gathered = literal_instance_norm(gathered)
     visual = literal_gelu(cells @ part.visual[0].weight.T + part.visual[0].bias)
     return literal_gelu((visual * gathered) @ part.output[0].weight.T + part.output[0].bias)
 
 
-def test_pwam_is_what_its_equations_say():
+@pytest.mark.parametrize("norm_gathered", [True, False])
+def test_pwam_is_what_its_equations_say(norm_gathered):
     part, (vision, words, mask) = module("pwam").double().attention, inputs()
+    part.norm_gathered = norm_gathered
     cells = vision.flatten(2).transpose(1, 2)
     made = part(cells, words, mask)
     for e in range(2):

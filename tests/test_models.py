@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from refstudy.config import ModelConfig, PartConfig
 from refstudy.errors import StudyError
@@ -162,6 +163,30 @@ def test_compiled_in_one_piece_without_changing_a_number():
             again = fusion(features.maps[3][index], words, mask)
             assert torch.allclose(again, fused, atol=1e-5)
             assert torch.allclose(decoder(features.maps[:3], again, words[:, 0], index), logits, atol=1e-5)
+
+
+class Calls(TorchFunctionMode):
+    """Which of PyTorch's functions are called within it."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_function__(self, function, types, arguments=(), named=None):
+        self.names.append(getattr(function, "__name__", ""))
+        return function(*arguments, **(named or {}))
+
+
+def test_both_encoders_use_fused_attention():
+    model, (images, ids, mask, _) = build("tile_concat").train(), inputs()
+    config = model.config
+    for encoder, arguments, layers in (
+        (model.image_encoder, (images,), sum(config.image.depths)),
+        (model.text_encoder, (ids, mask), config.text.layers),
+    ):
+        with Calls() as calls:
+            encoder(*arguments)
+        assert calls.names.count("scaled_dot_product_attention") == layers and "softmax" not in calls.names
 
 
 def test_encoders_start_equal_in_every_variant_of_one_seed():

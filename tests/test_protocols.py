@@ -1,5 +1,8 @@
 """The switches of docs/protocols.md: each does what it says, and its default leaves every key as it was."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,19 +11,22 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import nn
 
-from refstudy.config import DataConfig, EvaluationConfig, TrainConfig
-from refstudy.data.batches import IMAGE_MEAN, batches_per_epoch, build_corpus, grouped_batches
-from refstudy.data.masks import encode_mask
+from refstudy.config import DataConfig, EvaluationConfig, RunConfig, TrainConfig
+from refstudy.data.batches import IMAGE_MEAN, batches_per_epoch, build_corpus, grouped_batches, normalise
+from refstudy.data.masks import decode_mask, encode_mask
 from refstudy.data.refer import load_refer
 from refstudy.data.words import build_tokenizer
 from refstudy.evaluation import evaluate, summarize_counts
-from refstudy.models.build import load_model
+from refstudy.models.build import build_model, load_model, save_weights
+from refstudy.prediction import segment_photo
 from refstudy.records import read_record, record_name
+from refstudy.study import load_study
 from refstudy.tables import data_name
 from refstudy.training import load_corpora, train
 
-from .conftest import tiny_run, write_refer
+from .conftest import tiny_model, tiny_run, write_refer
 
+ROOT = Path(__file__).resolve().parents[1]
 SIDE = 32
 WIDE, HIGH = (40, 80), (96, 48)  # (height, width) of two pictures that are no squares
 
@@ -94,6 +100,35 @@ def test_a_kept_aspect_pads_with_the_mean_colour(table):
     assert masks[1].sum() == 32 * 8 and masks[1, :, 8:16].all()
 
 
+@pytest.mark.parametrize("keep_aspect", [False, True])
+@pytest.mark.parametrize("saved", ["file", "folder"])
+def test_a_saved_model_sees_photos_as_in_training_and_places_their_masks(
+    table, tmp_path, monkeypatch, keep_aspect, saved
+):
+    model = build_model(tiny_model(image_size=SIDE).model_copy(update={"keep_aspect": keep_aspect}))
+    path = tmp_path / "model"
+    save_weights(model, path) if saved == "file" else model.save_pretrained(path)
+    model, seen, red = load_model(path), [], Red()
+    monkeypatch.setattr(model, "encode_image", lambda images: seen.append(images) or images)
+    monkeypatch.setattr(model, "segment", lambda images, ids, mask, index: red(images, ids, mask, index))
+    corpus = corpus_of(table, keep_aspect=keep_aspect)
+    for number, row in enumerate(table.drop_duplicates("image_id").itertuples()):
+        (answer,) = segment_photo(model, row.image_path, [row.expression])
+        assert torch.equal(seen.pop(), normalise(torch.from_numpy(corpus.images[[number]])))
+        assert (answer.mask == decode_mask(row.segmentation, row.height, row.width)).all()
+
+
+def test_the_model_has_the_aspect_of_its_data(tmp_path):
+    text = (ROOT / "papermill_runs.yaml").read_text()
+    (tmp_path / "study.yaml").write_text(text.replace("image_size: 512}", "image_size: 512, keep_aspect: true}"))
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    config = load_study(tmp_path / "study.yaml").run_config("refcoco", "s2rm_casg", 0)
+    assert config.data.keep_aspect and config.model.keep_aspect
+    other = config.model_dump() | {"model": {"image_size": 512}}
+    with pytest.raises(ValidationError, match="keep_aspect and data.keep_aspect differ"):
+        RunConfig.model_validate(other)
+
+
 def test_kept_and_stretched_pictures_share_no_cache(table, tmp_path):
     stretched = corpus_of(table, cache=tmp_path)
     kept = corpus_of(table, cache=tmp_path, keep_aspect=True)
@@ -128,7 +163,7 @@ def test_the_best_epoch_is_chosen_on_the_split_that_is_named_and_the_record_coun
 def test_defaults_leave_the_key_and_every_switch_changes_it():
     config = tiny_run()
     dumped = config.model_dump()
-    assert "evaluation" not in dumped and "keep_aspect" not in dumped["data"]
+    assert "evaluation" not in dumped and "keep_aspect" not in dumped["data"] | dumped["model"]
     assert not {"sampling", "selection_split"} & set(dumped["train"])
     others = (
         config.model_copy(update={"evaluation": EvaluationConfig(threshold=0.35)}),

@@ -15,7 +15,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from refstudy.cli import app
-from refstudy.records import find_records
 from refstudy.study import load_study
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -50,6 +51,14 @@ def test_the_readme_quotes_the_tables():
     measured = {f"{line.ours:.1f} [{line.ours_low:.1f}, {line.ours_high:.1f}]" for line in lines}
     quoted = set(re.findall(r"\| ([\d.]+ \[[\d., ]+\]) \|", (ROOT / "README.md").read_text()))
     assert quoted and quoted <= measured
+
+
+def test_the_page_on_performance_quotes_what_was_measured():
+    page = runpy.run_path(str(ROOT / "benchmarks" / "page.py"))
+    text = page["PAGE"].read_text()
+    assert page["filled"](text) == text, "python benchmarks/page.py renews it"
+    quoted = {"slopes" if path.stem == "growth" else path.stem for path in page["RESULTS"].glob("*.csv")}
+    assert quoted - {"runs", "plan"} <= set(page["TABLE"].findall(text))
 
 
 def test_committed_files_are_those_of_the_manifest():

@@ -79,11 +79,12 @@ def test_known_counts_give_known_cells(tmp_path):
 
 
 def test_a_row_without_a_record_is_empty_and_names_its_command(tmp_path):
-    put(tmp_path, "tile_concat", [0.5] * 10, images=5)
+    for seed in STUDY.profile("scenes").seeds:
+        put(tmp_path, "tile_concat", [0.5] * 10, images=5, seed=seed)
     table = build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)).set_index(["row", "metric"])
     line = table.loc[("W. S²RM (-Shift)", "oIoU")]
     assert np.isnan(line["ours"]) and np.isnan(line["gain"]) and line["runs"] == 0 and line["data"] == ""
-    assert line["missing"] == "refstudy train --profile scenes --variant s2rm_no_shift --seed 0"
+    assert line["missing"] == "refstudy train --profile scenes --variant s2rm_no_shift"
     assert table.loc[("W. Tile & Concat.", "oIoU"), "missing"] == ""
     shown = render(build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)))
     assert shown.loc["W. S²RM (Full)", ("gain in oIoU", "printed")] == "+9.02"
@@ -105,7 +106,7 @@ def test_ours_stands_beside_the_benchmark_it_is_modelled_on(stem, tmp_path):
     empty = build_comparison(stem, STUDY, "scenes", str(tmp_path))
     assert empty["ours"].isna().all() and (empty["data"] == "").all()
     needed = empty.query("variant == @variant and benchmark == 'RefCOCO val'")
-    assert needed["missing"].tolist() == [f"refstudy train --profile scenes --variant {variant} --seed 0"] * len(needed)
+    assert needed["missing"].tolist() == [f"refstudy train --profile scenes --variant {variant}"] * len(needed)
     put(tmp_path, variant, [0.5] * 10, images=5)
     config = STUDY.run_config("scenes", variant, 0)
     counts = pd.concat([fake_counts([0.5] * 10, 5).assign(split=split) for split in config.splits])
@@ -130,11 +131,23 @@ def test_seeds_are_averaged(tmp_path):
     study.profiles["scenes"] = profile
     put(tmp_path, "tile_concat", [0.2] * 20, seed=0, study=study)
     half = build_table("s2rm_table4", study, "scenes", str(tmp_path)).set_index(["row", "metric"])
-    assert half.loc[("W. Tile & Concat.", "oIoU"), "missing"].endswith("--variant tile_concat --seed 1")
+    assert half.loc[("W. Tile & Concat.", "oIoU"), "missing"].endswith("--variant tile_concat")
     put(tmp_path, "tile_concat", [0.4] * 20, seed=1, study=study)
     line = build_table("s2rm_table4", study, "scenes", str(tmp_path)).set_index(["row", "metric"])
     cell = line.loc[("W. Tile & Concat.", "oIoU")]
     assert cell["ours"] == pytest.approx(30.0) and cell["runs"] == 2
+
+
+def test_gains_are_over_the_seeds_that_both_rows_have(tmp_path):
+    put(tmp_path, "tile_concat", [0.2] * 20, seed=0)
+    put(tmp_path, "s2rm_fpn", [0.3] * 20, seed=0)
+    put(tmp_path, "s2rm_fpn", [0.5] * 20, seed=1)
+    put(tmp_path, "s2rm_no_shift", [0.5] * 20, seed=1)
+    table = build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)).set_index(["row", "metric"])
+    full = table.loc[("W. S²RM (Full)", "oIoU")]
+    assert full["ours"] == pytest.approx(40) and full["gain"] == pytest.approx(10)
+    assert [full["ours_low"], full["ours_high"]] == pytest.approx([30, 50])  # pictures are alike; the two runs are not
+    assert np.isnan(table.loc[("W. S²RM (-Shift)", "oIoU"), "gain"])
 
 
 def test_the_bytes_of_a_table_are_the_same_twice(tmp_path):

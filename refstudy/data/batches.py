@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from tqdm import tqdm
 from transformers import BertTokenizerFast
 
@@ -83,17 +84,29 @@ class Corpus:
 
 @dataclass
 class Batch:
-    """Images float (B, 3, S, S), normalised; image_index (E,); tokens (E, L); masks float (E, S, S); the numbers of
-    the expressions in the corpus (E,). ``of`` counts the expressions of the whole batch, of which this may be
-    a share."""
+    """Pictures, their expressions and masks, as compact as the corpus has them until the moment of use.
 
-    images: Tensor
+    pixels: uint8 (B, 3, S, S); image_index (E,); tokens (E, L); inside: bool (E, S, S); the numbers of the expressions
+    in the corpus (E,). ``of`` counts the expressions of the whole batch, of which this may be a share.
+    """
+
+    pixels: Tensor
     image_index: Tensor
     token_ids: Tensor
     token_mask: Tensor
-    masks: Tensor
+    inside: Tensor
     expressions: np.ndarray
     of: int
+
+    @property
+    def images(self) -> Tensor:
+        """float (B, 3, S, S), normalised, made anew on the batch's device."""
+        return normalise(self.pixels)
+
+    @property
+    def masks(self) -> Tensor:
+        """float (E, S, S), made anew on the batch's device."""
+        return self.inside.float()
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device. From pinned memory, nobody waits for the copy."""
@@ -105,15 +118,15 @@ class Batch:
 
     def parts(self, count: int) -> list["Batch"]:
         """The batch cut into ``count`` of as many images each."""
-        images = len(self.images) // count
-        ends = torch.searchsorted(self.image_index, torch.arange(0, len(self.images) + 1, images)).tolist()
+        images = len(self.pixels) // count
+        ends = torch.searchsorted(self.image_index, torch.arange(0, len(self.pixels) + 1, images)).tolist()
         return [
             Batch(
-                self.images[k * images : (k + 1) * images],
+                self.pixels[k * images : (k + 1) * images],
                 self.image_index[some] - k * images,
                 self.token_ids[some],
                 self.token_mask[some],
-                self.masks[some],
+                self.inside[some],
                 self.expressions[some],
                 self.of,
             )
@@ -121,9 +134,9 @@ class Batch:
         ]
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        tensors = (self.images, self.image_index, self.token_ids, self.token_mask, self.masks)
-        images, image_index, token_ids, token_mask, masks = map(change, tensors)
-        return Batch(images, image_index, token_ids, token_mask, masks, self.expressions, self.of)
+        tensors = (self.pixels, self.image_index, self.token_ids, self.token_mask, self.inside)
+        pixels, image_index, token_ids, token_mask, inside = map(change, tensors)
+        return Batch(pixels, image_index, token_ids, token_mask, inside, self.expressions, self.of)
 
 
 def build_corpus(
@@ -190,18 +203,38 @@ def placement(height: int, width: int, side: int, keep_aspect: bool) -> tuple[in
     return (side - high) // 2, (side - wide) // 2, high, wide
 
 
+def fit_image(pixels: np.ndarray, side: int, keep_aspect: bool) -> np.ndarray:
+    """A picture uint8 (H, W, 3) as a model of ``side`` S sees it, (S, S, 3): resized bilinearly to its placement."""
+    top, left, height, width = placement(*pixels.shape[:2], side, keep_aspect)
+    if pixels.shape[:2] != (height, width):
+        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    square = np.full((side, side, 3), PADDING, np.uint8)
+    square[top : top + height, left : left + width] = pixels
+    return square
+
+
+def fit_mask(mask: np.ndarray, side: int, keep_aspect: bool) -> np.ndarray:
+    """A bool mask (H, W) of a picture on the model's square (S, S): resized by nearest neighbour."""
+    top, left, height, width = placement(*mask.shape, side, keep_aspect)
+    square = np.zeros((side, side), bool)
+    square[top : top + height, left : left + width] = resize_mask(mask, height, width)
+    return square
+
+
+def unfit(square: Tensor, height: int, width: int, keep_aspect: bool) -> Tensor:
+    """What a model says on its square, float (S, S), at the picture's own size (height, width): resized bilinearly."""
+    top, left, high, wide = placement(height, width, square.shape[-1], keep_aspect)
+    picture = square[None, None, top : top + high, left : left + wide]
+    return interpolate(picture, size=(height, width), mode="bilinear", align_corners=False)[0, 0]
+
+
 def _fill_images(images: np.ndarray, pictures: pd.DataFrame, progress: bool, keep_aspect: bool) -> None:
     side = images.shape[-1]
     bar = tqdm(
         pictures.itertuples(), total=len(pictures), desc="decoding images", disable=not progress or len(pictures) < 500
     )
     for k, row in enumerate(bar):
-        pixels = read_image(row.image_path, row.height, row.width)
-        top, left, height, width = placement(row.height, row.width, side, keep_aspect)
-        if pixels.shape[:2] != (height, width):
-            pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-        images[k] = np.reshape(PADDING, (3, 1, 1))
-        images[k, :, top : top + height, left : left + width] = pixels.transpose(2, 0, 1)
+        images[k] = fit_image(read_image(row.image_path, row.height, row.width), side, keep_aspect).transpose(2, 0, 1)
 
 
 def _fill_masks(masks: np.ndarray, refs: pd.DataFrame, side: int, keep_aspect: bool) -> None:
@@ -210,10 +243,7 @@ def _fill_masks(masks: np.ndarray, refs: pd.DataFrame, side: int, keep_aspect: b
             mask = decode_mask(row.segmentation, row.height, row.width)
         except StudyError as error:
             raise StudyError(f"referent {row.ref_id}, annotation {row.ann_id}: {error}") from error
-        top, left, height, width = placement(row.height, row.width, side, keep_aspect)
-        square = np.zeros((side, side), bool)
-        square[top : top + height, left : left + width] = resize_mask(mask, height, width)
-        masks[k] = np.packbits(square)
+        masks[k] = np.packbits(fit_mask(mask, side, keep_aspect))
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -343,11 +373,11 @@ def _batch(corpus: Corpus, groups: list[np.ndarray], of: int) -> Batch:
     token_mask = corpus.token_mask[expressions]
     length = int(token_mask.sum(1).max())  # no batch carries more padding than its longest expression needs
     return Batch(
-        normalise(torch.from_numpy(corpus.images[images])),
+        torch.from_numpy(corpus.images[images]),
         torch.from_numpy(np.repeat(np.arange(len(groups)), [len(group) for group in groups])),
         torch.from_numpy(corpus.token_ids[expressions][:, :length]),
         torch.from_numpy(token_mask[:, :length]),
-        torch.from_numpy(corpus.mask(corpus.ref_of_expression[expressions]).astype(np.float32)),
+        torch.from_numpy(corpus.mask(corpus.ref_of_expression[expressions])),
         expressions,
         of,
     )

@@ -1,7 +1,10 @@
 """What every form of the data is read into, REFER's own entries, and the one step that makes a table of them."""
 
+import itertools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
@@ -15,7 +18,7 @@ COLUMNS = (
 ).split()
 MOST_PIXELS = 2**28  # of an image; larger sizes are refused before anything of that size is made
 
-# Where REFER, and people, keep the pictures: relative to the root, tried in this order.
+# Where REFER, and people, keep the pictures: relative to the root, tried in this order; then at any place two deep.
 COCO_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014")
 SAIAPR_FOLDERS = ("images/saiapr_tc-12", "saiapr_tc-12")
 IMAGE_FOLDERS = {"refclef": SAIAPR_FOLDERS}  # every other dataset is drawn on COCO
@@ -79,9 +82,40 @@ def unreadable(dataset: str, form: str, path: Path, error: StudyError) -> Found:
 
 def image_folder(root: Path, dataset: str) -> Path:
     """The folder of the pictures, the first of the known ones that exists."""
-    names = (f"{dataset}/images", *IMAGE_FOLDERS.get(dataset, COCO_FOLDERS), "images")
-    folders = [root / name for name in names]
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
+    known = IMAGE_FOLDERS.get(dataset, COCO_FOLDERS)
+    folders = [root / name for name in (f"{dataset}/images", *known)]
+    deeper = (folder for depth in ("*", "*/*") for folder in sorted(root.glob(f"{depth}/{known[-1]}")))
+    return next(
+        (folder for folder in itertools.chain(folders, deeper, [root / "images"]) if folder.is_dir()), folders[0]
+    )
+
+
+class Pictures:
+    """The pictures of a folder by name, however deep they lie in it and whatever the case of their suffix.
+
+    SAIAPR-12 has them in ``00/images`` to ``40/images``; COCO's release of 2017 calls ``COCO_train2014_X.jpg``
+    ``X.jpg``.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def find(self, path: Path) -> Path:
+        """Where the picture lies that should be at ``path``; ``path`` itself when there is none."""
+        if path.is_file() or not self.folder.is_dir():
+            return path
+        name = path.name.lower()
+        return self.by_name.get(name) or self.by_name.get(name.removeprefix("coco_train2014_")) or path
+
+    @cached_property
+    def by_name(self) -> dict[str, Path]:
+        """Every file below the folder by its name in small letters, those least deep first; links are not followed."""
+        found: dict[str, Path] = {}
+        for folder, folders, names in os.walk(self.folder):
+            folders.sort()
+            for name in sorted(names):
+                found.setdefault(name.lower(), Path(folder) / name)
+        return found
 
 
 def inside(folder: Path, name: str, source: Path) -> Path:
@@ -89,7 +123,7 @@ def inside(folder: Path, name: str, source: Path) -> Path:
     windows = PureWindowsPath(name)
     if Path(name).is_absolute() or windows.anchor or ".." in windows.parts or "\0" in name or not windows.name:
         raise StudyError(f"{source}: file_name {name!r} leads out of {folder}; correct it")
-    return folder / name
+    return folder.joinpath(*windows.parts)
 
 
 def make_table(entries: Entries, report: Callable[[Problem], None]) -> pd.DataFrame:
@@ -100,17 +134,22 @@ def make_table(entries: Entries, report: Callable[[Problem], None]) -> pd.DataFr
     instances = entries.instances
     for problem in entries.problems:
         report(problem)
-    images = _known(
-        entries.images, "image", lambda image: _about_image(image, entries.image_folder, instances), instances, report
-    )
+    pictures = Pictures(entries.image_folder)
+    images = _known(entries.images, "image", lambda image: _about_image(image, pictures, instances), instances, report)
     annotations = _known(entries.annotations, "annotation", _about_annotation, instances, report)
     categories = _known(entries.categories, "category", lambda category: category["name"], instances, report)
     rows = []
     for number, ref in enumerate(entries.refs):
         try:
             shared = _about_ref(ref, images, annotations, entries)
-            shared["category"] = categories.get(ref["category_id"], "unknown")
+            shared["category"] = categories.get(shared["category_id"], "unknown")
             sentences = list(ref["sentences"])
+            if not sentences:
+                raise _BrokenEntry(
+                    "referent without sentences",
+                    f"referent {ref['ref_id']}",
+                    f"{entries.source}: referent {ref['ref_id']} has no sentences; remove it or give it some",
+                )
         except _BrokenEntry as error:
             report(error.problem)
         except (KeyError, TypeError) as error:
@@ -134,7 +173,10 @@ def _known(
     for number, item in enumerate(items):
         entry = f"{what} {item.get('id', f'number {number + 1}') if isinstance(item, dict) else number + 1}"
         try:
-            known[item["id"]] = about(item)
+            described = about(item)
+            if known.setdefault(item["id"], described) != described:
+                message = f"{source}: {entry} is there more than once, and differs; fetch the file again"
+                report(Problem(f"duplicate {what} id", entry, message))
         except StudyError as error:
             report(Problem("path outside its folder", entry, str(error)))
         except (KeyError, TypeError) as error:
@@ -144,8 +186,8 @@ def _known(
     return known
 
 
-def _about_image(image: dict, folder: Path, source: Path) -> dict[str, Any]:
-    path = str(inside(folder, image["file_name"], source))
+def _about_image(image: dict, pictures: Pictures, source: Path) -> dict[str, Any]:
+    path = str(pictures.find(inside(pictures.folder, image["file_name"], source)))
     height, width = int(image["height"]), int(image["width"])
     if min(height, width) < 0 or height * width > MOST_PIXELS:
         raise ValueError(f"an image of {height} x {width} pixels is refused")
@@ -176,7 +218,7 @@ def _about_ref(ref: dict, images: dict, annotations: dict, entries: Entries) -> 
             f"{ref['ann_id']} in {found['annotation']['image_id']}; the two files do not belong together"
         )
         raise _BrokenEntry("annotation of another image", f"referent {ref['ref_id']}", message)
-    about = {key: ref[key] for key in ("ref_id", "ann_id", "split", "category_id")}
+    about = {key: ref[key] for key in ("ref_id", "ann_id", "split")} | {"category_id": ref.get("category_id", -1)}
     return about | found["annotation"] | found["image"]
 
 

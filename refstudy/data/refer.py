@@ -55,11 +55,14 @@ def load_leniently(found: Found) -> tuple[pd.DataFrame, list[Problem]]:
 def find_data(root: Path | str) -> list[Found]:
     """What lies under ``root``, in any form; a data set in two forms once, in the first.
 
-    Raises StudyError when there is no such folder; a file that does not read is told when it is read.
+    Raises StudyError when there is no such folder, or when it is one of the data sets; a file that does not read is
+    told when it is read.
     """
     root = Path(root)
     if not root.is_dir():
         raise StudyError(f"{root}: no such folder; name the folder that holds the data sets")
+    if any(root.glob("refs(*).p")):
+        raise StudyError(f"{root}: is a data set itself; name the folder above, which holds it and the pictures")
     found: dict[tuple[str, str], Found] = {}
     for form in FORMS:
         for one in form.find(root):

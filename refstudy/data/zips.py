@@ -5,6 +5,8 @@ import shutil
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from filelock import FileLock
@@ -14,7 +16,7 @@ from refstudy.errors import StudyError
 
 # An archive of annotations unpacks to about ten times its size; a bomb to a thousand times and more.
 MOST_EXPANSION, ALWAYS_ALLOWED = 40, 64 * 2**20
-JUNK = ("__MACOSX", ".DS_Store")
+JUNK = {"__MACOSX", ".DS_Store"}
 
 
 def unpack(archive: Path, folder: Path, progress: bool = True) -> Path:
@@ -23,8 +25,7 @@ def unpack(archive: Path, folder: Path, progress: bool = True) -> Path:
     Raises StudyError, and leaves nothing behind, for members that lead out of the folder, links, encrypted members,
     archives that unpack to far more than their size, and broken ones.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):  # several notebooks may ask for the same data at once
+    with locked(folder, str(archive)):
         if folder.exists():
             return folder
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -48,6 +49,26 @@ def unpack(archive: Path, folder: Path, progress: bool = True) -> Path:
     return folder
 
 
+@contextmanager
+def locked(folder: Path, source: str) -> Iterator[None]:
+    """Keep others from making ``folder`` at once, as several notebooks might.
+
+    Raises StudyError, naming ``source``, where nothing can be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        lock.acquire()
+    except OSError as error:
+        raise StudyError(
+            f"{source}: cannot be unpacked to {folder} ({error.strerror}); allow to write there"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def member_names(archive: Path) -> list[str]:
     """The files in an archive, by name. Raises StudyError when it is none."""
     try:
@@ -68,7 +89,7 @@ def _members(source: zipfile.ZipFile, archive: Path, top: str) -> list[tuple[zip
             raise StudyError(f"{archive}: member {member.filename!r} is a link; refused, do not use it")
         if member.flag_bits & 1:
             raise StudyError(f"{archive}: member {member.filename!r} is encrypted; unpack it yourself")
-        if not member.is_dir() and not set(JUNK) & set(name.parts):
+        if not member.is_dir() and not JUNK & set(name.parts):
             files.append((member, name))
     most = ALWAYS_ALLOWED + MOST_EXPANSION * archive.stat().st_size
     if sum(member.file_size for member, _ in files) > most:

@@ -1,4 +1,7 @@
-"""Exports of the Hugging Face Hub: Parquet or Arrow files in ``<dataset>/`` or ``<dataset>/data/``, in two dialects.
+"""Exports of the Hugging Face Hub: Parquet or Arrow files in ``<dataset>/`` or a folder of it, in two dialects.
+
+A file belongs to the split that it is named after (``validation-00000-of-00001.parquet``), else to the one that
+``state.json`` beside it names (``save_to_disk``), else to that of its folder (``validation/0000.parquet``).
 
 ``sentences``: a row per referent with REFER's own fields, its annotation and its image as JSON text in ``raw_anns`` and
 ``raw_image_info`` (jxu124/refcoco, refcocoplus, refcocog). Its column ``bbox`` holds corners and is not used.
@@ -11,6 +14,7 @@ Pictures that are embedded (a struct of ``bytes`` and ``path``) are written once
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -19,11 +23,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
 
 from refstudy.data.entries import Entries, Found, image_folder, inside, unreadable
+from refstudy.data.forms.refer_files import read_json
 from refstudy.data.masks import decode_mask
 from refstudy.data.pictures import read_image_size
+from refstudy.data.zips import locked
 from refstudy.errors import StudyError
 
 SPLIT_BY = {"refcocog": "umd"}  # the exports hold one partition each, without naming it; unc for the others
@@ -35,7 +40,9 @@ def find(root: Path) -> list[Found]:
     """The data sets under ``root`` in this form."""
     found = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        files = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet"), *folder.glob("*/*.arrow")])
+        files = sorted(
+            file for name in ("*.parquet", "*.arrow") for file in [*folder.glob(name), *folder.glob(f"*/{name}")]
+        )
         dataset = folder.name.lower().replace("plus", "+")
         try:
             if files and all(_has_known_columns(path) for path in files):
@@ -83,9 +90,9 @@ def _read(root: Path, folder: Path, dataset: str, files: list[Path]) -> Entries:
     images: dict[Any, dict] = {}
     for path in files:
         names = [name for name in _schema(path).names if name != "image"]
-        split = path.stem.split("-")[0] if path.suffix == ".parquet" else path.parent.name
+        split = _split(path)
         for number, row in enumerate(_rows(path, names)):
-            row.setdefault("split", SPLIT_NAMES.get(split, split))
+            row.setdefault("split", split)
             add = _add_refer_row if "raw_anns" in row else _add_answer_row
             try:
                 add(row, entries, images)
@@ -93,6 +100,16 @@ def _read(root: Path, folder: Path, dataset: str, files: list[Path]) -> Entries:
                 entries.add_broken(path, number, error)
     entries.images = list(images.values())
     return entries
+
+
+def _split(path: Path) -> str:
+    """The split of a file: see above."""
+    name = re.split(r"[-.]", path.name)[0]
+    if name == "data" or name.isdigit():
+        state = path.with_name("state.json")
+        saved = read_json(state) if state.is_file() else None
+        name = (isinstance(saved, dict) and saved.get("_split")) or path.parent.name
+    return SPLIT_NAMES.get(name, name)
 
 
 def _add_refer_row(row: dict[str, Any], entries: Entries, images: dict[Any, dict]) -> None:
@@ -139,7 +156,7 @@ def _embedded_pictures(folder: Path, files: list[Path]) -> Path | None:
         return None
     about = "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
     target = folder / f"images-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
-    with FileLock(folder / f".{target.name}.lock"):
+    with locked(target, str(files[0])):
         if target.is_dir():
             return target
         temporary = folder / f".{target.name}.{os.getpid()}.tmp"

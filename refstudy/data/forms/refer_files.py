@@ -7,11 +7,11 @@ import json
 import pickle
 import re
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from refstudy.data.entries import Entries, Found, image_folder, unreadable
-from refstudy.data.zips import member_names, unpack
+from refstudy.data.zips import JUNK, member_names, unpack
 from refstudy.errors import StudyError
 
 REFS = re.compile(r"refs\(([\w-]+)\)\.p")
@@ -35,9 +35,14 @@ def find(root: Path) -> list[Found]:
         except StudyError as error:
             found.append(unreadable(folder.name, "REFER zip", archive, error))
             continue
-        for split_by in filter(None, (REFS.fullmatch(name.split("/")[-1]) for name in names)):
-            read = partial(_read, root, folder, split_by[1])
-            found.append(Found(folder.name, split_by[1], "REFER zip", archive, read))
+        for name in map(PurePosixPath, names):
+            if (match := REFS.fullmatch(name.name)) and not JUNK & set(name.parts):
+                if name.parent.name in ("", folder.name) and len(name.parts) <= 2:
+                    read = partial(_read, root, folder, match[1])
+                    found.append(Found(folder.name, match[1], "REFER zip", archive, read))
+                else:
+                    error = StudyError(f"{archive}: holds {name}; unpack it so that {root}/{name.parent.name} is there")
+                    found.append(unreadable(name.parent.name, "REFER zip", archive, error))
     return found
 
 
@@ -46,10 +51,12 @@ def read_pickle(path: Path) -> Any:
     try:
         with open(path, "rb") as file:
             return PlainUnpickler(file, encoding="utf-8", errors="replace").load()  # text as Python 2 wrote it
-    except OSError:
-        raise
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}); put it there, or allow to read it") from error
     except Exception as error:  # a malformed pickle can make the unpickler raise almost anything
-        raise StudyError(f"{path}: refused, {error}; only plain data is read, fetch the file again") from error
+        raise StudyError(
+            f"{path}: refused, {error}; only plain data is read; fetch it again, or unpack it if compressed"
+        ) from error
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -68,8 +75,10 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StudyError(f"{path}: not found; it comes with the annotations of the data set") from error
-    except ValueError as error:
-        raise StudyError(f"{path}: not JSON ({error}); fetch it again") from error
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}); allow to read it") from error
+    except (ValueError, RecursionError) as error:
+        raise StudyError(f"{path}: not JSON ({error}); fetch it again, or unpack it if it is compressed") from error
 
 
 def _read(root: Path, folder: Path, split_by: str) -> Entries:

@@ -20,8 +20,8 @@ class UpsampledConv(nn.Conv2d):
 
     Convolution and upsampling are both linear, and mixing channels commutes with upsampling each of them. So each map
     is mixed by the nine taps at its own low resolution, and upsampling and shifting the taps' planes, zero padding
-    included, are two small matrix products, one along the columns and one along the rows. The same function with the
-    parameters of a plain convolution, for far fewer multiplications.
+    included, are two small matrix products: one along the rows of each map, one along the columns of all, which adds
+    them up. The same function with the parameters of a plain convolution, for far fewer multiplications.
     """
 
     def __init__(self, channels: Sequence[int], outputs: int):
@@ -29,26 +29,32 @@ class UpsampledConv(nn.Conv2d):
         self.channels = tuple(channels)
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:  # type: ignore[override]
-        """Maps (E, C_j, h_j, w_j) to (E, outputs, *size)."""
-        weights = self.weight.split(self.channels, dim=1)
-        return torch.stack([_mixed_first(x, weight, size) for x, weight in zip(maps, weights, strict=True)]).sum(0)
+        """Maps (E, C_j, h_j, w_j) to (E, outputs, *size), in the order of fewer multiplications."""
+        return self.mixed_first(maps, size) if self.mixing_is_less(maps, size) else self.upsampled_first(maps, size)
+
+    def mixing_is_less(self, maps: Sequence[Tensor], size: tuple[int, int]) -> bool:
+        """Whether mixing first takes fewer multiplications: unless hardly anything is upsampled."""
+        height, width = size
+        mixing = sum(9 * x.shape[1] * x.shape[2] * x.shape[3] for x in maps)
+        upsampling = sum(3 * x.shape[2] * width * (3 * x.shape[3] + height) for x in maps)
+        return mixing + upsampling < 9 * self.in_channels * height * width
+
+    def mixed_first(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Mix, upsample, shift and add."""
+        rows, down = [], []
+        for x, weight in zip(maps, self.weight.split(self.channels, dim=1), strict=True):
+            height, width = x.shape[-2:]
+            planes = conv2d(x, weight.permute(0, 2, 3, 1).reshape(-1, x.shape[1], 1, 1))  # all taps of all outputs
+            planes = planes.unflatten(1, (self.out_channels, 3, 3)).transpose(3, 4)  # (E, outputs, row, h, column, w)
+            across = shifted_upsampling(width, size[1], x.dtype, x.device)
+            rows.append(planes.reshape(len(x), self.out_channels, 3 * height, 3 * width) @ across.T)
+            down.append(shifted_upsampling(height, size[0], x.dtype, x.device))
+        return torch.cat(down, dim=1) @ torch.cat(rows, dim=2)
 
     def upsampled_first(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """The same as the paper writes it: upsample, concatenate, convolve. Reference for tests and benchmarks."""
         wide = [interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps]
         return super().forward(torch.cat(wide, dim=1))
-
-
-def _mixed_first(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
-    """The part of one map x (E, C, h, w), with weight (outputs, C, 3, 3), in the convolution at ``size``."""
-    outputs, inputs = weight.shape[:2]
-    height, width = x.shape[-2:]
-    planes = conv2d(x, weight.permute(0, 2, 3, 1).reshape(9 * outputs, inputs, 1, 1))  # all taps of all outputs
-    planes = planes.unflatten(1, (outputs, 3, 3)).transpose(3, 4)  # (E, outputs, tap row, h, tap column, w)
-    across = shifted_upsampling(width, size[1], x.dtype, x.device)
-    down = shifted_upsampling(height, size[0], x.dtype, x.device)
-    rows = planes.reshape(len(x), outputs, 3 * height, 3 * width) @ across.T  # upsampled and shifted along a row
-    return down @ rows
 
 
 def lifted_scores(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
@@ -72,13 +78,17 @@ def lifted_first(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept for training too, whoever asks first
 def shifted_upsampling(small: int, large: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The matrix (large, 3 * small) that upsamples three sequences linearly, shifts them by 1, 0, -1 and adds them."""
-    up = interpolate(
-        torch.eye(small, dtype=torch.float64, device="cpu")[None], size=large, mode="linear", align_corners=False
-    )[0].T
-    empty = up.new_zeros(1, small)
-    shifted = [torch.cat([empty, up[:-1]]), up, torch.cat([up[1:], empty])]  # beyond the border: zero padding
-    return torch.cat(shifted, dim=1).to(device, dtype)
+    """The matrix (large, 3 * small) that upsamples three sequences linearly, shifts them by 1, 0, -1 and adds them.
+
+    Row r reads row r - 1, r and r + 1 of the upsampled sequences; beyond the border is zero padding.
+    """
+    cells, rows, taps = (
+        torch.arange(*ends, dtype=torch.float64, device="cpu") for ends in ((0, small), (0, large), (-1, 2))
+    )
+    read = rows[:, None] + taps  # (large, 3)
+    place = ((read + 0.5) * (small / large) - 0.5).clamp(0, small - 1)[..., None]  # on the small sequence
+    weights = (1 - (place - cells).abs()).clamp(min=0) * ((read >= 0) & (read < large))[..., None]
+    return weights.flatten(1).to(device, dtype)
 
 
 class CASGStage(nn.Module):

@@ -23,10 +23,14 @@ class PWAM(nn.Module):
     The 1x1 convolutions of the paper are linear maps over cells. Those of query, key, value and gathered words have no
     bias: the norm over cells takes away what all cells share, and the softmax what all words share, so that a bias
     would change nothing and get no gradient.
+
+    ``norm_gathered=False`` leaves out the norm of the gathered words, which takes away what a sentence tells all cells
+    alike; it is no variant of a paper.
     """
 
-    def __init__(self, channels: int, text_width: int):
+    def __init__(self, channels: int, text_width: int, norm_gathered: bool = True):
         super().__init__()
+        self.norm_gathered = norm_gathered
         self.visual = nn.Sequential(nn.Linear(channels, channels), nn.GELU())
         self.query = nn.Linear(channels, channels, bias=False)
         self.key = nn.Linear(text_width, channels, bias=False)
@@ -39,7 +43,8 @@ class PWAM(nn.Module):
         query = instance_norm(self.query(cells))
         scores = query @ self.key(words).transpose(1, 2) / math.sqrt(query.shape[-1])
         attention = scores.masked_fill(~word_mask[:, None, :], float("-inf")).softmax(-1)
-        return instance_norm(self.gathered(attention @ self.value(words))), attention
+        gathered = self.gathered(attention @ self.value(words))
+        return instance_norm(gathered) if self.norm_gathered else gathered, attention
 
     def forward(self, cells: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
         """Cells (E, N, C), words (E, L, D), bool mask (E, L) to the multi-modal cells (E, N, C)."""
@@ -50,9 +55,9 @@ class PWAM(nn.Module):
 class PWAMFusion(nn.Module):
     """LAVT's last stage as the fusion of S²RM's Table VII: V_4 plus what PWAM makes of it, weighted by the gate."""
 
-    def __init__(self, channels: int, text_width: int, grid: tuple[int, int]):
+    def __init__(self, channels: int, text_width: int, grid: tuple[int, int], norm_gathered: bool = True):
         super().__init__()
-        self.attention = PWAM(channels, text_width)
+        self.attention = PWAM(channels, text_width, norm_gathered)
         self.gate = LanguageGate(channels)
 
     def forward(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
