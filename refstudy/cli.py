@@ -268,22 +268,38 @@ def card(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
 def cost(
     profile: Profile = "refcoco",
     variant: Annotated[list[str] | None, typer.Option(help="only this one; may be given several times")] = None,
+    beside: Annotated[bool, typer.Option("--beside", help="also the profiles beside this one")] = False,
+    rate: Annotated[float | None, typer.Option(help="TFLOP/s that the GPU is taken to reach; default: 316")] = None,
     csv: Annotated[Path | None, typer.Option(help="also write the table here")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Count parameters and multiply-adds of every variant at the profile's size, without weights or data."""
-    from refstudy.cost import cost_table, printed_costs
+    """Count parameters and multiply-adds of every variant at the profile's size, without weights or data; estimate the
+    GPU-hours of every training on released data."""
+    from refstudy.cost import RATE, cost_table, gpu_hours, printed_costs
     from refstudy.study import load_study
     from refstudy.tables import write_table
 
     loaded = load_study(study)
-    table = cost_table(loaded, profile, variant or ())
+    names = [name for name in loaded.together(profile) if beside or name == profile]
+    tables, total = {name: cost_table(loaded, name, variant or ()) for name in names}, 0.0
     typer.echo("parameters in millions; G multiply-adds of one image with one expression, and of a further one")
-    typer.echo(table.to_string(index=False, float_format="{:.1f}".format))
+    for name, table in tables.items():
+        hours = [
+            gpu_hours(loaded.run_config(name, row.variant, 0), row.macs, row.further, rate or RATE)
+            for row in table.itertuples()
+        ]
+        typer.echo(f"\n{name}: {loaded.profile(name).about}")
+        shown = table.assign(gpu_hours=hours).dropna(axis="columns")
+        typer.echo(shown.to_string(index=False, float_format="{:.1f}".format))
+        total += sum(hours) * len(loaded.profile(name).seeds)
+    if total == total:
+        typer.echo(
+            f"\nabout {total:.0f} GPU-hours in all, at {rate or RATE:.0f} TFLOP/s (an estimate; --rate changes it)"
+        )
     typer.echo("\nprinted costs beside ours, every equation computed as the paper writes it")
     typer.echo(printed_costs(loaded).to_string(index=False, float_format="{:.1f}".format))
     if csv is not None:
-        typer.echo(write_table(table, csv.parent, csv.stem))
+        typer.echo(write_table(tables[profile], csv.parent, csv.stem))
 
 
 @data_app.command()
