@@ -47,7 +47,8 @@ class Stop:
 @contextmanager
 def ended_in_time(stop: Stop) -> Iterator[None]:
     """Send this process SIGTERM when the time is over, as queues do; what SIGTERM ends, ends with ``UNFINISHED``."""
-    timer = threading.Timer(stop.end - time.monotonic(), signal.raise_signal, [signal.SIGTERM])
+    rest, thread = min(stop.end - time.monotonic(), threading.TIMEOUT_MAX), threading.main_thread().ident
+    timer = threading.Timer(rest, signal.pthread_kill, [thread, signal.SIGTERM])
     timer.daemon = True
     timer.start()
     try:
