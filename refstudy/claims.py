@@ -7,7 +7,7 @@ import pandas as pd
 
 from refstudy.cost import Cost, cost
 from refstudy.study import Study, training_command
-from refstudy.tables import data_name, paired_gain, printed_rows, variant_records, verdict
+from refstudy.tables import measured_on, paired_gain, printed_rows, variant_records, verdict
 
 
 @dataclass(frozen=True)
@@ -147,13 +147,12 @@ def _judged(study: Study, profile: str, better: str, worse: str, metric: str, re
 
 def _measured(study: Study, profile: str, better: str, worse: str, metric: str, results: str) -> dict[str, Any]:
     """The gain of one variant over another as cells of the ledger, or the commands that train what is missing."""
-    settings = study.profile(profile)
     gain = paired_gain(study, profile, better, worse, metric, results=results)
     runs = {name: len(variant_records(study, profile, name, results)) for name in (better, worse)}
     if gain is None:
         commands = [training_command(profile, name) for name, count in runs.items() if not count]
         return {"missing": " && ".join(commands)}
-    data = data_name(settings.data, "val", settings.evaluation)
+    data = measured_on(study, profile)
     return {"measured": gain[0], "low": gain[1], "high": gain[2], "runs": min(runs.values()), "data": data}
 
 

@@ -3,12 +3,15 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from refstudy.errors import StudyError
 from refstudy.study import FILE_NAME
+
+if TYPE_CHECKING:
+    from refstudy.plan import Step
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="refstudy: a study of referring image segmentation.")
 data_app = typer.Typer(no_args_is_help=True, help="Make and check data.")
@@ -34,6 +37,9 @@ def run(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="notebooks at once; 0: one per core")] = 0,
     scheduler: Annotated[str, typer.Option(help="run on this Dask cluster, e.g. tcp://host:8786")] = "",
+    time_budget: Annotated[
+        float | None, typer.Option(min=0, help="minutes after which to stop; trains here, before the notebooks")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would run, and why, and stop")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
@@ -41,27 +47,60 @@ def run(
 
     A notebook is up to date when its code, its parameters, its part of the study file, the modules it uses, what it
     read and what it wrote are as at its last execution. A training is, when its run record is there: delete the record
-    to train again.
+    to train again. With a time budget, runs are trained as `refstudy train` does it, --workers at once (0: one), and
+    the notebooks follow; when it is spent, status 75 says that the same command goes on.
     """
+    from contextlib import nullcontext
+
+    from refstudy.data.scenes import FLAVOURS
     from refstudy.plan import parse_changes, plan, show
     from refstudy.study import load_study
 
     loaded = load_study(study)
-    changes = parse_changes(settings or ())
-    steps = plan(loaded, profile, train, only or (), start=start or (), fresh=fresh, changes=changes)
+    if time_budget is not None and scheduler:
+        raise StudyError("--time-budget: not with --scheduler; give the queue's own limit to the workers")
+
+    def planned() -> list["Step"]:
+        changes = parse_changes(settings or ())
+        return plan(loaded, profile, train, only or (), start=start or (), fresh=fresh, changes=changes)
+
+    steps = planned()
     waiting = [step for step in steps if step.state == "to run"]
     if dry_run or not waiting:
         show(steps, loaded)
+    cases = [
+        (profile, step.parameters["variant"], step.parameters["seed"])
+        for step in waiting
+        if loaded.runs[step.run].trains
+    ]
+    if loaded.profile(profile).data.dataset not in FLAVOURS:
+        from refstudy.needs import missing_data, refuse_without
+
+        if dry_run:
+            typer.echo("\n".join(f"missing: {line}" for line in missing_data(loaded, loaded.together(profile))))
+            typer.echo(f"GPU-hours: refstudy cost --profile {profile}; several GPUs, queues: docs/cluster.md")
+        elif any(step.data for step in waiting):
+            refuse_without(loaded, (profile,), cases)
     if dry_run:
         return
     if any(step.data for step in waiting):
         from refstudy.data.source import prepare_data
 
         prepare_data(loaded.profile(profile).data, loaded.data_root, workers=os.cpu_count() or 1)
+    in_time = nullcontext()
+    if time_budget is not None:
+        from refstudy.trainings import Stop, ended_in_time, train_all
+
+        stop = Stop(time_budget)
+        if status := train_all(loaded, cases, stop, workers or 1):
+            raise typer.Exit(status)
+        steps, in_time = planned(), ended_in_time(stop)
+        waiting = [step for step in steps if step.state == "to run"]
     if waiting:
         from refstudy.runs import execute, report
 
-        succeeded = execute(steps, loaded.root, workers, scheduler=scheduler)
+        with in_time:
+            succeeded = execute(steps, loaded.root, workers, scheduler=scheduler)
         report(steps)
         if not succeeded:
             raise typer.Exit(1)
@@ -86,6 +125,7 @@ def train(
     at_once: Annotated[int, typer.Option(min=1, help="runs at once on this machine, each a process of its own")] = 1,
     time_budget: Annotated[float | None, typer.Option(min=0, help="minutes after which to save, and stop")] = None,
     again: Annotated[bool, typer.Option("--again", help="train anew what has a record")] = False,
+    beside: Annotated[bool, typer.Option("--beside", help="also the runs of the profiles beside this one")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Train the runs that have no record and leave theirs in results/<profile>/records.
@@ -94,13 +134,24 @@ def train(
     the update, saves, and ends with status 75; with status 1 when one of several runs failed. Under torchrun or
     `accelerate launch -m refstudy.cli train`, all processes train one run after the other together.
     """
+    from refstudy.data.scenes import FLAVOURS
     from refstudy.study import load_study
     from refstudy.trainings import Stop, train_all
 
     loaded = load_study(study)
-    variants, seeds = variant or loaded.variant_names(profile), seed or loaded.profile(profile).seeds
-    cases = [(name, number) for number in seeds for name in variants]
-    status = train_all(loaded, profile, cases, Stop(time_budget), at_once, again)
+    profiles = loaded.together(profile) if beside else (profile,)
+    cases = [
+        (name, one, number)
+        for name in profiles
+        for number in seed or loaded.profile(name).seeds
+        for one in variant or loaded.variant_names(name)
+        if name == profile or one in loaded.variant_names(name)
+    ]
+    if any(loaded.profile(name).data.dataset not in FLAVOURS for name in profiles):
+        from refstudy.needs import refuse_without
+
+        refuse_without(loaded, profiles, cases)
+    status = train_all(loaded, cases, Stop(time_budget), at_once, again)
     if status:
         raise typer.Exit(status)
 
@@ -217,22 +268,38 @@ def card(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
 def cost(
     profile: Profile = "refcoco",
     variant: Annotated[list[str] | None, typer.Option(help="only this one; may be given several times")] = None,
+    beside: Annotated[bool, typer.Option("--beside", help="also the profiles beside this one")] = False,
+    rate: Annotated[float | None, typer.Option(help="TFLOP/s that the GPU is taken to reach; default: 316")] = None,
     csv: Annotated[Path | None, typer.Option(help="also write the table here")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Count parameters and multiply-adds of every variant at the profile's size, without weights or data."""
-    from refstudy.cost import cost_table, printed_costs
+    """Count parameters and multiply-adds of every variant at the profile's size, without weights or data; estimate the
+    GPU-hours of every training on released data."""
+    from refstudy.cost import RATE, cost_table, gpu_hours, printed_costs
     from refstudy.study import load_study
     from refstudy.tables import write_table
 
     loaded = load_study(study)
-    table = cost_table(loaded, profile, variant or ())
+    names = [name for name in loaded.together(profile) if beside or name == profile]
+    tables, total = {name: cost_table(loaded, name, variant or ()) for name in names}, 0.0
     typer.echo("parameters in millions; G multiply-adds of one image with one expression, and of a further one")
-    typer.echo(table.to_string(index=False, float_format="{:.1f}".format))
+    for name, table in tables.items():
+        hours = [
+            gpu_hours(loaded.run_config(name, row.variant, 0), row.macs, row.further, rate or RATE)
+            for row in table.itertuples()
+        ]
+        typer.echo(f"\n{name}: {loaded.profile(name).about}")
+        shown = table.assign(gpu_hours=hours).dropna(axis="columns")
+        typer.echo(shown.to_string(index=False, float_format="{:.1f}".format))
+        total += sum(hours) * len(loaded.profile(name).seeds)
+    if total == total:
+        typer.echo(
+            f"\nabout {total:.0f} GPU-hours in all, at {rate or RATE:.0f} TFLOP/s (an estimate; --rate changes it)"
+        )
     typer.echo("\nprinted costs beside ours, every equation computed as the paper writes it")
     typer.echo(printed_costs(loaded).to_string(index=False, float_format="{:.1f}".format))
     if csv is not None:
-        typer.echo(write_table(table, csv.parent, csv.stem))
+        typer.echo(write_table(tables[profile], csv.parent, csv.stem))
 
 
 @data_app.command()

@@ -17,8 +17,8 @@ class Settings(BaseModel):
 
 
 class DataConfig(Settings):
-    """Which data, at which size. ``scenes`` and ``scenes_seed`` say how much of RefScenes to make; they are unused,
-    and empty, for released data."""
+    """Which data, at which size. ``scenes`` and ``scenes_seed`` say how much of RefScenes to make; of released data,
+    ``scenes`` takes the first so many pictures of the splits that it names, and empty it takes all."""
 
     dataset: str = "refscenes"
     split_by: str = "unc"
@@ -57,6 +57,11 @@ class TextEncoderConfig(Settings):
     intermediate_size: int = 3072
     dropout: float = 0.1
     pretrained: bool = False
+
+    @property
+    def vocabulary(self) -> str | None:
+        """What ``build_tokenizer`` takes: a pretrained encoder brings its own words, another has those of RefScenes."""
+        return self.name if self.pretrained else None
 
 
 class PartConfig(Settings):

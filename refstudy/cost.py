@@ -1,5 +1,6 @@
 """What a model costs: parameters and multiply-adds by component, counted in seconds on shapes, without weights."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from refstudy.config import ModelConfig
+from refstudy.config import ModelConfig, RunConfig
+from refstudy.data.check import published
 from refstudy.models.build import build_model
 from refstudy.models.decoders import casg
 from refstudy.models.segmenter import ImageFeatures, Segmenter
@@ -39,12 +41,18 @@ class Cost:
 
 
 def cost(config: ModelConfig) -> Cost:
-    """Count what the model of these settings costs. Multiply-adds are those of convolutions and matrix products.
+    """Count what the model of these settings costs, once. Multiply-adds are those of convolutions and matrix products.
 
     Raises StudyError as ``build_model`` does.
     """
+    return _counted(config.from_scratch().model_dump_json())
+
+
+@functools.cache
+def _counted(settings: str) -> Cost:
+    config = ModelConfig.model_validate_json(settings)
     with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        model = build_model(config.from_scratch()).eval()
+        model = build_model(config).eval()
         with FlopCounterMode(display=False) as once:
             features = model.encode_image(torch.empty(1, 3, config.image_size, config.image_size))
         macs, two = count(model, features, expressions=1), count(model, features, expressions=2)
@@ -124,6 +132,40 @@ def cost_table(study: Study, profile: str, variants: Sequence[str] = ()) -> pd.D
         lines.append(line | own | {"fusion": total - sum(own.values())})
     columns = "variant image_size parameters macs written further image_encoder text_encoder fusion decoder"
     return pd.DataFrame(lines, columns=columns.split())
+
+
+# TFLOP/s that an estimate assumes: 40 % of 790, of which a recent data-centre GPU makes about so many in a product of
+# two large bfloat16 matrices. ``benchmarks/bench_training.py`` measures both on the machine at hand.
+RATE = 0.4 * 790
+
+
+def gpu_hours(config: RunConfig, macs: float, further: float, rate: float = RATE) -> float:
+    """About how many hours one GPU that reaches ``rate`` TFLOP/s takes for a training with its validations.
+
+    ``macs`` and ``further`` are G multiply-adds as ``cost_table`` has them, two operations each; a backward pass is
+    two forward passes. The data's sizes are the published ones (of RefCOCOg's training split all pictures, its own
+    being unpublished), NaN for other data. Expressions share an image as ``grouped_batches`` has it, where the numbers
+    of referents of an image are taken to leave any rest equally often; evaluation encodes every image once. What waits
+    for data is not counted.
+    """
+    train, once, power = config.train, macs - further, 2e9 / (rate * 1e12) / 3600
+    sizes = published().query("dataset == @config.data.dataset and split_by == @config.data.split_by")
+    sizes = (
+        sizes.query("kind == 'released'").drop_duplicates(["split", "measure"]).set_index(["split", "measure"])["value"]
+    )
+
+    def size(split: str, measure: str) -> float:
+        return float(sizes.get((split, measure), sizes.get(("all", measure), "nan")))
+
+    def evaluation(split: str) -> float:
+        return once * size(split, "images") + further * size(split, "expressions")
+
+    shown = size("train", "referents" if train.sampling == "referent" else "expressions")
+    spare = (train.expressions_per_image - 1) / 2 * size("train", "images")  # places in groups that are not full
+    encoded = min(shown, (shown + spare) / train.expressions_per_image)
+    training = 3 * train.epochs * (once * encoded + further * shown)
+    validations = -(-train.epochs // train.evaluate_every) * evaluation(train.selection_split)
+    return power * (training + validations + sum(map(evaluation, config.splits)))
 
 
 def printed_costs(study: Study) -> pd.DataFrame:

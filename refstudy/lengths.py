@@ -13,12 +13,11 @@ from refstudy.data.scenes.grammar import KINDS
 from refstudy.records import Record
 from refstudy.reported import load_reported
 from refstudy.study import Study, training_command
-from refstudy.tables import data_name, draws, interval, over_runs, variant_records
+from refstudy.tables import DATA_NAMES, data_name, draws, interval, over_runs, table_rows, variant_records
 
 TABLE = "s2rm_table3"
-ROWS = {"SwinT-Ours": "s2rm_casg"}  # printed row -> the variant that fills it
+MAIN = "s2rm_casg"  # the variant of the paper's own rows
 PRINTED_SPLITS = {"RefCOCO": "val", "RefCOCO+": "val", "RefCOCOg": "val", "ReferIt": "test"}  # the table's caption
-RELEASED = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg", "refclef": "ReferIt"}
 Label = Callable[[pd.DataFrame], pd.Series]  # rows of a record's counts -> the group of each (NaN: none)
 
 
@@ -125,20 +124,26 @@ def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
 
     Columns: row, variant, dataset and bucket as printed, printed; ours, ours_low, ours_high (95 %), expressions, runs,
     data (what ours was measured on: a flavour of RefScenes stands in for its benchmark, and is named), missing (the
-    command that trains what the row lacks). A profile has one data set: ours is empty under the others.
+    command that trains what the row lacks). Ours are of this profile and of those beside it; empty where none has the
+    data set.
     """
-    printed, data = load_reported(TABLE), study.profile(profile).data
+    printed, found = load_reported(TABLE), {}
+    for dataset, split in PRINTED_SPLITS.items():
+        names = [name for name in study.together(profile) if benchmark(study.profile(name).data) == dataset]
+        names = [name for name in names if split in study.profile(name).splits]
+        found[dataset] = table_rows(TABLE, study, profile, results, names)
+    variants = {row: variant for row, (_, variant) in study.rows(TABLE, study.together(profile)).items()}
     lines = []
     for row in printed.index:
-        variant = ROWS.get(row, "")
         for dataset, buckets in printed_buckets().items():
-            split = PRINTED_SPLITS[dataset]
-            ours = variant if benchmark(data) == dataset else ""
-            records = [r for r in variant_records(study, profile, ours, results) if split in r.metrics] if ours else []
+            ours, split = found[dataset].get(row), PRINTED_SPLITS[dataset]
+            records = ours.records if ours else []
             measured = measured_groups(records, split, by_bucket(buckets), [str(bucket) for bucket in buckets])
-            about = _about(study, profile, ours, records, split)
+            about = {"runs": len(records), "data": "", "missing": ""}
+            if ours:
+                about |= {"data": ours.data(split), "missing": ours.missing}
             for bucket, numbers in measured.iterrows():
-                line = {"row": row, "variant": variant, "dataset": dataset, "bucket": bucket}
+                line = {"row": row, "variant": variants.get(row, ""), "dataset": dataset, "bucket": bucket}
                 lines.append(line | {"printed": printed.loc[row, f"{dataset} {bucket}"]} | numbers.to_dict() | about)
     columns = "row variant dataset bucket printed ours ours_low ours_high expressions runs data missing"
     return pd.DataFrame(lines, columns=columns.split()).astype({"expressions": int})
@@ -146,45 +151,40 @@ def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
 
 def benchmark(data: DataConfig) -> str:
     """The benchmark that these data are, or after which they are made."""
-    return FLAVOURS[data.dataset].target.benchmark if data.dataset in FLAVOURS else RELEASED.get(data.dataset, "")
+    return FLAVOURS[data.dataset].target.benchmark if data.dataset in FLAVOURS else DATA_NAMES.get(data.dataset, "")
 
 
-def length_curve(study: Study, profile: str, results: str = "", split: str = "val") -> pd.DataFrame:
+def length_curve(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     """Overall IoU over the exact number of words, from 1 to the most there is, for every variant with a record.
 
     Columns: variant, words, ours, ours_low, ours_high, expressions, runs, data, missing.
     """
-    return _per_variant(study, profile, results, split, by_words, "words")
+    return _per_variant(study, profile, results, by_words, "words")
 
 
-def kind_table(study: Study, profile: str, results: str = "", split: str = "val") -> pd.DataFrame:
+def kind_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     """Overall IoU by kind of expression (``KINDS`` of the grammar), for every variant with a record.
 
     Columns: variant, kind, ours, ours_low, ours_high, expressions, runs, data, missing.
     """
-    return _per_variant(study, profile, results, split, by_kind, "kind")
+    return _per_variant(study, profile, results, by_kind, "kind")
 
 
-def _per_variant(study: Study, profile: str, results: str, split: str, label: Label, name: str) -> pd.DataFrame:
-    lines = []
+def _per_variant(study: Study, profile: str, results: str, label: Label, name: str) -> pd.DataFrame:
+    """A line per variant and group, on the profile's first split."""
+    lines, split = [], study.profile(profile).splits[0]
     for variant in study.variant_names(profile):
-        records = [r for r in variant_records(study, profile, variant, results) if split in r.metrics]
+        records = variant_records(study, profile, variant, results)
         if not records:
             continue
         groups = range(1, records[0].counts()["words"].max() + 1) if name == "words" else KINDS
-        about = _about(study, profile, variant, records, split)
+        unseen = set(study.profile(profile).seeds) - {record.config.seed for record in records}
+        about = {
+            "runs": len(records),
+            "data": data_name(records[0].config.data, split, records[0].config.evaluation),
+            "missing": training_command(profile, variant) if unseen else "",
+        }
         for group, numbers in measured_groups(records, split, label, groups).iterrows():
             lines.append({"variant": variant, name: group} | numbers.to_dict() | about)
     columns = ["variant", name, *"ours ours_low ours_high expressions runs data missing".split()]
     return pd.DataFrame(lines, columns=columns).astype({"expressions": int})
-
-
-def _about(study: Study, profile: str, variant: str, records: list[Record], split: str) -> dict[str, object]:
-    """What every line of a variant says: runs (seeds averaged), data, and the command for the seeds not yet run."""
-    done = {record.config.seed for record in records}
-    unseen = [seed for seed in study.profile(profile).seeds if variant and seed not in done]
-    return {
-        "runs": len(records),
-        "data": data_name(records[0].config.data, split, records[0].config.evaluation) if records else "",
-        "missing": training_command(profile, variant) if unseen else "",
-    }

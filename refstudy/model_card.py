@@ -103,6 +103,8 @@ def _training(records: dict[str, Record | None]) -> list[str]:
         data, train, made = record.config.data, record.config.train, record.provenance()
         pictures = f"{data.scenes['train']} drawn pictures of " if "train" in data.scenes else ""
         start = f"the pretrained encoder `{train.encoder_weights[:16]}`" if train.encoder_weights else "random weights"
+        if record.config.model.text.pretrained:
+            start = "the published weights of its encoders"
         lines.append(
             f"- `{record.config.variant}`: {pictures}{data_name(data, 'train')}; {train.epochs} epochs "
             f"(kept: epoch {record.summary['best_epoch']}, the best on {train.selection_split}), "

@@ -91,7 +91,7 @@ def plan(
     folder = study.results(profile, results)
     train = train or study.profile(profile).training == "always"
     common = {"study": str(study.path), "profile": profile, "results": str(folder)}
-    settings = _settings(study, profile)
+    settings, beside = _settings(study, profile), _records_beside(study, profile, results)
     steps: dict[str, Step] = {}
     expanded: dict[str, list[str]] = {}
     source: dict[str, Path] = {}
@@ -105,6 +105,8 @@ def plan(
             step = Step(full_name, study.root / run.notebook, output, common | run.parameters | case, needs, name)
             step.timeout, step.retries, step.gpus, step.data = run.timeout, run.retries, run.gpus, run.data
             step.settings, step.sources = settings, tuple(source[need] for need in sorted(needs))
+            if any(study.runs[need].trains for need in run.needs):
+                step.sources += beside
             source[full_name] = step.journal
             if run.trains:
                 record = folder / "records" / record_name(study.run_config(profile, **case))
@@ -126,6 +128,16 @@ def plan(
     _change(kept, study, changes or {})
     _decide([step for step in kept if not study.runs[step.run].trains], forced, steps, study.root)
     return kept
+
+
+def _records_beside(study: Study, profile: str, results: str) -> tuple[Path, ...]:
+    """The records of the profiles beside this one, which its tables show too: where they are, or will be."""
+    return tuple(
+        study.results_beside(profile, name, results) / "records" / record_name(study.run_config(name, variant, seed))
+        for name in study.together(profile)[1:]
+        for variant in study.variant_names(name)
+        for seed in study.profile(name).seeds
+    )
 
 
 def _ordered(study: Study) -> list[str]:

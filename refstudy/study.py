@@ -1,6 +1,7 @@
 """The study file: variants, profiles and runs, checked as a whole before anything is done with them."""
 
 import graphlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,7 +63,8 @@ class Special(Settings):
 
 
 class Live(Settings):
-    """The small training that notebook 04 shows live: it never becomes a number of a table."""
+    """The small training that notebook 04 shows live: it never becomes a number of a table. ``scenes``: the pictures of
+    each split, drawn ones or the first of released data."""
 
     variant: str
     scenes: dict[str, int]
@@ -70,7 +72,12 @@ class Live(Settings):
 
 
 class Profile(Settings):
-    """On which data, at which size, how long and how often the variants are trained."""
+    """On which data, at which size, how long and how often the variants are trained.
+
+    The first of ``splits`` is the one that ablations and notebooks speak of. ``beside`` are profiles with the other
+    settings of the same study (other data, another encoder): tables take from their records what this one does not
+    train. ``rows``: row as its variant names it -> the row that it fills under this profile.
+    """
 
     about: str
     data: DataConfig
@@ -83,7 +90,9 @@ class Profile(Settings):
     encoders: str = ""
     variants: tuple[str, ...] | Literal["all"] = "all"
     seeds: tuple[int, ...] = (0,)
-    splits: tuple[str, ...] = ("val",)
+    splits: tuple[str, ...] = Field(("val",), min_length=1)
+    beside: tuple[str, ...] = ()
+    rows: dict[str, str] = {}
     training: Literal["always", "when asked"] = "when asked"
     live: Live | None = None
     ships: tuple[str, ...] = Field((), description="variants whose weights are kept in results, in half precision")
@@ -131,6 +140,25 @@ class Study:
         names = self.profile(profile).variants
         return tuple(self.variants) if names == "all" else names
 
+    def together(self, profile: str) -> tuple[str, ...]:
+        """A profile and those beside it, itself first."""
+        return (profile, *(name for name in self.profile(profile).beside if name != profile))
+
+    def rows(self, table: str, profiles: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Row of a printed table -> the profile and the variant that fill it.
+
+        That is the first of ``profiles`` that trains such a variant; a row that none trains is the first profile's.
+        """
+        found: dict[str, tuple[str, str]] = {}
+        for trained, names in ((True, profiles), (False, profiles[:1])):
+            for profile in names:
+                own, renamed = self.variant_names(profile), self.profile(profile).rows
+                for name, variant in self.variants.items():
+                    if table in variant.tables and (name in own) is trained:
+                        row = variant.tables[table]
+                        found.setdefault(renamed.get(row, row), (profile, name))
+        return found
+
     def cases(self, run: str, profile: str) -> list[dict[str, Any]]:
         """The parameters with which a run is repeated: one case, or one for each seed and variant if it trains."""
         if not self.runs[run].trains:
@@ -141,6 +169,11 @@ class Study:
     def results(self, profile: str, override: str = "") -> Path:
         """The folder of a profile's results."""
         return Path(override) if override else self.root / "results" / profile
+
+    def results_beside(self, profile: str, other: str, override: str = "") -> Path:
+        """The folder of another profile's results, beside that of ``profile``, which may be overridden."""
+        own = self.results(profile, override)
+        return own if other == profile else own.parent / other
 
     @property
     def data_root(self) -> Path:
@@ -309,6 +342,12 @@ def _wrong_names(study: Study) -> list[Problem]:
             for key, variants in listed.items()
             for variant in variants
             if variant not in study.variants
+        ]
+        others = ", ".join(study.profiles)
+        found += [
+            ((*where, "beside"), f"profile '{name}': unknown profile '{other}' in 'beside'; known: {others}")
+            for other in profile.beside
+            if other not in study.profiles
         ]
         found += _wrong_specials(name, profile)
     for name, run in study.runs.items():

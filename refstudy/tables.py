@@ -1,5 +1,6 @@
 """The study's tables: printed numbers beside our own, with intervals, from run records alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -26,18 +27,21 @@ DATA_NAMES = {
     "refscenes+": "RefScenes+",
     "refscenesg": "RefScenesG",
     "referscenes": "ReferScenes",
+    "refcoco": "RefCOCO",
+    "refcoco+": "RefCOCO+",
+    "refcocog": "RefCOCOg",
+    "refclef": "ReferIt",
 }
 
 
 @dataclass(frozen=True)
 class TableSpec:
     """What a table shows: its place in the paper, the row that the others are held against, what the printed numbers
-    were measured on, the split of ours, and rows that no variant can fill, with the reason."""
+    were measured on, and rows that no variant can fill, with the reason."""
 
     title: str
     baseline: str
     printed_on: str = "RefCOCO val, 512 px"
-    split: str = "val"
     unfilled: dict[str, str] = field(default_factory=dict)
 
 
@@ -72,11 +76,7 @@ PAPER_TABLES = {
     "s2rm_table3": "S²RM, Table III: expressions by length",
     "slvit_table1": "SLViT, Table 1: methods over benchmarks",
 } | {stem: spec.title for stem, spec in TABLES.items()}
-# The tables that list methods over benchmarks: row as printed -> the variant that stands beside it.
-COMPARISONS = {
-    "s2rm_table1": {"SwinT-Ours": "s2rm_casg", "LAVT₂₂": "lavt"},
-    "slvit_table1": {"Ours": "slvit", "Ours (w/o URCE)": "slvit_no_urce", "LAVT": "lavt"},
-}
+COMPARISONS = ("s2rm_table1", "slvit_table1")  # the tables that list methods over benchmarks
 # Dataset and partition -> the benchmark as the tables head it, and what its splits are called there. RefScenes'
 # flavours stand beside the benchmark that they are modelled on; ``data`` says what was measured.
 COCO_SPLITS = {"val": "val", "testA": "testA", "testB": "testB"}
@@ -95,11 +95,18 @@ BENCHMARKS = {
 
 
 def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = USUAL) -> str:
-    """What a number was measured on, e.g. "RefScenes val, 128 px"; and how, where that is not the usual way."""
-    name = DATA_NAMES[data.dataset] if data.dataset in FLAVOURS else f"{data.dataset} ({data.split_by})"
+    """What a number was measured on, e.g. "RefScenes val, 128 px" or "RefCOCO (unc) val, 512 px"; and how, where that
+    is not the usual way."""
+    name = DATA_NAMES.get(data.dataset, data.dataset) + ("" if data.dataset in FLAVOURS else f" ({data.split_by})")
     original = ", counted at the original size" if evaluation.resolution == "original" else ""
     threshold = f", threshold {evaluation.threshold:g}" if evaluation.threshold != THRESHOLD else ""
     return f"{name} {split}, {data.image_size} px{original}{threshold}"
+
+
+def measured_on(study: Study, profile: str) -> str:
+    """What a profile's numbers were measured on where nothing else is said: ``data_name`` of its first split."""
+    settings = study.profile(profile)
+    return data_name(settings.data, settings.splits[0], settings.evaluation)
 
 
 def resampled_metrics(records: list[Record], split: str) -> pd.DataFrame:
@@ -167,11 +174,12 @@ def paired_gain(
     variant: str,
     reference: str,
     metric: str = "oIoU",
-    split: str = "val",
     results: str = "",
 ) -> tuple[float, float, float] | None:
-    """Points of ``metric`` that a variant is above a reference, with the 95 % interval; None where one was not run."""
-    gains = resampled_gains(*(variant_records(study, profile, name, results) for name in (variant, reference)), split)
+    """Points of ``metric``, on the profile's first split, that a variant is above a reference, with the 95 % interval;
+    None where one was not run."""
+    both = (variant_records(study, profile, one, results) for one in (variant, reference))
+    gains = resampled_gains(*both, study.profile(profile).splits[0])
     return None if gains is None else (float(gains[metric][0]), *interval(gains[metric]))
 
 
@@ -182,13 +190,48 @@ def variant_records(study: Study, profile: str, variant: str, results: str = "")
     return [record for record in found if record is not None]
 
 
-def table_records(stem: str, study: Study, profile: str, results: str = "") -> dict[str, tuple[str, list[Record]]]:
-    """Row as printed -> (variant, its records of exactly the profile's settings, one per seed that has been run)."""
-    return {
-        variant.tables[stem]: (name, variant_records(study, profile, name, results))
-        for name, variant in study.variants.items()
-        if stem in variant.tables
-    }
+@dataclass(frozen=True)
+class Row:
+    """What fills a printed row: a variant under a profile, and its records of exactly that profile's settings, one per
+    seed that has been run. ``missing``: the command that trains the other seeds."""
+
+    profile: str
+    variant: str
+    records: list[Record]
+    missing: str
+
+    def data(self, split: str) -> str:
+        """What its numbers on a split were measured on; empty without records."""
+        config = self.records[0].config if self.records else None
+        return data_name(config.data, split, config.evaluation) if config else ""
+
+
+def table_rows(
+    stem: str, study: Study, profile: str, results: str = "", profiles: Sequence[str] | None = None
+) -> dict[str, Row]:
+    """Row as printed -> what fills it, among ``profiles``: this one and those beside it that have the same data."""
+    data = study.profile(profile).data
+    if profiles is None:
+        profiles = [name for name in study.together(profile) if study.profile(name).data == data]
+    found = {}
+    for row, (name, variant) in study.rows(stem, profiles).items():
+        records = variant_records(study, name, variant, str(study.results_beside(profile, name, results)))
+        unseen = set(study.profile(name).seeds) - {record.config.seed for record in records}
+        found[row] = Row(name, variant, records, training_command(name, variant) if unseen else "")
+    return found
+
+
+def benchmark_splits(study: Study, profile: str) -> dict[str, tuple[str, list[str]]]:
+    """Column as the tables over benchmarks head it, e.g. "RefCOCOg val-U" -> the split, and the profiles that have it:
+    this one and those beside it."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for name in study.together(profile):
+        settings = study.profile(name)
+        benchmark, splits = BENCHMARKS.get((settings.data.dataset, settings.data.split_by), ("", {}))
+        for split in settings.splits:
+            if split in splits:
+                found.setdefault(f"{benchmark} {splits[split]}", (split, []))[1].append(name)
+    return found
 
 
 def printed_rows(stem: str) -> pd.DataFrame:
@@ -209,34 +252,28 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
     What no run fills is empty.
     """
     spec, printed = TABLES[stem], printed_rows(stem)
-    rows = table_records(stem, study, profile, results)
-    split, seeds = spec.split, study.profile(profile).seeds
-    measured = {row: resampled_metrics(records, split) for row, (_, records) in rows.items() if records}
-    _, base = rows.get(spec.baseline, ("", []))
-    gained = {row: resampled_gains(records, base, split) for row, (_, records) in rows.items() if row != spec.baseline}
+    rows, split = table_rows(stem, study, profile, results), study.profile(profile).splits[0]
+    measured = {name: resampled_metrics(row.records, split) for name, row in rows.items() if row.records}
+    base = rows[spec.baseline].records if spec.baseline in rows else []
+    gained = {name: resampled_gains(row.records, base, split) for name, row in rows.items() if name != spec.baseline}
     lines = []
-    for row in printed.index:
-        variant, records = rows.get(row, ("", []))
+    for name in printed.index:
+        row = rows.get(name, Row(profile, "", [], spec.unfilled.get(name, "")))
         for metric in METRICS:
-            line: dict[str, object] = {"row": row, "variant": variant, "metric": metric}
+            line: dict[str, object] = {"row": name, "variant": row.variant, "metric": metric}
             if metric in printed:
-                line["printed"] = printed.loc[row, metric]
-                if row != spec.baseline:
-                    line["printed_gain"] = printed.loc[row, metric] - printed.loc[spec.baseline, metric]
-            if row in measured:
-                values = measured[row][metric]
+                line["printed"] = printed.loc[name, metric]
+                if name != spec.baseline:
+                    line["printed_gain"] = printed.loc[name, metric] - printed.loc[spec.baseline, metric]
+            if name in measured:
+                values = measured[name][metric]
                 line["ours"] = values[0]
                 line["ours_low"], line["ours_high"] = interval(values)
                 line["minus_printed"] = values[0] - line.get("printed", np.nan)  # type: ignore[operator]
-                if (gains := gained.get(row)) is not None:
+                if (gains := gained.get(name)) is not None:
                     line["gain"] = gains[metric][0]
                     line["gain_low"], line["gain_high"] = interval(gains[metric])
-            line["runs"] = len(records)
-            settings = study.profile(profile)
-            line["data"] = data_name(settings.data, split, settings.evaluation) if records else ""
-            unseen = [s for s in seeds if variant and s not in {record.config.seed for record in records}]
-            line["missing"] = training_command(profile, variant) if unseen else spec.unfilled.get(row, "")
-            lines.append(line)
+            lines.append(line | {"runs": len(row.records), "data": row.data(split), "missing": row.missing})
     columns = (
         "row variant metric printed ours ours_low ours_high minus_printed printed_gain gain gain_low gain_high "
         "runs data missing"
@@ -245,7 +282,8 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
 
 
 def build_comparison(stem: str, study: Study, profile: str, results: str = "") -> pd.DataFrame:
-    """One of ``COMPARISONS``, a line per printed row, measure and benchmark split that is printed, all in percent.
+    """One of ``COMPARISONS``, a line per printed row, measure and benchmark split that is printed, all in percent; ours
+    from the records of this profile and of those beside it.
 
     Columns: row, citation, metric, benchmark (as the table heads it), printed; variant; ours with its 95 % interval
     ours_low, ours_high; runs, data (what ours was measured on), missing (the command that trains the row).
@@ -253,26 +291,28 @@ def build_comparison(stem: str, study: Study, profile: str, results: str = "") -
     printed = load_reported(stem)
     if not isinstance(printed.index, pd.MultiIndex):
         printed = pd.concat({"Overall IoU": printed}, names=["block"])
-    settings = study.profile(profile)
-    benchmark, splits = BENCHMARKS[settings.data.dataset, settings.data.split_by]
-    ours_in = {f"{benchmark} {name}": split for split, name in splits.items() if split in settings.splits}
+    variants = {row: variant for row, (_, variant) in study.rows(stem, study.together(profile)).items()}
+    ours = {
+        column: (split, table_rows(stem, study, profile, results, profiles))
+        for column, (split, profiles) in benchmark_splits(study, profile).items()
+    }
     lines = []
-    for (measure, row), cells in printed.iterrows():
+    for (measure, name), cells in printed.iterrows():
         metric = {"Overall IoU": "oIoU", "Mean IoU": "mIoU"}[measure]
-        variant = COMPARISONS[stem].get(row, "")
-        records = variant_records(study, profile, variant, results) if variant else []
         for column in cells.index.intersection(SPLITS):
-            if np.isnan(cells[column]) and not (variant and column in ours_in):
+            split, rows = ours.get(column, ("", {}))
+            row = rows.get(name)
+            if np.isnan(cells[column]) and not (row and row.records):
                 continue
-            line: dict[str, object] = {"row": row, "citation": cells["citation"], "metric": metric}
-            line |= {"benchmark": column, "printed": cells[column], "variant": variant}
-            if column in ours_in and records:
-                values = resampled_metrics(records, ours_in[column])[metric]
+            line: dict[str, object] = {"row": name, "citation": cells["citation"], "metric": metric}
+            line |= {"benchmark": column, "printed": cells[column], "variant": variants.get(name, "")}
+            if row and row.records:
+                values = resampled_metrics(row.records, split)[metric]
                 line["ours"] = values[0]
                 line["ours_low"], line["ours_high"] = interval(values)
-                line |= {"runs": len(records), "data": data_name(settings.data, ours_in[column], settings.evaluation)}
-            elif column in ours_in and variant:
-                line["missing"] = training_command(profile, variant)
+                line |= {"runs": len(row.records), "data": row.data(split)}
+            elif row:
+                line["missing"] = row.missing
             lines.append(line)
     columns = "row citation metric benchmark printed variant ours ours_low ours_high runs data missing"
     table = pd.DataFrame(lines, columns=columns.split())

@@ -35,7 +35,7 @@ from refstudy.data.batches import (
     grouped_batches,
     made_ahead,
 )
-from refstudy.data.refer import load_refer
+from refstudy.data.refer import load_table
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
@@ -161,8 +161,8 @@ def load_corpora(
     A pretrained text encoder brings its own vocabulary; one that starts from scratch has that of RefScenes.
     """
     root = prepare_data(data, data_root, progress=progress)
-    table = load_refer(root, data.dataset, data.split_by)
-    tokenizer = build_tokenizer(text.name if text.pretrained else None)
+    table = load_table(data, root)
+    tokenizer = build_tokenizer(text.vocabulary)
     cache = root / "cache"
     corpora = {
         split: build_corpus(table, split, data.image_size, tokenizer, data.max_words, cache, progress, data.keep_aspect)

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from math import inf
 
 from accelerate.utils import broadcast_object_list
@@ -18,6 +20,7 @@ from refstudy.study import Study
 from refstudy.training import Unfinished, launched
 
 UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: not done, and no failure
+Case = tuple[str, str, int]  # profile, variant, seed
 
 
 class Stop:
@@ -41,35 +44,47 @@ class Stop:
             child.terminate()
 
 
-def train_all(
-    study: Study, profile: str, cases: Sequence[tuple[str, int]], stop: Stop, at_once: int = 1, again: bool = False
-) -> int:
-    """Train those (variant, seed) of a profile that have no record, or all of them ``again``; return an exit status.
+@contextmanager
+def ended_in_time(stop: Stop) -> Iterator[None]:
+    """Send this process SIGTERM when the time is over, as queues do; what SIGTERM ends, ends with ``UNFINISHED``."""
+    rest, thread = min(stop.end - time.monotonic(), threading.TIMEOUT_MAX), threading.main_thread().ident
+    timer = threading.Timer(rest, signal.pthread_kill, [thread, signal.SIGTERM])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except SystemExit as ended:
+        raise SystemExit(UNFINISHED if ended.code == 128 + signal.SIGTERM else ended.code) from None
+    finally:
+        timer.cancel()
+
+
+def train_all(study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1, again: bool = False) -> int:
+    """Train those cases that have no record, or all of them ``again``; return an exit status.
 
     It is 0 when all have their record, ``UNFINISHED`` when ``stop`` came before, and 1 when one of several at once
     failed. Those at once are processes of their own, whose lines are passed on as they come.
 
     Raises StudyError for an unknown profile or variant, and for bad input of a run that is not one of several at once.
     """
-    records = study.results(profile) / "records"
-    configs = {case: study.run_config(profile, *case) for case in cases}
+    configs = {case: study.run_config(*case) for case in cases}
     if at_once > 1 and "LOCAL_RANK" in os.environ:
         raise StudyError("--at-once: not under torchrun or accelerate launch, whose processes train one run together")
     speaks = at_once > 1 or launched().is_main_process
     todo = []
     for case, config in configs.items():
-        if again or (record := find_record(records, config)) is None:
+        if again or (record := find_record(study.results(case[0]) / "records", config)) is None:
             todo.append(case)
         elif speaks:
             print(f"{record.path}: has its record")
     if at_once > 1:
         with ThreadPoolExecutor(at_once) as pool:
-            statuses = list(pool.map(lambda case: _in_a_process(study, profile, case, stop, at_once, again), todo))
+            statuses = list(pool.map(lambda case: _in_a_process(study, case, stop, at_once, again), todo))
     else:
-        statuses = [_here(study, profile, case, stop) for case in todo]
+        statuses = [_here(study, case, stop) for case in todo]
         launched().end_training()
     failed = [
-        f"{variant}:{seed}" for (variant, seed), s in zip(todo, statuses, strict=True) if s not in (0, UNFINISHED)
+        f"{variant}:{seed}" for (_, variant, seed), s in zip(todo, statuses, strict=True) if s not in (0, UNFINISHED)
     ]
     if UNFINISHED in statuses and len(cases) > 1 and speaks:
         print(f"{statuses.count(UNFINISHED)} of {len(cases)} runs are unfinished; the same command goes on", flush=True)
@@ -78,13 +93,13 @@ def train_all(
     return 1 if failed else UNFINISHED if UNFINISHED in statuses else 0
 
 
-def _here(study: Study, profile: str, case: tuple[str, int], stop: Stop) -> int:
+def _here(study: Study, case: Case, stop: Stop) -> int:
     """Train one run in this process, and in those launched with it; its exit status."""
     accelerator = launched()
     if broadcast_object_list([stop()])[0]:  # the main process says
         return UNFINISHED
     try:
-        status, message = 0, str(train_run(study, profile, *case, stop=stop))
+        status, message = 0, str(train_run(study, *case, stop=stop))
     except Unfinished as reached:
         status, message = UNFINISHED, str(reached)
     if accelerator.is_main_process:
@@ -92,11 +107,11 @@ def _here(study: Study, profile: str, case: tuple[str, int], stop: Stop) -> int:
     return status
 
 
-def _in_a_process(study: Study, profile: str, case: tuple[str, int], stop: Stop, at_once: int, again: bool) -> int:
+def _in_a_process(study: Study, case: Case, stop: Stop, at_once: int, again: bool) -> int:
     """Train one run by the command line; its exit status. Processes share the cores of the machine."""
     if stop():
         return UNFINISHED
-    variant, seed = case
+    profile, variant, seed = case
     command = [sys.executable, "-m", "refstudy.cli", "train", "--profile", profile, "--study", str(study.path)]
     command += ["--variant", variant, "--seed", str(seed), *(["--again"] if again else [])]
     if stop.end < inf:

@@ -11,7 +11,6 @@ from refstudy.records import circumstances, write_record
 from refstudy.reported import load_reported
 from refstudy.study import load_study
 from refstudy.tables import (
-    COMPARISONS,
     TABLES,
     build_comparison,
     build_table,
@@ -100,9 +99,8 @@ def test_without_any_record_all_of_ours_is_empty(tmp_path):
         assert (render(table).xs("ours", axis=1, level=1) == "").all().all()
 
 
-@pytest.mark.parametrize("stem", list(COMPARISONS))
-def test_ours_stands_beside_the_benchmark_it_is_modelled_on(stem, tmp_path):
-    variant = next(iter(COMPARISONS[stem].values()))
+@pytest.mark.parametrize("stem, variant", [("s2rm_table1", "s2rm_casg"), ("slvit_table1", "slvit")])
+def test_ours_stands_beside_the_benchmark_it_is_modelled_on(stem, variant, tmp_path):
     empty = build_comparison(stem, STUDY, "scenes", str(tmp_path))
     assert empty["ours"].isna().all() and (empty["data"] == "").all()
     needed = empty.query("variant == @variant and benchmark == 'RefCOCO val'")

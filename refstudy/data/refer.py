@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from refstudy.config import DataConfig
 from refstudy.data.entries import UNREADABLE, Found, Problem, make_table
 from refstudy.data.forms import FORMS
 from refstudy.data.pictures import read_image
+from refstudy.data.scenes import FLAVOURS
 from refstudy.errors import StudyError
 from refstudy.files import note
 
-__all__ = ["choose", "find_data", "load_leniently", "load_refer", "read_image"]
+__all__ = ["choose", "find_data", "load_leniently", "load_refer", "load_table", "read_image"]
 
 
 def load_refer(root: Path | str, dataset: str, split_by: str) -> pd.DataFrame:
@@ -28,6 +30,20 @@ def load_refer(root: Path | str, dataset: str, split_by: str) -> pd.DataFrame:
     table = make_table(chosen.read(), _refuse)
     note("read", chosen.path)
     return table
+
+
+def load_table(config: DataConfig, root: Path) -> pd.DataFrame:
+    """``load_refer``'s table of these data under ``root``; of released data, where ``scenes`` names splits, the first
+    so many pictures of those splits."""
+    table = load_refer(root, config.dataset, config.split_by)
+    if config.dataset in FLAVOURS or not config.scenes:
+        return table
+    of_split = {split: rows["image_id"].unique() for split, rows in table.groupby("split")}
+    chosen = [
+        (table["split"] == split) & table["image_id"].isin(of_split.get(split, [])[:pictures])
+        for split, pictures in config.scenes.items()
+    ]
+    return table[pd.concat(chosen, axis=1).any(axis=1)].reset_index(drop=True)
 
 
 def load_leniently(found: Found) -> tuple[pd.DataFrame, list[Problem]]:

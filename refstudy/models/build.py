@@ -63,7 +63,7 @@ def build_model(config: ModelConfig) -> Segmenter:
             decoder = _part("decoder", DECODERS, config.decoder, channels, width)
             model = ReferringSegmenter(image_encoder, text_encoder, fusion, decoder)
     model.config = scratch.model_copy(update={"image": image, "text": text_encoder.config})
-    model.tokenizer = build_tokenizer(config.text.name if config.text.pretrained else None)
+    model.tokenizer = build_tokenizer(config.text.vocabulary)
     return model
 
 

@@ -40,9 +40,10 @@ class ImageEncoder(nn.Module):
         except (RuntimeError, OSError, TypeError, AssertionError, ValueError, KeyError, SafetensorError) as error:
             remedy = "name a Swin that timm knows, with sizes that fit together"
             if config.pretrained:
+                name = "NAME" if ":" in config.name else config.name
                 remedy += (
                     "; for its weights go online once, or download config.json and model.safetensors from "
-                    "huggingface.co/timm/NAME into a folder and name it 'local-dir:FOLDER'"
+                    f"huggingface.co/timm/{name} into a folder and name it 'local-dir:FOLDER'"
                 )
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise StudyError(f"image encoder '{config.name}': {reason}; {remedy}") from error

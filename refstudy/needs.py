@@ -1,0 +1,86 @@
+"""What runs need to find before they start: data sets that are fetched, and published weights of encoders."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+from huggingface_hub import constants, get_session
+
+from refstudy.config import ModelConfig, record_name
+from refstudy.data.download import load_mirrors
+from refstudy.data.forms.refer_files import COCO_ARCHIVE, IMAGE_ARCHIVES
+from refstudy.data.refer import choose
+from refstudy.data.scenes import FLAVOURS
+from refstudy.errors import StudyError
+from refstudy.study import Study
+
+ANSWER = 10  # seconds that the hub has to answer
+
+
+def refuse_without(study: Study, profiles: Iterable[str], cases: Iterable[tuple[str, str, int]]) -> None:
+    """Raise StudyError, a line for each thing, where the data of these profiles or the weights that these trainings,
+    (profile, variant, seed), start from are not there."""
+    runs = [(study.results(case[0]) / "records", study.run_config(*case)) for case in cases]
+    models = [run.model for records, run in runs if not (records / record_name(run)).exists()]
+    lines = missing_data(study, profiles) + missing_weights(models)
+    if lines:
+        raise StudyError("\n".join(lines))
+
+
+def missing_data(study: Study, profiles: Iterable[str]) -> list[str]:
+    """A line for each data set of these profiles that does not lie in the study's data root, with the command that
+    fetches it."""
+    lines = {}
+    for profile in profiles:
+        data = study.profile(profile).data
+        if data.dataset in FLAVOURS or (data.dataset, data.split_by) in lines:
+            continue
+        try:
+            choose(study.data_root, data.dataset, data.split_by)
+        except StudyError as error:
+            pictures = Path(IMAGE_ARCHIVES.get(data.dataset, COCO_ARCHIVE)).stem
+            command = f"refstudy data download {data.dataset} {pictures} --to {study.data_root}"
+            remedy = f"; fetch it: {command}" if data.dataset in load_mirrors() else ""
+            lines[data.dataset, data.split_by] = f"{error}{remedy}"
+    return list(lines.values())
+
+
+def missing_weights(models: Iterable[ModelConfig]) -> list[str]:
+    """A line for each pretrained encoder of these models that cannot be had, saying what to put where.
+
+    Encoders are built to find out, which fetches those that the hub has and takes some seconds.
+    """
+    from refstudy.models.build import build_model
+    from refstudy.models.encoders import ImageEncoder, TextEncoder
+
+    tries = {}
+    for model in models:
+        whole = model.whole
+        if model.text.pretrained:
+            tries[model.text.name] = lambda model=model: TextEncoder(model.text)
+        if whole is not None and "pretrained" in whole.options:
+            scratch = model.model_copy(update={"text": model.from_scratch().text})
+            tries[whole.options["pretrained"]] = lambda scratch=scratch: build_model(scratch)
+        elif model.image.pretrained and (whole is None or whole.name != "slvit"):
+            tries[model.image.name] = lambda model=model: ImageEncoder(model.image, model.image_size)
+    lines = []
+    with _offline_without_hub():
+        for attempt in tries.values():
+            try:
+                attempt()
+            except StudyError as error:
+                lines.append(str(error))
+    return lines
+
+
+@contextmanager
+def _offline_without_hub() -> Iterator[None]:
+    """Look for files of the hub in its cache alone where it does not answer, instead of asking it again and again."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=ANSWER)
+        offline = constants.HF_HUB_OFFLINE
+    except Exception:  # whatever its HTTP library raises
+        offline = True
+    with patch.object(constants, "HF_HUB_OFFLINE", offline):
+        yield
