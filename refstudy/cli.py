@@ -17,6 +17,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="refstudy: a 
 data_app = typer.Typer(no_args_is_help=True, help="Make and check data.")
 app.add_typer(data_app, name="data")
 
+# What a page may send the kernel at once, a photo from a camera among it; Jupyter breaks the connection at 10 MiB.
+LARGE_UPLOADS = {"websocket_max_message_size": 128 * 2**20}
+
 Profile = Annotated[str, typer.Option(help="a profile of the study file")]
 StudyOption = Annotated[str, typer.Option("--study", help="the study file")]
 
@@ -234,15 +237,19 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command()
-def demo(study: StudyOption = FILE_NAME) -> None:
-    """Open the notebook in which to ask the model about a picture, in JupyterLab."""
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def demo(context: typer.Context, study: StudyOption = FILE_NAME) -> None:
+    """Open the notebook in which to ask the model about a picture, in JupyterLab.
+
+    Further options are JupyterLab's: --no-browser on a server, --allow-root in a container.
+    """
     import subprocess
 
     from refstudy.study import load_study
 
     loaded = load_study(study)
-    command = [sys.executable, "-m", "jupyter", "lab", loaded.runs["10_demo"].notebook]
+    about = [f"--ServerApp.root_dir={loaded.root}", f"--ServerApp.tornado_settings={LARGE_UPLOADS}"]
+    command = [sys.executable, "-m", "jupyter", "lab", loaded.runs["10_demo"].notebook, *about, *context.args]
     raise typer.Exit(subprocess.run(command, cwd=loaded.root, check=False).returncode)
 
 

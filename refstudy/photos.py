@@ -40,7 +40,7 @@ def find_photos(path: Path | str) -> list[Path]:
         if not path.exists():
             raise StudyError(f"{path}: image not found; name a picture or a folder of pictures")
         return [path]
-    suffixes = Image.registered_extensions()
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     found = [p for p in sorted(path.iterdir()) if p.suffix.lower() in suffixes and not p.name.startswith(".")]
     if not found:
         raise StudyError(f"{path}: no pictures in this folder; name another, or one picture")
@@ -54,12 +54,17 @@ def segment_files(
     size) and ``-overlay.png``, and ``<photo>.json`` with all answers. ``name`` is what the JSON calls the model.
 
     Yields one line for each photo that could not be read; the others are written all the same. Raises StudyError for
-    bad expressions and, before anything is written, for files that exist already, unless ``overwrite``.
+    bad expressions and, before anything is written, for an output that is no folder to write to and, unless
+    ``overwrite``, for files that exist already.
     """
     stems = _stems(photos)
     planned = {photo: _outputs(output, stem, expressions) for photo, stem in zip(photos, stems, strict=True)}
     if taken := [] if overwrite else [p for files in planned.values() for p in files if p.exists()]:
         raise StudyError(f"{taken[0]}: exists ({len(taken)} such files); give --overwrite or another --output")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"{output}: cannot be written to ({error.strerror}); give another --output") from error
     for photo, (about, *pictures) in tqdm(planned.items(), desc="photos", disable=None if len(photos) > 1 else True):
         try:
             pixels = read_photo(photo)

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -116,18 +116,20 @@ def read_expressions(tokenizer: BertTokenizerFast, expressions: Sequence[str]) -
     return readings
 
 
-def read_photo(path: Path | str) -> np.ndarray:
+def read_photo(source: Path | str | BinaryIO, name: str = "") -> np.ndarray:
     """A photograph as it is meant to be seen, uint8 (H, W, 3): turned as its EXIF says, transparency on white, grey and
     CMYK made RGB. (``data.refer.read_image`` turns nothing: annotations belong to the pixels as they are stored.)
+    ``name`` is what messages call it, by default its path.
 
     Raises StudyError when it is missing, does not decode, or has more pixels than Pillow takes for safe.
     """
+    path = name or source
     try:
         bombs = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
-        with bombs, Image.open(path) as opened:
+        with bombs, Image.open(source) as opened:
             photo = ImageOps.exif_transpose(opened)
-            if photo.mode.startswith("I;16"):  # Pillow clips 16-bit grey where it should scale it
-                photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
+            if photo.mode.startswith("I"):  # Pillow clips 16-bit grey where it should scale it
+                photo = Image.fromarray((np.asarray(photo) >> 8).clip(0, 255).astype(np.uint8))
             if photo.has_transparency_data:
                 photo = photo.convert("RGBA")
                 photo = Image.alpha_composite(Image.new("RGBA", photo.size, WHITE), photo)

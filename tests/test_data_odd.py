@@ -11,9 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from refstudy.cli import app
+from refstudy.data.batches import build_corpus
 from refstudy.data.check import check_root
 from refstudy.data.masks import decode_mask, encode_mask
 from refstudy.data.refer import find_data, load_refer
+from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
 
 from .test_data_forms import (
@@ -210,6 +212,19 @@ def test_where_nothing_can_be_unpacked_it_is_said(tmp_path):
     (tmp_path / "images").write_text("a file where a folder should be")
     with pytest.raises(StudyError, match=r"train2014\.zip: cannot be unpacked to"):
         load_refer(tmp_path, "refcoco", "unc")
+
+
+def test_where_decoded_pictures_cannot_be_kept_it_is_said(tmp_path):
+    as_refer_folder(tmp_path)
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    table = load_refer(tmp_path, "refcoco", "unc")
+    with pytest.raises(StudyError, match="cache: cannot keep decoded pictures .*in REFSTUDY_DATA"):
+        build_corpus(table, "val", 16, build_tokenizer(), cache=tmp_path / "cache", progress=False)
+
+
+def test_a_folder_without_data_is_told_what_belongs_there(tmp_path):
+    with pytest.raises(StudyError, match=r"there is none; put in e\.g\. refcoco/refs\(unc\)\.p"):
+        list(check_root(tmp_path))
 
 
 def write_arrow(path, rows, split=None):

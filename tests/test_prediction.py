@@ -15,6 +15,7 @@ from refstudy.data.masks import decode_mask, mask_box
 from refstudy.data.words import build_tokenizer, strange_words
 from refstudy.errors import StudyError
 from refstudy.models.build import build_model, load_model, save_weights
+from refstudy.photos import find_photos
 from refstudy.prediction import confidence, predict, read_expressions, read_photo, segment_photo
 
 from .conftest import tiny_model
@@ -124,6 +125,27 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path, name, change):
     pixels = read_photo(tmp_path / name)
     assert pixels.shape == (48, 80, 3) and pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - np.asarray(changed.convert("RGB"), int)).mean() < 6
+
+
+@pytest.mark.parametrize("name", ["moving.gif", "deep.pgm", "several pages é.tiff", "SHOUTING.JPG"])
+def test_other_pictures_give_what_is_seen_first(tmp_path, name):
+    first, second = colours(), Image.fromarray(np.zeros((48, 80, 3), np.uint8))
+    if name == "deep.pgm":
+        grey = np.asarray(first.convert("L"))
+        Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / name)
+        expected = grey[..., None].repeat(3, 2)
+    else:
+        more = {} if name.endswith("JPG") else {"save_all": True, "append_images": [second]}
+        first.save(tmp_path / name, **more)
+        expected = np.asarray(first)
+    assert find_photos(tmp_path) == [tmp_path / name]
+    assert np.abs(read_photo(tmp_path / name).astype(int) - expected).mean() < 6
+
+
+def test_a_folder_of_pictures_has_no_documents_in_it(tmp_path):
+    (tmp_path / "notes.pdf").write_bytes(b"%PDF-1.4")
+    colours().save(tmp_path / "a.webp")
+    assert find_photos(tmp_path) == [tmp_path / "a.webp"]
 
 
 def test_transparency_is_white(tmp_path):
@@ -261,10 +283,14 @@ def test_bad_input_ends_in_one_line(photo, weights, tmp_path, monkeypatch):
         ((photo, "a dog", "--weights", other), "no model weights of refstudy"),
         ((photo, "a dog", "--weights", photo), "no model weights of refstudy"),
         ((photo, "a dog", "--weights", tmp_path / "empty"), "no model weights of refstudy"),
+        ((photo, "a dog", "--weights", weights.parent), "name one of its files: tiny.safetensors"),
+        ((photo, "a dog", "--weights", tmp_path / "none.safetensors"), "no model weights of refstudy"),
     ):
         result = run(*call, *out)
         assert isinstance(result.exception, StudyError) and message in str(result.exception)
         assert len(str(result.exception).splitlines()) == 1
+    taken = run(photo, "a dog", "--weights", weights, "--output", photo).exception
+    assert "cannot be written to" in str(taken) and "give another --output" in str(taken)
     monkeypatch.setattr(refstudy.photos, "SHIPPED_WEIGHTS", tmp_path / "no.safetensors")
     assert "give --weights" in str(run(photo, "a dog", *out).exception)
     assert not (tmp_path / "out").exists()

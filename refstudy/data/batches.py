@@ -273,11 +273,17 @@ def _array(
     parts = [json.dumps(list(part), default=str) if isinstance(part, pd.Series) else str(part) for part in about]
     path = Path(folder) / f"{name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.npy"
     if not path.exists():
-        with atomic_write(path) as temporary:
-            made = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            fill(made)
-            made.flush()
-            del made
+        try:
+            with atomic_write(path) as temporary:
+                made = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+                fill(made)
+                made.flush()
+                del made
+        except OSError as error:
+            remedy = (
+                "make room or allow to write; or name your own folder, with links to the data, in REFSTUDY_DATA"
+            )
+            raise StudyError(f"{folder}: cannot keep decoded pictures ({error.strerror}); {remedy}") from error
     return np.load(path, mmap_mode="r")
 
 

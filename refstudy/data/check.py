@@ -205,7 +205,8 @@ def check_root(
     wanted = [one for one in found if dataset in ("", one.dataset) and split_by in ("", one.split_by)]
     if not wanted:
         names = ", ".join(f"{one.dataset} ({one.split_by})" for one in found)
-        raise StudyError(f"{root}: no such data set; there is {names or 'none'}")
+        none = "none; put in e.g. refcoco/refs(unc).p and refcoco/instances.json, or their zip (see docs/data.md)"
+        raise StudyError(f"{root}: no such data set; there is {names or none}")
     for one in wanted:
         try:
             table, broken = load_leniently(one)

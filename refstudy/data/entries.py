@@ -81,13 +81,12 @@ def unreadable(dataset: str, form: str, path: Path, error: StudyError) -> Found:
 
 
 def image_folder(root: Path, dataset: str) -> Path:
-    """The folder of the pictures, the first of the known ones that exists."""
+    """The folder of the pictures, the first of the known ones that exists; without any, where to put them."""
     known = IMAGE_FOLDERS.get(dataset, COCO_FOLDERS)
-    folders = [root / name for name in (f"{dataset}/images", *known)]
+    folders = (root / name for name in (f"{dataset}/images", *known))
     deeper = (folder for depth in ("*", "*/*") for folder in sorted(root.glob(f"{depth}/{known[-1]}")))
-    return next(
-        (folder for folder in itertools.chain(folders, deeper, [root / "images"]) if folder.is_dir()), folders[0]
-    )
+    tried = itertools.chain(folders, deeper, [root / "images"])
+    return next((folder for folder in tried if folder.is_dir()), root / "images" / known[-1])
 
 
 class Pictures:

@@ -108,6 +108,10 @@ def load_model(path: Path | str) -> Segmenter:
     Raises StudyError when it is missing, broken, not one of ours, or does not fit its own settings.
     """
     path = Path(path)
+    if path.is_dir() and not (path / "model.safetensors").is_file():
+        names = ", ".join(sorted(file.name for file in path.glob("*.safetensors")))
+        remedy = f"name one of its files: {names}" if names else "train them or fetch them again"
+        raise StudyError(f"{path}: no model weights of refstudy as model.safetensors; {remedy}")
     try:
         if path.is_dir():
             tensors, settings = load_file(path / "model.safetensors"), (path / "config.json").read_text()

@@ -40,6 +40,7 @@ def _add_triple(triple: dict[str, Any], entries: Entries) -> None:
     numbered = zip(triple["sent_ids"], triple["sents"], strict=True)
     sentences = [{"sent_id": number, "sent": text} for number, text in numbered]
     ref = {key: triple[key] for key in ("ref_id", "ann_id", "image_id", "split")}
-    entries.images.append(size | {"id": triple["image_id"], "file_name": triple["image"]})
+    if all(image["id"] != triple["image_id"] for image in entries.images):  # each triple brings a picture of its own
+        entries.images.append(size | {"id": triple["image_id"], "file_name": triple["image"]})
     entries.annotations.append(about | {"segmentation": encode_mask(mask)})
     entries.refs.append(ref | {"category_id": 0, "sentences": sentences})
