@@ -1,6 +1,7 @@
 """Exact algebra, forward and backward: coparsing from one Gram matrix, CASG's wide convolution by mixing first.
 
-The baselines are the equations as the papers write them. Memory is what is held beyond parameters and inputs.
+The baselines are the equations as the papers write them. Memory is what is held beyond what every form has to: inputs,
+results and the gradients of both.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,12 +43,15 @@ def rows_of(
 ) -> list[dict]:
     """Time and memory of two forms of one function, after a look at whether they are one."""
     first, second = (form(*arguments) for form in forms)
-    pairs = zip(*(made if isinstance(made, list) else [made] for made in (first, second)), strict=True)
-    worst = max(float((a - b).detach().abs().max() / a.detach().abs().max()) for a, b in pairs)
+    first, second = (made if isinstance(made, list) else [made] for made in (first, second))
+    worst = max(
+        float((a - b).detach().abs().max() / a.detach().abs().max()) for a, b in zip(first, second, strict=True)
+    )
+    needed = sum(tensor.nbytes for tensor in (*first, *second, *parameters)) / 2**20
     print(f"{what}: largest difference {worst:.1e} of the largest value")
     del first, second
     actions = [both_ways(form, arguments, parameters) for form in forms]
-    memory = [added_megabytes(action) for action in actions]
+    memory = [added_megabytes(action) - needed for action in actions]
     times = [seconds(action) for action in actions]
     return [compared(what, "s", *times, floors[0]), compared(what, "MB", *memory, floors[1])]
 

@@ -2,13 +2,10 @@
 
 import csv
 import datetime
-import os
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler need not say that there is no GPU
 
 import torch
 from torch.profiler import ProfilerActivity, profile

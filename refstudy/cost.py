@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from refstudy.config import ModelConfig, RunConfig
 from refstudy.data.check import published
+from refstudy.files import note
 from refstudy.models.build import build_model
 from refstudy.models.decoders import casg
 from refstudy.models.segmenter import ImageFeatures, Segmenter
@@ -185,11 +186,26 @@ def printed_costs(study: Study) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+GROWTH = ["model", "axis", "value", "seconds", "peak_MB", "machine"]
+
+
+def measured_growth(study: Study) -> pd.DataFrame:
+    """The rows that ``benchmarks/bench_growth.py`` wrote beside the study file, none where it was not run.
+
+    Columns: model, axis (what grows), value, seconds and peak_MB of a forward pass, machine.
+    """
+    path = study.root / "benchmarks" / "results" / "growth.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=GROWTH)
+    note("read", path)
+    return pd.read_csv(path)[GROWTH]
+
+
 def slopes(measured: pd.DataFrame) -> pd.DataFrame:
     """How measured time and memory grow: the exponents of power laws, fitted on logarithms by least squares.
 
-    ``measured`` has the columns model, axis, value, seconds and peak_MB, of ``benchmarks/bench_growth.py``. A line for
-    each model and axis: model, axis, seconds, peak_MB; 1 says that it grows as the axis does, 0 that it does not.
+    ``measured`` is as ``measured_growth`` gives it. A line for each model and axis: model, axis, seconds, peak_MB; 1
+    says that it grows as the axis does, 0 that it does not.
     """
     lines = []
     for (model, axis), some in measured.groupby(["model", "axis"], sort=False):

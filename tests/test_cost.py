@@ -1,5 +1,6 @@
 """Counted costs: against sums by hand, the papers' printed numbers, and what late fusion saves."""
 
+import copy
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from refstudy.cli import app
-from refstudy.cost import cost, cost_table, printed_costs, slopes
+from refstudy.cost import cost, cost_table, measured_growth, printed_costs, slopes
 from refstudy.models.build import build_model, count_parameters
 from refstudy.study import load_study
 
@@ -70,3 +71,15 @@ def test_slopes_are_the_exponents_of_power_laws():
     measured = pd.DataFrame({"model": "m", "axis": "side", "value": [1, 2, 4, 8]})
     measured = measured.assign(seconds=3 * measured["value"] ** 2.0, peak_MB=5.0)
     assert slopes(measured).to_dict("records") == [{"model": "m", "axis": "side", "seconds": 2.0, "peak_MB": 0.0}]
+
+
+def test_growth_is_read_from_beside_the_study_file(tmp_path):
+    study = copy.copy(STUDY)
+    study.root = tmp_path
+    assert measured_growth(study).empty
+    path = tmp_path / "benchmarks" / "results" / "growth.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("model,axis,value,seconds,peak_MB,machine,torch,date\na,side,64,0.5,12.0,this,2,today\n")
+    assert measured_growth(study).to_dict("records") == [
+        {"model": "a", "axis": "side", "value": 64, "seconds": 0.5, "peak_MB": 12.0, "machine": "this"}
+    ]

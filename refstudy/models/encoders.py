@@ -5,6 +5,7 @@ from typing import Any
 
 import timm
 from safetensors import SafetensorError
+from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
@@ -47,6 +48,9 @@ class ImageEncoder(nn.Module):
                 )
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise StudyError(f"image encoder '{config.name}': {reason}; {remedy}") from error
+        for module in backbone.modules():
+            if isinstance(module, WindowAttention):
+                module.fused_attn = True  # timm leaves it off in Swin
         self.backbone: nn.Module = backbone
         self.channels: list[int] = backbone.feature_info.channels()
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
