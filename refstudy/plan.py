@@ -350,7 +350,13 @@ def show_trainings(steps: list[Step], console: Console) -> None:
     if recorded or missing:
         console.print(f"trainings: {recorded} have their run record, {len(missing)} have none")
     if missing:
-        names = ", ".join(step.name.removeprefix("train:") for step in missing)
-        console.print(f"missing (variant:seed): {names}", highlight=False, soft_wrap=True)
+        seeds: dict[str, list[str]] = {}
+        for step in missing:
+            seeds.setdefault(step.parameters["variant"], []).append(str(step.parameters["seed"]))
+        alike: dict[str, list[str]] = {}
+        for variant, numbers in seeds.items():
+            alike.setdefault(" ".join(numbers), []).append(variant)
+        for numbers, variants in alike.items():
+            console.print(f"seed {numbers} of: {', '.join(variants)}", highlight=False, soft_wrap=True)
         console.print(f"train one with: {missing[0].command}", highlight=False, soft_wrap=True)
         console.print("or all of them with: make study ARGS=--train", highlight=False)
