@@ -268,9 +268,7 @@ def _array(
                 made.flush()
                 del made
         except OSError as error:
-            remedy = (
-                "make room or allow to write; or name your own folder, with links to the data, in REFSTUDY_DATA"
-            )
+            remedy = "make room or allow to write; or name your own folder, with links to the data, in REFSTUDY_DATA"
             raise StudyError(f"{folder}: cannot keep decoded pictures ({error.strerror}); {remedy}") from error
     return np.load(path, mmap_mode="r")
 
