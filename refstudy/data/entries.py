@@ -168,7 +168,7 @@ def _known(
     items: list[Any], what: str, about: Callable[[Any], Any], source: Path, report: Callable[[Problem], None]
 ) -> dict[Any, Any]:
     """What is known about the items of an instances file, by their id."""
-    known = {}
+    known: dict[Any, Any] = {}
     for number, item in enumerate(items):
         entry = f"{what} {item.get('id', f'number {number + 1}') if isinstance(item, dict) else number + 1}"
         try:

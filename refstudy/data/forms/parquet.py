@@ -107,8 +107,9 @@ def _split(path: Path) -> str:
     name = re.split(r"[-.]", path.name)[0]
     if name == "data" or name.isdigit():
         state = path.with_name("state.json")
-        saved = read_json(state) if state.is_file() else None
-        name = (isinstance(saved, dict) and saved.get("_split")) or path.parent.name
+        saved = read_json(state) if state.is_file() else {}
+        named = saved.get("_split") if isinstance(saved, dict) else None
+        name = str(named or path.parent.name)
     return SPLIT_NAMES.get(name, name)
 
 
