@@ -137,7 +137,7 @@ def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     for row in printed.index:
         for dataset, buckets in printed_buckets().items():
             ours, split = found[dataset].get(row), PRINTED_SPLITS[dataset]
-            records = ours.records if ours else []
+            records = [record for record in ours.records if split in record.metrics] if ours else []
             measured = measured_groups(records, split, by_bucket(buckets), [str(bucket) for bucket in buckets])
             about = {"runs": len(records), "data": "", "missing": ""}
             if ours:
