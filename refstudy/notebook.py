@@ -4,7 +4,6 @@ and in the place of the earlier one only when it ran to its end.
 This is what a Dask worker does, on whichever machine. ``refstudy.execution`` says what it is told and what it leaves.
 """
 
-import ast
 import os
 import re
 import signal
@@ -145,7 +144,7 @@ class _Watch:
                 os.killpg(process.pid, signal.SIGKILL)  # a kernel leads a process group: its own children end too
 
 
-USAGE = "__import__('refstudy.provenance', fromlist=['usage']).usage()"
+USAGE = "__import__('IPython.display').display.JSON(__import__('refstudy.provenance').provenance.usage())"
 
 
 class _Client(PapermillNotebookClient):
@@ -159,7 +158,7 @@ class _Client(PapermillNotebookClient):
         asked = self.kc.execute("", silent=True, user_expressions={"usage": USAGE})
         said = self.wait_for_reply(asked)["content"].get("user_expressions", {}).get("usage", {})
         if said.get("status") == "ok":
-            self.usage = ast.literal_eval(said["data"]["text/plain"])
+            self.usage = said["data"]["application/json"]
 
 
 class _Engine(NBClientEngine):

@@ -120,6 +120,8 @@ def _connect(scheduler: str, workers: int, steps: int) -> Iterator[Client]:
         with client:
             yield client
         return
+    import refstudy.notebook  # noqa: F401  (here, and not while this thread parses: Python 3.11 cannot do both at once)
+
     with (
         LocalCluster(  # threads: the work is done by the kernels, which are processes
             n_workers=1,
