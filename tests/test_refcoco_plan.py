@@ -21,7 +21,7 @@ from refstudy.cli import app
 from refstudy.config import EvaluationConfig
 from refstudy.cost import gpu_hours
 from refstudy.errors import StudyError
-from refstudy.lengths import length_table
+from refstudy.lengths import kind_table, length_curve, length_table
 from refstudy.records import circumstances, find_records, write_record
 from refstudy.reported import SPLITS
 from refstudy.study import load_study
@@ -320,3 +320,12 @@ def test_a_spent_budget_ends_before_the_notebooks(study):
     assert done.exit_code == UNFINISHED and not find_records(study.results("referit_swinb") / "records")
     with pytest.raises(StudyError, match="--time-budget: not with --scheduler"):
         raise call(study, "run", "--time-budget", "1", "--scheduler", "tcp://127.0.0.1:1").exception
+
+
+def test_data_without_kinds_have_lengths_all_the_same(tmp_path):
+    put(tmp_path, "refcocog_google", "s2rm_casg", 0.5)
+    folder = str(tmp_path / "refcocog_google")
+    kinds = kind_table(STUDY, "refcocog_google", folder)
+    assert kinds["ours"].isna().all() and (kinds["expressions"] == 0).all()
+    curve = length_curve(STUDY, "refcocog_google", folder).set_index("words")
+    assert curve["ours"].dropna().to_dict() == {3: 50.0} and curve.loc[3, "expressions"] == 6
