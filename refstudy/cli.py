@@ -53,7 +53,7 @@ def run(
     to train again. With a time budget, runs are trained as `refstudy train` does it, --workers at once (0: one), and
     the notebooks follow; when it is spent, status 75 says that the same command goes on.
     """
-    from contextlib import nullcontext
+    from contextlib import AbstractContextManager, nullcontext
 
     from refstudy.data.scenes import FLAVOURS
     from refstudy.plan import parse_changes, plan, show
@@ -90,7 +90,7 @@ def run(
         from refstudy.data.source import prepare_data
 
         prepare_data(loaded.profile(profile).data, loaded.data_root, workers=os.cpu_count() or 1)
-    in_time = nullcontext()
+    in_time: AbstractContextManager[None] = nullcontext()
     if time_budget is not None:
         from refstudy.trainings import Stop, ended_in_time, train_all
 

@@ -82,10 +82,11 @@ def _grouped(record: Record, split: str, label: Label, groups: Sequence) -> pd.D
     counts = record.counts().query("split == @split")
     images = np.sort(counts["image_id"].unique())
     named = counts.assign(group=label(counts)).dropna(subset="group")
-    per_image = named.groupby(["image_id", "group"])[["intersection", "union"]].sum().unstack(fill_value=0)
+    per_image = named.groupby(["image_id", "group"])[["intersection", "union"]].sum()
     weights = draws(len(images), "images")
     inter, union = (
-        weights @ per_image[column].reindex(index=images, columns=groups, fill_value=0).to_numpy(float)
+        weights
+        @ per_image[column].unstack(fill_value=0).reindex(index=images, columns=groups, fill_value=0).to_numpy(float)
         for column in ("intersection", "union")
     )
     return 100 * pd.DataFrame(np.divide(inter, union, out=np.full_like(inter, np.nan), where=union > 0), columns=groups)

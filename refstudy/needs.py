@@ -1,7 +1,8 @@
 """What runs need to find before they start: data sets that are fetched, and published weights of encoders."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -54,16 +55,16 @@ def missing_weights(models: Iterable[ModelConfig]) -> list[str]:
     from refstudy.models.build import build_model
     from refstudy.models.encoders import ImageEncoder, TextEncoder
 
-    tries = {}
+    tries: dict[str, Callable[[], object]] = {}
     for model in models:
         whole = model.whole
         if model.text.pretrained:
-            tries[model.text.name] = lambda model=model: TextEncoder(model.text)
+            tries[model.text.name] = partial(TextEncoder, model.text)
         if whole is not None and "pretrained" in whole.options:
             scratch = model.model_copy(update={"text": model.from_scratch().text})
-            tries[whole.options["pretrained"]] = lambda scratch=scratch: build_model(scratch)
+            tries[whole.options["pretrained"]] = partial(build_model, scratch)
         elif model.image.pretrained and (whole is None or whole.name != "slvit"):
-            tries[model.image.name] = lambda model=model: ImageEncoder(model.image, model.image_size)
+            tries[model.image.name] = partial(ImageEncoder, model.image, model.image_size)
     lines = []
     with _offline_without_hub():
         for attempt in tries.values():

@@ -356,7 +356,7 @@ def show_trainings(steps: list[Step], console: Console) -> None:
         alike: dict[str, list[str]] = {}
         for variant, numbers in seeds.items():
             alike.setdefault(" ".join(numbers), []).append(variant)
-        for numbers, variants in alike.items():
-            console.print(f"seed {numbers} of: {', '.join(variants)}", highlight=False, soft_wrap=True)
+        for some, variants in alike.items():
+            console.print(f"seed {some} of: {', '.join(variants)}", highlight=False, soft_wrap=True)
         console.print(f"train one with: {missing[0].command}", highlight=False, soft_wrap=True)
         console.print("or all of them with: make study ARGS=--train", highlight=False)

@@ -91,7 +91,7 @@ def segment_photo(model: Segmenter, photo: np.ndarray | Path | str, expressions:
     squares = predict(model, model_view(model, pixels), expressions, model.tokenizer)
     answers = []
     for text, reading, square in zip(expressions, readings, squares, strict=True):
-        whole = unfit(torch.from_numpy(square), *pixels.shape[:2], model.config.keep_aspect).numpy()
+        whole = unfit(torch.from_numpy(square), pixels.shape[0], pixels.shape[1], model.config.keep_aspect).numpy()
         answers.append(Prediction(text, reading, whole > THRESHOLD, confidence(whole)))
     return answers
 

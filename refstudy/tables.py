@@ -178,8 +178,8 @@ def paired_gain(
 ) -> tuple[float, float, float] | None:
     """Points of ``metric``, on the profile's first split, that a variant is above a reference, with the 95 % interval;
     None where one was not run."""
-    both = (variant_records(study, profile, one, results) for one in (variant, reference))
-    gains = resampled_gains(*both, study.profile(profile).splits[0])
+    first, second = (variant_records(study, profile, name, results) for name in (variant, reference))
+    gains = resampled_gains(first, second, study.profile(profile).splits[0])
     return None if gains is None else (float(gains[metric][0]), *interval(gains[metric]))
 
 

@@ -21,11 +21,19 @@ from refstudy.cli import app
 from refstudy.config import EvaluationConfig
 from refstudy.cost import gpu_hours
 from refstudy.errors import StudyError
-from refstudy.lengths import length_table
+from refstudy.lengths import kind_table, length_curve, length_table
 from refstudy.records import circumstances, find_records, write_record
 from refstudy.reported import SPLITS
 from refstudy.study import load_study
-from refstudy.tables import TABLES, benchmark_splits, build_comparison, build_table, measured_on, printed_rows
+from refstudy.tables import (
+    COCO_SPLITS,
+    TABLES,
+    benchmark_splits,
+    build_comparison,
+    build_table,
+    measured_on,
+    printed_rows,
+)
 from refstudy.trainings import UNFINISHED, Stop, ended_in_time
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -310,6 +318,13 @@ def test_every_notebook_runs_and_the_tables_say_what_they_were_measured_on(study
     assert table.loc["S²RM + CASG", "data"] == "RefCOCO (unc) val, 64 px"
     strips = pd.read_csv(folder / "tables" / "slvit_table2b.csv").query("ours == ours")
     assert set(strips["data"]) == {"RefCOCO (unc) val, 96 px"}  # SLViT's own size
+    main = pd.read_csv(folder / "tables" / "s2rm_table1.csv").query("metric == 'oIoU' and ours == ours")
+    assert set(zip(main["row"], main["data"], strict=True)) == {
+        *((row, f"RefCOCO (unc) {split}, 64 px") for row in ("SwinT-Ours", "SwinB-Ours") for split in COCO_SPLITS),
+        *(("LAVT₂₂", f"RefCOCO (unc) {split}, 96 px") for split in COCO_SPLITS),
+        *(("SwinT-Ours", f"RefCOCOg (umd) {split}, 64 px") for split in ("val", "test")),
+        ("SwinT-Ours", "ReferIt (berkeley) test, 64 px"),
+    }
     for path in (folder / "notebooks").glob("0[5-8]*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         assert any("RefCOCO (unc) val" in str(cell.get("outputs")) for cell in cells) or path.stem.startswith("08")
@@ -320,3 +335,12 @@ def test_a_spent_budget_ends_before_the_notebooks(study):
     assert done.exit_code == UNFINISHED and not find_records(study.results("referit_swinb") / "records")
     with pytest.raises(StudyError, match="--time-budget: not with --scheduler"):
         raise call(study, "run", "--time-budget", "1", "--scheduler", "tcp://127.0.0.1:1").exception
+
+
+def test_data_without_kinds_have_lengths_all_the_same(tmp_path):
+    put(tmp_path, "refcocog_google", "s2rm_casg", 0.5)
+    folder = str(tmp_path / "refcocog_google")
+    kinds = kind_table(STUDY, "refcocog_google", folder)
+    assert kinds["ours"].isna().all() and (kinds["expressions"] == 0).all()
+    curve = length_curve(STUDY, "refcocog_google", folder).set_index("words")
+    assert curve["ours"].dropna().to_dict() == {3: 50.0} and curve.loc[3, "expressions"] == 6

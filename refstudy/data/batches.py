@@ -205,7 +205,7 @@ def placement(height: int, width: int, side: int, keep_aspect: bool) -> tuple[in
 
 def fit_image(pixels: np.ndarray, side: int, keep_aspect: bool) -> np.ndarray:
     """A picture uint8 (H, W, 3) as a model of ``side`` S sees it, (S, S, 3): resized bilinearly to its placement."""
-    top, left, height, width = placement(*pixels.shape[:2], side, keep_aspect)
+    top, left, height, width = placement(pixels.shape[0], pixels.shape[1], side, keep_aspect)
     if pixels.shape[:2] != (height, width):
         pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
     square = np.full((side, side, 3), PADDING, np.uint8)
@@ -215,7 +215,7 @@ def fit_image(pixels: np.ndarray, side: int, keep_aspect: bool) -> np.ndarray:
 
 def fit_mask(mask: np.ndarray, side: int, keep_aspect: bool) -> np.ndarray:
     """A bool mask (H, W) of a picture on the model's square (S, S): resized by nearest neighbour."""
-    top, left, height, width = placement(*mask.shape, side, keep_aspect)
+    top, left, height, width = placement(mask.shape[0], mask.shape[1], side, keep_aspect)
     square = np.zeros((side, side), bool)
     square[top : top + height, left : left + width] = resize_mask(mask, height, width)
     return square

@@ -41,8 +41,8 @@ def find(root: Path) -> list[Found]:
                     read = partial(_read, root, folder, match[1])
                     found.append(Found(folder.name, match[1], "REFER zip", archive, read))
                 else:
-                    error = StudyError(f"{archive}: holds {name}; unpack it so that {root}/{name.parent.name} is there")
-                    found.append(unreadable(name.parent.name, "REFER zip", archive, error))
+                    deep = StudyError(f"{archive}: holds {name}; unpack it so that {root}/{name.parent.name} is there")
+                    found.append(unreadable(name.parent.name, "REFER zip", archive, deep))
     return found
 
 
