@@ -49,7 +49,7 @@ class ImageEncoder(nn.Module):
             raise StudyError(f"image encoder '{config.name}': {reason}; {remedy}") from error
         for module in backbone.modules():
             if isinstance(module, WindowAttention):
-                module.fused_attn = True  # timm leaves it off in Swin
+                module.fused_attn = True  # type: ignore[misc]  # timm leaves it off in Swin
         self.backbone: nn.Module = backbone
         self.channels: list[int] = backbone.feature_info.channels()
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
