@@ -177,7 +177,8 @@ class Calls(TorchFunctionMode):
         return function(*arguments, **(named or {}))
 
 
-def test_both_encoders_use_fused_attention():
+def test_both_encoders_use_fused_attention_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     model, (images, ids, mask, _) = build("tile_concat").train(), inputs()
     config = model.config
     for encoder, arguments, layers in (

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from safetensors import SafetensorError
 from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class ImageEncoder(nn.Module):
             raise StudyError(f"image encoder '{config.name}': {reason}; {remedy}") from error
         for module in backbone.modules():
             if isinstance(module, WindowAttention):
-                module.fused_attn = True  # type: ignore[misc]  # timm leaves it off in Swin
+                module.fused_attn = torch.cuda.is_available()  # type: ignore[misc]  # on a CPU it is the slower form
         self.backbone: nn.Module = backbone
         self.channels: list[int] = backbone.feature_info.channels()
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
