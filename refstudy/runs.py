@@ -127,7 +127,7 @@ def _connect(scheduler: str, workers: int, steps: int) -> Iterator[Client]:
             n_workers=1,
             threads_per_worker=min(workers, steps),
             processes=False,
-            dashboard_address=None,
+            dashboard_address=":0",
             memory_limit=None,
             silence_logs=logging.CRITICAL,
         ) as cluster,

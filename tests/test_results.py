@@ -53,6 +53,18 @@ def test_the_readme_quotes_the_tables():
     assert quoted and quoted <= measured
 
 
+def test_the_readme_quotes_the_claims_as_the_ledger_has_them():
+    ledger = pd.read_csv(ROOT / "results" / "scenes" / "claims.csv").set_index("claim")
+    readme = (ROOT / "README.md").read_text()
+    quoted = re.findall(r"\| ([^|\n]+) \| ([+-][\d.]+) \| ([+-][\d.]+) \| ([a-z ]+) \|", readme)
+    assert len(quoted) > 5
+    for claim, printed, measured, verdict in quoted:
+        line = ledger.loc[claim]
+        assert (printed, measured, verdict) == (f"{line.printed:+.2f}", f"{line.measured:+.1f}", line.verdict)
+    gain = pd.read_csv(ROOT / "results" / "scenes" / "tables" / "explanations.csv").loc[0, "measured"]
+    assert f"without that norm it gains {gain:.1f} points" in readme
+
+
 def test_the_page_on_performance_quotes_what_was_measured():
     page = runpy.run_path(str(ROOT / "benchmarks" / "page.py"))
     text = page["PAGE"].read_text()

@@ -39,12 +39,29 @@ def gram(parsed: Tensor, generator: Tensor) -> Tensor:
 def maps_of_gram(products: Tensor, height: int, width: int, shift: bool = True) -> tuple[Tensor, Tensor]:
     """Column and row map of Eqs. (5)-(8) from the Gram matrix (B, H*W, H*W) of the two contexts."""
     indices = coparse_indices(height, width, shift, products.device)
-    shape = (-1, height, width)
     column, row = (
-        products.gather(2, index.expand(len(products), -1, -1)).transpose(1, 2).unflatten(2, shape[1:])
+        (Reordered.apply(products, index) if shift else products.gather(2, index.expand(len(products), -1, -1)))
+        .transpose(1, 2)
+        .unflatten(2, (height, width))
         for index in indices
     )
     return column, row
+
+
+class Reordered(torch.autograd.Function):
+    """Each row of (B, N, N) in its own order, (N, N): the gradient is put back in order, where that of ``gather`` would
+    be added up entry by entry, since it does not know that no entry is read twice."""
+
+    @staticmethod
+    def forward(context, products: Tensor, order: Tensor) -> Tensor:
+        context.save_for_backward(order)
+        return products.gather(2, order.expand(len(products), -1, -1))
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> tuple[Tensor, None]:
+        (order,) = context.saved_tensors
+        places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        return Reordered.apply(gradient, torch.empty_like(order).scatter_(1, order, places)), None
 
 
 @functools.lru_cache(maxsize=16)
