@@ -32,7 +32,10 @@ def table(name: str) -> str:
     where = "; ".join(
         f"{machine}, torch {torch}, {date}" for machine, torch, date in rows[STAMP].drop_duplicates().to_numpy()
     )
-    shown = slopes(pd.read_csv(path)).astype(str) if name == "slopes" else rows.drop(columns=STAMP)
+    shown = rows.drop(columns=STAMP)
+    if name == "slopes":
+        fitted = slopes(pd.read_csv(path))
+        shown = fitted.assign(**(fitted.select_dtypes("float") + 0.0)).astype(str)  # no "-0.0"
     lines = ["| " + " | ".join(cells) + " |" for cells in [shown.columns, *shown.to_numpy()]]
     rule = "|" + "---|" * len(shown.columns)
     return "\n".join([lines[0], rule, *lines[1:], "", f"*{where}.*"])
