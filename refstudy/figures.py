@@ -194,16 +194,17 @@ def growth(measured: pd.DataFrame) -> Figure:
     the legends give the fitted exponents."""
     axes_of = list(measured["axis"].unique())
     fitted = slopes(measured).set_index(["model", "axis"])
-    figure, axes = plt.subplots(2, len(axes_of), figsize=(2.6 * len(axes_of), 5.2), squeeze=False, sharex="col")
+    size = (2.6 * len(axes_of), 5.6)
+    figure, axes = plt.subplots(2, len(axes_of), figsize=size, squeeze=False, sharex="col", sharey="row")
     for column, axis in enumerate(axes_of):
         for row, (name, label) in enumerate({"seconds": "seconds", "peak_MB": "memory added (MiB)"}.items()):
             drawn = axes[row, column]
             for k, (model, some) in enumerate(measured.query("axis == @axis").groupby("model", sort=False)):
-                slope = fitted.loc[(model, axis), name]
+                slope = fitted.loc[(model, axis), name] + 0.0  # no "-0.00"
                 drawn.loglog(some["value"], some[name], marker="o", **line_style(k), label=f"{model}: {slope:.2f}")
             drawn.set_xticks(sorted(set(some["value"])), [str(value) for value in sorted(set(some["value"]))])
             drawn.minorticks_off()
-            drawn.legend(fontsize=7)
+            drawn.legend(fontsize=7, loc="upper left")
             if not column:
                 drawn.set_ylabel(label)
         axes[1, column].set_xlabel(axis)
