@@ -121,10 +121,10 @@ def explanations(study: Study, profile: str, results: str = "") -> pd.DataFrame:
 def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     """Every claim with the printed gain and the measured one, a line each.
 
-    Columns: paper, claim, metric, printed (points), measured with its paired 95 % interval low, high; runs (the fewer
-    of both sides), data, verdict, missing (commands). The verdict is by rule: "supported" when the whole interval is
-    above zero, "not supported" when it is below, "undecided" otherwise, "not measured" without records of both sides;
-    for a claim of no gain see ``_saturation``. ``resampled_metrics`` says what the interval speaks of.
+    Columns: paper, claim, metric, printed (points), measured with its paired 95 % interval low, high; runs (the seeds
+    that both sides have), data, verdict, missing (commands). The verdict is by rule: "supported" when the whole
+    interval is above zero, "not supported" when it is below, "undecided" otherwise, "not measured" without records of
+    both sides; for a claim of no gain see ``_saturation``. ``resampled_metrics`` says what the interval speaks of.
     """
     lines = []
     for claim in CLAIMS:
@@ -148,12 +148,14 @@ def _judged(study: Study, profile: str, better: str, worse: str, metric: str, re
 def _measured(study: Study, profile: str, better: str, worse: str, metric: str, results: str) -> dict[str, Any]:
     """The gain of one variant over another as cells of the ledger, or the commands that train what is missing."""
     gain = paired_gain(study, profile, better, worse, metric, results=results)
-    runs = {name: len(variant_records(study, profile, name, results)) for name in (better, worse)}
+    sides = {name: variant_records(study, profile, name, results) for name in (better, worse)}
+    seeds = {name: {record.config.seed for record in records} for name, records in sides.items()}
     if gain is None:
-        commands = [training_command(profile, name) for name, count in runs.items() if not count]
+        first = study.profile(profile).seeds[0]
+        commands = [training_command(profile, name) for name, done in seeds.items() if first not in done]
         return {"missing": " && ".join(commands)}
-    data = measured_on(study, profile)
-    return {"measured": gain[0], "low": gain[1], "high": gain[2], "runs": min(runs.values()), "data": data}
+    runs = len(seeds[better] & seeds[worse])
+    return {"measured": gain[0], "low": gain[1], "high": gain[2], "runs": runs, "data": measured_on(study, profile)}
 
 
 def _saturation(study: Study, profile: str, results: str) -> dict[str, Any]:

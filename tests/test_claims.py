@@ -33,6 +33,17 @@ def test_verdicts_follow_from_the_records(tmp_path):
     assert unmeasured["missing"] == "refstudy train --profile scenes --variant s2rm_casg"
 
 
+def test_a_claim_counts_the_seeds_that_both_sides_have(tmp_path):
+    put(tmp_path, "tile_concat", [0.4] * 20, seed=0)
+    put(tmp_path, "s2rm_fpn", [0.5] * 20, seed=1)
+    line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]
+    assert line["verdict"] == "not measured"
+    assert line["missing"] == "refstudy train --profile scenes --variant s2rm_fpn"  # which trains its seed 0
+    put(tmp_path, "s2rm_fpn", [0.6] * 20, seed=0)
+    line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]
+    assert line["runs"] == 1 and line["measured"] == pytest.approx(20)
+
+
 def test_an_explanation_is_contradicted_by_its_run(tmp_path):
     put(tmp_path, "pwam_fpn", [0.4] * 20)
     untested = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["pwam_fpn_no_norm"]
