@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.overrides import TorchFunctionMode
 
 from refstudy.config import ModelConfig, PartConfig
@@ -150,19 +151,16 @@ def test_images_need_be_neither_square_nor_multiples_of_32(size, decoder):
     assert torch.isfinite(logits).all()
 
 
-def test_compiled_in_one_piece_without_changing_a_number():
+def test_compiled_in_one_piece_whatever_a_batch_holds_without_changing_a_number():
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("eager")
     model, (images, ids, mask, index) = build("s2rm_casg").eval(), inputs()
-    with torch.inference_mode():
-        features, words = model.encode_image(images), model.text_encoder(ids, mask)
-        fused = model.fusion(features.maps[3][index], words, mask)
-        logits = model.decoder(features.maps[:3], fused, words[:, 0], index)
-        with warnings.catch_warnings(action="ignore"):  # that it looks into the functions that keep index tensors
-            fusion, decoder = (
-                torch.compile(part, backend="eager", fullgraph=True) for part in (model.fusion, model.decoder)
-            )
-            again = fusion(features.maps[3][index], words, mask)
-            assert torch.allclose(again, fused, atol=1e-5)
-            assert torch.allclose(decoder(features.maps[:3], again, words[:, 0], index), logits, atol=1e-5)
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # that it looks into functions that keep tensors
+        for expressions, words in ((2, 6), (3, 5), (3, 4)):
+            batch = (images, ids[:expressions, :words], mask[:expressions, :words], index[:expressions])
+            assert torch.allclose(compiled(*batch), model(*batch), atol=1e-5)
+    assert counter.frame_count == 2  # for the first sizes, and for all
 
 
 class Calls(TorchFunctionMode):
