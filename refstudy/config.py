@@ -89,6 +89,12 @@ class ModelConfig(Settings):
         description="as ``DataConfig.keep_aspect``: how pictures are prepared goes with the weights",
         exclude_if=lambda value: not value,
     )
+    max_words: int = Field(
+        20,
+        ge=3,
+        description="as ``DataConfig.max_words``: where expressions are clipped goes with the weights",
+        exclude_if=lambda value: value == 20,
+    )
 
     def from_scratch(self) -> "ModelConfig":
         """The same model with no part pretrained: to build it, no weights are read."""
@@ -173,9 +179,10 @@ class RunConfig(Settings):
     evaluation: EvaluationConfig = Field(EvaluationConfig(), exclude_if=lambda value: value == EvaluationConfig())
 
     @model_validator(mode="after")
-    def _one_aspect(self) -> Self:
-        if self.model.keep_aspect != self.data.keep_aspect:
-            raise ValueError("model.keep_aspect and data.keep_aspect differ; the weights are to know the pictures")
+    def _weights_know_their_data(self) -> Self:
+        for name in ("keep_aspect", "max_words"):
+            if getattr(self.model, name) != getattr(self.data, name):
+                raise ValueError(f"model.{name} and data.{name} differ; the weights are to know their data")
         return self
 
     def key(self) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from transformers import BertTokenizerFast
 
 from refstudy.data.batches import Corpus, resize_mask
 from refstudy.data.masks import decode_mask
@@ -135,9 +134,7 @@ def scene_things(root: Path | str, dataset: str, image_ids: Iterable[int], side:
     return found
 
 
-def diagnose_corpus(
-    model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]], tokenizer: BertTokenizerFast
-) -> pd.DataFrame:
+def diagnose_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFrame:
     """Every expression of a corpus diagnosed, in the corpus' order.
 
     Columns: those of ``evaluation.ABOUT`` and expression; category (the referent's), area (its share of the picture);
@@ -151,7 +148,7 @@ def diagnose_corpus(
         rows = corpus.table.iloc[numbers]
         around = [thing for thing in things[int(rows["image_id"].iloc[0])] if thing.group != "stuff"]
         picture = corpus.images[image].transpose(1, 2, 0)
-        probabilities = predict(model, picture, rows["expression"].tolist(), tokenizer, corpus.token_ids.shape[1])
+        probabilities = predict(model, picture, rows["expression"].tolist())
         truths = corpus.mask(corpus.ref_of_expression[numbers])
         for number, ann_id, probability, truth in zip(numbers, rows["ann_id"], probabilities, truths, strict=True):
             rivals = [thing for thing in around if thing.ann_id != ann_id]
@@ -233,9 +230,7 @@ def _phrase(noun: str, colour: str) -> str:
     return f"{noun} in {colour}" if person else f"{colour} {noun}"
 
 
-def probe_corpus(
-    model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]], tokenizer: BertTokenizerFast, seed: int = 0
-) -> pd.DataFrame:
+def probe_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]], seed: int = 0) -> pd.DataFrame:
     """Every image asked for things that are there and for things that are not.
 
     Columns: image (its number in the corpus), image_id, expression, kind, noun, colour; marked (share of the picture),
@@ -250,7 +245,7 @@ def probe_corpus(
         asked = probes(around, np.random.default_rng([seed, image_id]))
         picture = corpus.images[image].transpose(1, 2, 0)
         texts = [probe.text for probe in asked]
-        masks = predict(model, picture, texts, tokenizer, corpus.token_ids.shape[1])
+        masks = predict(model, picture, texts)
         for probe, probability in zip(asked, masks, strict=True):
             predicted = probability > 0.5
             truth = around[probe.target].mask if probe.target >= 0 else np.zeros_like(predicted)

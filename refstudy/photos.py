@@ -14,7 +14,7 @@ from refstudy.errors import StudyError
 from refstudy.figures import outlined
 from refstudy.files import atomic_write
 from refstudy.models.segmenter import Segmenter
-from refstudy.prediction import MAX_WORDS, Prediction, read_expressions, read_photo, segment_photo
+from refstudy.prediction import Prediction, read_expressions, read_photo, segment_photo
 
 # In the repository; an installed package has none.
 SHIPPED_WEIGHTS = Path(__file__).resolve().parents[1] / "results" / "scenes" / "weights" / "s2rm_casg.safetensors"
@@ -99,9 +99,9 @@ def remarks(model: Segmenter, expressions: Sequence[str]) -> list[str]:
 
     Raises StudyError for an expression without words, and for none at all."""
     lines = []
-    for text, reading in zip(expressions, read_expressions(model.tokenizer, expressions), strict=True):
+    for text, reading in zip(expressions, read_expressions(model, expressions), strict=True):
         if reading.clipped:
-            lines.append(f"“{text}” is clipped to {MAX_WORDS} word pieces and read as “{reading.text}”")
+            lines.append(f"“{text}” is clipped to {model.config.max_words} word pieces and read as “{reading.text}”")
         if reading.strange:
             lines.append(f"“{text}”: the model does not know {', '.join(reading.strange)}")
     return lines

@@ -9,7 +9,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from transformers import BertTokenizerFast
 
 from refstudy.config import THRESHOLD
 from refstudy.data.batches import fit_image, normalise, unfit
@@ -18,7 +17,6 @@ from refstudy.data.words import strange_words, tokenize
 from refstudy.errors import StudyError
 from refstudy.models.segmenter import Segmenter
 
-MAX_WORDS = 20  # word pieces, [CLS] and [SEP] included, as in training
 WHITE = (255, 255, 255, 255)
 
 
@@ -54,17 +52,12 @@ class Prediction:
 
 
 @torch.inference_mode()
-def predict(
-    model: Segmenter,
-    image: np.ndarray,
-    expressions: Sequence[str],
-    tokenizer: BertTokenizerFast,
-    max_words: int = MAX_WORDS,
-) -> np.ndarray:
+def predict(model: Segmenter, image: np.ndarray, expressions: Sequence[str]) -> np.ndarray:
     """Mask probabilities float32 (E, S, S) for expressions about one uint8 image (S, S, 3), encoded once."""
     model.eval()
     device = next(model.parameters()).device
-    ids, mask = (torch.from_numpy(array).to(device) for array in tokenize(tokenizer, expressions, max_words))
+    tokens = tokenize(model.tokenizer, expressions, model.config.max_words)
+    ids, mask = (torch.from_numpy(array).to(device) for array in tokens)
     pixels = torch.tensor(image.transpose(2, 0, 1), device=device)[None]
     features = model.encode_image(normalise(pixels))
     index = torch.zeros(len(ids), dtype=torch.long, device=device)
@@ -86,9 +79,9 @@ def segment_photo(model: Segmenter, photo: np.ndarray | Path | str, expressions:
 
     Raises StudyError for an expression without words, for none at all, and for whatever ``read_photo`` refuses.
     """
-    readings = read_expressions(model.tokenizer, expressions)
+    readings = read_expressions(model, expressions)
     pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
-    squares = predict(model, model_view(model, pixels), expressions, model.tokenizer)
+    squares = predict(model, model_view(model, pixels), expressions)
     answers = []
     for text, reading, square in zip(expressions, readings, squares, strict=True):
         whole = unfit(torch.from_numpy(square), pixels.shape[0], pixels.shape[1], model.config.keep_aspect).numpy()
@@ -101,16 +94,16 @@ def model_view(model: Segmenter, pixels: np.ndarray) -> np.ndarray:
     return fit_image(pixels, model.config.image_size, model.config.keep_aspect)
 
 
-def read_expressions(tokenizer: BertTokenizerFast, expressions: Sequence[str]) -> list[Reading]:
-    """How each expression is read. Raises StudyError for one without words, and for none at all."""
+def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Reading]:
+    """How a model reads each expression. Raises StudyError for one without words, and for none at all."""
     if not expressions:
         raise StudyError('no expression; say what to look for, e.g. "the dog on the left"')
-    readings = []
+    tokenizer, readings = model.tokenizer, []
     for text in expressions:
         pieces = tokenizer.tokenize(text)
         if not pieces:
             raise StudyError(f"expression {text!r} has no words; say what to look for")
-        kept = pieces[: MAX_WORDS - 2]
+        kept = pieces[: model.config.max_words - 2]
         strange = tuple(strange_words(tokenizer, text))
         readings.append(Reading(tokenizer.convert_tokens_to_string(kept), len(kept) < len(pieces), strange))
     return readings

@@ -212,6 +212,7 @@ class Study:
             model=ModelConfig(
                 image_size=data.image_size,
                 keep_aspect=data.keep_aspect,
+                max_words=data.max_words,
                 image=ImageEncoderConfig.model_validate(settings.model.image.model_dump() | special.image),
                 text=settings.model.text,
                 **chosen,

@@ -10,7 +10,6 @@ from refstudy.data.words import tokenize
 from refstudy.errors import StudyError
 from refstudy.models.fusion.s2rm import S2RM, coparse
 from refstudy.models.segmenter import Segmenter
-from refstudy.prediction import MAX_WORDS
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Trace:
 
 
 @torch.inference_mode()
-def trace(model: Segmenter, image: np.ndarray, expression: str, max_words: int = MAX_WORDS) -> Trace:
+def trace(model: Segmenter, image: np.ndarray, expression: str) -> Trace:
     """The steps for one expression about an image uint8 (S, S, 3), as ``model_view`` makes it.
 
     Raises StudyError for a model without S²RM.
@@ -35,7 +34,8 @@ def trace(model: Segmenter, image: np.ndarray, expression: str, max_words: int =
     fusion = getattr(model, "fusion", None)
     if not isinstance(fusion, S2RM):
         raise StudyError("trace: this model has no S²RM to look into; use one whose fusion is s2rm")
-    ids, mask = (torch.from_numpy(array) for array in tokenize(model.tokenizer, [expression], max_words))
+    tokens = tokenize(model.tokenizer, [expression], model.config.max_words)
+    ids, mask = (torch.from_numpy(array) for array in tokens)
     ids, mask = ids[:, : mask.sum()], mask[:, : mask.sum()]
     vision = model.encode_image(normalise(torch.tensor(image.transpose(2, 0, 1))[None])).maps[3]
     language, attention = fusion.distribute(vision, model.text_encoder(ids, mask), mask)

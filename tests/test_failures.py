@@ -157,6 +157,8 @@ def test_a_small_thing_is_not_asked_for():
 class Marks(nn.Module):
     """A model that marks all of every picture, or nothing."""
 
+    config, tokenizer = tiny_model(), build_tokenizer()
+
     def __init__(self, logit):
         super().__init__()
         self.logit = nn.Parameter(torch.tensor(float(logit)))
@@ -190,29 +192,29 @@ def test_the_things_of_a_scene_are_all_there(scenes):
 
 def test_a_model_that_marks_everything_leaks_and_answers_every_probe(scenes):
     corpus, things = scenes
-    table = diagnose_corpus(Marks(5), corpus, things, build_tokenizer())
+    table = diagnose_corpus(Marks(5), corpus, things)
     assert set(table["cause"]) == {"leaked"} and (table["recall"] == 1).all()
     np.testing.assert_allclose(table["iou"], table["area"])
     assert table["sent_id"].tolist() == corpus.table["sent_id"].tolist() and (table["rival_category"] != "").any()
-    probed = probe_corpus(Marks(5), corpus, things, build_tokenizer())
+    probed = probe_corpus(Marks(5), corpus, things)
     assert probed["responds"].all() and (probed["marked"] == 1).all()
     assert set(probed.loc[probed["kind"] != "present", "cause"]) == {"absent referent"}
 
 
 def test_a_model_that_marks_nothing_misses_and_is_right_about_what_is_absent(scenes):
     corpus, things = scenes
-    table = diagnose_corpus(Marks(-5), corpus, things, build_tokenizer())
+    table = diagnose_corpus(Marks(-5), corpus, things)
     small = table["area"] < SMALL
     assert set(table.loc[small, "cause"]) <= {"missed small"} and set(table.loc[~small, "cause"]) == {"missed"}
     assert set(table["rival_category"]) == {""} and not table["same_category"].any()
-    probed = probe_table(probe_corpus(Marks(-5), corpus, things, build_tokenizer())).set_index("kind")
+    probed = probe_table(probe_corpus(Marks(-5), corpus, things)).set_index("kind")
     assert probed["hits"].drop("present").eq(100).all() and probed["share"].eq(0).all()
     assert probed[["on_noun", "on_colour"]].isna().all(axis=None)
 
 
 def test_probes_of_a_seed_are_the_same_again(scenes):
     corpus, things = scenes
-    first, again, other = (probe_corpus(Marks(5), corpus, things, build_tokenizer(), seed) for seed in (0, 0, 1))
+    first, again, other = (probe_corpus(Marks(5), corpus, things, seed) for seed in (0, 0, 1))
     pd.testing.assert_frame_equal(first, again)
     assert first["expression"].tolist() != other["expression"].tolist()
 

@@ -67,7 +67,7 @@ def test_masks_have_the_photos_own_size_and_follow_from_the_probabilities(model)
     pixels = np.asarray(colours(50, 90))
     answers = segment_photo(model, pixels, EXPRESSIONS)
     small = np.asarray(Image.fromarray(pixels).resize((64, 64), Image.Resampling.BILINEAR))
-    for answer, probability in zip(answers, predict(model, small, EXPRESSIONS, model.tokenizer), strict=True):
+    for answer, probability in zip(answers, predict(model, small, EXPRESSIONS), strict=True):
         assert answer.mask.shape == (50, 90) and answer.mask.dtype == bool
         whole = np.asarray(Image.fromarray(probability).resize((90, 50), Image.Resampling.BILINEAR))
         away = np.abs(whole - 0.5) > 0.05  # Pillow averages where it makes smaller, so it is a near expectation only
@@ -77,7 +77,7 @@ def test_masks_have_the_photos_own_size_and_follow_from_the_probabilities(model)
 
 def test_a_photo_of_the_models_size_is_answered_as_predict_does(model):
     pixels = np.asarray(colours(64, 64))
-    expected = predict(model, pixels, EXPRESSIONS, model.tokenizer)
+    expected = predict(model, pixels, EXPRESSIONS)
     for answer, probability in zip(segment_photo(model, pixels, EXPRESSIONS), expected, strict=True):
         assert (answer.mask == (probability > 0.5)).all()
         assert answer.score == confidence(probability)
@@ -193,11 +193,22 @@ def test_words_that_the_vocabulary_lacks_are_named():
 
 
 def test_an_expression_is_clipped_to_twenty_pieces_with_both_ends():
-    tokenizer = build_tokenizer()
+    model = build_model(tiny_model())
     eighteen = " ".join(["the red car on the left"] * 3)
-    whole, longer = read_expressions(tokenizer, [eighteen, eighteen + " side"])
+    whole, longer = read_expressions(model, [eighteen, eighteen + " side"])
     assert not whole.clipped and longer.clipped
     assert whole.text == longer.text == eighteen
+
+
+def test_where_an_expression_is_clipped_goes_with_the_weights(tmp_path):
+    model = build_model(tiny_model().model_copy(update={"max_words": 5}))
+    save_weights(model, tmp_path / "short.safetensors")
+    short = load_model(tmp_path / "short.safetensors")
+    (reading,) = read_expressions(short, ["the red car on the left"])
+    assert reading.clipped and reading.text == "the red car"
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    clipped, same, longer = (predict(short, image, [text]) for text in ("the red car on it", "the red car", "the red"))
+    assert np.array_equal(clipped, same) and not np.array_equal(same, longer)
 
 
 @pytest.mark.parametrize("expressions", [[], [""], ["a dog", "  "], ["\u200b"]])

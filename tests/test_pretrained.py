@@ -64,7 +64,7 @@ def photograph():
 
 
 def masks(model):
-    return predict(model, photograph(), EXPRESSIONS, model.tokenizer, 8)
+    return predict(model, photograph(), EXPRESSIONS)
 
 
 def equal_states(first, second):

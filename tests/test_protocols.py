@@ -1,5 +1,6 @@
 """The switches of docs/protocols.md: each does what it says, and its default leaves every key as it was."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -118,14 +119,16 @@ def test_a_saved_model_sees_photos_as_in_training_and_places_their_masks(
         assert (answer.mask == decode_mask(row.segmentation, row.height, row.width)).all()
 
 
-def test_the_model_has_the_aspect_of_its_data(tmp_path):
+@pytest.mark.parametrize(("key", "value"), [("keep_aspect", True), ("max_words", 22)])
+def test_the_model_prepares_what_it_sees_as_its_data_were(tmp_path, key, value):
     text = (ROOT / "papermill_runs.yaml").read_text()
-    (tmp_path / "study.yaml").write_text(text.replace("image_size: 512}", "image_size: 512, keep_aspect: true}"))
+    changed = f"image_size: 512, {key}: {json.dumps(value)}}}"
+    (tmp_path / "study.yaml").write_text(text.replace("image_size: 512}", changed))
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     config = load_study(tmp_path / "study.yaml").run_config("refcoco", "s2rm_casg", 0)
-    assert config.data.keep_aspect and config.model.keep_aspect
+    assert getattr(config.data, key) == getattr(config.model, key) == value
     other = config.model_dump() | {"model": {"image_size": 512}}
-    with pytest.raises(ValidationError, match="keep_aspect and data.keep_aspect differ"):
+    with pytest.raises(ValidationError, match=f"{key} and data.{key} differ"):
         RunConfig.model_validate(other)
 
 

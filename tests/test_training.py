@@ -102,7 +102,7 @@ def test_evaluation_counts_pixels_of_every_expression(corpora):
     for k in (0, len(counts) // 2, len(counts) - 1):
         row = corpus.table.iloc[k]
         image = corpus.images[corpus.image_of_ref[corpus.ref_of_expression[k]]].transpose(1, 2, 0)
-        predicted = predict(model, image, [row.expression], build_tokenizer())[0] > 0.5
+        predicted = predict(model, image, [row.expression])[0] > 0.5
         truth = decode_mask(row.segmentation, 64, 64)
         assert abs(counts.loc[k, "intersection"] - (predicted & truth).sum()) <= 2
         assert abs(counts.loc[k, "union"] - (predicted | truth).sum()) <= 2
