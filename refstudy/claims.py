@@ -14,7 +14,8 @@ from refstudy.tables import measured_on, paired_gain, printed_rows, variant_reco
 class Claim:
     """That one variant is better than another by ``metric``, and the table whose two rows say so in print.
 
-    ``worse_table`` is the table of the second row where the two stand in different ones.
+    ``worse_table`` is the table of the second row where the two stand in different ones; ``column`` is that of the
+    printed numbers where they are not under the metric's name.
     """
 
     paper: str
@@ -25,13 +26,15 @@ class Claim:
     rows: tuple[str, str]
     metric: str = "oIoU"
     worse_table: str = ""
+    column: str = ""
 
     @property
     def printed(self) -> float:
         """The printed gain, in points."""
         first, second = self.rows
         tables = (printed_rows(self.table), printed_rows(self.worse_table or self.table))
-        return float(tables[0].loc[first, self.metric] - tables[1].loc[second, self.metric])
+        column = self.column or self.metric
+        return float(tables[0].loc[first, column] - tables[1].loc[second, column])
 
 
 UNMEASURED = "not measured"
@@ -54,6 +57,25 @@ CLAIMS = (
     Claim("S²RM", "S²RM beats PWAM (FPN)", "s2rm_fpn", "pwam_fpn", VII, ("S²RM + FPN", "PWAM [28] + FPN")),
     Claim("S²RM", "PWAM beats ACM (FPN)", "pwam_fpn", "acm_fpn", VII, ("PWAM [28] + FPN", "ACM [17] + FPN")),
     Claim("S²RM", "S²RM beats PWAM (CASG)", "s2rm_casg", "pwam_casg", VII, ("S²RM + CASG", "PWAM [28] + CASG")),
+    Claim(
+        "S²RM",
+        "the full model beats Tile & Concat",
+        "s2rm_casg",
+        "tile_concat",
+        V,
+        (FULL5, "W. Tile & Concat."),
+        worse_table=IV,
+    ),
+    Claim(
+        "S²RM",
+        "the full model beats LAVT",
+        "s2rm_casg",
+        "lavt",
+        "s2rm_table1",
+        ("Overall IoU: SwinB-Ours", "Overall IoU: LAVT₂₂"),
+        column="RefCOCO val",
+    ),
+    Claim("SLViT", "SLViT beats LAVT", "slvit", "lavt", "slvit_table1", ("Ours", "LAVT"), column="RefCOCO val"),
     Claim("SLViT", "URCE helps", "slvit", "slvit_no_urce", "slvit_table2c", ("SLViT(w/ URCE)", "SLViT(w/o URCE)")),
     Claim(
         "SLViT",

@@ -16,6 +16,8 @@ def test_every_claim_names_variants_and_printed_rows():
     table = load_reported("s2rm_table4")["oIoU"]
     assert by_text["shifting helps"] == pytest.approx(table["W. S²RM (Full)"] - table["W. S²RM (-Shift)"])
     assert by_text["URCE sharpens borders (P@0.9)"] == pytest.approx(35.10 - 31.36)
+    assert by_text["the full model beats LAVT"] == pytest.approx(74.35 - 72.73)
+    assert by_text["SLViT beats LAVT"] == pytest.approx(74.02 - 72.73)
 
 
 def test_verdicts_follow_from_the_records(tmp_path):
