@@ -19,10 +19,11 @@ from refstudy.data.scenes.things import BY_NAME, CATEGORIES
 from refstudy.evaluation import ABOUT
 from refstudy.models.segmenter import Segmenter
 from refstudy.prediction import confidence, predict
-from refstudy.tables import draws, interval
+from refstudy.study import Study
+from refstudy.tables import draws, interval, resampled_counts, resampled_metrics, variant_records
 
 HIT = 0.5  # a mask whose IoU exceeds this is a hit, as in P@0.5
-FOUND = 0.5  # a referent is found when at least this share of it is marked
+FOUND = 0.5  # a referent, or another thing, is found when at least this share of it is marked
 TOUCHED = 0.1  # and missed when less than this share of it is
 SMALL = 0.02  # a referent below this share of the picture is small (the smallest of RefScenes have 0.01)
 RESPONSE = 0.0025  # a mask of at least this share of the picture is a response: a quarter of the smallest referent
@@ -32,6 +33,7 @@ CAUSES = {
     "wrong instance": f"less than {FOUND:.0%} of the referent marked, and more pixels on another thing than on it",
     "missed small": f"less than {TOUCHED:.0%} marked of a referent below {SMALL:.0%} of the picture",
     "missed": f"less than {TOUCHED:.0%} marked of a larger referent",
+    "several things": f"at least {FOUND:.0%} of the referent marked, and as much of another thing",
     "partial": "the mask lacks more of the referent than it adds: recall below precision",
     "leaked": "the mask adds at least as much as it lacks: precision not above recall",
 }
@@ -102,6 +104,8 @@ def diagnose(predicted: np.ndarray, truth: np.ndarray, others: np.ndarray) -> Di
         cause = "wrong instance"
     elif recall < TOUCHED:
         cause = "missed small" if wanted < SMALL * truth.size else "missed"
+    elif recall >= FOUND and _any_found(predicted, others):
+        cause = "several things"
     else:
         cause = "partial" if recall < precision else "leaked"
     return Diagnosis(cause, iou, recall, precision, rival)
@@ -111,6 +115,11 @@ def most_covered(predicted: np.ndarray, masks: np.ndarray) -> tuple[int, int]:
     """Of masks (n, S, S), the number of the one with most of the predicted pixels, and how many; (-1, 0) for none."""
     pixels = np.count_nonzero(masks & predicted, axis=(1, 2))
     return (int(pixels.argmax()), int(pixels.max())) if pixels.any() else (-1, 0)
+
+
+def _any_found(predicted: np.ndarray, masks: np.ndarray) -> bool:
+    marked, areas = (np.count_nonzero(part, axis=(1, 2)) for part in (masks & predicted, masks))
+    return bool(((marked > 0) & (marked >= FOUND * areas)).any())
 
 
 def scene_things(root: Path | str, dataset: str, image_ids: Iterable[int], side: int) -> dict[int, list[Thing]]:
@@ -132,6 +141,45 @@ def scene_things(root: Path | str, dataset: str, image_ids: Iterable[int], side:
             )
             found[annotation["image_id"]].append(thing)
     return found
+
+
+def wordless_counts(corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFrame:
+    """The counts of a mask of every thing in the picture, background apart, whatever the words: what a model gets that
+    knows what a thing is and heeds no language. Columns as ``evaluation.whole_image_counts``."""
+    shape = (corpus.image_size, corpus.image_size)
+    every = {
+        image: _stack([thing for thing in around if thing.group != "stuff"], shape).any(axis=0)
+        for image, around in things.items()
+    }
+    truths = corpus.mask(corpus.ref_of_expression)
+    pairs = [(every[image], truth) for image, truth in zip(corpus.table["image_id"], truths, strict=True)]
+    return corpus.table[ABOUT].assign(
+        intersection=[np.count_nonzero(marked & truth) for marked, truth in pairs],
+        union=[np.count_nonzero(marked | truth) for marked, truth in pairs],
+    )
+
+
+def wordless_table(study: Study, profile: str, floor: pd.DataFrame, results: str = "") -> pd.DataFrame:
+    """How far every recorded variant is above ``wordless_counts`` of the profile's first split, the lowest first.
+
+    Columns: variant, label, runs; oIoU and, paired with the floor's, above, each with its 95 % interval (_low, _high),
+    in percent. The first line is the floor itself.
+    """
+    split, wordless = study.profile(profile).splits[0], resampled_counts(floor)["oIoU"]
+    lines = [{"variant": "", "label": "every thing, whatever the words"} | _with_interval("oIoU", wordless)]
+    for name in study.variant_names(profile):
+        if records := variant_records(study, profile, name, results):
+            own = resampled_metrics(records, split)["oIoU"]
+            line = {"variant": name, "label": study.variants[name].label, "runs": len(records)}
+            lines.append(line | _with_interval("oIoU", own) | _with_interval("above", own - wordless))
+    columns = "variant label runs oIoU oIoU_low oIoU_high above above_low above_high".split()
+    table = pd.DataFrame(lines, columns=columns).astype({"runs": "Int64"})
+    return pd.concat([table[:1], table[1:].sort_values("oIoU")], ignore_index=True)
+
+
+def _with_interval(name: str, resampled: pd.Series) -> dict[str, float]:
+    low, high = interval(resampled)
+    return {name: float(resampled[0]), f"{name}_low": low, f"{name}_high": high}
 
 
 def diagnose_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFrame:
