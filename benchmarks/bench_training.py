@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
 from refstudy.config import RunConfig
-from refstudy.cost import count
+from refstudy.cost import cost
 from refstudy.data.batches import Batch, Corpus, grouped_batches, made_ahead, normalise, resize_mask
 from refstudy.data.masks import decode_mask
 from refstudy.data.pictures import read_image
@@ -149,9 +149,8 @@ def rows_of(name: str, config: RunConfig, root: Path, floors: tuple[float | None
     if DEVICE.type == "cuda":
         compiled = config.model_copy(update={"train": config.train.model_copy(update={"compile": True})})
         rows.append(compared(f"torch.compile, {name}", "pairs/s", ours, our_rate(compiled, corpora)))
-        with torch.device("meta"):
-            grouped = config.train.expressions_per_image
-            macs = sum(count(build_model(config.model), config.data.image_size, grouped).values()) / grouped
+        counted, grouped = cost(config.model), config.train.expressions_per_image
+        macs = (sum(counted.macs.values()) + (grouped - 1) * counted.further) / grouped
         reached = 6e-3 * macs * max(ours, rows[-1]["ours"])  # forward and backward: three times two operations
         floor = 0.4 if config.train.precision == "bfloat16" else None
         rows.append(compared(f"share of the matrix rate, {name}", "TFLOP/s", matrix_rate(), reached, floor))
