@@ -142,7 +142,7 @@ class CASGStage(nn.Module):
         return self.attention(self.channel_mlp(inputs))[:, :, None, None]  # type: ignore[misc]
 
     def spatial_attention(self, semantics: Tensor, sentence: Tensor) -> Tensor:
-        """S_i (E, 1, h, w): how well each cell of I_i1 agrees with the sentence, Eq. (11), by sqrt(D), which is ours."""
+        """S_i (E, 1, h, w): how well each cell of I_i1 agrees with the sentence, Eq. (11); the scale is ours."""
         if not self.language:
             return self.attention(self.lift(semantics))  # type: ignore[misc]
         if self.project is not None:
