@@ -331,7 +331,8 @@ def write_table(table: pd.DataFrame, folder: Path | str, stem: str) -> Path:
 
 def render(table: pd.DataFrame) -> pd.DataFrame:
     """A table to read: a line per row; printed number, and ours with its interval, for each metric that is printed;
-    then ours above the baseline row in overall IoU, the number of runs, and what ours was measured on."""
+    then ours above the baseline row in overall IoU, the number of runs, and what ours was measured on. A number that
+    was counted has no interval; of gains in overall IoU there are columns where there are gains."""
     shown = table[table["printed"].notna()]
     cells = {}
     for metric in shown["metric"].unique():
@@ -343,14 +344,16 @@ def render(table: pd.DataFrame) -> pd.DataFrame:
                 for line in part.itertuples()
             ],
             part.index,
-        )
+        ).str.removesuffix(" [nan, nan]")
     wide = pd.DataFrame(cells).reindex(table["row"].unique()).fillna("")
     overall = table[table["metric"] == METRICS[0]].set_index("row")
-    wide[f"gain in {METRICS[0]}", "printed"] = overall["printed_gain"].map("{:+.2f}".format).replace("+nan", "")
-    wide[f"gain in {METRICS[0]}", "ours"] = [
-        "" if np.isnan(line.gain) else f"{line.gain:+.1f} [{line.gain_low:+.1f}, {line.gain_high:+.1f}]"
-        for line in overall.itertuples()
-    ]
+    if overall["printed_gain"].notna().any():
+        wide[f"gain in {METRICS[0]}", "printed"] = overall["printed_gain"].map("{:+.2f}".format).replace("+nan", "")
+    if overall[["printed_gain", "gain"]].notna().any(axis=None):
+        wide[f"gain in {METRICS[0]}", "ours"] = [
+            "" if np.isnan(line.gain) else f"{line.gain:+.1f} [{line.gain_low:+.1f}, {line.gain_high:+.1f}]"
+            for line in overall.itertuples()
+        ]
     return wide.assign(**{"runs": overall["runs"], "our data": overall["data"]})
 
 
