@@ -137,21 +137,17 @@ def group_gap(records: list[Record], split: str, label: Label, first: str, secon
 
 
 def length_gaps(records: list[Record], split: str, label: Label, first: str, second: str) -> pd.DataFrame:
-    """Points of overall IoU that one group of lengths is above another, and what of it the kinds of expression explain.
+    """Points of overall IoU that one group of lengths is above another.
 
-    Index: "as they are"; "one mix of kinds", the gap when the expressions of both groups are weighted to the same
-    shares of kinds; and their "difference". Columns: gap, and its paired 95 % interval low, high. NaN where a group is
+    Index: "as they are", and "one mix of kinds", when the expressions of both groups are weighted to the same shares of
+    kinds: what is left is not of the kinds. Columns: gap, and its paired 95 % interval low, high. NaN where a group is
     empty or the two have no kind in common.
     """
-    values = pd.DataFrame(index=range(len(draws(1, "images"))))
+    lines = {}
     for name, of in (("as they are", _grouped), ("one mix of kinds", _at_one_mix)):
-        one = over_runs([of(record, split, label, [first, second]) for record in records])
-        values[name] = one[first] - one[second]
-    values["difference"] = values["as they are"] - values["one mix of kinds"]
-    lines = {
-        name: (np.nan,) * 3 if np.isnan(gaps[0]) else (gaps[0], *interval(gaps.dropna()))
-        for name, gaps in values.items()
-    }
+        values = over_runs([of(record, split, label, [first, second]) for record in records])
+        gaps = values[first] - values[second]
+        lines[name] = (np.nan,) * 3 if np.isnan(gaps[0]) else (gaps[0], *interval(gaps.dropna()))
     return pd.DataFrame.from_dict(lines, orient="index", columns=["gap", "low", "high"])
 
 
