@@ -13,11 +13,27 @@ from refstudy.data.scenes.grammar import KINDS
 from refstudy.records import Record
 from refstudy.reported import load_reported
 from refstudy.study import Study, training_command
-from refstudy.tables import DATA_NAMES, data_name, draws, interval, over_runs, table_rows, variant_records
+from refstudy.tables import (
+    DATA_NAMES,
+    benchmark_splits,
+    data_name,
+    draws,
+    interval,
+    over_runs,
+    table_rows,
+    variant_records,
+)
 
 TABLE = "s2rm_table3"
 MAIN = "s2rm_casg"  # the variant of the paper's own rows
-PRINTED_SPLITS = {"RefCOCO": "val", "RefCOCO+": "val", "RefCOCOg": "val", "ReferIt": "test"}  # the table's caption
+# Data set as Table III heads it -> the column of the tables over benchmarks that has its split: by its caption the
+# validation parts, of ReferIt the test part.
+COLUMNS = {
+    "RefCOCO": "RefCOCO val",
+    "RefCOCO+": "RefCOCO+ val",
+    "RefCOCOg (Google)": "RefCOCOg val-G",
+    "ReferIt": "ReferIt test",
+}
 Label = Callable[[pd.DataFrame], pd.Series]  # rows of a record's counts -> the group of each (NaN: none)
 
 
@@ -36,7 +52,7 @@ def printed_buckets() -> dict[str, tuple[Bucket, ...]]:
     """Data set -> the buckets that Table III prints for it, shortest first, read from the table's columns."""
     buckets: dict[str, tuple[Bucket, ...]] = {}
     for column in load_reported(TABLE).columns:
-        found = re.fullmatch(r"(\S+) (\d+)(?:-(\d+))?", column)
+        found = re.fullmatch(r"(.+) (\d+)(?:-(\d+))?", column)
         if found:
             name, first, last = found.groups()
             buckets[name] = (*buckets.get(name, ()), Bucket(int(first), int(last or first)))
@@ -120,6 +136,51 @@ def group_gap(records: list[Record], split: str, label: Label, first: str, secon
     return (np.nan, np.nan, np.nan) if np.isnan(gaps[0]) else (float(gaps[0]), *interval(gaps.dropna()))
 
 
+def length_gaps(records: list[Record], split: str, label: Label, first: str, second: str) -> pd.DataFrame:
+    """Points of overall IoU that one group of lengths is above another.
+
+    Index: "as they are", and "one mix of kinds", when the expressions of both groups are weighted to the same shares of
+    kinds: what is left is not of the kinds. Columns: gap, and its paired 95 % interval low, high. NaN where a group is
+    empty or the two have no kind in common.
+    """
+    lines = {}
+    for name, of in (("as they are", _grouped), ("one mix of kinds", _at_one_mix)):
+        values = over_runs([of(record, split, label, [first, second]) for record in records])
+        gaps = values[first] - values[second]
+        lines[name] = (np.nan,) * 3 if np.isnan(gaps[0]) else (gaps[0], *interval(gaps.dropna()))
+    return pd.DataFrame.from_dict(lines, orient="index", columns=["gap", "low", "high"])
+
+
+def _at_one_mix(record: Record, split: str, label: Label, groups: Sequence) -> pd.DataFrame:
+    """As ``_grouped`` for two groups, every expression weighted so that both have the same mix of kinds: that of
+    Mantel and Haenszel, in which a kind counts as n1 n2 / (n1 + n2), so that one which either lacks has no part."""
+    counts = record.counts().query("split == @split")
+    images, kinds = np.sort(counts["image_id"].unique()), counts["kind"].dropna().unique()
+    sums = {}
+    for group in groups:
+        part = counts[label(counts) == group].assign(expressions=1).groupby(["image_id", "kind"])
+        sums[group] = {
+            column: draws(len(images), "images")
+            @ part[column]
+            .sum()
+            .unstack(fill_value=0)
+            .reindex(index=images, columns=kinds, fill_value=0)
+            .to_numpy(float)
+            for column in ("intersection", "union", "expressions")
+        }
+    first, second = (sums[group]["expressions"][0] for group in groups)
+    with np.errstate(invalid="ignore", divide="ignore"):  # kinds that were not drawn: NaN
+        mix = np.nan_to_num(first * second / (first + second))
+        shared = mix > 0
+        found = {}
+        for group, of in sums.items():
+            inter, union = (
+                (of[column] / of["expressions"])[:, shared] @ mix[shared] for column in ("intersection", "union")
+            )
+            found[group] = 100 * inter / union
+    return pd.DataFrame(found)
+
+
 def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     """Table III, a line per printed row, data set and bucket; overall IoU in percent.
 
@@ -128,16 +189,17 @@ def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     command that trains what the row lacks). Ours are of this profile and of those beside it; empty where none has the
     data set.
     """
-    printed, found = load_reported(TABLE), {}
-    for dataset, split in PRINTED_SPLITS.items():
-        names = [name for name in study.together(profile) if benchmark(study.profile(name).data) == dataset]
-        names = [name for name in names if split in study.profile(name).splits]
-        found[dataset] = table_rows(TABLE, study, profile, results, names)
+    printed, measured_splits = load_reported(TABLE), benchmark_splits(study, profile)
+    found = {}
+    for dataset, column in COLUMNS.items():
+        split, profiles = measured_splits.get(column, ("", []))
+        found[dataset] = split, table_rows(TABLE, study, profile, results, profiles)
     variants = {row: variant for row, (_, variant) in study.rows(TABLE, study.together(profile)).items()}
     lines = []
     for row in printed.index:
         for dataset, buckets in printed_buckets().items():
-            ours, split = found[dataset].get(row), PRINTED_SPLITS[dataset]
+            split, rows = found[dataset]
+            ours = rows.get(row)
             records = [record for record in ours.records if split in record.metrics] if ours else []
             measured = measured_groups(records, split, by_bucket(buckets), [str(bucket) for bucket in buckets])
             about = {"runs": len(records), "data": "", "missing": ""}
@@ -150,9 +212,10 @@ def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns.split()).astype({"expressions": int})
 
 
-def benchmark(data: DataConfig) -> str:
-    """The benchmark that these data are, or after which they are made."""
-    return FLAVOURS[data.dataset].target.benchmark if data.dataset in FLAVOURS else DATA_NAMES.get(data.dataset, "")
+def printed_dataset(data: DataConfig) -> str:
+    """The data set of Table III that these data are, or after which they are made, whatever the partition."""
+    name = FLAVOURS[data.dataset].target.benchmark if data.dataset in FLAVOURS else DATA_NAMES.get(data.dataset, "")
+    return next((dataset for dataset in COLUMNS if dataset.split()[0] == name), "")
 
 
 def length_curve(study: Study, profile: str, results: str = "") -> pd.DataFrame:

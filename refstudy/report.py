@@ -25,7 +25,7 @@ from refstudy.figures import PAPER_FIGURES
 from refstudy.manifest import executed_notebooks, write_manifest
 from refstudy.metrics import METRICS
 from refstudy.study import Study
-from refstudy.tables import PAPER_TABLES, TABLES, render, verdict
+from refstudy.tables import PAPER_TABLES, TABLES, render, untrained, verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -110,7 +110,7 @@ def index_notebook(
         "Claims": _ledger(folder / "claims.csv"),
         "Notebooks": _notebooks(study, profile, pages),
         "Run records": _records(manifest),
-        "Not trained yet": _missing(folder),
+        "Still to be trained": _missing(folder),
     }
     sections = {title: cells for title, cells in sections.items() if cells}
     head = (
@@ -275,12 +275,6 @@ def _records(manifest: dict[str, Any]) -> list[NotebookNode]:
 
 def _missing(folder: Path) -> list[NotebookNode]:
     tables = [table for path in sorted((folder / "tables").glob("[!.]*.csv")) if "missing" in (table := _plain(path))]
-    commands = dict.fromkeys(
-        command
-        for table in tables
-        for cell in table["missing"]
-        for command in cell.split(" && ")
-        if command.startswith("refstudy")
-    )
-    text = "Rows of these runs are empty. A command trains one; the next `refstudy run` fills its rows.\n\n"
-    return [new_markdown_cell(text + "\n".join(f"    {command}" for command in commands))] if commands else []
+    text = untrained(*tables)
+    after = "A command trains what is missing; the next `refstudy run` fills its rows.\n\n"
+    return [new_markdown_cell(after + text)] if text else []

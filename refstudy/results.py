@@ -15,8 +15,9 @@ from refstudy.files import file_digest
 from refstudy.lengths import kind_table, length_curve, length_table
 from refstudy.manifest import FILE_NAME, read_manifest
 from refstudy.study import Study
-from refstudy.tables import COMPARISONS, TABLES, build_comparison, build_table, write_table
+from refstudy.tables import COMPARISONS, TABLES, build_comparison, build_table, printed_rows, write_table
 
+TABLE_2 = "s2rm_table2"
 # The variants that are compared as whole models, in the order of the papers.
 COMPARED = ("tile_concat", "s2rm_fpn", "acm_fpn", "pwam_fpn", "s2rm_casg", "acm_casg", "pwam_casg", "lavt", "slvit")
 
@@ -25,10 +26,22 @@ def _claims(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     return pd.concat([ledger(study, profile, results), cost_ledger(study)], ignore_index=True)
 
 
+def _table2(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+    """``build_table`` with the printed column Flops, and what ``printed_costs`` counts at the papers' sizes."""
+    table, printed = build_table(TABLE_2, study, profile, results), printed_rows(TABLE_2)["Flops"]
+    counted = printed_costs(study).query("table == @TABLE_2").set_index("row")
+    flops = table.drop_duplicates("row")[["row", "variant"]].assign(metric="G multiply-adds", runs=0, missing="")
+    flops["printed"], flops["ours"] = (flops["row"].map(column) for column in (printed, counted["ours"]))
+    size = counted["image_size"].astype(str) + " px, text encoder " + counted["text_encoder"]
+    flops["minus_printed"], flops["data"] = flops["ours"] - flops["printed"], flops["row"].map(size).fillna("")
+    return pd.concat([table, flops], ignore_index=True)
+
+
 # Table -> how it is computed from a profile's run records, from the printed numbers, or from shapes.
 BUILDERS: dict[str, Callable[[Study, str, str], pd.DataFrame]] = {
     **{stem: partial(build_table, stem) for stem in TABLES},
     **{stem: partial(build_comparison, stem) for stem in COMPARISONS},
+    TABLE_2: _table2,
     "s2rm_table3": length_table,
     "length_curve": length_curve,
     "kinds": kind_table,

@@ -333,7 +333,8 @@ def write_table(table: pd.DataFrame, folder: Path | str, stem: str) -> Path:
 
 def render(table: pd.DataFrame) -> pd.DataFrame:
     """A table to read: a line per row; printed number, and ours with its interval, for each metric that is printed;
-    then ours above the baseline row in overall IoU, the number of runs, and what ours was measured on."""
+    then ours above the baseline row in overall IoU, the number of runs, and what ours was measured on. A number that
+    was counted has no interval; of gains in overall IoU there are columns where there are gains."""
     shown = table[table["printed"].notna()]
     cells = {}
     for metric in shown["metric"].unique():
@@ -345,25 +346,65 @@ def render(table: pd.DataFrame) -> pd.DataFrame:
                 for line in part.itertuples()
             ],
             part.index,
-        )
+        ).str.removesuffix(" [nan, nan]")
     wide = pd.DataFrame(cells).reindex(table["row"].unique()).fillna("")
     overall = table[table["metric"] == METRICS[0]].set_index("row")
-    wide[f"gain in {METRICS[0]}", "printed"] = overall["printed_gain"].map("{:+.2f}".format).replace("+nan", "")
-    wide[f"gain in {METRICS[0]}", "ours"] = [
-        "" if np.isnan(line.gain) else f"{line.gain:+.1f} [{line.gain_low:+.1f}, {line.gain_high:+.1f}]"
-        for line in overall.itertuples()
-    ]
+    if overall["printed_gain"].notna().any():
+        wide[f"gain in {METRICS[0]}", "printed"] = overall["printed_gain"].map("{:+.2f}".format).replace("+nan", "")
+    if overall[["printed_gain", "gain"]].notna().any(axis=None):
+        wide[f"gain in {METRICS[0]}", "ours"] = [
+            "" if np.isnan(line.gain) else f"{line.gain:+.1f} [{line.gain_low:+.1f}, {line.gain_high:+.1f}]"
+            for line in overall.itertuples()
+        ]
     return wide.assign(**{"runs": overall["runs"], "our data": overall["data"]})
 
 
 def render_comparison(table: pd.DataFrame) -> pd.DataFrame:
-    """``build_comparison`` to read: a line per row, a column per benchmark; printed, and ours in brackets."""
+    """``build_comparison`` to read: a line per row, a column per benchmark; printed, and ours, which may be of other
+    data, in brackets and Markdown's italics."""
 
     def cell(line) -> str:
         printed = "" if np.isnan(line.printed) else f"{line.printed:.2f}"
-        return printed if np.isnan(line.ours) else f"{printed} ({line.ours:.1f})".strip()
+        return printed if np.isnan(line.ours) else f"{printed} *({line.ours:.1f})*".strip()
 
     cells = table.assign(cell=[cell(line) for line in table.astype({"ours": float}).itertuples()])
     order = [column for column in SPLITS if column in set(table["benchmark"])]
     wide = cells.pivot(index=["metric", "row"], columns="benchmark", values="cell")[order].fillna("")
     return wide.reindex(pd.MultiIndex.from_frame(table[["metric", "row"]].drop_duplicates()))
+
+
+def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
+    """Verdicts to read: the columns ``texts`` as they are; printed, where the table has it, and measured points with
+    their 95 % interval; the verdict in Markdown's bold."""
+
+    def points(column: str, digits: int) -> pd.Series:
+        return table[column].map(f"{{:+.{digits}f}}".format, na_action="ignore").astype(object)
+
+    shown = table[list(texts)].copy()
+    if "printed" in table:
+        shown["printed"] = points("printed", 2)
+    shown["measured"] = points("measured", 1)
+    shown["95 % interval"] = points("low", 1).str.cat(points("high", 1), sep=" to ")
+    return shown.assign(verdict="**" + table["verdict"] + "**").fillna("")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of strings, without its index, in Markdown."""
+    lines = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def untrained(*tables: pd.DataFrame) -> str:
+    """What no run of these tables' rows has yet, and what has some of its seeds, with the commands, in Markdown; empty
+    where every row is whole."""
+    recorded: dict[str, bool] = {}
+    for table in tables:
+        for missing, runs in zip(table["missing"], pd.to_numeric(table["runs"]), strict=True):
+            for command in missing.split(" && "):
+                if command.startswith("refstudy"):
+                    recorded[command] = recorded.get(command, False) or bool(pd.notna(runs) and runs > 0)
+    parts = []
+    for text, some in (("No run yet:", False), ("Recorded; further seeds missing:", True)):
+        commands = [f"    {command}" for command, has_runs in recorded.items() if has_runs is some]
+        parts += ["\n".join([text, "", *commands])] if commands else []
+    return "\n\n".join(parts)

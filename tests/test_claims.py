@@ -3,6 +3,7 @@
 import pytest
 
 from refstudy.claims import CLAIMS, cost_ledger, explanations, ledger
+from refstudy.cost import cost
 from refstudy.reported import load_reported
 
 from .test_tables import STUDY, put
@@ -67,7 +68,16 @@ def test_saturation_asks_for_less_than_a_point(more, expected, tmp_path):
     assert table.loc["twice as many regions bring no more", "verdict"] == expected
 
 
-def test_cost_claims_are_counted():
+def test_cost_claims_are_counted_at_one_size():
     table = cost_ledger(STUDY).set_index("claim")
-    assert table.loc["SLViT costs less than LAVT", "verdict"] == "supported"
-    assert table.loc["SwinB-Ours costs no more than LAVT", "printed"] == pytest.approx(100 * (1 - 199.0 / 197.4))
+    assert table["data"].tolist() == [f"counted at {size} px, BERT included" for size in (512, 480, 512)]
+    assert set(table["verdict"]) == {"supported"}
+    own = table.loc["SwinT-Ours costs less than LAVT"]
+    assert own["printed"] == pytest.approx(100 * (1 - 92.9 / 197.4))
+    config = STUDY.run_config("refcoco_swinb", "lavt", 0).model.model_copy(update={"image_size": 512})
+    first, second = cost(STUDY.run_config("refcoco", "s2rm_casg", 0).model), cost(config)
+    assert own["measured"] == pytest.approx(100 * (1 - first.written / second.written))
+    # LAVT computes everything anew; S²RM + CASG all but its image encoder.
+    large, all_anew = cost(STUDY.run_config("refcoco_swinb", "s2rm_casg", 0).model), sum(second.macs.values())
+    saved = 100 * (1 - (sum(large.macs.values()) - large.macs["image_encoder"]) / all_anew)
+    assert table["measured"].iloc[-1] == pytest.approx(saved)

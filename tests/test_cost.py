@@ -11,7 +11,10 @@ from typer.testing import CliRunner
 from refstudy.cli import app
 from refstudy.cost import cost, cost_table, measured_growth, printed_costs, slopes
 from refstudy.models.build import build_model, count_parameters
+from refstudy.reported import load_reported
+from refstudy.results import BUILDERS
 from refstudy.study import load_study
+from refstudy.tables import render
 
 from .test_models import variant_config
 
@@ -37,6 +40,18 @@ def test_printed_costs_are_reached():
     table = printed_costs(STUDY).set_index("row")
     assert table.loc[["SwinT-Ours", "SwinB-Ours"], "difference_percent"].abs().max() < 5
     assert abs(table.loc["LAVT", "difference_percent"]) < 10
+
+
+def test_table_two_has_its_column_of_costs(tmp_path):
+    table = BUILDERS["s2rm_table2"](STUDY, "scenes", str(tmp_path))
+    costs = table[table["metric"] == "G multiply-adds"].set_index("row")
+    assert costs["printed"].dropna().to_dict() == load_reported("s2rm_table2")["Flops"].dropna().to_dict()
+    assert set(costs["ours"].dropna().index) == {"SwinT-Ours", "SwinB-Ours", "LAVT"}
+    assert costs.loc["LAVT", "data"] == "480 px, text encoder left out"
+    shown = render(table)
+    assert shown.loc["LAVT", ("G multiply-adds", "ours")] == f"{costs.loc['LAVT', 'ours']:.1f}"
+    assert shown.loc["VLT", ("G multiply-adds", "printed")] == "142.60"
+    assert not [column for column in shown if column[0].startswith("gain")]  # Table II prints no overall IoU
 
 
 def test_a_further_expression_costs_least_with_late_fusion():

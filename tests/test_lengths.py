@@ -8,7 +8,7 @@ import pytest
 
 from refstudy.data.scenes.grammar import KINDS
 from refstudy.lengths import (
-    PRINTED_SPLITS,
+    COLUMNS,
     Bucket,
     by_bucket,
     by_kind,
@@ -17,6 +17,7 @@ from refstudy.lengths import (
     grouped_oiou,
     kind_table,
     length_curve,
+    length_gaps,
     length_table,
     measured_groups,
     printed_buckets,
@@ -30,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STUDY = load_study(ROOT / "papermill_runs.yaml")
 
 
-def put(results, words, kinds, intersection, union, variant="s2rm_casg", images=5, split="val"):
+def put(results, words, kinds, intersection, union, variant="s2rm_casg", images=5, split="val", profile="scenes"):
     """A run record whose expressions have these words, kinds and pixel counts, spread over ``images`` images."""
     n = len(words)
     counts = pd.DataFrame(
@@ -46,20 +47,20 @@ def put(results, words, kinds, intersection, union, variant="s2rm_casg", images=
         }
     )
     curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
-    config = STUDY.run_config("scenes", variant, 0)
+    config = STUDY.run_config(profile, variant, 0)
     write_record(results / "records", config, {"updates": 1}, curve, counts, circumstances())
-    return variant_records(STUDY, "scenes", variant, str(results))
+    return variant_records(STUDY, profile, variant, str(results))
 
 
 def test_the_buckets_are_those_that_the_paper_prints():
     buckets = printed_buckets()
-    assert list(buckets) == list(PRINTED_SPLITS)
+    assert list(buckets) == list(COLUMNS)
     assert buckets["RefCOCO"] == buckets["RefCOCO+"] == (Bucket(1, 2), Bucket(3, 3), Bucket(4, 5), Bucket(6, 20))
-    assert [str(bucket) for bucket in buckets["RefCOCOg"]] == ["1-5", "6-7", "8-10", "11-20"]
+    assert [str(bucket) for bucket in buckets["RefCOCOg (Google)"]] == ["1-5", "6-7", "8-10", "11-20"]
     assert [str(bucket) for bucket in buckets["ReferIt"]] == ["1", "2", "3-4", "5-20"]
 
 
-@pytest.mark.parametrize("dataset", list(PRINTED_SPLITS))
+@pytest.mark.parametrize("dataset", list(COLUMNS))
 def test_every_number_of_words_is_in_exactly_one_bucket(dataset):
     buckets = printed_buckets()[dataset]
     for words in range(1, 21):
@@ -165,3 +166,39 @@ def test_another_split_is_not_shown_as_the_printed_one(tmp_path):
     put(tmp_path, [1, 3], ["location"] * 2, [10] * 2, [20] * 2, split="testA")
     table = length_table(STUDY, "scenes", str(tmp_path))
     assert table["ours"].isna().all()
+
+
+def test_refcocog_is_googles_partition(tmp_path):
+    """As the paper prints it; UMD's, which is beside it, has a val too."""
+    for profile, inter in (("scenes_g_umd", 5), ("scenes_g_google", 10)):
+        put(tmp_path / profile, [4, 7, 9, 12], ["relation"] * 4, [inter] * 4, [20] * 4, profile=profile)
+    for profile in ("scenes", "scenes_g_umd"):
+        table = length_table(STUDY, profile, str(tmp_path / profile))
+        ours = table[table["row"] == "SwinT-Ours"].set_index("dataset").loc["RefCOCOg (Google)"]
+        assert (ours["ours"] == 50).all() and ours["missing"].eq("").all()
+        assert len(table) == 7 * 16 and table["ours"].notna().sum() == 4
+
+
+def test_one_mix_of_kinds_tells_length_from_kind(tmp_path):
+    """Short ones are mostly easy, long ones mostly hard; first only the kind matters, then only the length."""
+    words = [1] * 8 + [5] * 8
+    kinds = ["attribute"] * 6 + ["relation"] * 2 + ["attribute"] * 2 + ["relation"] * 6
+    by_kind_alone = put(tmp_path, words, kinds, [80 if kind == "attribute" else 40 for kind in kinds], [100] * 16)
+    gaps = length_gaps(by_kind_alone, "val", by_words, 1, 5)
+    assert gaps["gap"].to_dict() == pytest.approx({"as they are": 70 - 50, "one mix of kinds": 0})
+    assert (gaps["low"] <= gaps["gap"] + 1e-9).all() and (gaps["gap"] <= gaps["high"] + 1e-9).all()
+    by_length_alone = put(tmp_path, words, kinds, [80] * 8 + [50] * 8, [100] * 16)
+    gaps = length_gaps(by_length_alone, "val", by_words, 1, 5)["gap"]
+    assert gaps.to_dict() == pytest.approx({"as they are": 30, "one mix of kinds": 30})
+
+
+def test_a_kind_of_one_length_alone_is_in_no_mix(tmp_path):
+    kinds = ["category"] * 4 + ["attribute"] * 4 + ["attribute"] * 4
+    records = put(tmp_path, [1] * 8 + [5] * 4, kinds, [90] * 4 + [60] * 4 + [50] * 4, [100] * 12, images=4)
+    gaps = length_gaps(records, "val", by_words, 1, 5)["gap"]
+    assert gaps.to_dict() == pytest.approx({"as they are": 25, "one mix of kinds": 10})
+    apart = put(tmp_path, [1, 5], ["category", "relation"], [10, 10], [20, 20])
+    assert length_gaps(apart, "val", by_words, 1, 5).loc["one mix of kinds"].isna().all()
+    unnamed = put(tmp_path, [1, 5], [None, None], [15, 10], [20, 20])  # as in released data
+    gaps = length_gaps(unnamed, "val", by_words, 1, 5)
+    assert gaps.loc["as they are", "gap"] == 25 and gaps.loc["one mix of kinds"].isna().all()

@@ -15,10 +15,14 @@ from refstudy.tables import (
     build_comparison,
     build_table,
     interval,
+    markdown,
     paired_gain,
     printed_rows,
     render,
+    render_comparison,
+    render_verdicts,
     resampled_metrics,
+    untrained,
     variant_records,
     verdict,
     write_table,
@@ -116,6 +120,8 @@ def test_ours_stands_beside_the_benchmark_it_is_modelled_on(stem, variant, tmp_p
     assert (filled["ours"] == 50).all() and set(filled["variant"]) == {variant}
     reported = load_reported(stem).select_dtypes("number")
     assert table["printed"].notna().sum() == reported.notna().sum().sum()
+    shown = render_comparison(table).loc[("oIoU", filled["row"].iloc[0]), "RefCOCO val"]
+    assert shown.endswith(" *(50.0)*") and float(shown.split()[0]) > 60  # printed beside ours, told apart
 
 
 def test_a_record_of_other_settings_is_not_used(tmp_path):
@@ -199,3 +205,35 @@ def test_paired_gains_and_verdicts(tmp_path):
     back = paired_gain(STUDY, "scenes", "tile_concat", "s2rm_fpn", results=str(tmp_path))
     assert verdict(*back[1:]) == "not supported" and verdict(-1, 1) == "undecided"
     assert paired_gain(STUDY, "scenes", "s2rm_casg", "s2rm_fpn", results=str(tmp_path)) is None
+
+
+def test_runs_that_are_missing_are_told_from_seeds_that_are(tmp_path):
+    put(tmp_path, "s2rm_fpn", [0.5] * 10, images=5)
+    for seed in STUDY.profile("scenes").seeds:
+        put(tmp_path, "tile_concat", [0.5] * 10, images=5, seed=seed)
+    tables = [build_table(stem, STUDY, "scenes", str(tmp_path)) for stem in ("s2rm_table4", "s2rm_table7")]
+    tables.append(build_comparison("slvit_table1", STUDY, "scenes", str(tmp_path)))
+    never, seeds = untrained(*tables).split("Recorded; further seeds missing:")
+    command = "refstudy train --profile scenes --variant "
+    assert [line.strip() for line in seeds.splitlines() if line] == [f"{command}s2rm_fpn"]
+    assert never.startswith("No run yet:\n\n    ") and f"{command}slvit\n" in never
+    assert never.count(f"    {command}s2rm_no_shift\n") == 1 and never.count(f"    {command}acm_fpn\n") == 1
+    assert "s2rm_fpn\n" not in never and "tile_concat" not in never + seeds
+    read_back = [pd.read_csv(write_table(t, tmp_path, "t"), dtype=str, keep_default_na=False) for t in tables]
+    assert untrained(*read_back) == untrained(*tables)
+    whole = tables[0].query("variant == 'tile_concat'")
+    assert untrained(whole) == ""
+
+
+def test_verdicts_in_markdown():
+    table = pd.DataFrame(
+        {
+            "claim": ["a | b", "c"], "printed": [1.234, np.nan], "measured": [-2.0, np.nan], "low": [-3.0, np.nan],
+            "high": [0.26, np.nan], "verdict": ["undecided", "not measured"],
+        }
+    )  # fmt: skip
+    head, rule, *lines = markdown(render_verdicts(table, "claim")).splitlines()
+    assert head == "| claim | printed | measured | 95 % interval | verdict |" and rule.count("---") == 5
+    assert lines == [r"| a \| b | +1.23 | -2.0 | -3.0 to +0.3 | **undecided** |", "| c |  |  |  | **not measured** |"]
+    unmeasured = render_verdicts(table.iloc[1:], "claim")
+    assert unmeasured.iloc[0].tolist() == ["c", "", "", "", "**not measured**"]

@@ -11,7 +11,8 @@ dash. Scores are in percent. Besides the scores, in the columns that the tables 
   line of the table, because the text of the paper has the marks S2 S3 S4 twice.
 - ``RefCOCO val``, ``RefCOCOg val-U``, ...: a column per data set and split, in the spelling of S²RM, Table I; SLViT
   calls RefCOCOg ``G-Ref`` and its splits ``val(U)``, ``test(U)``, ``val(G)``.
-- ``RefCOCO 1-2``, ...: in ``s2rm_table3`` a column per data set and number of words (overall IoU).
+- ``RefCOCO 1-2``, ...: in ``s2rm_table3`` a column per data set and number of words (overall IoU); of RefCOCOg it has
+  Google's partition.
 - ``oIoU``, ``mIoU``: SLViT prints ``Overall IoU`` and ``Mean IoU``.
 - ``Flops``, ``Flops unit``: two cells of S²RM, Table II, stand without the ``G`` of the others.
 
