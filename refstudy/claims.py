@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from refstudy.cost import Cost, cost
-from refstudy.study import Study, training_command
+from refstudy.study import PAPERS_SWIN_B, Study, training_command
 from refstudy.tables import measured_on, paired_gain, printed_rows, variant_records, verdict
 
 
@@ -211,7 +211,7 @@ def cost_ledger(study: Study) -> pd.DataFrame:
     def counted(profile: str, variant: str) -> Cost:
         return cost(study.run_config(profile, variant, 0).model)
 
-    own, lavt, slvit = (counted("refcoco_swinb", name) for name in ("s2rm_casg", "lavt", "slvit"))
+    own, lavt, slvit = (counted(PAPERS_SWIN_B, name) for name in ("s2rm_casg", "lavt", "slvit"))
     flops = printed_rows("s2rm_table2")["Flops"]
     own_share, lavt_share = (found.further / sum(found.macs.values()) for found in (own, lavt))
     lines = [
