@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from refstudy.cost import Cost, cost
-from refstudy.study import Study, training_command
+from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Study, training_command
 from refstudy.tables import measured_on, paired_gain, printed_rows, variant_records, verdict
 
 
@@ -214,10 +214,10 @@ def cost_ledger(study: Study) -> pd.DataFrame:
         return cost(config.model_copy(update={"image_size": size}))
 
     flops = printed_rows("s2rm_table2")["Flops"]
-    small, large = (counted(profile, "s2rm_casg", 512) for profile in ("refcoco", "refcoco_swinb"))
+    small, large = (counted(profile, "s2rm_casg", 512) for profile in (PAPERS_SWIN_T, PAPERS_SWIN_B))
     slvit, lavt = (
-        counted("refcoco", "slvit", 480),
-        {size: counted("refcoco_swinb", "lavt", size) for size in (480, 512)},
+        counted(PAPERS_SWIN_T, "slvit", 480),
+        {size: counted(PAPERS_SWIN_B, "lavt", size) for size in (480, 512)},
     )
     printed = _saving(flops["SwinT-Ours"], flops["LAVT"])
     further = "with Swin-B, a further expression about the same image costs less than with LAVT"

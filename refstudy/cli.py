@@ -167,17 +167,21 @@ def pretrain(
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Pretrain the encoders on RefScenes and print the SHA-256 to put into the profile."""
-    from refstudy.config import ModelConfig, PartConfig
+    from refstudy.config import PARTS, ModelConfig, PartConfig
     from refstudy.pretraining import pretrain as pretrain_encoders
-    from refstudy.study import load_study
+    from refstudy.study import Special, load_study
     from refstudy.training import file_digest
 
     loaded = load_study(study)
     settings = loaded.profile(profile)
-    own = settings.special[whole].encoders if whole in settings.special else settings.encoders
+    if whole and whole not in PARTS["whole"]:
+        raise StudyError(f"--whole {whole}: no such whole model; known: {', '.join(PARTS['whole'])}")
+    key, own = "encoders", settings.encoders
+    if whole:  # never the file of the encoders that the others share
+        key, own = f"special.{whole}.encoders", settings.special.get(whole, Special()).encoders
     path = output or (loaded.root / own if own else None)
     if path is None:
-        raise StudyError(f"{loaded.path}: profile '{profile}' has no key 'encoders'; add it or give --output")
+        raise StudyError(f"{loaded.path}: profile '{profile}' has no key '{key}'; add it or give --output")
     model = ModelConfig(
         image_size=settings.data.image_size,
         image=settings.model.image,

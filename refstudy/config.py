@@ -71,6 +71,14 @@ class PartConfig(Settings):
     options: dict[str, Any] = {}
 
 
+# The names that ``models/build.py`` knows, here because the study file is checked without loading PyTorch.
+PARTS = {
+    "fusion": ("s2rm", "tile_concat", "acm", "pwam"),
+    "decoder": ("fpn", "casg"),
+    "whole": ("lavt", "slvit"),
+}
+
+
 class ModelConfig(Settings):
     """All that builds a model."""
 
@@ -113,16 +121,20 @@ class TrainConfig(Settings):
     epochs: int = Field(40, ge=1)
     images_per_batch: int = Field(12, ge=1)
     expressions_per_image: int = Field(3, ge=1)
-    learning_rate: float = Field(5e-5, gt=0)
-    image_rate: float = Field(1.0, ge=0, description="factor on the learning rate of the image encoder")
-    text_rate: float = Field(1.0, ge=0, description="factor on the learning rate of the text encoder")
-    weight_decay: float = Field(0.01, ge=0)
-    poly_power: float = Field(0.9, gt=0)
+    learning_rate: float = Field(5e-5, gt=0, allow_inf_nan=False)
+    image_rate: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="factor on the learning rate of the image encoder"
+    )
+    text_rate: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="factor on the learning rate of the text encoder"
+    )
+    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
+    poly_power: float = Field(0.9, gt=0, allow_inf_nan=False)
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all updates with a linearly rising rate")
-    clip_norm: float | None = None
+    clip_norm: float | None = Field(None, gt=0, allow_inf_nan=False)
     precision: str = Field("float32", pattern="^(float32|bfloat16)$")
     evaluate_every: int = Field(1, ge=1, description="epochs between validations; the last epoch always validates")
-    validation_images: int | None = Field(None, description="images of val used for model selection; None: all")
+    validation_images: int | None = Field(None, ge=1, description="images of val used for model selection; None: all")
     encoder_weights: str = Field("", description="SHA-256 of the pretrained encoders that training starts from")
     # At their defaults these are not part of the key: settings made before they existed keep theirs.
     accumulate: int = Field(
@@ -162,8 +174,8 @@ class PretrainConfig(Settings):
     images_per_batch: int = Field(36, ge=1)
     text_updates: int = Field(600, ge=0, description="0: the text encoder is not pretrained")
     expressions_per_batch: int = Field(128, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
     seed: int = 0
 
 

@@ -33,12 +33,17 @@ def executed_notebooks(results: Path) -> list[Path]:
 
 
 def read_manifest(results: Path) -> dict[str, Any]:
-    """The manifest of a results folder; an empty one where there is none yet."""
+    """The manifest of a results folder; an empty one where there is none yet. Raises StudyError for a broken one."""
     path = results / FILE_NAME
+    empty: dict[str, Any] = {kind: {} for kind in KINDS}
     try:
-        return json.loads(path.read_text()) if path.exists() else {"tables": {}, "figures": {}}
-    except ValueError as error:
-        raise StudyError(f"{path}: not JSON ({error}); restore it, or delete it to have it made anew") from error
+        manifest = json.loads(path.read_text()) if path.exists() else empty
+        entries = [entry for kind in KINDS for entry in manifest[kind].values()]
+        if not all(isinstance(entry["files"], dict) for entry in entries):
+            raise ValueError("files are named with their digests")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StudyError(f"{path}: no manifest ({error!r}); restore it, or delete it to have it made anew") from error
+    return manifest
 
 
 def write_manifest(study: Study, profile: str, results: str = "") -> dict[str, Any]:

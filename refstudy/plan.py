@@ -21,11 +21,13 @@ from refstudy.errors import StudyError
 from refstudy.files import JOURNAL_SUFFIX, content_digest, path_digest
 from refstudy.journal import Journal, read_journal
 from refstudy.modules import Modules
-from refstudy.study import Study, output_name, step_name, training_command
+from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Study, output_name, step_name, training_command
 
 State = Literal["to run", "recorded", "missing", "up to date", "done", "failed", "skipped"]
 PLACES = ("study", "results")  # parameters that differ from machine to machine
 COMMON = (*PLACES, "profile")  # parameters that every notebook is given
+# What tables take from other profiles: which records fill which rows, and the models whose cost is counted.
+OF_OTHERS = ("data", "model", "part_options", "special", "variants", "rows", "splits", "evaluation")
 
 
 @dataclass
@@ -203,9 +205,14 @@ def _change(steps: list[Step], study: Study, changes: Mapping[str, Any]) -> None
 
 
 def _settings(study: Study, profile: str) -> dict[str, str]:
-    """Digests of what a notebook may look up in the study file: all variants, and its profile."""
+    """Digests of what a notebook may look up in the study file: all variants, its profile, and ``OF_OTHERS`` of the
+    profiles beside it and of those at whose sizes costs are counted."""
     parts = {f"variants.{name}": variant.model_dump(mode="json") for name, variant in study.variants.items()}
     parts |= {f"profile.{key}": part for key, part in study.profile(profile).model_dump(mode="json").items()}
+    others = {*study.together(profile), PAPERS_SWIN_T, PAPERS_SWIN_B} & (study.profiles.keys() - {profile})
+    for name in others:
+        found = study.profile(name).model_dump(mode="json", include=set(OF_OTHERS))
+        parts |= {f"profiles.{name}.{key}": part for key, part in found.items()}
     return {name: content_digest(part) for name, part in parts.items()}
 
 

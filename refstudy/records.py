@@ -9,14 +9,14 @@ versions, in how much memory).
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import ValidationError
 
 from refstudy.config import RunConfig, record_name
 from refstudy.data.masks import decode_mask
@@ -25,10 +25,16 @@ from refstudy.evaluation import summarize_counts
 from refstudy.files import note
 from refstudy.provenance import code_version, processor, versions
 
+Content = TypeVar("Content")
+BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what reading a missing or broken file raises
+
 
 @dataclass(frozen=True)
 class Record:
-    """A record that was read. ``metrics``: split -> metric -> percent, recomputed from the counts."""
+    """A record that was read. ``metrics``: split -> metric -> percent, recomputed from the counts.
+
+    Its methods raise StudyError for a file that is missing or broken.
+    """
 
     path: Path
     config: RunConfig
@@ -37,20 +43,32 @@ class Record:
 
     def counts(self) -> pd.DataFrame:
         """Pixel counts, a row per expression; see ``refstudy.evaluation.evaluate``."""
-        return pd.read_parquet(self.path / "counts.parquet")
+        return self._content("counts.parquet", pd.read_parquet)
 
     def curve(self) -> pd.DataFrame:
         """The learning curve: update, pairs, loss, learning_rate, val_oIoU (empty between validations)."""
-        return pd.read_csv(self.path / "curve.csv")
+        return self._content("curve.csv", pd.read_csv)
 
     def masks(self) -> dict[int, np.ndarray]:
         """The predicted masks that were kept: sent_id -> bool (S, S); empty for a record that kept none."""
-        path = self.path / "masks.json"
-        kept = json.loads(path.read_text()) if path.exists() else {}
-        return {int(sentence): decode_mask(rle, *rle["size"]) for sentence, rle in kept.items()}
+
+        def read(path: Path) -> dict[int, np.ndarray]:
+            kept = json.loads(path.read_text()) if path.exists() else {}
+            return {int(sentence): decode_mask(rle, *rle["size"]) for sentence, rle in kept.items()}
+
+        return self._content("masks.json", read)
 
     def provenance(self) -> dict[str, Any]:
-        return json.loads((self.path / "provenance.json").read_text())
+        """When, where, how long, with which versions, in how much memory."""
+        return self._content("provenance.json", lambda path: dict(json.loads(path.read_text())))
+
+    def _content(self, name: str, read: Callable[[Path], Content]) -> Content:
+        path = self.path / name
+        try:
+            return read(path)
+        except BROKEN as error:
+            first = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise StudyError(f"{path}: unreadable ({first}); restore it or train again") from error
 
 
 def write_record(
@@ -91,7 +109,7 @@ def read_record(folder: Path | str) -> Record:
         metrics = {str(split): summarize_counts(rows) for split, rows in counts.groupby("split", sort=True)}
         stated = content.pop("metrics")
         key = content.pop("key")
-    except (OSError, ValueError, KeyError, ValidationError) as error:
+    except BROKEN as error:
         first = str(error).splitlines()[0]
         raise StudyError(f"{folder}: unreadable run record ({first}); restore it or train the run again") from error
     if key != config.key() or stated != metrics:
@@ -105,7 +123,8 @@ def read_record(folder: Path | str) -> Record:
 
 def find_records(records: Path | str) -> list[Record]:
     """All records under a folder, by name; none when there is no such folder."""
-    return [read_record(path.parent) for path in sorted(Path(records).glob("*/record.json"))]
+    found = (path.parent for path in sorted(Path(records).glob("*/record.json")))
+    return [read_record(folder) for folder in found if not folder.name.startswith(".")]  # left by an ended writer
 
 
 def find_record(records: Path | str, config: RunConfig) -> Record | None:

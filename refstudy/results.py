@@ -14,7 +14,7 @@ from refstudy.errors import StudyError
 from refstudy.files import file_digest
 from refstudy.lengths import kind_table, length_curve, length_table
 from refstudy.manifest import FILE_NAME, read_manifest
-from refstudy.study import Study
+from refstudy.study import PAPERS_SWIN_T, Study
 from refstudy.tables import COMPARISONS, TABLES, build_comparison, build_table, printed_rows, write_table
 
 TABLE_2 = "s2rm_table2"
@@ -47,7 +47,7 @@ BUILDERS: dict[str, Callable[[Study, str, str], pd.DataFrame]] = {
     "kinds": kind_table,
     "claims": _claims,
     "explanations": explanations,
-    "costs": lambda study, profile, results: cost_table(study, "refcoco", COMPARED),
+    "costs": lambda study, profile, results: cost_table(study, PAPERS_SWIN_T, COMPARED),
     "printed_costs": lambda study, profile, results: printed_costs(study),
     "paper_audit": lambda study, profile, results: audit.claims(),
     "paper_cross_check": lambda study, profile, results: audit.cross_check(),

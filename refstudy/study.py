@@ -1,15 +1,17 @@
 """The study file: variants, profiles and runs, checked as a whole before anything is done with them."""
 
 import graphlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from refstudy.cells import declared_parameters, wrong_parameter
 from refstudy.config import (
+    PARTS,
     DataConfig,
     EvaluationConfig,
     ImageEncoderConfig,
@@ -21,10 +23,14 @@ from refstudy.config import (
     TextEncoderConfig,
     TrainConfig,
 )
+from refstudy.data.scenes import FLAVOURS
 from refstudy.data.source import default_data_root
 from refstudy.errors import StudyError
+from refstudy.reported import row_names, stems
 
 FILE_NAME = "papermill_runs.yaml"
+# The papers' own setting by encoder, at whose sizes costs are counted whatever profile is executed.
+PAPERS_SWIN_T, PAPERS_SWIN_B = "refcoco", "refcoco_swinb"
 Problem = tuple[tuple, str]  # where in the file, and what is wrong there
 
 
@@ -89,7 +95,7 @@ class Profile(Settings):
     special: dict[str, Special] = Field({}, description="by the name of a whole model")
     encoders: str = ""
     variants: tuple[str, ...] | Literal["all"] = "all"
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     splits: tuple[str, ...] = Field(("val",), min_length=1)
     beside: tuple[str, ...] = ()
     rows: dict[str, str] = {}
@@ -262,10 +268,12 @@ def load_study(name: str | Path = FILE_NAME) -> Study:
     """Read and check a study file. Raises one StudyError that lists every mistake, each with its line number."""
     path = find_study(name)
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text())
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text("utf-8"))
         tree = loader.get_single_node()
         found = _repeated_keys(tree)
         raw = loader.construct_document(tree) if tree else None
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise StudyError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     problems: list[Problem] = []
@@ -275,7 +283,7 @@ def load_study(name: str | Path = FILE_NAME) -> Study:
         problems += [(e["loc"], f"{'.'.join(map(str, e['loc']))}: {e['msg']}") for e in error.errors()]
         content = _sound_part(raw)
     study = Study(path, content)
-    problems += [*_wrong_names(study), *_wrong_notebooks(study), *_shared_outputs(study)]
+    problems += [*_wrong_names(study), *_wrong_rows(study), *_wrong_notebooks(study), *_shared_outputs(study)]
     found += [(_line(tree, where), problem) for where, problem in problems]
     if found:
         raise StudyError("\n".join(f"{path}:{line}: {problem}" for line, problem in sorted(found)))
@@ -328,8 +336,14 @@ def _sound_fields(kind: type[Settings], entry: Any) -> Settings:
 
 
 def _wrong_names(study: Study) -> list[Problem]:
-    """Names that refer to nothing, and needs that go in a circle."""
+    """Names that refer to nothing or stand twice, and needs that go in a circle."""
     found: list[Problem] = []
+    for name, variant in study.variants.items():
+        found += [
+            (("variants", name, kind), f"variant '{name}': unknown {kind} '{part.name}'; known: {', '.join(names)}")
+            for kind, names in PARTS.items()
+            if (part := getattr(variant, kind)) is not None and part.name not in names
+        ]
     for name, profile in study.profiles.items():
         where = ("profiles", name)
         listed = {
@@ -350,6 +364,23 @@ def _wrong_names(study: Study) -> list[Problem]:
             for other in profile.beside
             if other not in study.profiles
         ]
+        lists = {key: getattr(profile, key) for key in ("seeds", "splits", "beside", "ships")}
+        found += [
+            ((*where, key), f"profile '{name}': '{value}' stands {count} times in '{key}'; name it once")
+            for key, values in (lists | {"variants": listed["variants"]}).items()
+            for value, count in Counter(values).items()
+            if count > 1
+        ]
+        parts = ", ".join(known_parts := [part for names in PARTS.values() for part in names])
+        found += [
+            (
+                (*where, "part_options", part),
+                f"profile '{name}': unknown part '{part}' in 'part_options'; known: {parts}",
+            )
+            for part in profile.part_options
+            if part not in known_parts
+        ]
+        found += _wrong_splits(name, profile)
         found += _wrong_specials(name, profile)
     for name, run in study.runs.items():
         known = ", ".join(study.runs)
@@ -366,9 +397,57 @@ def _wrong_names(study: Study) -> list[Problem]:
     return found
 
 
-def _wrong_specials(name: str, profile: Profile) -> list[Problem]:
-    """Settings for a whole model that are none."""
+def _wrong_splits(name: str, profile: Profile) -> list[Problem]:
+    """Splits that the partition of a flavour of RefScenes lacks, or a partition that the flavour lacks."""
+    if not hasattr(profile, "data") or profile.data.dataset not in FLAVOURS:
+        return []
+    where, data, partitions = ("profiles", name), profile.data, FLAVOURS[profile.data.dataset].partitions
+    if data.split_by not in partitions:
+        known = ", ".join(partitions)
+        problem = f"profile '{name}': {data.dataset} has no partition '{data.split_by}'; known: {known}"
+        return [((*where, "data", "split_by"), problem)]
+    splits = partitions[data.split_by]
+    return [
+        ((*where, "splits"), f"profile '{name}': {data.dataset} has no split '{split}'; known: {', '.join(splits)}")
+        for split in profile.splits
+        if split not in splits
+    ]
+
+
+def _wrong_rows(study: Study) -> list[Problem]:
+    """Rows that no printed table has, and rows that two variants would fill."""
     found: list[Problem] = []
+    printed = {stem: row_names(stem) for stem in stems() if "_table" in stem}
+    filled: dict[tuple[str, str], str] = {}
+    for name, variant in study.variants.items():
+        for stem, row in variant.tables.items():
+            where = ("variants", name, "tables", stem)
+            if stem not in printed:
+                found.append((where, f"variant '{name}': no printed table '{stem}'; known: {', '.join(printed)}"))
+            elif row not in printed[stem]:
+                known = ", ".join(printed[stem])
+                found.append((where, f"variant '{name}': table '{stem}' has no row '{row}'; known: {known}"))
+            elif (other := filled.setdefault((stem, row), name)) != name:
+                found.append((where, f"variant '{name}': row '{row}' of '{stem}' is filled by '{other}'; drop one"))
+    for name, profile in study.profiles.items():
+        for row, own in profile.rows.items():
+            tables = [stem for stem, filled_row in filled if filled_row == row]
+            problem = "" if tables else f"no variant fills a row '{row}'"
+            if tables and not any(own in printed[stem] for stem in tables):
+                problem = f"no row '{own}' in {', '.join(tables)}"
+            if problem:
+                found.append((("profiles", name, "rows", row), f"profile '{name}': {problem}; correct 'rows'"))
+    return found
+
+
+def _wrong_specials(name: str, profile: Profile) -> list[Problem]:
+    """Settings for a whole model that are none, or for no whole model."""
+    known = ", ".join(PARTS["whole"])
+    found: list[Problem] = [
+        (("profiles", name, "special", whole), f"profile '{name}': unknown whole model '{whole}'; known: {known}")
+        for whole in profile.special
+        if whole not in PARTS["whole"]
+    ]
     if not all(hasattr(profile, key) for key in ("data", "model", "train")):  # mistakes of their own, found before
         return found
     for whole, special in profile.special.items():

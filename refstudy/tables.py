@@ -11,6 +11,7 @@ import pandas as pd
 
 from refstudy.config import THRESHOLD, DataConfig, EvaluationConfig
 from refstudy.data.scenes import FLAVOURS
+from refstudy.errors import StudyError
 from refstudy.files import atomic_write
 from refstudy.metrics import METRICS, THRESHOLDS, iou
 from refstudy.records import Record, find_record
@@ -129,11 +130,13 @@ def over_runs(values: list[pd.DataFrame]) -> pd.DataFrame:
 
 def resampled_gains(first: list[Record], second: list[Record], split: str) -> pd.DataFrame | None:
     """How far the first variant is above the second, over the seeds that both have; as ``resampled_metrics``. None
-    where there is no such seed."""
+    where there is no such seed. Raises StudyError where the two of a seed were measured on different data."""
     sides = [{record.config.seed: record for record in records} for records in (first, second)]
     common = sorted(sides[0].keys() & sides[1].keys())
     if not common:
         return None
+    for seed in common:
+        _refuse_other_data([side[seed] for side in sides])
     one, other = (resampled_metrics([side[seed] for seed in common], split) for side in sides)
     return one - other
 
@@ -186,10 +189,22 @@ def paired_gain(
 
 
 def variant_records(study: Study, profile: str, variant: str, results: str = "") -> list[Record]:
-    """The records of a variant under exactly the profile's settings, one per seed that has been run."""
+    """The records of a variant under exactly the profile's settings, one per seed that has been run. Raises StudyError
+    where two were measured on different data."""
     folder = study.results(profile, results) / "records"
     found = (find_record(folder, study.run_config(profile, variant, s)) for s in study.profile(profile).seeds)
-    return [record for record in found if record is not None]
+    records = [record for record in found if record is not None]
+    _refuse_other_data(records)
+    return records
+
+
+def _refuse_other_data(records: list[Record]) -> None:
+    for record in records[1:]:
+        if record.summary.get("data_fingerprint") != records[0].summary.get("data_fingerprint"):
+            raise StudyError(
+                f"{records[0].path} and {record.path}: measured on different data (data_fingerprint); "
+                "train one of them again"
+            )
 
 
 @dataclass(frozen=True)

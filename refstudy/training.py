@@ -120,7 +120,8 @@ def train(
             for split in config.splits
         ]
     )
-    masks = sample_masks(model, corpora["val"], SHOWN_IMAGES, how.threshold)
+    shown = corpora["val" if "val" in corpora else config.train.selection_split]
+    masks = sample_masks(model, shown, SHOWN_IMAGES, how.threshold)
     now = time.time()
     summary = {
         "data_fingerprint": digest,
@@ -378,7 +379,16 @@ class Trainer:
                 set_random_state(state["random"][self.accelerator.process_index])
         except StudyError:
             raise
-        except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError, OSError, TypeError) as error:
+        except (
+            pickle.UnpicklingError,
+            RuntimeError,
+            LookupError,
+            ValueError,
+            EOFError,
+            OSError,
+            TypeError,
+            AttributeError,
+        ) as error:
             raise StudyError(
                 f"{path}: unusable checkpoint ({type(error).__name__}); remove it to train afresh"
             ) from error

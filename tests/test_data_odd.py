@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from refstudy.cli import app
 from refstudy.data.batches import build_corpus
 from refstudy.data.check import check_root
+from refstudy.data.entries import Pictures
 from refstudy.data.masks import decode_mask, encode_mask
 from refstudy.data.refer import find_data, load_refer
 from refstudy.data.words import build_tokenizer
@@ -94,6 +95,11 @@ def test_saiapr_is_read_as_it_is_given(tmp_path, called, zipped):
     assert all(os.path.isfile(path) for path in table["image_path"])
 
 
+def test_of_pictures_with_one_name_the_least_deep_is_taken(tmp_path):
+    write_files(tmp_path, {"a/b/x.jpg": b"deep", "c/X.JPG": b"near", "d/x.jpg": b"near, too"})
+    assert Pictures(tmp_path).by_name["x.jpg"] == tmp_path / "c" / "X.JPG"
+
+
 def test_a_link_to_a_folder_of_pictures_is_followed(tmp_path):
     write_files(tmp_path / "disk", PICTURES)
     write_files(tmp_path / "root", refer_files())
@@ -117,6 +123,7 @@ ODD = {
     "sentences missing": (ref(sentences=None), {}, "a referent lacks 'sentences'"),
     "sentence without text": (ref(sentences=[{"sent_id": 1}]), {}, "a referent lacks 'sent'"),
     "no referent": (["a text"], {}, "it is no REFER file"),
+    "a list for an id": (ref(ref_id=[1]), {}, "a referent has the ref_id [1]; it is no REFER file"),
     "no annotation": (ref(ann_id=99), {}, "referent 111 has no annotation 99"),
     "two images of one id": (
         None,

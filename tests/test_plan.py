@@ -163,6 +163,19 @@ def test_another_profile_concerns_nobody(small):
     assert small.reasons() == {}
 
 
+@pytest.mark.parametrize("name, beside", [("other", "beside: [other]"), ("refcoco", "beside: []")])
+def test_what_tables_take_from_other_profiles_is_told(small, monkeypatch, name, beside):
+    """Rows are filled from profiles beside this one, and costs are counted at the papers' sizes."""
+    edit(small.file, "    about: for tests\n", f"    about: for tests\n    {beside}\n")
+    edit(small.file, "  other:\n", f"  {name}:\n")
+    small.execute(monkeypatch, "alone")
+    assert "alone" not in small.reasons()
+    edit(small.file, "about: for tests, too", "about: for nothing")
+    assert "alone" not in small.reasons()
+    edit(small.file, "image_size: 96", "image_size: 128")
+    assert small.reasons()["alone"] == f"study file changed: profiles.{name}.data"
+
+
 @pytest.mark.parametrize(
     "change, reasons",
     [

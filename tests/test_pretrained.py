@@ -271,6 +271,13 @@ def test_half_precision_halves_the_file_and_loads_in_float32(tmp_path):
         assert torch.equal(loaded[name], expected)
 
 
+@pytest.mark.parametrize("saved", ["[]", "null", "5", '{"model": []}'])
+def test_metadata_that_are_none_of_ours_are_refused(tmp_path, saved):
+    save_file({"weight": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"saved": saved})
+    with pytest.raises(StudyError, match="odd.safetensors: no model weights of refstudy"):
+        load_model(tmp_path / "odd.safetensors")
+
+
 def test_what_is_no_model_is_said_so_in_one_line(tmp_path):
     def refused(name, message, kind=Segmenter, **options):
         with pytest.raises(StudyError, match=message) as caught:

@@ -224,7 +224,7 @@ def test_a_report_of_nothing_says_how_to_make_something(tmp_path):
 
 def test_a_broken_manifest_is_named(results):
     (results / "manifest.json").write_text("{")
-    with pytest.raises(StudyError, match="manifest.json: not JSON"):
+    with pytest.raises(StudyError, match="manifest.json: no manifest .*delete it"):
         write_manifest(STUDY, "scenes", str(results))
 
 

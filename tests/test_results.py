@@ -135,6 +135,13 @@ def test_every_edit_is_told(folder, monkeypatch):
     assert done.exit_code == 1 and "differs: " in done.output and "3 are not" in done.output
 
 
+@pytest.mark.parametrize("content", ["{", "5", "[]", '{"profile": "scenes"}', '{"tables": {"a": {}}, "figures": {}}'])
+def test_a_broken_manifest_is_named(tmp_path, content):
+    (tmp_path / FILE_NAME).write_text(content)
+    with pytest.raises(StudyError, match=f"{FILE_NAME}: no manifest .*restore it, or delete it"):
+        read_manifest(tmp_path)
+
+
 def test_a_folder_that_is_none_is_named(tmp_path):
     with pytest.raises(StudyError, match=FILE_NAME):
         verify(STUDY, tmp_path)

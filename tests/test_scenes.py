@@ -174,6 +174,9 @@ def test_a_finished_folder_is_reused_and_a_foreign_one_refused(tmp_path):
     assert (folder / "instances.json").stat().st_mtime_ns == before
     with pytest.raises(StudyError, match="other scenes than asked for"):
         make_refscenes(tmp_path, "refscenes", {"val": 3}, progress=False)
+    (folder / "refscenes.json").write_text("{")
+    with pytest.raises(StudyError, match="refscenes.json: not JSON; remove .*refscenes, and it is made anew"):
+        make_refscenes(tmp_path, "refscenes", {"val": 2}, progress=False)
     (folder / "refscenes.json").unlink()
     with pytest.raises(StudyError, match="no finished RefScenes"):
         make_refscenes(tmp_path, "refscenes", {"val": 2}, progress=False)

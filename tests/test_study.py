@@ -5,10 +5,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from refstudy.cells import declared_parameters
 from refstudy.cli import app
+from refstudy.config import PARTS, TrainConfig
 from refstudy.errors import StudyError
 from refstudy.study import load_study
 
@@ -140,6 +142,73 @@ a: {notebook: a.ipynb}
         assert text in str(caught.value)
 
 
+TYPOS = [
+    ("epochs: 1}", "epochs: 1}\n    seeds: [0, 0]", "'0' stands 2 times in 'seeds'; name it once"),
+    ("epochs: 1}", "epochs: 1}\n    seeds: []", "seeds: .*at least 1"),
+    ("epochs: 1}", "epochs: 1}\n    seeds: [1, -1]", "seeds.1: .*greater than or equal to 0"),
+    ("epochs: 1}", "epochs: 1}\n    variants: [plain, plain]", "'plain' stands 2 times in 'variants'"),
+    ("epochs: 1}", "epochs: 1}\n    splits: [val, val]", "'val' stands 2 times in 'splits'"),
+    ("epochs: 1}", "epochs: 1}\n    beside: [small, small]", "'small' stands 2 times in 'beside'"),
+    (
+        "epochs: 1}",
+        "epochs: 1}\n    splits: [val, test]",
+        "refscenes has no split 'test'; known: train, val, testA, testB",
+    ),
+    ("image_size: 64", "split_by: umd", "refscenes has no partition 'umd'; known: unc"),
+    ("epochs: 1}", "epochs: 1}\n    part_options: {s2rmm: {scale: true}}", "unknown part 's2rmm' in 'part_options'"),
+    ("epochs: 1}", "epochs: 1}\n    special: {slvitt: {}}", "unknown whole model 'slvitt'; known: lavt, slvit"),
+    ("epochs: 1}", "epochs: 1}\n    rows: {Full: Half}", "no variant fills a row 'Full'"),
+    ("name: tile_concat", "name: tile", "unknown fusion 'tile'; known: s2rm"),
+    (
+        "name: fpn}",
+        "name: fpn}\n    tables: {s2rm_table40: Full}",
+        "no printed table 's2rm_table40'; known: .*s2rm_table4",
+    ),
+    ("name: fpn}", "name: fpn}\n    tables: {s2rm_table6: Ful}", "table 's2rm_table6' has no row 'Ful'; known: Full"),
+]
+
+
+@pytest.mark.parametrize("right, wrong, message", TYPOS, ids=[message for *_, message in TYPOS])
+def test_names_and_numbers_that_would_be_passed_over_are_refused(tmp_path, right, wrong, message):
+    notebook(tmp_path / "a.ipynb")
+    path = study_file(tmp_path, "a: {notebook: a.ipynb}")
+    load_study(path)
+    path.write_text(path.read_text().replace(right, wrong, 1))
+    line = 1 + next(k for k, text in enumerate(path.read_text().splitlines()) if wrong.splitlines()[-1] in text)
+    with pytest.raises(StudyError, match=f":{line}: .*{message}") as caught:
+        load_study(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_no_row_has_two_variants_and_no_profile_renames_to_a_row_that_is_none(tmp_path):
+    text = STUDY.read_text()
+    doubled = text.replace("    tables: {s2rm_table6: -D3}", "    tables: {s2rm_table6: Full}")
+    renamed = text.replace("{SwinT-Ours: SwinB-Ours}", "{SwinT-Ours: SwinL-Ours}")
+    for content, message in (
+        (doubled, "variant 'casg_no_d3': row 'Full' of 's2rm_table6' is filled by 's2rm_casg'; drop one"),
+        (renamed, "profile 'refcoco_swinb': no row 'SwinL-Ours' in s2rm_table1"),
+    ):
+        (tmp_path / "papermill_runs.yaml").write_text(content)
+        with pytest.raises(StudyError, match=message):
+            load_study(tmp_path / "papermill_runs.yaml")
+
+
+def test_the_names_of_parts_are_those_that_can_be_built():
+    from refstudy.models.build import DECODERS, FUSIONS, WHOLE
+
+    built = {"fusion": FUSIONS, "decoder": DECODERS, "whole": WHOLE}
+    assert {kind: set(names) for kind, names in PARTS.items()} == {kind: set(table) for kind, table in built.items()}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"clip_norm": 0}, {"clip_norm": float("inf")}, {"learning_rate": float("inf")}, {"validation_images": 0}],
+)
+def test_settings_that_train_nothing_are_refused(settings):
+    with pytest.raises(ValidationError, match=next(iter(settings))):
+        TrainConfig(**settings)
+
+
 def test_mistakes_of_one_entry_are_reported_together(tmp_path):
     notebook(tmp_path / "a.ipynb", parameters=PARAMETERS + "\nrate = 0.5")
     with pytest.raises(StudyError) as caught:
@@ -155,6 +224,9 @@ def test_a_training_must_not_write_the_notebook_of_another_run(tmp_path):
 
 
 def test_files_that_are_no_study_or_notebook_are_named(tmp_path):
+    (tmp_path / "papermill_runs.yaml").write_bytes("runs: Läufe".encode("latin-1"))
+    with pytest.raises(StudyError, match="papermill_runs.yaml: not UTF-8 .*save it as UTF-8"):
+        load_study(tmp_path / "papermill_runs.yaml")
     (tmp_path / "papermill_runs.yaml").write_text("runs: [unclosed")
     with pytest.raises(StudyError, match="not YAML"):
         load_study(tmp_path / "papermill_runs.yaml")
@@ -190,6 +262,18 @@ def test_the_command_line_speaks_one_line_and_sets_the_exit_status(tmp_path, mon
     assert runner.invoke(app, ["--help"]).exit_code == 0
     wrong = runner.invoke(app, ["train", "--variant", "nothing", "--study", str(STUDY)])
     assert isinstance(wrong.exception, StudyError) and "unknown variant" in str(wrong.exception)
+
+
+@pytest.mark.parametrize(
+    "whole, message",
+    [
+        ("slvitt", "--whole slvitt: no such whole model; known: lavt, slvit"),
+        ("lavt", "profile 'scenes' has no key 'special.lavt.encoders'; add it or give --output"),
+    ],
+)
+def test_pretraining_a_whole_model_never_replaces_the_shared_encoders(whole, message):
+    wrong = CliRunner().invoke(app, ["pretrain", "--whole", whole, "--study", str(STUDY)])
+    assert isinstance(wrong.exception, StudyError) and message in str(wrong.exception)
 
 
 def test_bad_input_on_the_command_line_ends_with_status_two(tmp_path):

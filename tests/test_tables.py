@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from refstudy.errors import StudyError
 from refstudy.metrics import METRICS
 from refstudy.records import circumstances, write_record
 from refstudy.reported import load_reported
@@ -58,10 +59,11 @@ def fake_counts(ious, images=20):
     )
 
 
-def put(results, variant, ious, profile="scenes", seed=0, study=STUDY, images=20):
+def put(results, variant, ious, profile="scenes", seed=0, study=STUDY, images=20, data="one"):
     config = study.run_config(profile, variant, seed)
     curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
-    write_record(results / "records", config, {"updates": 1}, curve, fake_counts(ious, images), circumstances())
+    summary = {"updates": 1, "data_fingerprint": data}
+    write_record(results / "records", config, summary, curve, fake_counts(ious, images), circumstances())
 
 
 def test_known_counts_give_known_cells(tmp_path):
@@ -152,6 +154,18 @@ def test_gains_are_over_the_seeds_that_both_rows_have(tmp_path):
     assert full["ours"] == pytest.approx(40) and full["gain"] == pytest.approx(10)
     assert [full["ours_low"], full["ours_high"]] == pytest.approx([30, 50])  # pictures are alike; the two runs are not
     assert np.isnan(table.loc[("W. S²RM (-Shift)", "oIoU"), "gain"])
+
+
+def test_runs_on_other_data_are_neither_compared_nor_averaged(tmp_path):
+    put(tmp_path, "tile_concat", [0.2] * 20)
+    put(tmp_path, "s2rm_fpn", [0.3] * 20, data="other")
+    put(tmp_path, "pwam_fpn", [0.3] * 20)
+    put(tmp_path, "pwam_fpn", [0.3] * 20, seed=1, data="other")
+    refused = "{0}-seed.* and .*{1}-seed.*: measured on different data .*train one of them again"
+    with pytest.raises(StudyError, match=refused.format("s2rm_fpn", "tile_concat")):
+        paired_gain(STUDY, "scenes", "s2rm_fpn", "tile_concat", results=str(tmp_path))
+    with pytest.raises(StudyError, match=refused.format("pwam_fpn", "pwam_fpn")):
+        variant_records(STUDY, "scenes", "pwam_fpn", str(tmp_path))
 
 
 def test_the_bytes_of_a_table_are_the_same_twice(tmp_path):

@@ -210,6 +210,10 @@ def malicious(path):
     torch.save({"key": Bomb(path.parent / "ran")}, path)
 
 
+def tensor(path):
+    torch.save(torch.zeros(2), path)
+
+
 class Bomb:
     def __init__(self, target):
         self.target = target
@@ -219,7 +223,13 @@ class Bomb:
 
 
 @pytest.mark.parametrize(
-    "spoil, message", [(broken, "unusable checkpoint"), (foreign, "of another run"), (malicious, "unusable checkpoint")]
+    "spoil, message",
+    [
+        (broken, "unusable checkpoint"),
+        (foreign, "of another run"),
+        (malicious, "unusable checkpoint"),
+        (tensor, "unusable checkpoint"),
+    ],
 )
 def test_bad_checkpoints_are_refused(corpora, tmp_path, spoil, message):
     spoil(tmp_path / "checkpoint.pt")
@@ -234,6 +244,12 @@ def test_variants_of_one_seed_see_equal_batches(corpora):
     )
     torch.manual_seed(99)
     assert first == second == [b.expressions.tolist() for b in grouped_batches(corpora["train"], 4, 3, 0, 1)]
+
+
+def test_a_run_without_val_keeps_masks_of_the_split_that_selects(data_root, tmp_path):
+    run = tiny_run(epochs=1, selection_split="train").model_copy(update={"splits": ("train",)})
+    record = read_record(train(run, tmp_path / "records", tmp_path, data_root, progress=False))
+    assert record.masks() and set(record.masks()) <= set(record.counts()["sent_id"])
 
 
 @pytest.fixture(scope="module")

@@ -265,14 +265,15 @@ def _file_stamp(path: str) -> str:
 def _array(
     folder: Path | None, name: str, about: tuple, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]
 ) -> np.ndarray:
-    """A uint8 array that ``fill`` has filled; with a folder, on disk under a digest of ``about``, memory-mapped."""
+    """A uint8 array that ``fill`` has filled; with a folder, on disk under a digest of ``about``, memory-mapped. A file
+    that was cut short is filled again."""
     if folder is None:
         array = np.empty(shape, np.uint8)
         fill(array)
         return array
     parts = [json.dumps(list(part), default=str) if isinstance(part, pd.Series) else str(part) for part in about]
     path = Path(folder) / f"{name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.npy"
-    if not path.exists():
+    if not _sound(path, shape):
         try:
             with atomic_write(path) as temporary:
                 made = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
@@ -283,6 +284,14 @@ def _array(
             remedy = "make room or allow to write; or name your own folder, with links to the data, in REFSTUDY_DATA"
             raise StudyError(f"{folder}: cannot keep decoded pictures ({error.strerror}); {remedy}") from error
     return np.load(path, mmap_mode="r")
+
+
+def _sound(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a whole array of this shape lies there."""
+    try:
+        return np.load(path, mmap_mode="r").shape == shape
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 def grouped_batches(

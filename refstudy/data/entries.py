@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
@@ -108,12 +108,12 @@ class Pictures:
 
     @cached_property
     def by_name(self) -> dict[str, Path]:
-        """Every file below the folder by its name in small letters, those least deep first; links are not followed."""
+        """Every file below the folder by its name in small letters; of several, the least deep, then the first by path.
+        Links are not followed."""
         found: dict[str, Path] = {}
-        for folder, folders, names in os.walk(self.folder):
-            folders.sort()
-            for name in sorted(names):
-                found.setdefault(name.lower(), Path(folder) / name)
+        files = (os.path.join(folder, name) for folder, _, names in os.walk(self.folder) for name in names)
+        for file in sorted(files, key=lambda file: (file.count(os.sep), file)):
+            found.setdefault(os.path.basename(file).lower(), Path(file))
         return found
 
 
@@ -202,6 +202,10 @@ def _about_annotation(annotation: dict) -> dict[str, Any]:
 
 
 def _about_ref(ref: dict, images: dict, annotations: dict, entries: Entries) -> dict[str, Any]:
+    for key in ("ref_id", "split"):
+        if not isinstance(ref[key], Hashable):
+            message = f"{entries.source}: a referent has the {key} {ref[key]!r}; it is no REFER file"
+            raise _BrokenEntry("broken referent", f"referent {ref['ref_id']}", message)
     found = {}
     for what, known, key in (("image", images, "image_id"), ("annotation", annotations, "ann_id")):
         if ref[key] not in known:

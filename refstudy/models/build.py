@@ -123,7 +123,7 @@ def load_model(path: Path | str) -> Segmenter:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             settings, tokenizer = about["model"], _unpacked_tokenizer(about)
         config = ModelConfig.model_validate_json(settings)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise StudyError(
             f"{path}: no model weights of refstudy ({type(error).__name__}); train them or fetch them again"
         ) from error

@@ -22,11 +22,14 @@ them. ``cris_datasets`` is of neither paper: the referents per split of the rele
 code of CRIS lists them (``utils/dataset.py``). SLViT's Figure 5 has no table: its text prints no number of it.
 """
 
+import csv
 from importlib import resources
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from refstudy.errors import StudyError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PAPERS = {"s2rm": "S²RM + CASG, arXiv 2405.09006", "slvit": "SLViT, IJCAI 2023"}
 SPLITS = (
@@ -42,12 +45,14 @@ def stems() -> list[str]:
     return sorted(name.removesuffix(".csv") for name in names if name.endswith(".csv"))
 
 
-def load_reported(stem: str) -> pd.DataFrame:
+def load_reported(stem: str) -> "pd.DataFrame":
     """A printed table, in the printed order: index ``row``, or (``block``, ``row``) where the table has blocks.
 
     The columns are described above; a number that is not printed is NaN, a text that is not printed is empty.
     Raises StudyError for a table that is not transcribed.
     """
+    import pandas as pd  # slow to load, and the study file needs the names of the rows only
+
     if stem not in stems():
         raise StudyError(f"no printed table '{stem}'; known: {', '.join(stems())}")
     with resources.files(__name__).joinpath(f"{stem}.csv").open(encoding="utf-8") as file:
@@ -55,3 +60,11 @@ def load_reported(stem: str) -> pd.DataFrame:
     texts = list(table.select_dtypes(exclude="number"))
     table[texts] = table[texts].fillna("")
     return table.set_index(["block", "row"] if "block" in table else "row")
+
+
+def row_names(stem: str) -> list[str]:
+    """How the study file calls the rows of a printed table: by their name, behind the block where the table has blocks
+    other than measures, e.g. "small: 5 B"."""
+    with resources.files(__name__).joinpath(f"{stem}.csv").open(encoding="utf-8") as file:
+        named = [(line.get("block", ""), line["row"]) for line in csv.DictReader(file)]
+    return [row if not block or block.endswith(" IoU") else f"{block}: {row}" for block, row in named]

@@ -89,7 +89,11 @@ def make_refscenes(
 def _finished(folder: Path, order: dict[str, object]) -> bool:
     """Whether the scenes of this order are there. Raises StudyError where something else is."""
     if (folder / MARKER).exists():
-        if json.loads((folder / MARKER).read_text()) == order:
+        try:
+            made = json.loads((folder / MARKER).read_text())
+        except ValueError as error:
+            raise StudyError(f"{folder / MARKER}: not JSON; remove {folder}, and it is made anew") from error
+        if made == order:
             return True
         raise StudyError(
             f"{folder / MARKER}: holds other scenes than asked for; remove {folder} or choose another root"
