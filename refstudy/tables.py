@@ -117,7 +117,8 @@ def resampled_metrics(records: list[Record], split: str) -> pd.DataFrame:
     the numbers of images and runs alone: two variants on the same images and seeds are resampled together, so
     differences are paired. One run cannot say what another seed would give, and two or three say it roughly.
     """
-    return over_runs([_resampled(record, split) for record in records])
+    frames = (record.counts() for record in records)
+    return over_runs([resampled_counts(counts[counts["split"] == split]) for counts in frames])
 
 
 def over_runs(values: list[pd.DataFrame]) -> pd.DataFrame:
@@ -137,8 +138,9 @@ def resampled_gains(first: list[Record], second: list[Record], split: str) -> pd
     return one - other
 
 
-def _resampled(record: Record, split: str) -> pd.DataFrame:
-    counts = record.counts().query("split == @split").sort_values("sent_id")
+def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:
+    """As ``resampled_metrics``, of one model's pixel counts per expression as ``evaluate`` returns them."""
+    counts = counts.sort_values("sent_id")
     ious = iou(counts["intersection"], counts["union"])
     per_image = counts[["image_id", "intersection", "union"]].assign(expressions=1, mIoU=ious)
     for threshold in THRESHOLDS:
