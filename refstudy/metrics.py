@@ -21,6 +21,11 @@ def iou(intersection: ArrayLike, union: ArrayLike) -> np.ndarray:
     return np.divide(inter, whole, out=np.zeros_like(inter), where=whole > 0)
 
 
+def overlap(mask: np.ndarray, truth: np.ndarray) -> float:
+    """IoU, in 0..1, of two bool masks (H, W); 0 where both are empty."""
+    return float(iou([(mask & truth).sum()], [(mask | truth).sum()])[0])
+
+
 def summarize(intersection: ArrayLike, union: ArrayLike) -> dict[str, float]:
     """All metrics in percent, from pixel counts with one entry per expression.
 

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from refstudy.config import ModelConfig, PartConfig
 from refstudy.errors import StudyError
-from refstudy.models.build import build_model, count_parameters, load_model, save_weights
+from refstudy.models.build import build_model, count_parameters, load_model, load_or_build, save_weights
 from refstudy.models.decoders.casg import CASG
 from refstudy.models.decoders.fpn import FPN
 from refstudy.models.fusion.s2rm import S2RM
@@ -210,6 +210,19 @@ def test_bad_parts_options_and_files_are_named(tmp_path):
     save_weights(mixed, tmp_path / "mixed.safetensors")
     with pytest.raises(StudyError, match="do not belong together"):
         load_model(tmp_path / "mixed.safetensors")
+
+
+def test_without_a_weights_file_there_is_an_untrained_model_of_the_settings(tmp_path):
+    config, path = variant_config("tile_concat"), tmp_path / "kept.safetensors"
+    fresh, trained = load_or_build(path, config)
+    assert not trained and not fresh.training and fresh.config.fusion == config.fusion
+    torch.manual_seed(7)
+    kept = build_model(config)
+    save_weights(kept, path)
+    found, trained = load_or_build(path, variant_config("s2rm_fpn"))  # what the file holds counts
+    assert trained and not found.training
+    name, expected = next((name, value) for name, value in kept.state_dict().items() if value.dim() > 1)
+    assert torch.equal(found.state_dict()[name], expected) and not torch.equal(fresh.state_dict()[name], expected)
 
 
 def test_the_papers_own_sizes_build_on_the_meta_device():

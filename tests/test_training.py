@@ -20,7 +20,7 @@ from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
 from refstudy.evaluation import evaluate, summarize_counts, whole_image_counts
 from refstudy.losses import dice_loss
-from refstudy.metrics import METRICS, summarize
+from refstudy.metrics import METRICS, overlap, summarize
 from refstudy.models.build import build_model, load_model
 from refstudy.prediction import predict
 from refstudy.pretraining import pretrain
@@ -50,6 +50,14 @@ def test_metrics_are_their_definitions():
     assert made["P@0.5"] == 50.0  # an IoU of exactly 0.5 does not exceed 0.5
     assert made["P@0.7"] == 50.0 and made["P@0.8"] == 25.0 and made["P@0.9"] == 0.0
     assert summarize([0], [0])["mIoU"] == 0.0
+
+
+def test_the_overlap_of_two_masks_is_a_share():
+    upper, left = np.zeros((2, 4, 6), bool)
+    upper[:2], left[:, :3] = True, True
+    assert overlap(upper, left) == pytest.approx(6 / 18)  # 12 pixels each, 6 of them shared
+    assert overlap(upper, upper) == 1 and overlap(upper, ~upper) == 0
+    assert overlap(upper & ~upper, upper & ~upper) == 0  # both empty, as in ``summarize``
 
 
 @pytest.mark.parametrize("counts", [([2], [1]), ([-1], [3]), ([], []), ([1, 1], [2])])

@@ -137,6 +137,15 @@ def load_model(path: Path | str) -> Segmenter:
     return model.eval()
 
 
+def load_or_build(path: Path | str, config: ModelConfig) -> tuple[Segmenter, bool]:
+    """The model of a weights file, as ``load_model``, and True; where there is no such file an untrained one of these
+    settings, from seed 0, and False."""
+    if Path(path).exists():
+        return load_model(path), True
+    torch.manual_seed(0)
+    return build_model(config.from_scratch()).eval(), False
+
+
 def _unpacked_tokenizer(about: dict[str, str]) -> BertTokenizerFast:
     if TOKENIZER_FILES[0] not in about:
         return build_tokenizer()
