@@ -7,7 +7,7 @@ import pandas as pd
 
 from refstudy.cost import Cost, cost
 from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Study, training_command
-from refstudy.tables import measured_on, paired_gain, printed_rows, variant_records, verdict
+from refstudy.tables import interval, measured_on, printed_rows, resampled_gains, variant_records, verdict
 
 
 @dataclass(frozen=True)
@@ -169,15 +169,30 @@ def _judged(study: Study, profile: str, better: str, worse: str, metric: str, re
 
 def _measured(study: Study, profile: str, better: str, worse: str, metric: str, results: str) -> dict[str, Any]:
     """The gain of one variant over another as cells of the ledger, or the commands that train what is missing."""
-    gain = paired_gain(study, profile, better, worse, metric, results=results)
-    sides = {name: variant_records(study, profile, name, results) for name in (better, worse)}
+    trainers = _trainers(study, profile, better, worse)
+    sides = {name: variant_records(study, trainer, name, results) for name, trainer in trainers.items()}
     seeds = {name: {record.config.seed for record in records} for name, records in sides.items()}
-    if gain is None:
+    gains = resampled_gains(sides[better], sides[worse], study.profile(profile).splits[0])
+    if gains is None:
         first = study.profile(profile).seeds[0]
-        commands = [training_command(profile, name) for name, done in seeds.items() if first not in done]
+        commands = [training_command(trainers[name], name) for name, done in seeds.items() if first not in done]
         return {"missing": " && ".join(commands)}
-    runs = len(seeds[better] & seeds[worse])
-    return {"measured": gain[0], "low": gain[1], "high": gain[2], "runs": runs, "data": measured_on(study, profile)}
+    low, high = interval(gains[metric])
+    about = {"runs": len(seeds[better] & seeds[worse]), "data": measured_on(study, profile)}
+    return {"measured": float(gains[metric][0]), "low": low, "high": high} | about
+
+
+def _trainers(study: Study, profile: str, *variants: str) -> dict[str, str]:
+    """Variant -> the profile whose records speak for it: of those beside one another on the same data, the first that
+    trains all of them, otherwise the first that trains this one."""
+    data = study.profile(profile).data
+    near = [name for name in study.together(profile) if study.profile(name).data == data]
+    trained = {name: set(study.variant_names(name)) for name in near}
+    all_of_them = [name for name in near if trained[name].issuperset(variants)]
+    return {
+        variant: next(iter(all_of_them + [name for name in near if variant in trained[name]]), profile)
+        for variant in variants
+    }
 
 
 def _saturation(study: Study, profile: str, results: str) -> dict[str, Any]:

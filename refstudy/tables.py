@@ -173,21 +173,6 @@ def verdict(low: float, high: float) -> str:
     return "supported" if low > 0 else "not supported" if high < 0 else "undecided"
 
 
-def paired_gain(
-    study: Study,
-    profile: str,
-    variant: str,
-    reference: str,
-    metric: str = "oIoU",
-    results: str = "",
-) -> tuple[float, float, float] | None:
-    """Points of ``metric``, on the profile's first split, that a variant is above a reference, with the 95 % interval;
-    None where one was not run."""
-    first, second = (variant_records(study, profile, name, results) for name in (variant, reference))
-    gains = resampled_gains(first, second, study.profile(profile).splits[0])
-    return None if gains is None else (float(gains[metric][0]), *interval(gains[metric]))
-
-
 def variant_records(study: Study, profile: str, variant: str, results: str = "") -> list[Record]:
     """The records of a variant under exactly the profile's settings, one per seed that has been run. Raises StudyError
     where two were measured on different data."""

@@ -56,6 +56,18 @@ def test_an_explanation_is_contradicted_by_its_run(tmp_path):
     assert tested["verdict"] == "not supported" and tested["measured"] == pytest.approx(-10)
 
 
+def test_sides_that_no_one_profile_trains_come_from_those_beside_it(tmp_path):
+    missing = ledger(STUDY, "refcoco", str(tmp_path)).set_index("claim")["missing"]
+    both = "refstudy train --profile refcoco_swinb --variant s2rm_casg && refstudy train --profile refcoco_swinb "
+    assert missing["the full model beats LAVT"] == both + "--variant lavt"
+    each = "refstudy train --profile refcoco --variant slvit && refstudy train --profile refcoco_swinb --variant lavt"
+    assert missing["SLViT beats LAVT"] == each
+    put(tmp_path, "slvit", [0.6] * 20, profile="refcoco")
+    put(tmp_path, "lavt", [0.5] * 20, profile="refcoco_swinb")
+    found = ledger(STUDY, "refcoco", str(tmp_path)).set_index("claim").loc["SLViT beats LAVT"]
+    assert found["measured"] == pytest.approx(10) and found["verdict"] == "supported"
+
+
 @pytest.mark.parametrize(
     ("more", "expected"),
     [([0.5] * 20, "supported"), ([0.6] * 20, "not supported"), ([0.2, 0.82] * 10, "undecided")],

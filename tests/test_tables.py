@@ -17,11 +17,11 @@ from refstudy.tables import (
     build_table,
     interval,
     markdown,
-    paired_gain,
     printed_rows,
     render,
     render_comparison,
     render_verdicts,
+    resampled_gains,
     resampled_metrics,
     untrained,
     variant_records,
@@ -163,7 +163,7 @@ def test_runs_on_other_data_are_neither_compared_nor_averaged(tmp_path):
     put(tmp_path, "pwam_fpn", [0.3] * 20, seed=1, data="other")
     refused = "{0}-seed.* and .*{1}-seed.*: measured on different data .*train one of them again"
     with pytest.raises(StudyError, match=refused.format("s2rm_fpn", "tile_concat")):
-        paired_gain(STUDY, "scenes", "s2rm_fpn", "tile_concat", results=str(tmp_path))
+        gains(tmp_path, "s2rm_fpn", "tile_concat")
     with pytest.raises(StudyError, match=refused.format("pwam_fpn", "pwam_fpn")):
         variant_records(STUDY, "scenes", "pwam_fpn", str(tmp_path))
 
@@ -209,16 +209,19 @@ def test_images_are_drawn_whole(tmp_path):
     assert widths[0] == pytest.approx(widths[1], rel=1e-6)
 
 
+def gains(results, *variants):
+    return resampled_gains(*(variant_records(STUDY, "scenes", name, str(results)) for name in variants), "val")
+
+
 def test_paired_gains_and_verdicts(tmp_path):
     rng = np.random.default_rng(3)
     base = rng.random(100) * 0.5
     put(tmp_path, "tile_concat", base)
     put(tmp_path, "s2rm_fpn", base + 0.1)
-    gain = paired_gain(STUDY, "scenes", "s2rm_fpn", "tile_concat", results=str(tmp_path))
-    assert gain[0] == pytest.approx(10.0, abs=0.1) and verdict(*gain[1:]) == "supported"
-    back = paired_gain(STUDY, "scenes", "tile_concat", "s2rm_fpn", results=str(tmp_path))
-    assert verdict(*back[1:]) == "not supported" and verdict(-1, 1) == "undecided"
-    assert paired_gain(STUDY, "scenes", "s2rm_casg", "s2rm_fpn", results=str(tmp_path)) is None
+    gain, back = (gains(tmp_path, *pair)["oIoU"] for pair in (("s2rm_fpn", "tile_concat"), ("tile_concat", "s2rm_fpn")))
+    assert gain[0] == pytest.approx(10.0, abs=0.1) and verdict(*interval(gain)) == "supported"
+    assert verdict(*interval(back)) == "not supported" and verdict(-1, 1) == "undecided"
+    assert gains(tmp_path, "s2rm_casg", "s2rm_fpn") is None
 
 
 def test_runs_that_are_missing_are_told_from_seeds_that_are(tmp_path):
