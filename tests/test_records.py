@@ -24,7 +24,7 @@ BROKEN = [
     ("curve.csv", ""),
     ("masks.json", "{"),
     ("masks.json", "5"),
-    ("masks.json", '{"1": {"size": [8, 8], "counts": "?"}}'),
+    ("masks.json", '{"1": 5}'),
     ("counts.parquet", None),
 ]
 
