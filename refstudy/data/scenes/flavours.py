@@ -31,7 +31,8 @@ class Flavour:
     """One flavour: which expressions it uses and how many.
 
     ``lengths``: weight of each number of words that is asked for. ``per_referent`` and ``per_image``: weights of
-    1, 2, 3 ... expressions per referent and referents per image. ``partitions``: split_by -> its splits.
+    1, 2, 3 ... expressions per referent and referents per image. ``partitions``: split_by -> its splits. ``version``
+    changes whenever a byte of the flavour's data does.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Flavour:
     per_referent: tuple[float, ...]
     per_image: tuple[float, ...]
     stuff: bool = False
+    version: str = "1"
 
     @property
     def split_by(self) -> tuple[str, ...]:
@@ -91,6 +93,7 @@ FLAVOURS: dict[str, Flavour] = {
             {4: 0.04, 5: 0.08, 6: 0.13, 7: 0.15, 8: 0.15, 9: 0.14, 10: 0.12, 11: 0.09, 12: 0.06, 13: 0.04},
             (0.17, 0.76, 0.07),
             (0.3, 0.42, 0.2, 0.08),
+            version="2",
         ),
         Flavour(
             "referscenes",

@@ -221,7 +221,7 @@ def long_expressions(scene: Scene, target: int) -> list[Phrase]:
         if phrase.text.split()[-1] not in ("person", "animal", "vehicle")
     ]
     anchors = [Phrase(_article(phrase.text), phrase.true_of, phrase.kind) for phrase in _single_names(scene, target)]
-    place = _stuff_below(scene)
+    place = _stuff_below(scene, target)
     phrases: list[Phrase] = []
     for name in names:
         thing = Phrase(_article(name.text), name.true_of, name.kind)
@@ -280,7 +280,9 @@ def _single_names(scene: Scene, target: int) -> list[Phrase]:
     return names
 
 
-def _stuff_below(scene: Scene) -> str:
+def _stuff_below(scene: Scene, target: int) -> str:
+    if scene.things[target].category.afloat:
+        return "water"
     return {"park": "grass", "farm": "grass", "street": "road", "beach": "sand", "room": "floor", "table": "table"}[
         scene.place.name
     ]

@@ -126,10 +126,9 @@ def _compose(rng: np.random.Generator, place: Place, people: bool | None) -> lis
 
 def _stand(rng: np.random.Generator, place: Place, category: Category, others: list[Thing]) -> Thing | None:
     """Find room for one more thing; None when twelve tries do not."""
-    on_water = category.name == "boat"
     for _ in range(12):
         depth = rng.random()
-        ground = (0.50, 0.60) if on_water else (place.horizon + 0.1, 0.97)
+        ground = (0.50, 0.60) if category.afloat else (place.horizon + 0.1, 0.97)
         y = ground[0] + depth * (ground[1] - ground[0])
         height = category.height * place.scale * (0.62 + 0.5 * depth) * rng.uniform(0.9, 1.12)
         half = height * category.aspect / 2
@@ -168,7 +167,7 @@ def render(rng: np.random.Generator, place: Place, things: list[Thing], side: in
         scale = canvas.side
         x, y, height = thing.x * scale, thing.y * scale, thing.height * scale
         shadow = height * thing.category.aspect * 0.42
-        if place.name != "beach" or thing.category.name != "boat":
+        if not thing.category.afloat:
             _shadow(canvas, x, y, shadow, height * 0.05 + 1)
         pen = Pen(canvas, k, x, y, height, thing.flip, thing.pattern, phase=int(rng.integers(100)))
         thing.category.draw(pen, _tint(rng, COLOURS[thing.colour]), thing.pose)

@@ -23,7 +23,6 @@ from .grammar import Phrase, stuff_expressions
 from .scene import STUFF, Scene, make_scene
 from .things import CATEGORIES
 
-VERSION = "1"  # changes whenever a byte of the made data does
 MARKER = "refscenes.json"
 CATEGORY_IDS = {category.name: k for k, category in enumerate(CATEGORIES, start=1)}
 STUFF_IDS = {name: k for k, name in enumerate(STUFF, start=100)}
@@ -69,7 +68,13 @@ def make_refscenes(
         if split not in kind.splits or count < 0:
             raise StudyError(f"{flavour}: scenes '{split}: {count}' is not a count of one of {', '.join(kind.splits)}")
     folder = Path(root) / flavour
-    order = {"version": VERSION, "flavour": flavour, "seed": seed, "size": size, "scenes": dict(sorted(scenes.items()))}
+    order = {
+        "version": kind.version,
+        "flavour": flavour,
+        "seed": seed,
+        "size": size,
+        "scenes": dict(sorted(scenes.items())),
+    }
     if _finished(folder, order):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -253,7 +258,7 @@ def _write_annotations(folder: Path, flavour: Flavour, entries: Iterator[dict]) 
     names = [{"id": CATEGORY_IDS[c.name], "name": c.name, "supercategory": c.group} for c in CATEGORIES]
     names += [{"id": STUFF_IDS[name], "name": name, "supercategory": "stuff"} for name in STUFF]
     instances = {
-        "info": {"description": f"RefScenes, flavour {flavour.name}", "version": VERSION},
+        "info": {"description": f"RefScenes, flavour {flavour.name}", "version": flavour.version},
         "images": images,
         "annotations": annotations,
         "categories": names,
