@@ -43,7 +43,7 @@ class Flavour:
     per_referent: tuple[float, ...]
     per_image: tuple[float, ...]
     stuff: bool = False
-    version: str = "1"
+    version: str = "2"
 
     @property
     def split_by(self) -> tuple[str, ...]:
@@ -75,6 +75,7 @@ FLAVOURS: dict[str, Flavour] = {
             {1: 0.07, 2: 0.27, 3: 0.25, 4: 0.15, 5: 0.11, 6: 0.08, 7: 0.04, 8: 0.03},
             (0.05, 0.2, 0.65, 0.1),
             (0.08, 0.4, 0.38, 0.14),
+            version="1",  # records rest on it: scene.as_first_described
         ),
         Flavour(
             "refscenes+",
@@ -93,7 +94,6 @@ FLAVOURS: dict[str, Flavour] = {
             {4: 0.04, 5: 0.08, 6: 0.13, 7: 0.15, 8: 0.15, 9: 0.14, 10: 0.12, 11: 0.09, 12: 0.06, 13: 0.04},
             (0.17, 0.76, 0.07),
             (0.3, 0.42, 0.2, 0.08),
-            version="2",
         ),
         Flavour(
             "referscenes",

@@ -20,7 +20,7 @@ from refstudy.errors import StudyError
 
 from .flavours import FLAVOURS, Flavour
 from .grammar import Phrase, stuff_expressions
-from .scene import STUFF, Scene, make_scene
+from .scene import STUFF, Scene, as_first_described, make_scene
 from .things import CATEGORIES
 
 MARKER = "refscenes.json"
@@ -139,6 +139,8 @@ def _make_one(order: Order, flavour: Flavour, index: int) -> dict:
     people = {"testA": True, "testB": False}.get(order.split)
     while True:  # now and then a scene holds nothing that can be told apart: draw another
         scene = make_scene(rng, order.size, people)
+        if flavour.version == "1":
+            scene = as_first_described(scene)
         chosen = _choose_referents(rng, flavour, scene, people)
         if chosen:
             break
