@@ -16,7 +16,7 @@ KINDS = ("category", "attribute", "location", "superlative", "relation", "stuff"
 SIDE_MARGIN = 0.07  # share of the picture by which the leftmost, topmost ... thing leads
 SIZE_MARGIN = 1.45  # ratio of areas by which the biggest, smallest thing leads
 NEAR = 0.34  # share of the picture within which a thing is next to another
-LOCATION_WORDS = frozenset(
+LOCATION_WORDS = frozenset(  # say where something is: counted in real and made expressions; RefScenes+ has none
     "left right middle center top bottom front back closest farthest far second third behind side corner near".split()
 )
 ORDINALS = ("second", "third")
