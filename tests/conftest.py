@@ -21,7 +21,7 @@ from refstudy.config import (
 )
 from refstudy.data.masks import encode_mask
 from refstudy.data.samples import sample_folder
-from refstudy.data.scenes import VERSION
+from refstudy.data.scenes import FLAVOURS
 from refstudy.data.source import prepare_data
 
 torch.set_num_threads(1)
@@ -117,7 +117,7 @@ def data_root(tmp_path_factory):
 
 
 def tiny_data():
-    return DataConfig(image_size=64, scenes=SCENES, scenes_version=VERSION)
+    return DataConfig(image_size=64, scenes=SCENES, scenes_version=FLAVOURS["refscenes"].version)
 
 
 def tiny_run(**train):

@@ -340,6 +340,6 @@ def test_the_fingerprint_notices_text_and_pixels(tmp_path):
 
 def test_scenes_of_another_version_are_refused(tmp_path):
     old = tiny_data().model_copy(update={"scenes_version": "0"})
-    with pytest.raises(StudyError, match="scenes_version '0' cannot be made"):
+    with pytest.raises(StudyError, match="scenes_version '0' of refscenes cannot be made"):
         prepare_data(old, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from refstudy.data.scenes import VERSION
+from refstudy.data.scenes import FLAVOURS
 from refstudy.errors import StudyError
 from refstudy.files import file_digest
 from refstudy.model_card import model_card
@@ -60,7 +60,7 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
             profiles:
               small:
                 about: tiny
-                data: {{image_size: 64, scenes_version: "{VERSION}", scenes: {SCENES}}}
+                data: {{image_size: 64, scenes_version: "{FLAVOURS["refscenes"].version}", scenes: {SCENES}}}
                 model:
                   image: {{embed_dim: 16, depths: [1, 1, 1, 1], num_heads: [1, 1, 2, 2], window_size: 4}}
                   text: {{vocab_size: 199, hidden_size: 32, layers: 1, heads: 2, intermediate_size: 64}}

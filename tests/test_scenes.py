@@ -1,8 +1,11 @@
 """RefScenes: the same bytes every time, expressions that are true of one thing, statistics like the benchmarks'."""
 
+import colorsys
 import hashlib
 import json
 import multiprocessing
+import re
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -10,13 +13,29 @@ import pytest
 
 from refstudy.data.masks import decode_mask
 from refstudy.data.refer import load_refer
-from refstudy.data.scenes import FLAVOURS, VERSION, make_refscenes, vocabulary
-from refstudy.data.scenes.grammar import LOCATION_WORDS, leading, noun_phrases, relation_words, short_expressions
+from refstudy.data.scenes import FLAVOURS, make_refscenes, vocabulary
+from refstudy.data.scenes.grammar import (
+    LOCATION_WORDS,
+    leading,
+    long_expressions,
+    noun_phrases,
+    relation_words,
+    short_expressions,
+)
 from refstudy.data.scenes.scene import make_scene
 from refstudy.data.scenes.things import CATEGORIES, COLOURS
+from refstudy.data.source import prepare_data
 from refstudy.errors import StudyError
+from tests.conftest import tiny_data
 
-GOLDEN = {"1": "ca66a452d98e7a71"}  # VERSION -> digest of the annotations of two scenes and of their pixels
+GOLDEN = {  # flavour and its version -> digest of the annotations of two scenes and of their pixels
+    ("refscenes", "1"): "ca66a452d98e7a71",
+    ("refscenes+", "2"): "52912c1b6218bb82",
+    ("refscenesg", "2"): "31deb49e18c5d3d2",
+    ("referscenes", "2"): "bbdf5230b9bdf111",
+}
+RECORDED = "24d41307170a15b7"  # of the annotations of 34 scenes of refscenes, on which the committed records rest
+STANDS_ON = re.compile(r"(?:standing|that is) on the (\w+)")
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +66,22 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one(tmp_path):
     assert many["expression"].tolist()[: len(few)] == few["expression"].tolist()
 
 
-def test_version_changes_whenever_bytes_do(tmp_path):
-    folder = make_refscenes(tmp_path, "refscenes", {"val": 2}, progress=False)
-    digest = hashlib.sha256((folder / "instances.json").read_bytes() + (folder / "refs(unc).p").read_bytes())
+def annotations_digest(folder, split_by):
+    return hashlib.sha256((folder / "instances.json").read_bytes() + (folder / f"refs({split_by}).p").read_bytes())
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS.values(), ids=lambda flavour: flavour.name)
+def test_version_changes_whenever_bytes_do(tmp_path, flavour):
+    folder = make_refscenes(tmp_path, flavour.name, {"val": 2}, progress=False)
+    digest = annotations_digest(folder, flavour.split_by[0])
     for index in range(2):
         digest.update(make_scene(np.random.default_rng(index), 64).picture.tobytes())
-    assert digest.hexdigest()[:16] == GOLDEN[VERSION]
+    assert digest.hexdigest()[:16] == GOLDEN[flavour.name, flavour.version]
+
+
+def test_refscenes_stays_what_the_records_were_made_on(data_root):
+    folder = prepare_data(tiny_data(), data_root, progress=False) / "refscenes"
+    assert annotations_digest(folder, "unc").hexdigest()[:16] == RECORDED
 
 
 def test_statistics_are_within_ten_percent_of_the_published(made):
@@ -121,6 +150,53 @@ def test_relations_exclude_all_that_could_be_meant():
             if first != anchor:
                 for _, true_of in relation_words(scene, first, anchor):
                     assert first in true_of and anchor not in true_of
+
+
+def test_what_a_thing_is_said_to_stand_on_lies_around_its_foot():
+    """Checked in the pixels: a strip across the thing's lower end, without things, is all of the region named."""
+    checked = Counter()
+    for seed in range(36):
+        scene = make_scene(np.random.default_rng(seed), 64)
+        for k in range(len(scene.things)):
+            rows, columns = np.nonzero(scene.numbers == k + 1)
+            named = {match[1] for p in long_expressions(scene, k) if (match := STANDS_ON.search(p.text))}
+            if named:
+                strip = scene.numbers[rows.max() - 1 : rows.max() + 1, max(0, columns.min() - 4) : columns.max() + 5]
+                under = {scene.stuff[number - 200].name.removesuffix(" top") for number in strip[strip >= 200].tolist()}
+                assert named == under or not under
+                checked.update(under)
+    assert set(checked) >= {"grass", "road", "sand", "water", "floor", "table"}
+
+
+def looks(pixels):
+    """Which of ``pixels`` (n, 3) a person could call by each name of background, by hue and chroma alone."""
+    chroma = np.ptp(pixels, axis=1)
+    hue = np.array([360 * colorsys.rgb_to_hsv(*pixel)[0] for pixel in (pixels / 255).tolist()])
+    hues = {"brown": (8, 45), "orange": (15, 45), "yellow": (38, 60), "green": (80, 160), "blue": (190, 240)}
+    named = {name: (chroma >= 26) & (low <= hue) & (hue <= high) for name, (low, high) in hues.items()}
+    light = pixels.max(axis=1)
+    return named | {
+        "pink": (chroma >= 26) & ((hue <= 15) | (hue >= 330)),
+        "white": (chroma < 26) & (light >= 185),
+        "gray": (chroma < 26) & (light <= 200),
+    }
+
+
+def test_regions_look_as_their_colour_is_called_and_skies_hold_no_hills():
+    """From the pixels: over a third of each fits (windows, clouds, trunks do not); next to no sky is green."""
+    checked = Counter()
+    for seed in range(60):
+        scene = make_scene(np.random.default_rng(seed), 64)
+        for number, region in enumerate(scene.stuff, start=200):
+            pixels = scene.picture[scene.numbers == number].astype(int)
+            if len(pixels) > 40:
+                fits = looks(pixels)
+                assert fits[region.colour].mean() > 0.35, (seed, region)
+                assert region.name != "sky" or fits["green"].mean() < 0.03, (seed, region)
+                checked[f"{region.colour} {region.name}"] += 1
+    tops = {name for name in checked if name.endswith("table top")}
+    assert tops == {"brown table top", "white table top", "blue table top"}
+    assert {"brown floor", "gray floor", "brown buildings", "blue sky", "orange sky"} <= set(checked)
 
 
 def test_noun_phrases_are_true_of_their_thing():

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from refstudy.config import DataConfig
-from refstudy.data.scenes import FLAVOURS, VERSION, make_refscenes
+from refstudy.data.scenes import FLAVOURS, make_refscenes
 from refstudy.errors import StudyError
 
 
@@ -25,9 +25,13 @@ def prepare_data(
     data_root = Path(data_root or default_data_root())
     if config.dataset not in FLAVOURS:
         return data_root
-    if config.scenes_version != VERSION:
-        raise StudyError(f"data: scenes_version '{config.scenes_version}' cannot be made; this code makes '{VERSION}'")
+    version = FLAVOURS[config.dataset].version
+    if config.scenes_version != version:
+        raise StudyError(
+            f"data: scenes_version '{config.scenes_version}' of {config.dataset} cannot be made; "
+            f"this code makes '{version}'"
+        )
     counts = "-".join(f"{split}{config.scenes[split]}" for split in sorted(config.scenes))
-    root = data_root / f"refscenes-v{VERSION}-{config.image_size}px-seed{config.scenes_seed}-{counts}"
+    root = data_root / f"refscenes-v{version}-{config.image_size}px-seed{config.scenes_seed}-{counts}"
     make_refscenes(root, config.dataset, config.scenes, config.scenes_seed, config.image_size, workers, progress)
     return root

@@ -2,6 +2,6 @@
 
 from .flavours import FLAVOURS, Flavour, Target
 from .grammar import vocabulary
-from .write import VERSION, make_refscenes
+from .write import make_refscenes
 
-__all__ = ["FLAVOURS", "VERSION", "Flavour", "Target", "make_refscenes", "vocabulary"]
+__all__ = ["FLAVOURS", "Flavour", "Target", "make_refscenes", "vocabulary"]

@@ -31,7 +31,8 @@ class Flavour:
     """One flavour: which expressions it uses and how many.
 
     ``lengths``: weight of each number of words that is asked for. ``per_referent`` and ``per_image``: weights of
-    1, 2, 3 ... expressions per referent and referents per image. ``partitions``: split_by -> its splits.
+    1, 2, 3 ... expressions per referent and referents per image. ``partitions``: split_by -> its splits. ``version``
+    changes whenever a byte of the flavour's data does.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Flavour:
     per_referent: tuple[float, ...]
     per_image: tuple[float, ...]
     stuff: bool = False
+    version: str = "2"
 
     @property
     def split_by(self) -> tuple[str, ...]:
@@ -73,6 +75,7 @@ FLAVOURS: dict[str, Flavour] = {
             {1: 0.07, 2: 0.27, 3: 0.25, 4: 0.15, 5: 0.11, 6: 0.08, 7: 0.04, 8: 0.03},
             (0.05, 0.2, 0.65, 0.1),
             (0.08, 0.4, 0.38, 0.14),
+            version="1",  # records rest on it: scene.as_first_described
         ),
         Flavour(
             "refscenes+",

@@ -16,7 +16,7 @@ KINDS = ("category", "attribute", "location", "superlative", "relation", "stuff"
 SIDE_MARGIN = 0.07  # share of the picture by which the leftmost, topmost ... thing leads
 SIZE_MARGIN = 1.45  # ratio of areas by which the biggest, smallest thing leads
 NEAR = 0.34  # share of the picture within which a thing is next to another
-LOCATION_WORDS = frozenset(
+LOCATION_WORDS = frozenset(  # say where something is: counted in real and made expressions; RefScenes+ has none
     "left right middle center top bottom front back closest farthest far second third behind side corner near".split()
 )
 ORDINALS = ("second", "third")
@@ -221,7 +221,7 @@ def long_expressions(scene: Scene, target: int) -> list[Phrase]:
         if phrase.text.split()[-1] not in ("person", "animal", "vehicle")
     ]
     anchors = [Phrase(_article(phrase.text), phrase.true_of, phrase.kind) for phrase in _single_names(scene, target)]
-    place = _stuff_below(scene)
+    place = _stuff_below(scene, target)
     phrases: list[Phrase] = []
     for name in names:
         thing = Phrase(_article(name.text), name.true_of, name.kind)
@@ -280,7 +280,9 @@ def _single_names(scene: Scene, target: int) -> list[Phrase]:
     return names
 
 
-def _stuff_below(scene: Scene) -> str:
+def _stuff_below(scene: Scene, target: int) -> str:
+    if scene.things[target].category.afloat:
+        return "water"
     return {"park": "grass", "farm": "grass", "street": "road", "beach": "sand", "room": "floor", "table": "table"}[
         scene.place.name
     ]

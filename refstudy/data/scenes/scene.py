@@ -1,6 +1,6 @@
 """A scene: a place, the things that stand in it, and the picture with the map of what is visible where."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -63,7 +63,7 @@ class Scene:
     """Things and stuff with the rendered picture.
 
     ``picture`` is uint8 (side, side, 3). ``numbers`` is uint8 (side, side): k for ``things[k - 1]``, 200 + k for
-    ``stuff[k]``. ``shown`` is, per thing, the share of it that nothing hides.
+    ``stuff[k]``, 0 for neither. ``shown`` is, per thing, the share of it that nothing hides.
     """
 
     place: Place
@@ -126,10 +126,9 @@ def _compose(rng: np.random.Generator, place: Place, people: bool | None) -> lis
 
 def _stand(rng: np.random.Generator, place: Place, category: Category, others: list[Thing]) -> Thing | None:
     """Find room for one more thing; None when twelve tries do not."""
-    on_water = category.name == "boat"
     for _ in range(12):
         depth = rng.random()
-        ground = (0.50, 0.60) if on_water else (place.horizon + 0.1, 0.97)
+        ground = (0.50, 0.60) if category.afloat else (place.horizon + 0.1, 0.97)
         y = ground[0] + depth * (ground[1] - ground[0])
         height = category.height * place.scale * (0.62 + 0.5 * depth) * rng.uniform(0.9, 1.12)
         half = height * category.aspect / 2
@@ -168,7 +167,7 @@ def render(rng: np.random.Generator, place: Place, things: list[Thing], side: in
         scale = canvas.side
         x, y, height = thing.x * scale, thing.y * scale, thing.height * scale
         shadow = height * thing.category.aspect * 0.42
-        if place.name != "beach" or thing.category.name != "boat":
+        if not thing.category.afloat:
             _shadow(canvas, x, y, shadow, height * 0.05 + 1)
         pen = Pen(canvas, k, x, y, height, thing.flip, thing.pattern, phase=int(rng.integers(100)))
         thing.category.draw(pen, _tint(rng, COLOURS[thing.colour]), thing.pose)
@@ -258,7 +257,9 @@ def _farm(rng: np.random.Generator, canvas: Canvas) -> list[Stuff]:
     if rng.random() < 0.6:  # hills and a fence
         for _ in range(2):
             x, r = rng.uniform(0, side), side * rng.uniform(0.3, 0.5)
-            canvas.draw.ellipse((x - r, side * 0.42 - r * 0.3, x + r, side * 0.42 + r * 0.3), fill=(116, 160, 96))
+            hill = (x - r, side * 0.42 - r * 0.3, x + r, side * 0.42 + r * 0.3)
+            canvas.draw.ellipse(hill, fill=(116, 160, 96))
+            canvas.number_draw.ellipse(hill, fill=0)
         _band(canvas, 0.42, 1, (140, 186, 100), (100, 154, 70), 201)
         stuff[1] = Stuff("grass", "green")
     for k in range(9):
@@ -271,10 +272,19 @@ def _farm(rng: np.random.Generator, canvas: Canvas) -> list[Stuff]:
 
 def _street(rng: np.random.Generator, canvas: Canvas) -> list[Stuff]:
     sky, side = _sky(rng, canvas, 0.51), canvas.side
-    x = -0.05
+    x, painted = -0.05, {"brown": 0.0, "gray": 0.0}
     while x < 1:
         wide, high = rng.uniform(0.16, 0.28), rng.uniform(0.22, 0.42)
-        base = _choose(rng, ((190, 150, 124), (172, 172, 180), (206, 190, 158), (150, 118, 108)))
+        colour, base = _choose(
+            rng,
+            (
+                ("brown", (190, 150, 124)),
+                ("gray", (172, 172, 180)),
+                ("brown", (206, 190, 158)),
+                ("brown", (150, 118, 108)),
+            ),
+        )
+        painted[colour] += (min(x + wide, 1) - max(x, 0)) * high
         corner = (x * side, (0.5 - high) * side, (x + wide) * side, 0.5 * side)
         canvas.draw.rectangle(corner, fill=base, outline=shade(base, 0.7))
         canvas.number_draw.rectangle(corner, fill=202)
@@ -296,7 +306,7 @@ def _street(rng: np.random.Generator, canvas: Canvas) -> list[Stuff]:
             ],
             fill=(226, 222, 196),
         )
-    return [sky, Stuff("road", "gray"), Stuff("buildings", "brown")]
+    return [sky, Stuff("road", "gray"), Stuff("buildings", max(painted, key=lambda name: painted[name]))]
 
 
 def _beach(rng: np.random.Generator, canvas: Canvas) -> list[Stuff]:
@@ -328,12 +338,12 @@ def _room(rng: np.random.Generator, canvas: Canvas) -> list[Stuff]:
             (x + side * 0.13, side * 0.08, x + side * 0.13, side * 0.34), fill=(250, 250, 250), width=max(2, side // 80)
         )
     canvas.draw.rectangle((0, side * 0.595, side, side * 0.62), fill=shade(wall, 0.75))
-    wood = _choose(rng, ((188, 142, 96), (160, 116, 80), (196, 186, 172)))
+    floor, wood = _choose(rng, (("brown", (188, 142, 96)), ("brown", (160, 116, 80)), ("gray", (196, 186, 172))))
     _band(canvas, 0.62, 1, shade(wood, 0.95), shade(wood, 0.8), 201)
     for k in range(5):
         y = side * (0.66 + 0.08 * k)
         canvas.draw.line((0, y, side, y), fill=shade(wood, 0.7))
-    return [Stuff("wall", name), Stuff("floor", "brown")]
+    return [Stuff("wall", name), Stuff("floor", floor)]
 
 
 def _table(rng: np.random.Generator, canvas: Canvas) -> list[Stuff]:
@@ -343,12 +353,23 @@ def _table(rng: np.random.Generator, canvas: Canvas) -> list[Stuff]:
         (("white", (230, 226, 216)), ("blue", (166, 196, 216)), ("green", (182, 206, 176)), ("gray", (190, 190, 194))),
     )
     _band(canvas, 0, 0.4, wall, shade(wall, 0.9), 200)
-    cloth = _choose(rng, ((176, 126, 80), (142, 98, 64), (214, 206, 190), (120, 146, 160)))
+    top, cloth = _choose(
+        rng,
+        (("brown", (176, 126, 80)), ("brown", (142, 98, 64)), ("white", (214, 206, 190)), ("blue", (120, 146, 160))),
+    )
     _band(canvas, 0.4, 1, shade(cloth, 0.9), cloth, 201)
     for _ in range(9):
         y = rng.uniform(0.42, 1) * side
         canvas.draw.line((0, y, side, y + rng.uniform(-4, 4)), fill=shade(cloth, 0.86))
-    return [Stuff("wall", name), Stuff("table top", "brown")]
+    return [Stuff("wall", name), Stuff("table top", top)]
+
+
+def as_first_described(scene: Scene) -> Scene:
+    """The scene as version 1 had it, on which records rest: hills are sky; buildings, floors, table tops brown."""
+    brown = ("buildings", "floor", "table top")
+    stuff = [replace(region, colour="brown") if region.name in brown else region for region in scene.stuff]
+    hills = (scene.numbers == 0) & (scene.place.name == "farm")
+    return replace(scene, stuff=stuff, numbers=np.where(hills, np.uint8(200), scene.numbers))
 
 
 GLASS_DAY: Colour = (168, 200, 222)

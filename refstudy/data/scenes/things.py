@@ -56,6 +56,7 @@ class Category:
     aspect: float
     draw: Draw
     patterned: bool = False
+    afloat: bool = False  # stands on water, whatever the ground
 
 
 def wheel(pen: Pen, u: float, v: float, radius: float) -> None:
@@ -457,6 +458,7 @@ CATEGORIES: tuple[Category, ...] = (
         0.3,
         1.28,
         boat,
+        afloat=True,
     ),
     Category(
         "chair",

@@ -20,10 +20,9 @@ from refstudy.errors import StudyError
 
 from .flavours import FLAVOURS, Flavour
 from .grammar import Phrase, stuff_expressions
-from .scene import STUFF, Scene, make_scene
+from .scene import STUFF, Scene, as_first_described, make_scene
 from .things import CATEGORIES
 
-VERSION = "1"  # changes whenever a byte of the made data does
 MARKER = "refscenes.json"
 CATEGORY_IDS = {category.name: k for k, category in enumerate(CATEGORIES, start=1)}
 STUFF_IDS = {name: k for k, name in enumerate(STUFF, start=100)}
@@ -69,7 +68,13 @@ def make_refscenes(
         if split not in kind.splits or count < 0:
             raise StudyError(f"{flavour}: scenes '{split}: {count}' is not a count of one of {', '.join(kind.splits)}")
     folder = Path(root) / flavour
-    order = {"version": VERSION, "flavour": flavour, "seed": seed, "size": size, "scenes": dict(sorted(scenes.items()))}
+    order = {
+        "version": kind.version,
+        "flavour": flavour,
+        "seed": seed,
+        "size": size,
+        "scenes": dict(sorted(scenes.items())),
+    }
     if _finished(folder, order):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -138,6 +143,8 @@ def _make_one(order: Order, flavour: Flavour, index: int) -> dict:
     people = {"testA": True, "testB": False}.get(order.split)
     while True:  # now and then a scene holds nothing that can be told apart: draw another
         scene = make_scene(rng, order.size, people)
+        if flavour.version == "1":
+            scene = as_first_described(scene)
         chosen = _choose_referents(rng, flavour, scene, people)
         if chosen:
             break
@@ -257,7 +264,7 @@ def _write_annotations(folder: Path, flavour: Flavour, entries: Iterator[dict]) 
     names = [{"id": CATEGORY_IDS[c.name], "name": c.name, "supercategory": c.group} for c in CATEGORIES]
     names += [{"id": STUFF_IDS[name], "name": name, "supercategory": "stuff"} for name in STUFF]
     instances = {
-        "info": {"description": f"RefScenes, flavour {flavour.name}", "version": VERSION},
+        "info": {"description": f"RefScenes, flavour {flavour.name}", "version": flavour.version},
         "images": images,
         "annotations": annotations,
         "categories": names,
