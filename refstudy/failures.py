@@ -166,18 +166,19 @@ def wordless_table(study: Study, profile: str, floor: pd.DataFrame, results: str
     in percent. The first line is the floor itself.
     """
     split, wordless = study.profile(profile).splits[0], resampled_counts(floor)["oIoU"]
-    lines = [{"variant": "", "label": "every thing, whatever the words"} | _with_interval("oIoU", wordless)]
+    floor_line: dict[str, object] = {"variant": "", "label": "every thing, whatever the words"}
+    lines = [floor_line | _with_interval("oIoU", wordless)]
     for name in study.variant_names(profile):
         if records := variant_records(study, profile, name, results):
             own = resampled_metrics(records, split)["oIoU"]
-            line = {"variant": name, "label": study.variants[name].label, "runs": len(records)}
+            line: dict[str, object] = {"variant": name, "label": study.variants[name].label, "runs": len(records)}
             lines.append(line | _with_interval("oIoU", own) | _with_interval("above", own - wordless))
     columns = "variant label runs oIoU oIoU_low oIoU_high above above_low above_high".split()
     table = pd.DataFrame(lines, columns=columns).astype({"runs": "Int64"})
     return pd.concat([table[:1], table[1:].sort_values("oIoU")], ignore_index=True)
 
 
-def _with_interval(name: str, resampled: pd.Series) -> dict[str, float]:
+def _with_interval(name: str, resampled: pd.Series) -> dict[str, object]:
     low, high = interval(resampled)
     return {name: float(resampled[0]), f"{name}_low": low, f"{name}_high": high}
 
