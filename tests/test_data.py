@@ -95,7 +95,7 @@ def test_pickles_of_python_two_are_read(tmp_path, protocol):
     (root / "old.p").write_bytes(old)
     assert read_pickle(root / "old.p") == [{"ref_id": "café"}]
     (root / "mini" / "refs(unc).p").write_bytes(old)
-    with pytest.raises(StudyError, match="lacks 'image_id'"):
+    with pytest.raises(StudyError, match="lacks 'split'"):
         load_refer(root, "mini", "unc")
 
 
