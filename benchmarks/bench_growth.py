@@ -1,7 +1,7 @@
 """How time and memory of a forward pass grow with image size, expressions an image, batch and words.
 
 Models of the papers' ablations (Swin-T, or SLViT's own encoder; random weights), in evaluation mode. One size changes
-at a time; the others stay at 256 px, one image, one expression, 20 words.
+at a time; the others stay at 256 px, one image, one expression, 20 words: measured once, a point of every axis.
 """
 
 import pandas as pd
@@ -23,10 +23,9 @@ SIZES = {
 
 
 @torch.inference_mode()
-def measured(variant: str, axis: str, value: int, model: torch.nn.Module, side: int) -> dict:
-    """One row; the run whose memory is measured warms up the one that is timed."""
-    at = USUAL | {axis: value, "image size": side}
-    pairs = at["batch"] * at["expressions"]
+def measured(model: torch.nn.Module, at: dict[str, int]) -> dict[str, float]:
+    """Time and memory of a pass at these sizes; the one whose memory is measured warms up those that are timed."""
+    side, pairs = at["image size"], at["batch"] * at["expressions"]
     pixels = torch.randn(at["batch"], 3, side, side, device=DEVICE).contiguous(memory_format=torch.channels_last)
     ids = torch.randint(1000, (pairs, at["words"]), device=DEVICE)
     mask = torch.ones_like(ids, dtype=torch.bool)
@@ -36,8 +35,8 @@ def measured(variant: str, axis: str, value: int, model: torch.nn.Module, side: 
         model(pixels, ids, mask, index)
 
     memory = added_megabytes(forward)
-    time = seconds(forward, repeats=1 if DEVICE.type == "cpu" else 5, warm=True)
-    return {"model": variant, "axis": axis, "value": value, "seconds": round(time, 4), "peak_MB": round(memory, 1)}
+    time = seconds(forward, repeats=3 if DEVICE.type == "cpu" else 5, warm=True)
+    return {"seconds": round(time, 4), "peak_MB": round(memory, 1)}
 
 
 def main() -> None:
@@ -47,10 +46,13 @@ def main() -> None:
         for side in SIZES["image size"]:
             model = build_model(config.model_copy(update={"image_size": side}))
             model = model.to(DEVICE, memory_format=torch.channels_last).eval()
-            axes = SIZES if side == USUAL["image size"] else {"image size": ()}
-            for axis, values in axes.items():
-                for value in (side,) if axis == "image size" else values:
-                    rows.append(measured(variant, axis, value, model, side))
+            at = USUAL | {"image size": side}
+            usual = measured(model, at)
+            rows.append({"model": variant, "axis": "image size", "value": side} | usual)
+            for axis in list(SIZES)[1:] if at == USUAL else ():
+                for value in SIZES[axis]:
+                    found = usual if value == USUAL[axis] else measured(model, at | {axis: value})
+                    rows.append({"model": variant, "axis": axis, "value": value} | found)
     write("growth", rows)
     print(slopes(pd.DataFrame(rows)).to_string(index=False))
 

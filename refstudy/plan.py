@@ -210,7 +210,7 @@ def _settings(study: Study, profile: str) -> dict[str, str]:
     parts = {f"variants.{name}": variant.model_dump(mode="json") for name, variant in study.variants.items()}
     parts |= {f"profile.{key}": part for key, part in study.profile(profile).model_dump(mode="json").items()}
     others = {*study.together(profile), PAPERS_SWIN_T, PAPERS_SWIN_B} & (study.profiles.keys() - {profile})
-    for name in others:
+    for name in sorted(others):
         found = study.profile(name).model_dump(mode="json", include=set(OF_OTHERS))
         parts |= {f"profiles.{name}.{key}": part for key, part in found.items()}
     return {name: content_digest(part) for name, part in parts.items()}

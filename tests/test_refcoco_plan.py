@@ -133,11 +133,11 @@ def test_records_of_all_profiles_come_together_in_one_table(tmp_path):
         {"SwinT-Ours": 10, "SwinB-Ours": 20, "LAVT": 30}
     )
     lengths = length_table(STUDY, "refcoco", str(tmp_path / "refcoco")).query("ours == ours")
-    assert set(zip(lengths["row"], lengths["dataset"], strict=True)) == {  # RefCOCOg: the partition of UMD
+    assert set(zip(lengths["row"], lengths["dataset"], strict=True)) == {  # RefCOCOg: the partition of Google
         ("SwinT-Ours", "RefCOCO"),
         ("SwinB-Ours", "RefCOCO"),
         ("SwinT-Ours", "RefCOCO+"),
-        ("SwinT-Ours", "RefCOCOg"),
+        ("SwinB-Ours", "RefCOCOg (Google)"),
         ("SwinT-Ours", "ReferIt"),
     }
 
