@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
+from refstudy.bar import bar
 from refstudy.config import ModelConfig, RunConfig
 from refstudy.data.check import published
 from refstudy.files import note
@@ -123,7 +123,7 @@ def cost_table(study: Study, profile: str, variants: Sequence[str] = ()) -> pd.D
     components' share of macs: image_encoder, text_encoder, fusion (what else meets the words), decoder.
     """
     lines = []
-    for variant in tqdm(variants or study.variant_names(profile), desc="counting", disable=bool(variants)):
+    for variant in bar(variants or study.variant_names(profile), desc="counting", shown=not variants):
         config = study.run_config(profile, variant, seed=0).model
         found = cost(config)
         own = {name: found.macs.get(name, 0.0) for name in ("image_encoder", "text_encoder", "decoder")}

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from refstudy.bar import bar
 from refstudy.config import THRESHOLD, Resolution
 from refstudy.data.batches import Batch, Corpus, evaluation_batches, unfit
 from refstudy.data.masks import decode_mask, encode_mask
@@ -45,7 +45,7 @@ def evaluate(
     cut = _logit(threshold)
     inter = np.zeros(len(corpus.table), np.int64)
     union = np.zeros(len(corpus.table), np.int64)
-    with tqdm(total=len(corpus.table), desc="evaluating", unit="pair", disable=not progress) as bar:
+    with bar(total=len(corpus.table), desc="evaluating", unit="pair", shown=progress) as done:
         for batch, logits in predictions(model, corpus, images_per_batch):
             if resolution == "original":
                 for number, logit in zip(batch.expressions, logits, strict=True):
@@ -54,7 +54,7 @@ def evaluate(
                 predicted, truth = logits > cut, batch.inside
                 inter[batch.expressions] = (predicted & truth).sum((1, 2)).cpu().numpy()
                 union[batch.expressions] = (predicted | truth).sum((1, 2)).cpu().numpy()
-            bar.update(len(batch.expressions))
+            done.update(len(batch.expressions))
     counts = corpus.table[ABOUT].assign(intersection=inter, union=union)
     return counts.assign(resolution=resolution) if resolution == "original" else counts
 

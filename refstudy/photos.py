@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from refstudy.bar import bar
 from refstudy.errors import StudyError
 from refstudy.figures import outlined
 from refstudy.files import atomic_write
@@ -65,7 +65,7 @@ def segment_files(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(f"{output}: cannot be written to ({error.strerror}); give another --output") from error
-    for photo, (about, *pictures) in tqdm(planned.items(), desc="photos", disable=None if len(photos) > 1 else True):
+    for photo, (about, *pictures) in bar(planned.items(), desc="photos", shown=len(photos) > 1):
         try:
             pixels = read_photo(photo)
         except StudyError as error:

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
-from tqdm import tqdm
 
+from refstudy.bar import bar
 from refstudy.config import DataConfig, ModelConfig, PartConfig, PretrainConfig
 from refstudy.data.batches import Corpus, normalise
 from refstudy.data.masks import decode_mask
@@ -145,7 +145,7 @@ def pretrain_image_encoder(
     optimizer = torch.optim.AdamW(parameter_groups(both, settings.weight_decay), lr=settings.learning_rate)
     rng = np.random.default_rng(settings.seed)
     both.train()
-    for update in tqdm(range(settings.image_updates), desc="naming pixels", disable=not progress):
+    for update in bar(range(settings.image_updates), desc="naming pixels", shown=progress):
         _set_rate(optimizer, settings.learning_rate, update, settings.image_updates)
         rows = np.sort(rng.choice(len(labels["train"]), settings.images_per_batch, replace=False))
         images = normalise(torch.from_numpy(corpora["train"].images[rows]).to(device))
@@ -184,7 +184,7 @@ def pretrain_text_encoder(
         return encoder(ids, mask) @ embedding.weight.T + bias, truth
 
     encoder.train()
-    for update in tqdm(range(settings.text_updates), desc="filling in words", disable=not progress):
+    for update in bar(range(settings.text_updates), desc="filling in words", shown=progress):
         _set_rate(optimizer, settings.learning_rate, update, settings.text_updates)
         logits, truth = fill_in(
             corpora["train"], rng.integers(len(corpora["train"].token_ids), size=settings.expressions_per_batch)

@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.swin_transformer import SwinTransformerStage
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from refstudy.bar import bar
 from refstudy.config import DataConfig, RunConfig, TextEncoderConfig, TrainConfig, record_name
 from refstudy.data.batches import (
     Batch,
@@ -230,14 +230,14 @@ class Trainer:
         if watcher is not None and self.update == 0:
             watcher(self.model, 0)
         name, progress = record_name(self.config)[:-13], progress and self.accelerator.is_main_process
-        bar = tqdm(total=self.total, initial=self.update, desc=name, disable=not (progress and sys.stderr.isatty()))
+        done = bar(total=self.total, initial=self.update, desc=name, shown=progress and sys.stderr.isatty())
         saved = began = time.time()
-        with bar:
+        with done:
             while self.update < self.total or self._unvalidated():
                 if not self._unvalidated():
                     for batch in self._rest_of_epoch():
                         self.step(batch)
-                        bar.update()
+                        done.update()
                         if wanted := self._wanted(stop, saved):
                             self.save(checkpoint, time.time() - began)
                             saved = time.time()
@@ -245,8 +245,8 @@ class Trainer:
                             return False
                 if self._unvalidated():
                     score = f"{self.validate(self.update // self.per_epoch):.1f}"
-                    bar.set_postfix(val_oIoU=score)
-                    if progress and bar.disable:
+                    done.set_postfix(val_oIoU=score)
+                    if progress and done.disable:
                         print(
                             f"{name}: {self.update} of {self.total} updates, "
                             f"{self.settings.selection_split} oIoU {score}",

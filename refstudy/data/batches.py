@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
-from tqdm import tqdm
 from transformers import BertTokenizerFast
 
+from refstudy.bar import bar
 from refstudy.data.masks import decode_mask, has_masks
 from refstudy.data.pictures import read_image
 from refstudy.data.words import tokenize
@@ -230,10 +230,8 @@ def unfit(square: Tensor, height: int, width: int, keep_aspect: bool) -> Tensor:
 
 def _fill_images(images: np.ndarray, pictures: pd.DataFrame, progress: bool, keep_aspect: bool) -> None:
     side = images.shape[-1]
-    bar = tqdm(
-        pictures.itertuples(), total=len(pictures), desc="decoding images", disable=not progress or len(pictures) < 500
-    )
-    for k, row in enumerate(bar):
+    shown = progress and len(pictures) >= 500
+    for k, row in enumerate(bar(pictures.itertuples(), desc="decoding images", total=len(pictures), shown=shown)):
         images[k] = fit_image(read_image(row.image_path, row.height, row.width), side, keep_aspect).transpose(2, 0, 1)
 
 

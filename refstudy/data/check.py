@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
+from refstudy.bar import bar
 from refstudy.data.entries import COLUMNS, Found, Problem
 from refstudy.data.masks import decode_mask, has_masks
 from refstudy.data.pictures import read_image, read_image_size
@@ -143,7 +143,7 @@ def _duplicates(table: pd.DataFrame) -> Iterator[Problem]:
 
 
 def _masks(referents: pd.DataFrame, progress: bool) -> Iterator[Problem]:
-    for row in tqdm(referents.itertuples(), "masks", len(referents), disable=not progress):
+    for row in bar(referents.itertuples(), desc="masks", total=len(referents), shown=progress):
         entry = f"referent {row.ref_id}"
         if _leaves(row):
             message = f"{entry}: its polygon leaves the image of {row.height} x {row.width} pixels"
@@ -174,7 +174,7 @@ def _pictures(table: pd.DataFrame, decode: bool, progress: bool) -> Iterator[Pro
     for folder in absent:
         message = f"{folder}: no such folder; put the images of the data set there"
         yield Problem("no images", str(folder), message, "problem" if has_masks(table) else "note")
-    for row in tqdm(pictures.itertuples(), "images", len(pictures), disable=not progress):
+    for row in bar(pictures.itertuples(), desc="images", total=len(pictures), shown=progress):
         path = Path(row.image_path)
         if path.parent in absent:
             continue

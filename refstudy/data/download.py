@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, ConfigDict
-from tqdm import tqdm
 
+from refstudy.bar import bar
 from refstudy.data.zips import member_names, unpack
 from refstudy.errors import StudyError
 from refstudy.files import file_digest
@@ -141,15 +141,13 @@ def _request(url: str, part: Path, size: int | None, progress: bool) -> bool:
                 )
             with (
                 open(part, "ab" if resumed else "wb") as out,
-                tqdm(
-                    total=whole, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=not progress
-                ) as bar,
+                bar(total=whole, initial=start, unit="B", unit_scale=True, desc=part.stem, shown=progress) as done,
             ):
                 while block := answer.read(BLOCK):
                     if whole and out.tell() + len(block) > whole:
                         raise _Failed("it sends more than it announced")
                     out.write(block)
-                    bar.update(len(block))
+                    done.update(len(block))
             return whole is None or part.stat().st_size == whole
     except urllib.error.HTTPError as error:
         if error.code == 416 and part.exists():

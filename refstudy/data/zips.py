@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from filelock import FileLock
-from tqdm import tqdm
 
+from refstudy.bar import bar
 from refstudy.errors import StudyError
 
 # An archive of annotations unpacks to about ten times its size; a bomb to a thousand times and more.
@@ -32,7 +32,7 @@ def unpack(archive: Path, folder: Path, progress: bool = True) -> Path:
         try:
             with zipfile.ZipFile(archive) as source:
                 members = _members(source, archive, folder.name)
-                for member, name in tqdm(members, desc=f"unpacking {archive.name}", disable=not progress):
+                for member, name in bar(members, desc=f"unpacking {archive.name}", shown=progress):
                     target = temporary / name
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with source.open(member) as packed, open(target, "xb") as out:

@@ -14,8 +14,8 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 from pycocotools import mask as coco_mask
-from tqdm import tqdm
 
+from refstudy.bar import bar
 from refstudy.errors import StudyError
 
 from .flavours import FLAVOURS, Flavour
@@ -116,10 +116,9 @@ def _make_all(
         for split in flavour.splits
         for first in range(0, scenes.get(split, 0), CHUNK)
     ]
-    bar = tqdm(total=sum(scenes.values()), desc=f"drawing {flavour.name}", unit="scene", disable=not progress)
-    with bar:
+    with bar(total=sum(scenes.values()), desc=f"drawing {flavour.name}", unit="scene", shown=progress) as drawn:
         for order, entries in zip(orders, _in_parallel(orders, workers), strict=True):
-            bar.update(order.count)
+            drawn.update(order.count)
             yield from entries
 
 
