@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,12 @@ def segment_files(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(f"{output}: cannot be written to ({error.strerror}); give another --output") from error
-    for photo, (about, *pictures) in bar(planned.items(), desc="photos", shown=len(photos) > 1):
+    done = bar(planned.items(), desc="photos", shown=len(photos) > 1 and sys.stderr.isatty())
+    for photo, (about, *pictures) in done:
         try:
             pixels = read_photo(photo)
         except StudyError as error:
+            done.clear()  # what failed gets a line of its own
             yield str(error)
             continue
         answers = segment_photo(model, pixels, expressions)
