@@ -15,7 +15,6 @@ from matplotlib.patches import Rectangle
 from scipy.ndimage import binary_erosion
 from torch import Tensor
 
-from refstudy.cost import slopes
 from refstudy.files import atomic_write
 from refstudy.models.fusion.s2rm import coparse_indices
 
@@ -189,11 +188,11 @@ def diagram(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def growth(measured: pd.DataFrame) -> Figure:
+def growth(measured: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
     """Time above and memory below against each axis of ``benchmarks/bench_growth.py``, on logarithms, a line a model;
-    the legends give the fitted exponents."""
+    the legends give the exponents, as ``refstudy.cost.slopes`` fits them."""
     axes_of = list(measured["axis"].unique())
-    fitted = slopes(measured).set_index(["model", "axis"])
+    fitted = slopes.set_index(["model", "axis"])
     size = (2.6 * len(axes_of), 5.6)
     figure, axes = plt.subplots(2, len(axes_of), figsize=size, squeeze=False, sharex="col", sharey="row")
     for column, axis in enumerate(axes_of):

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from refstudy import figures
+from refstudy.cost import slopes
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +75,8 @@ def test_growth_draws_every_point_and_names_the_exponents():
         for axis, some in values.items()
         for value in some
     ]
-    figure = figures.growth(pd.DataFrame(rows))
+    measured = pd.DataFrame(rows)
+    figure = figures.growth(measured, slopes(measured))
     assert [axes.get_xlabel() for axes in figure.axes[2:]] == ["side", "words"]
     for axes, exponent in zip(figure.axes, ("2.00", "2.00", "1.00", "1.00"), strict=True):
         assert [text.get_text() for text in axes.get_legend().get_texts()] == [f"a: {exponent}", f"b: {exponent}"]
