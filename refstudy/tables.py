@@ -288,7 +288,8 @@ def build_comparison(stem: str, study: Study, profile: str, results: str = "") -
     from the records of this profile and of those beside it.
 
     Columns: row, citation, metric, benchmark (as the table heads it), printed; variant; ours with its 95 % interval
-    ours_low, ours_high; runs, data (what ours was measured on), missing (the command that trains the row).
+    ours_low, ours_high; runs, data (what ours was measured on), missing (the command that trains the
+    row, or the seeds that it lacks).
     """
     printed = load_reported(stem)
     if not isinstance(printed.index, pd.MultiIndex):
@@ -313,7 +314,7 @@ def build_comparison(stem: str, study: Study, profile: str, results: str = "") -
                 line["ours"] = values[0]
                 line["ours_low"], line["ours_high"] = interval(values)
                 line |= {"runs": len(row.records), "data": row.data(split)}
-            elif row:
+            if row:
                 line["missing"] = row.missing
             lines.append(line)
     columns = "row citation metric benchmark printed variant ours ours_low ours_high runs data missing"

@@ -226,13 +226,14 @@ def test_paired_gains_and_verdicts(tmp_path):
 
 def test_runs_that_are_missing_are_told_from_seeds_that_are(tmp_path):
     put(tmp_path, "s2rm_fpn", [0.5] * 10, images=5)
+    put(tmp_path, "lavt", [0.5] * 10, images=5)  # in the table over benchmarks alone
     for seed in STUDY.profile("scenes").seeds:
         put(tmp_path, "tile_concat", [0.5] * 10, images=5, seed=seed)
     tables = [build_table(stem, STUDY, "scenes", str(tmp_path)) for stem in ("s2rm_table4", "s2rm_table7")]
     tables.append(build_comparison("slvit_table1", STUDY, "scenes", str(tmp_path)))
     never, seeds = untrained(*tables).split("Recorded; further seeds missing:")
     command = "refstudy train --profile scenes --variant "
-    assert [line.strip() for line in seeds.splitlines() if line] == [f"{command}s2rm_fpn"]
+    assert [line.strip() for line in seeds.splitlines() if line] == [f"{command}s2rm_fpn", f"{command}lavt"]
     assert never.startswith("No run yet:\n\n    ") and f"{command}slvit\n" in never
     assert never.count(f"    {command}s2rm_no_shift\n") == 1 and never.count(f"    {command}acm_fpn\n") == 1
     assert "s2rm_fpn\n" not in never and "tile_concat" not in never + seeds
