@@ -7,7 +7,7 @@ import pandas as pd
 
 from refstudy.cost import Cost, cost
 from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Study, training_command
-from refstudy.tables import interval, measured_on, printed_rows, resampled_gains, variant_records, verdict
+from refstudy.tables import interval, measured_by, printed_rows, resampled_gains, variant_records, verdict
 
 
 @dataclass(frozen=True)
@@ -170,15 +170,20 @@ def _judged(study: Study, profile: str, better: str, worse: str, metric: str, re
 def _measured(study: Study, profile: str, better: str, worse: str, metric: str, results: str) -> dict[str, Any]:
     """The gain of one variant over another as cells of the ledger, or the commands that train what is missing."""
     trainers = _trainers(study, profile, better, worse)
-    sides = {name: variant_records(study, trainer, name, results) for name, trainer in trainers.items()}
+    sides = {
+        name: variant_records(study, trainer, name, str(study.results_beside(profile, trainer, results)))
+        for name, trainer in trainers.items()
+    }
     seeds = {name: {record.config.seed for record in records} for name, records in sides.items()}
-    gains = resampled_gains(sides[better], sides[worse], study.profile(profile).splits[0])
+    split = study.profile(profile).splits[0]
+    gains = resampled_gains(sides[better], sides[worse], split)
     if gains is None:
         first = study.profile(profile).seeds[0]
         commands = [training_command(trainers[name], name) for name, done in seeds.items() if first not in done]
         return {"missing": " && ".join(commands)}
     low, high = interval(gains[metric])
-    about = {"runs": len(seeds[better] & seeds[worse]), "data": measured_on(study, profile)}
+    data = dict.fromkeys(measured_by(sides[name], split) for name in (better, worse))
+    about = {"runs": len(seeds[better] & seeds[worse]), "data": " against ".join(data)}
     return {"measured": float(gains[metric][0]), "low": low, "high": high} | about
 
 

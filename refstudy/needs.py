@@ -1,7 +1,7 @@
 """What runs need to find before they start: data sets that are fetched, and published weights of encoders."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -24,7 +24,9 @@ def refuse_without(study: Study, profiles: Iterable[str], cases: Iterable[tuple[
     (profile, variant, seed), start from are not there."""
     runs = [(study.results(case[0]) / "records", study.run_config(*case)) for case in cases]
     models = [run.model for records, run in runs if not (records / record_name(run)).exists()]
-    lines = missing_data(study, profiles) + missing_weights(models)
+    lines = missing_data(study, profiles)
+    with chdir(study.root):  # where relative paths of pretrained parts start
+        lines += missing_weights(models)
     if lines:
         raise StudyError("\n".join(lines))
 

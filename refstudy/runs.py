@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 from dask.system import CPU_COUNT
@@ -183,7 +183,9 @@ def train_run(
     config: RunConfig = study.run_config(profile, variant, seed)
     work = study.root / "work" / profile
     records = study.results(profile, results) / "records"
-    record = train(config, records, work, study.data_root, study.encoders(profile, variant), progress, stop=stop)
+    data = study.data_root.absolute()
+    with chdir(study.root):  # where relative paths of pretrained parts start
+        record = train(config, records.absolute(), work, data, study.encoders(profile, variant), progress, stop=stop)
     ships = variant in study.profile(profile).ships and seed == study.profile(profile).seeds[0]
     if ships and launched().is_main_process:
         model = load_model(work / record_name(config) / "weights.safetensors")

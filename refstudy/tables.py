@@ -110,6 +110,12 @@ def measured_on(study: Study, profile: str) -> str:
     return data_name(settings.data, settings.splits[0], settings.evaluation)
 
 
+def measured_by(records: list[Record], split: str) -> str:
+    """What these records of one variant were measured on, ``data_name`` of a split; empty without records."""
+    config = records[0].config if records else None
+    return data_name(config.data, split, config.evaluation) if config else ""
+
+
 def resampled_metrics(records: list[Record], split: str) -> pd.DataFrame:
     """Each metric under ``RESAMPLES`` resamplings of the split's images, and of the runs where a variant has several,
     averaged over runs; row 0 is the estimate.
@@ -204,17 +210,18 @@ class Row:
 
     def data(self, split: str) -> str:
         """What its numbers on a split were measured on; empty without records."""
-        config = self.records[0].config if self.records else None
-        return data_name(config.data, split, config.evaluation) if config else ""
+        return measured_by(self.records, split)
 
 
 def table_rows(
     stem: str, study: Study, profile: str, results: str = "", profiles: Sequence[str] | None = None
 ) -> dict[str, Row]:
-    """Row as printed -> what fills it, among ``profiles``: this one and those beside it that have the same data."""
-    data = study.profile(profile).data
+    """Row as printed -> what fills it, among ``profiles``: if none are named, this one and those beside it that have
+    the same data, first the one that trains most of the table, so that rows which are compared have one encoder."""
     if profiles is None:
-        profiles = [name for name in study.together(profile) if study.profile(name).data == data]
+        near = [name for name in study.together(profile) if study.profile(name).data == study.profile(profile).data]
+        of_table = {name for name, variant in study.variants.items() if stem in variant.tables}
+        profiles = sorted(near, key=lambda name: -len(of_table.intersection(study.variant_names(name))))
     found = {}
     for row, (name, variant) in study.rows(stem, profiles).items():
         records = variant_records(study, name, variant, str(study.results_beside(profile, name, results)))

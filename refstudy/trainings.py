@@ -65,11 +65,17 @@ def train_all(study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1,
     It is 0 when all have their record, ``UNFINISHED`` when ``stop`` came before, and 1 when one of several at once
     failed. Those at once are processes of their own, whose lines are passed on as they come.
 
-    Raises StudyError for an unknown profile or variant, and for bad input of a run that is not one of several at once.
+    Raises StudyError for an unknown profile or variant, for several cases ``again`` with a time at which to stop, and
+    for bad input of a run that is not one of several at once.
     """
     configs = {case: study.run_config(*case) for case in cases}
     if at_once > 1 and "LOCAL_RANK" in os.environ:
         raise StudyError("--at-once: not under torchrun or accelerate launch, whose processes train one run together")
+    if again and len(cases) > 1 and stop.end < inf:
+        raise StudyError(
+            "--again: not for several runs with --time-budget, since the same command would begin with the first anew; "
+            "name one --variant and --seed, or delete their records and leave out --again"
+        )
     speaks = at_once > 1 or launched().is_main_process
     todo = []
     for case, config in configs.items():
@@ -87,7 +93,8 @@ def train_all(study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1,
         f"{variant}:{seed}" for (_, variant, seed), s in zip(todo, statuses, strict=True) if s not in (0, UNFINISHED)
     ]
     if UNFINISHED in statuses and len(cases) > 1 and speaks:
-        print(f"{statuses.count(UNFINISHED)} of {len(cases)} runs are unfinished; the same command goes on", flush=True)
+        rest = "go on with them alone, by --variant and --seed" if again else "the same command goes on"
+        print(f"{statuses.count(UNFINISHED)} of {len(cases)} runs are unfinished; {rest}", flush=True)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else UNFINISHED if UNFINISHED in statuses else 0

@@ -22,6 +22,7 @@ from refstudy.config import EvaluationConfig
 from refstudy.cost import gpu_hours
 from refstudy.errors import StudyError
 from refstudy.lengths import kind_table, length_curve, length_table
+from refstudy.needs import refuse_without
 from refstudy.records import circumstances, find_records, write_record
 from refstudy.reported import SPLITS
 from refstudy.study import load_study
@@ -181,6 +182,18 @@ def test_without_the_hub_the_commands_say_which_weights_to_put_where(tmp_path, m
     assert "bert-base-uncased" in bert and "model.safetensors" in bert
     assert "huggingface.co/timm/swin_tiny_patch4_window7_224.ms_in22k" in swin and "local-dir:FOLDER" in swin
     assert "data/mscan_b.pth" in mscan and "github.com/Visual-Attention-Network/SegNeXt" in mscan
+
+
+def test_weights_beside_the_study_file_are_found_from_below_it(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    shutil.copy(ROOT / "papermill_runs.yaml", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mscan_b.pth").write_text("found, but no weights")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    with pytest.raises(StudyError, match=r"data/mscan_b\.pth: refused"):
+        refuse_without(load_study(), (), [("refcoco", "slvit", 0)])
 
 
 def test_a_caption_says_how_it_was_counted():

@@ -126,6 +126,16 @@ def test_lmfa_follows_equations_2_to_7(strips, cross, gate):
         assert (made[e] - mixed * v).abs().max() < 1e-10  # Eq. (7)
 
 
+def test_a_single_cell_has_a_query_of_zero_in_training_and_in_evaluation():
+    torch.manual_seed(0)
+    part = LMFA(4, 5, (7,)).double()
+    vision, words, mask = torch.randn(2, 4, 1, 1).double(), torch.randn(2, 3, 5).double(), torch.ones(2, 3).bool()
+    trained, scores = part.train()(vision, words, mask)
+    assert (scores == 0).all() and torch.equal(trained, part.eval()(vision, words, mask)[0])
+    part.train()(vision, words, mask)[0].sum().backward()
+    assert (part.cross.query[0].weight.grad == 0).all()
+
+
 @pytest.mark.parametrize("expressions", [1, 2])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_the_gradient_of_lmfa_is_that_of_its_differences(expressions, layout):

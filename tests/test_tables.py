@@ -226,14 +226,13 @@ def test_paired_gains_and_verdicts(tmp_path):
 
 def test_runs_that_are_missing_are_told_from_seeds_that_are(tmp_path):
     put(tmp_path, "s2rm_fpn", [0.5] * 10, images=5)
-    put(tmp_path, "lavt", [0.5] * 10, images=5)  # in the table over benchmarks alone
     for seed in STUDY.profile("scenes").seeds:
         put(tmp_path, "tile_concat", [0.5] * 10, images=5, seed=seed)
     tables = [build_table(stem, STUDY, "scenes", str(tmp_path)) for stem in ("s2rm_table4", "s2rm_table7")]
     tables.append(build_comparison("slvit_table1", STUDY, "scenes", str(tmp_path)))
     never, seeds = untrained(*tables).split("Recorded; further seeds missing:")
     command = "refstudy train --profile scenes --variant "
-    assert [line.strip() for line in seeds.splitlines() if line] == [f"{command}s2rm_fpn", f"{command}lavt"]
+    assert [line.strip() for line in seeds.splitlines() if line] == [f"{command}s2rm_fpn"]
     assert never.startswith("No run yet:\n\n    ") and f"{command}slvit\n" in never
     assert never.count(f"    {command}s2rm_no_shift\n") == 1 and never.count(f"    {command}acm_fpn\n") == 1
     assert "s2rm_fpn\n" not in never and "tile_concat" not in never + seeds
@@ -241,6 +240,18 @@ def test_runs_that_are_missing_are_told_from_seeds_that_are(tmp_path):
     assert untrained(*read_back) == untrained(*tables)
     whole = tables[0].query("variant == 'tile_concat'")
     assert untrained(whole) == ""
+
+
+def test_rows_of_an_ablation_have_one_encoder(tmp_path):
+    """Seen from Swin-B, which trains the full model alone, too."""
+    small, large = tmp_path / "refcoco", tmp_path / "refcoco_swinb"
+    put(small, "s2rm_casg", [0.74] * 10, profile="refcoco")
+    put(small, "casg_no_language", [0.72] * 10, profile="refcoco")
+    put(large, "s2rm_casg", [0.80] * 10, profile="refcoco_swinb")
+    for profile, folder in (("refcoco", small), ("refcoco_swinb", large)):
+        table = build_table("s2rm_table5", STUDY, profile, str(folder)).query("metric == 'oIoU'").set_index("row")
+        assert table["ours"].dropna().tolist() == pytest.approx([72, 74])
+        assert table["gain"].dropna().tolist() == pytest.approx([-2])
 
 
 def test_verdicts_in_markdown():

@@ -8,6 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from refstudy.cli import app
+from refstudy.errors import StudyError
 from refstudy.records import find_records
 from refstudy.study import load_study
 from refstudy.training import Trainer, train
@@ -73,6 +74,9 @@ def test_two_runs_at_once_then_none_then_one_again(study):
     times = {path: path.stat().st_mtime_ns for path in records.rglob("*")}
     second = call(study, "--at-once", "2")
     assert second.exit_code == 0 and second.output.count("has its record") == 2
+    assert times == {path: path.stat().st_mtime_ns for path in records.rglob("*")}
+    endless = call(study, "--again", "--time-budget", "30")  # would begin with the first at every call
+    assert isinstance(endless.exception, StudyError) and "--again: not for several runs" in str(endless.exception)
     assert times == {path: path.stat().st_mtime_ns for path in records.rglob("*")}
     assert call(study, "--seed", "4", "--again").exit_code == 0
     changed = {path.name[:11] for path, then in times.items() if path.is_dir() and path.stat().st_mtime_ns != then}

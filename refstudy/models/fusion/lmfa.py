@@ -14,6 +14,14 @@ def depthwise(channels: int, height: int, width: int) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, (height, width), padding=padding, groups=channels)
 
 
+class CellNorm(nn.InstanceNorm2d):
+    """Instance normalisation. Over a single cell the formula gives 0, here in training too, where PyTorch's refuses."""
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """(E, C, H, W) to the same shape."""
+        return cells - cells if cells.shape[-2:].numel() == 1 else super().forward(cells)
+
+
 class CrossModalAttention(nn.Module):
     """Each cell gathers the words that fit it, Eqs. (3)-(6). ``gate`` is the last column of Table 2(b).
 
@@ -23,7 +31,7 @@ class CrossModalAttention(nn.Module):
     def __init__(self, channels: int, text_width: int, gate: bool):
         super().__init__()
         query = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
-        self.query = nn.Sequential(query, nn.InstanceNorm2d(channels))
+        self.query = nn.Sequential(query, CellNorm(channels))
         self.key = nn.Linear(text_width, channels, bias=False)
         self.value = nn.Linear(text_width, channels)
         self.gate = nn.Sequential(nn.Conv2d(channels, channels, kernel_size=1), nn.GELU()) if gate else nn.Identity()
