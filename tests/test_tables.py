@@ -120,6 +120,7 @@ def test_ours_stands_beside_the_benchmark_it_is_modelled_on(stem, variant, tmp_p
     assert set(filled["benchmark"]) == {"RefCOCO val", "RefCOCO testA", "RefCOCO testB"}
     assert set(filled["data"]) == {f"RefScenes {split}, 128 px" for split in ("val", "testA", "testB")}
     assert (filled["ours"] == 50).all() and set(filled["variant"]) == {variant}
+    assert set(filled["missing"]) == {f"refstudy train --profile scenes --variant {variant}"}  # two more seeds
     reported = load_reported(stem).select_dtypes("number")
     assert table["printed"].notna().sum() == reported.notna().sum().sum()
     shown = render_comparison(table).loc[("oIoU", filled["row"].iloc[0]), "RefCOCO val"]
