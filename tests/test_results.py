@@ -59,11 +59,12 @@ def test_the_readme_quotes_the_tables():
 def test_the_readme_quotes_the_claims_as_the_ledger_has_them():
     ledger = pd.read_csv(ROOT / "results" / "scenes" / "claims.csv").set_index("claim")
     readme = (ROOT / "README.md").read_text()
-    quoted = re.findall(r"\| ([^|\n]+) \| ([+-][\d.]+) \| ([+-][\d.]+) \| ([a-z ]+) \|", readme)
+    quoted = re.findall(r"\| ([^|\n]+) \| ([+-][\d.]+) \| ([+-][\d.]+) \| (\d) \| ([a-z ]+) \|", readme)
     assert len(quoted) > 5
-    for claim, printed, measured, verdict in quoted:
+    for claim, printed, measured, runs, verdict in quoted:
         line = ledger.loc[claim]
-        assert (printed, measured, verdict) == (f"{line.printed:+.2f}", f"{line.measured:+.1f}", line.verdict)
+        expected = (f"{line.printed:+.2f}", f"{line.measured:+.1f}", f"{line.runs:.0f}", line.verdict)
+        assert (printed, measured, runs, verdict) == expected
     gain = pd.read_csv(ROOT / "results" / "scenes" / "tables" / "explanations.csv").loc[0, "measured"]
     assert f"without that norm it gains {gain:.1f} points" in readme
 
