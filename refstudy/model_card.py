@@ -7,7 +7,7 @@ from refstudy.errors import StudyError
 from refstudy.files import atomic_write, file_digest
 from refstudy.models.build import build_model, count_parameters, load_model
 from refstudy.models.segmenter import Segmenter
-from refstudy.records import Record, find_record
+from refstudy.records import Record, find_record, find_records
 from refstudy.study import Study
 from refstudy.tables import data_name, interval, resampled_metrics
 
@@ -133,7 +133,20 @@ def _numbers(study: Study, records: dict[str, Record | None]) -> list[str]:
         "",
         "Percent, with 95 % intervals over pictures (bootstrap); one seed, so they do not speak of the spread between",
         "trainings. Measured before the weights were rounded to half precision.",
+        *filter(None, (_other_seeds(study, record) for record in records.values() if record)),
     ]
+
+
+def _other_seeds(study: Study, record: Record) -> str:
+    """What the same training gave with other seeds, where that is recorded; otherwise empty."""
+    config, split = record.config, record.config.splits[0]
+    found = [
+        f"{other.metrics[split]['oIoU']:.1f} (seed {other.config.seed})"
+        for other in find_records(record.path.parent)
+        if other.config != config and other.config.model_copy(update={"seed": config.seed}) == config
+    ]
+    label = study.variants[config.variant].label
+    return f"\nOther trainings of {label}, overall IoU on {split}: {', '.join(found)}." if found else ""
 
 
 def _limits(study: Study, profile: str, models: dict[str, Segmenter]) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from refstudy import results
+from refstudy.claims import ledger
 from refstudy.cli import app
 from refstudy.data.batches import build_corpus
 from refstudy.data.refer import load_refer
@@ -23,7 +24,7 @@ from refstudy.manifest import FILE_NAME, read_manifest, write_manifest
 from refstudy.records import find_records
 from refstudy.results import BUILDERS, verify
 from refstudy.study import load_study
-from refstudy.tables import PAPER_TABLES, TABLES, write_table
+from refstudy.tables import COMPARISONS, PAPER_TABLES, TABLES, write_table
 from refstudy.training import SHOWN_IMAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +48,11 @@ def test_every_table_and_figure_of_the_papers_is_there():
 
 def test_the_readme_quotes_the_tables():
     """Every overall IoU with its interval that the README gives stands in a table."""
-    tables = [BUILDERS[stem](STUDY, "scenes", "").query("metric == 'oIoU'") for stem in TABLES if stem not in COUNTED]
+    tables = [
+        BUILDERS[stem](STUDY, "scenes", "").query("metric == 'oIoU'")
+        for stem in (*TABLES, *COMPARISONS)
+        if stem not in COUNTED
+    ]
     lines = [line for table in tables for line in table.dropna(subset=["ours"]).itertuples()]
     measured = {f"{line.ours:.1f} [{line.ours_low:.1f}, {line.ours_high:.1f}]" for line in lines}
     floor = pd.read_csv(SCENES / "tables" / "wordless.csv").loc[0]
@@ -57,12 +62,12 @@ def test_the_readme_quotes_the_tables():
 
 
 def test_the_readme_quotes_the_claims_as_the_ledger_has_them():
-    ledger = pd.read_csv(ROOT / "results" / "scenes" / "claims.csv").set_index("claim")
+    claims = ledger(STUDY, "scenes").set_index("claim")
     readme = (ROOT / "README.md").read_text()
     quoted = re.findall(r"\| ([^|\n]+) \| ([+-][\d.]+) \| ([+-][\d.]+) \| (\d) \| ([a-z ]+) \|", readme)
     assert len(quoted) > 5
     for claim, printed, measured, runs, verdict in quoted:
-        line = ledger.loc[claim]
+        line = claims.loc[claim]
         expected = (f"{line.printed:+.2f}", f"{line.measured:+.1f}", f"{line.runs:.0f}", line.verdict)
         assert (printed, measured, runs, verdict) == expected
     gain = pd.read_csv(ROOT / "results" / "scenes" / "tables" / "explanations.csv").loc[0, "measured"]
