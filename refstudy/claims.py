@@ -124,6 +124,12 @@ EXPLANATIONS = (
         "pwam_fpn_no_norm",
         "pwam_fpn",
     ),
+    Explanation(
+        "S²RM + CASG ends far lower with one seed than with another",
+        "the epochs end before every seed has taken off: trained twice as long it is better",
+        "s2rm_casg_longer",
+        "s2rm_casg",
+    ),
 )
 
 

@@ -35,13 +35,18 @@ Problem = tuple[tuple, str]  # where in the file, and what is wrong there
 
 
 class Variant(Settings):
-    """A fusion module and a decoder, or a whole model. ``tables``: stem of a table -> the row that it fills."""
+    """A fusion module and a decoder, or a whole model. ``tables``: stem of a table -> the row that it fills.
+
+    ``longer``: how many times the profile's epochs it is trained. Rows of tables have equal budgets, so it is for
+    variants in none.
+    """
 
     label: str
     fusion: PartConfig | None = None
     decoder: PartConfig | None = None
     whole: PartConfig | None = None
     tables: dict[str, str] = {}
+    longer: int = Field(1, ge=1)
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> "Variant":
@@ -206,6 +211,7 @@ class Study:
         settings, parts = self.profile(profile), _known(self.path, "variant", variant, self.variants)
         special = self.special(profile, variant) or Special()
         data = DataConfig.model_validate(settings.data.model_dump() | special.data)
+        train = TrainConfig.model_validate(settings.train.model_dump() | special.train)
         chosen = {
             kind: PartConfig(name=part.name, options=settings.part_options.get(part.name, {}) | part.options)
             for kind in ("fusion", "decoder", "whole")
@@ -223,7 +229,7 @@ class Study:
                 text=settings.model.text,
                 **chosen,
             ),
-            train=TrainConfig.model_validate(settings.train.model_dump() | special.train),
+            train=train.model_copy(update={"epochs": train.epochs * parts.longer}),
             splits=settings.splits,
             evaluation=settings.evaluation,
         )
@@ -415,11 +421,14 @@ def _wrong_splits(name: str, profile: Profile) -> list[Problem]:
 
 
 def _wrong_rows(study: Study) -> list[Problem]:
-    """Rows that no printed table has, and rows that two variants would fill."""
+    """Rows that no printed table has, that two variants would fill, or that one would fill with a larger budget."""
     found: list[Problem] = []
     printed = {stem: row_names(stem) for stem in stems() if "_table" in stem}
     filled: dict[tuple[str, str], str] = {}
     for name, variant in study.variants.items():
+        if variant.longer > 1 and variant.tables:
+            problem = f"variant '{name}': rows of tables are trained equally long; drop 'longer' or 'tables'"
+            found.append((("variants", name, "longer"), problem))
         for stem, row in variant.tables.items():
             where = ("variants", name, "tables", stem)
             if stem not in printed:

@@ -82,6 +82,14 @@ def test_equal_settings_have_equal_keys_and_others_not():
     assert config.key() != config.model_copy(update={"train": config.train.model_copy(update={"epochs": 9})}).key()
 
 
+def test_a_variant_that_is_trained_longer_differs_in_nothing_else():
+    study = load_study(STUDY)
+    plain, longer = (study.run_config("scenes", name, 1) for name in ("s2rm_casg", "s2rm_casg_longer"))
+    assert longer.train.epochs == 2 * plain.train.epochs
+    train = longer.train.model_copy(update={"epochs": plain.train.epochs})
+    assert longer.model_copy(update={"variant": "s2rm_casg", "train": train}) == plain
+
+
 def test_the_vocabulary_size_is_that_of_the_tokenizer():
     from refstudy.data.words import build_tokenizer
 
@@ -164,6 +172,7 @@ TYPOS = [
         "name: fpn}\n    tables: {s2rm_table40: Full}",
         "no printed table 's2rm_table40'; known: .*s2rm_table4",
     ),
+    ("name: fpn}", "name: fpn}\n    tables: {s2rm_table6: Full}\n    longer: 2", "trained equally long; drop 'longer'"),
     ("name: fpn}", "name: fpn}\n    tables: {s2rm_table6: Ful}", "table 's2rm_table6' has no row 'Ful'; known: Full"),
 ]
 
