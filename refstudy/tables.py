@@ -383,7 +383,7 @@ def render_comparison(table: pd.DataFrame) -> pd.DataFrame:
 
 def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
     """Verdicts to read: the columns ``texts`` as they are; printed, where the table has it, and measured points with
-    their 95 % interval; the verdict in Markdown's bold."""
+    their 95 % interval; the number of runs, where the table has it; the verdict in Markdown's bold."""
 
     def points(column: str, digits: int) -> pd.Series:
         return table[column].map(f"{{:+.{digits}f}}".format, na_action="ignore").astype(object)
@@ -393,6 +393,8 @@ def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
         shown["printed"] = points("printed", 2)
     shown["measured"] = points("measured", 1)
     shown["95 % interval"] = points("low", 1).str.cat(points("high", 1), sep=" to ")
+    if "runs" in table:
+        shown["runs"] = table["runs"].map("{:.0f}".format, na_action="ignore").astype(object)
     return shown.assign(verdict="**" + table["verdict"] + "**").fillna("")
 
 

@@ -267,3 +267,7 @@ def test_verdicts_in_markdown():
     assert lines == [r"| a \| b | +1.23 | -2.0 | -3.0 to +0.3 | **undecided** |", "| c |  |  |  | **not measured** |"]
     unmeasured = render_verdicts(table.iloc[1:], "claim")
     assert unmeasured.iloc[0].tolist() == ["c", "", "", "", "**not measured**"]
+    counted = table.assign(runs=pd.array([2, None], "Int64"))
+    head, _, *lines = markdown(render_verdicts(counted, "claim")).splitlines()
+    assert head == "| claim | printed | measured | 95 % interval | runs | verdict |"
+    assert [line.split(" | ")[-2:] for line in lines] == [["2", "**undecided** |"], ["", "**not measured** |"]]
