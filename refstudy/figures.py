@@ -1,6 +1,6 @@
 """How every figure of the study looks and is saved, and the drawings that several notebooks share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -115,6 +115,18 @@ def outlined(image: np.ndarray, mask: np.ndarray, colour: str = "vermilion") -> 
     inner = binary_erosion(mask, iterations=width, border_value=1)
     shown[mask & ~inner] = (255 * np.array(mpl.colors.to_rgb(PALETTE[colour]))).round()
     return shown
+
+
+def learning_curves(axes: Axes, runs: Mapping[str, Sequence[pd.DataFrame]]) -> None:
+    """Training loss against pairs seen: a label's runs (``Record.curve``) in one colour, the first one thickest, each
+    point the mean of five recorded ones."""
+    for k, (label, curves) in enumerate(runs.items()):
+        for run, curve in enumerate(curves):
+            loss = curve.dropna(subset=["loss"])
+            smooth = loss["loss"].rolling(5, min_periods=1).mean()
+            style = line_style(k) | ({"linewidth": 0.9} if run else {})
+            axes.plot(loss["pairs"] / 1000, smooth, **style, label=None if run else label)
+    axes.set(xlabel="thousand pairs seen", ylabel="dice loss (training)")
 
 
 def word_attention(image: np.ndarray, expression: str, words: Sequence[str], attention: np.ndarray) -> Figure:
