@@ -234,6 +234,25 @@ def kind_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     return _per_variant(study, profile, results, by_kind, "kind")
 
 
+def kinds_by_run(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+    """``kind_table`` of every single run: what a seed decides.
+
+    Columns: variant, seed, kind, ours, ours_low, ours_high (over pictures), expressions, data.
+    """
+    lines, split = [], study.profile(profile).splits[0]
+    for variant in study.variant_names(profile):
+        for record in variant_records(study, profile, variant, results):
+            about = {"variant": variant, "seed": record.config.seed, "data": _data(record, split)}
+            for kind, numbers in measured_groups([record], split, by_kind, KINDS).iterrows():
+                lines.append(about | {"kind": kind} | numbers.to_dict())
+    columns = "variant seed kind ours ours_low ours_high expressions data"
+    return pd.DataFrame(lines, columns=columns.split()).astype({"expressions": int, "seed": int})
+
+
+def _data(record: Record, split: str) -> str:
+    return data_name(record.config.data, split, record.config.evaluation)
+
+
 def _per_variant(study: Study, profile: str, results: str, label: Label, name: str) -> pd.DataFrame:
     """A line per variant and group, on the profile's first split."""
     lines, split = [], study.profile(profile).splits[0]
@@ -245,7 +264,7 @@ def _per_variant(study: Study, profile: str, results: str, label: Label, name: s
         unseen = set(study.profile(profile).seeds) - {record.config.seed for record in records}
         about = {
             "runs": len(records),
-            "data": data_name(records[0].config.data, split, records[0].config.evaluation),
+            "data": _data(records[0], split),
             "missing": training_command(profile, variant) if unseen else "",
         }
         for group, numbers in measured_groups(records, split, label, groups).iterrows():

@@ -12,7 +12,7 @@ from refstudy.claims import cost_ledger, explanations, ledger
 from refstudy.cost import cost_table, printed_costs
 from refstudy.errors import StudyError
 from refstudy.files import file_digest
-from refstudy.lengths import kind_table, length_curve, length_table
+from refstudy.lengths import kind_table, kinds_by_run, length_curve, length_table
 from refstudy.manifest import FILE_NAME, read_manifest
 from refstudy.study import PAPERS_SWIN_T, Study
 from refstudy.tables import COMPARISONS, TABLES, build_comparison, build_table, printed_rows, write_table
@@ -45,6 +45,7 @@ BUILDERS: dict[str, Callable[[Study, str, str], pd.DataFrame]] = {
     "s2rm_table3": length_table,
     "length_curve": length_curve,
     "kinds": kind_table,
+    "kinds_by_run": kinds_by_run,
     "claims": _claims,
     "explanations": explanations,
     "costs": lambda study, profile, results: cost_table(study, PAPERS_SWIN_T, COMPARED),

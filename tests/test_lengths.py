@@ -16,6 +16,7 @@ from refstudy.lengths import (
     group_gap,
     grouped_oiou,
     kind_table,
+    kinds_by_run,
     length_curve,
     length_gaps,
     length_table,
@@ -31,7 +32,9 @@ ROOT = Path(__file__).resolve().parents[1]
 STUDY = load_study(ROOT / "papermill_runs.yaml")
 
 
-def put(results, words, kinds, intersection, union, variant="s2rm_casg", images=5, split="val", profile="scenes"):
+def put(
+    results, words, kinds, intersection, union, variant="s2rm_casg", images=5, split="val", profile="scenes", seed=0
+):
     """A run record whose expressions have these words, kinds and pixel counts, spread over ``images`` images."""
     n = len(words)
     counts = pd.DataFrame(
@@ -47,7 +50,7 @@ def put(results, words, kinds, intersection, union, variant="s2rm_casg", images=
         }
     )
     curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
-    config = STUDY.run_config(profile, variant, 0)
+    config = STUDY.run_config(profile, variant, seed)
     write_record(results / "records", config, {"updates": 1}, curve, counts, circumstances())
     return variant_records(STUDY, profile, variant, str(results))
 
@@ -148,6 +151,18 @@ def test_curve_and_kinds(tmp_path):
     assert table.loc[("s2rm_casg", "relation"), "ours"] == 0
     assert np.isnan(table.loc[("s2rm_casg", "stuff"), "ours"])
     assert set(table["data"]) == {"RefScenes val, 128 px"}
+
+
+def test_every_run_has_its_own_kinds(tmp_path):
+    put(tmp_path, [1, 2], ["location", "attribute"], [10, 5], [20] * 2)
+    put(tmp_path, [1, 2], ["location", "attribute"], [2, 5], [20] * 2, seed=1)
+    table = kinds_by_run(STUDY, "scenes", str(tmp_path)).set_index(["variant", "seed", "kind"])
+    assert table.loc["s2rm_casg", "ours"].dropna().to_dict() == pytest.approx(
+        {(0, "location"): 50, (0, "attribute"): 25, (1, "location"): 10, (1, "attribute"): 25}
+    )
+    assert table.loc["s2rm_casg", "expressions"].sum() == 4
+    assert set(table["data"]) == {"RefScenes val, 128 px"}
+    assert kinds_by_run(STUDY, "scenes", str(tmp_path / "none")).empty
 
 
 def test_gaps_are_paired(tmp_path):
