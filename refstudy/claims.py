@@ -196,8 +196,7 @@ def _measured(study: Study, profile: str, better: str, worse: str, metric: str, 
 def _trainers(study: Study, profile: str, *variants: str) -> dict[str, str]:
     """Variant -> the profile whose records speak for it: of those beside one another on the same data, the first that
     trains all of them, otherwise the first that trains this one."""
-    data = study.profile(profile).data
-    near = [name for name in study.together(profile) if study.profile(name).data == data]
+    near = study.compared(profile)
     trained = {name: set(study.variant_names(name)) for name in near}
     all_of_them = [name for name in near if trained[name].issuperset(variants)]
     return {

@@ -86,15 +86,17 @@ def run(
             refuse_without(loaded, (profile,), cases)
     if dry_run:
         return
+    stop = None
+    if time_budget is not None:
+        from refstudy.trainings import Stop, ended_in_time, train_all
+
+        stop = Stop(time_budget)
     if any(step.data for step in waiting):
         from refstudy.data.source import prepare_data
 
         prepare_data(loaded.profile(profile).data, loaded.data_root, workers=os.cpu_count() or 1)
     in_time: AbstractContextManager[None] = nullcontext()
-    if time_budget is not None:
-        from refstudy.trainings import Stop, ended_in_time, train_all
-
-        stop = Stop(time_budget)
+    if stop:
         if status := train_all(loaded, cases, stop, workers or 1):
             raise typer.Exit(status)
         steps, in_time = planned(), ended_in_time(stop)
@@ -167,7 +169,8 @@ def pretrain(
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Pretrain the encoders on RefScenes and print the SHA-256 to put into the profile."""
-    from refstudy.config import PARTS, ModelConfig, PartConfig
+    from refstudy.config import PARTS, DataConfig, ImageEncoderConfig, ModelConfig, PartConfig
+    from refstudy.data.scenes import FLAVOURS
     from refstudy.pretraining import pretrain as pretrain_encoders
     from refstudy.study import Special, load_study
     from refstudy.training import file_digest
@@ -176,19 +179,23 @@ def pretrain(
     settings = loaded.profile(profile)
     if whole and whole not in PARTS["whole"]:
         raise StudyError(f"--whole {whole}: no such whole model; known: {', '.join(PARTS['whole'])}")
+    if settings.data.dataset not in FLAVOURS:
+        raise StudyError(f"--profile {profile}: pretraining needs RefScenes, not {settings.data.dataset}; name another")
+    special = settings.special.get(whole, Special())
     key, own = "encoders", settings.encoders
     if whole:  # never the file of the encoders that the others share
-        key, own = f"special.{whole}.encoders", settings.special.get(whole, Special()).encoders
+        key, own = f"special.{whole}.encoders", special.encoders
     path = output or (loaded.root / own if own else None)
     if path is None:
         raise StudyError(f"{loaded.path}: profile '{profile}' has no key '{key}'; add it or give --output")
+    data = DataConfig.model_validate(settings.data.model_dump() | special.data)
     model = ModelConfig(
-        image_size=settings.data.image_size,
-        image=settings.model.image,
+        image_size=data.image_size,
+        image=ImageEncoderConfig.model_validate(settings.model.image.model_dump() | special.image),
         text=settings.model.text,
         whole=PartConfig(name=whole, options=settings.part_options.get(whole, {})) if whole else None,
     )
-    reached = pretrain_encoders(settings.data, model, settings.pretraining, path, loaded.data_root)
+    reached = pretrain_encoders(data, model, settings.pretraining, path, loaded.data_root)
     for name, value in reached.items():
         typer.echo(f"{name.replace('_', ' ')}: {value:.1f} %")
     typer.echo(f"{path}\nencoder_weights: {file_digest(path)}")
@@ -196,7 +203,7 @@ def pretrain(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="a results folder")] = Path("results/scenes"),
+    folder: Annotated[Path | None, typer.Argument(help="a results folder; default: that of scenes")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Compute every table anew from the run records and say, byte for byte, whether the results are what the code
@@ -204,7 +211,9 @@ def verify(
     from refstudy.results import verify as verify_results
     from refstudy.study import load_study
 
-    found = verify_results(load_study(study), folder)
+    loaded = load_study(study)
+    folder = folder or loaded.results("scenes")
+    found = verify_results(loaded, folder)
     wrong = found[~found["state"].isin(("same", "as written"))]
     for row in wrong.itertuples():
         typer.echo(f"{row.state}: {folder / row.file}")
@@ -252,6 +261,8 @@ def demo(context: typer.Context, study: StudyOption = FILE_NAME) -> None:
     from refstudy.study import load_study
 
     loaded = load_study(study)
+    if "10_demo" not in loaded.runs:
+        raise StudyError(f"{loaded.path}: no run '10_demo' under 'runs', whose notebook is to be opened; add it")
     about = [f"--ServerApp.root_dir={loaded.root}", f"--ServerApp.tornado_settings={LARGE_UPLOADS}"]
     command = [sys.executable, "-m", "jupyter", "lab", loaded.runs["10_demo"].notebook, *about, *context.args]
     raise typer.Exit(subprocess.run(command, cwd=loaded.root, check=False).returncode)
@@ -354,10 +365,11 @@ def check(
 def download(
     name: Annotated[list[str] | None, typer.Argument(help="what to fetch; nothing: show what there is")] = None,
     to: Annotated[Path | None, typer.Option(help="the folder for the data; default: that of the study")] = None,
+    study: StudyOption = FILE_NAME,
 ) -> None:
     """Fetch data sets and pictures from their mirrors, verify and unpack them; interrupted ones are resumed."""
     from refstudy.data.download import fetch, load_mirrors
-    from refstudy.data.source import default_data_root
+    from refstudy.study import load_study
 
     mirrors = load_mirrors()
     if not name:
@@ -368,11 +380,13 @@ def download(
         if one not in mirrors:
             raise StudyError(f"no data '{one}'; known: {', '.join(mirrors)}")
     for one in name or ():
-        typer.echo(fetch(mirrors[one], to or default_data_root()))
+        typer.echo(fetch(mirrors[one], to or load_study(study).data_root))
 
 
 def main() -> None:
     """Run the command line; bad input ends with a line of its own and exit status 2."""
+    if named := os.environ.get("REFSTUDY_DATA"):  # relative to here, also for kernels, which start at the study
+        os.environ["REFSTUDY_DATA"] = os.path.abspath(named)
     try:
         app()
     except StudyError as error:

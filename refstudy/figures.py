@@ -124,8 +124,8 @@ def learning_curves(axes: Axes, runs: Mapping[str, Sequence[pd.DataFrame]]) -> N
         for run, curve in enumerate(curves):
             loss = curve.dropna(subset=["loss"])
             smooth = loss["loss"].rolling(5, min_periods=1).mean()
-            style = line_style(k) | ({"linewidth": 0.9} if run else {})
-            axes.plot(loss["pairs"] / 1000, smooth, **style, label=None if run else label)
+            width = 0.9 if run else mpl.rcParams["lines.linewidth"]
+            axes.plot(loss["pairs"] / 1000, smooth, **line_style(k), linewidth=width, label=None if run else label)
     axes.set(xlabel="thousand pairs seen", ylabel="dice loss (training)")
 
 

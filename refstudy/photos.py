@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,8 @@ def segment_files(
         raise StudyError(f"{taken[0]}: exists ({len(taken)} such files); give --overwrite or another --output")
     try:
         output.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=output):  # is there room, and may we?
+            pass
     except OSError as error:
         raise StudyError(f"{output}: cannot be written to ({error.strerror}); give another --output") from error
     done = bar(planned.items(), desc="photos", shown=len(photos) > 1 and sys.stderr.isatty())

@@ -366,4 +366,5 @@ def show_trainings(steps: list[Step], console: Console) -> None:
         for some, variants in alike.items():
             console.print(f"seed {some} of: {', '.join(variants)}", highlight=False, soft_wrap=True)
         console.print(f"train one with: {missing[0].command}", highlight=False, soft_wrap=True)
-        console.print("or all of them with: make study ARGS=--train", highlight=False)
+        every = f"refstudy train --profile {missing[0].parameters['profile']}"
+        console.print(f"or all of them with: {every}", highlight=False, soft_wrap=True)

@@ -155,6 +155,12 @@ class Study:
         """A profile and those beside it, itself first."""
         return (profile, *(name for name in self.profile(profile).beside if name != profile))
 
+    def compared(self, profile: str) -> list[str]:
+        """Those of ``together`` whose numbers may stand in one table: the same data, and this one's first split."""
+        own = self.profile(profile)
+        others = {name: self.profile(name) for name in self.together(profile)}
+        return [name for name, of in others.items() if of.data == own.data and own.splits[0] in of.splits]
+
     def rows(self, table: str, profiles: Sequence[str]) -> dict[str, tuple[str, str]]:
         """Row of a printed table -> the profile and the variant that fill it.
 

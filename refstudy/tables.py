@@ -219,7 +219,7 @@ def table_rows(
     """Row as printed -> what fills it, among ``profiles``: if none are named, this one and those beside it that have
     the same data, first the one that trains most of the table, so that rows which are compared have one encoder."""
     if profiles is None:
-        near = [name for name in study.together(profile) if study.profile(name).data == study.profile(profile).data]
+        near = study.compared(profile)
         of_table = {name for name, variant in study.variants.items() if stem in variant.tables}
         profiles = sorted(near, key=lambda name: -len(of_table.intersection(study.variant_names(name))))
     found = {}

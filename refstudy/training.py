@@ -97,13 +97,14 @@ def train(
     asked after every update, says so: the same call goes on from there.
     """
     accelerator = launched()
-    start, where = time.time(), circumstances() | {"processes": accelerator.num_processes}
     folder, done = Path(work) / record_name(config), Path(records) / record_name(config)
     bars = progress and sys.stderr.isatty()
     with accelerator.main_process_first():
         corpora, digest = load_corpora(config.data, config.model.text, ("train", *_splits(config)), data_root, bars)
     trainer = Trainer(config, corpora, encoders)
     trainer.resume(folder / "checkpoint.pt")
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    trainer.stretches.append(circumstances() | {"processes": accelerator.num_processes, "started": started})
     if not trainer.run(folder / "checkpoint.pt", progress, watcher, stop):
         raise Unfinished(
             f"{folder.name}: stopped after {trainer.update} of {trainer.total} updates; the same command goes on"
@@ -131,8 +132,9 @@ def train(
         "best_epoch": trainer.best_epoch,
         "val_oIoU_of_best": trainer.best,
     }
-    provenance = where | {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
+    first, *resumed = trainer.stretches
+    provenance = first | {
+        **({"resumed": resumed} if resumed else {}),
         "training_seconds": round(trainer.seconds, 1),
         "evaluation_seconds": round(now - evaluation_start, 1),
         **peak_memory(),
@@ -217,6 +219,7 @@ class Trainer:
         self.best, self.best_epoch = -1.0, 0
         self.best_weights: dict[str, Tensor] = {}
         self.curve: list[dict[str, Any]] = []
+        self.stretches: list[dict[str, Any]] = []  # the circumstances of each process that has trained it
         self.loss_sum = torch.zeros((), device=self.device)
 
     def run(
@@ -352,6 +355,7 @@ class Trainer:
         state = {name: getattr(self, name) for name in STATE} | {
             "key": self.config.key(),
             "seconds": self.seconds + more_seconds,
+            "stretches": self.stretches,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": random,
@@ -374,6 +378,7 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             for name in (*STATE, "seconds"):
                 setattr(self, name, state[name])
+            self.stretches = state["stretches"]
             self.loss_sum = self.loss_sum.to(self.device)
             if self.accelerator.process_index < len(state["random"]):
                 set_random_state(state["random"][self.accelerator.process_index])

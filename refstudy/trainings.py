@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from math import inf
+from queue import SimpleQueue
 
+import torch
 from accelerate.utils import broadcast_object_list
 
 from refstudy.errors import StudyError
@@ -46,17 +48,26 @@ class Stop:
 
 @contextmanager
 def ended_in_time(stop: Stop) -> Iterator[None]:
-    """Send this process SIGTERM when the time is over, as queues do; what SIGTERM ends, ends with ``UNFINISHED``."""
-    rest, thread = min(stop.end - time.monotonic(), threading.TIMEOUT_MAX), threading.main_thread().ident
-    timer = threading.Timer(rest, signal.pthread_kill, [thread, signal.SIGTERM])
+    """Send this process SIGTERM when the time is over, as queues do; what SIGTERM ends, or has ended before, ends with
+    ``UNFINISHED``."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    rest, thread = max(0.0, stop.end - time.monotonic()), threading.main_thread().ident
+    timer = threading.Timer(min(rest, threading.TIMEOUT_MAX), signal.pthread_kill, [thread, signal.SIGTERM])
     timer.daemon = True
-    timer.start()
+    earlier = signal.signal(signal.SIGTERM, end)  # that of ``stop`` would only note it
     try:
+        if stop():
+            raise SystemExit(UNFINISHED)
+        timer.start()
         yield
     except SystemExit as ended:
         raise SystemExit(UNFINISHED if ended.code == 128 + signal.SIGTERM else ended.code) from None
     finally:
         timer.cancel()
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def train_all(study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1, again: bool = False) -> int:
@@ -68,7 +79,8 @@ def train_all(study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1,
     Raises StudyError for an unknown profile or variant, for several cases ``again`` with a time at which to stop, and
     for bad input of a run that is not one of several at once.
     """
-    configs = {case: study.run_config(*case) for case in cases}
+    for case in cases:
+        study.run_config(*case)
     if at_once > 1 and "LOCAL_RANK" in os.environ:
         raise StudyError("--at-once: not under torchrun or accelerate launch, whose processes train one run together")
     if again and len(cases) > 1 and stop.end < inf:
@@ -78,16 +90,19 @@ def train_all(study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1,
         )
     speaks = at_once > 1 or launched().is_main_process
     todo = []
-    for case, config in configs.items():
-        if again or (record := find_record(study.results(case[0]) / "records", config)) is None:
+    for case in cases:
+        if again or not (record := _record(study, case)):
             todo.append(case)
         elif speaks:
-            print(f"{record.path}: has its record")
+            print(f"{record}: has its record")
     if at_once > 1:
+        places = SimpleQueue[dict[str, str]]()
+        for place in _places(at_once):
+            places.put(place)
         with ThreadPoolExecutor(at_once) as pool:
-            statuses = list(pool.map(lambda case: _in_a_process(study, case, stop, at_once, again), todo))
+            statuses = list(pool.map(lambda case: _in_a_process(study, case, stop, places, again), todo))
     else:
-        statuses = [_here(study, case, stop) for case in todo]
+        statuses = [_here(study, case, stop, again) for case in todo]
         launched().end_training()
     failed = [
         f"{variant}:{seed}" for (_, variant, seed), s in zip(todo, statuses, strict=True) if s not in (0, UNFINISHED)
@@ -100,11 +115,23 @@ def train_all(study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1,
     return 1 if failed else UNFINISHED if UNFINISHED in statuses else 0
 
 
-def _here(study: Study, case: Case, stop: Stop) -> int:
-    """Train one run in this process, and in those launched with it; its exit status."""
+def _record(study: Study, case: Case) -> str:
+    """The folder of a run's record; empty without one."""
+    record = find_record(study.results(case[0]) / "records", study.run_config(*case))
+    return str(record.path) if record else ""
+
+
+def _here(study: Study, case: Case, stop: Stop, again: bool) -> int:
+    """Train one run in this process, and in those launched with it, unless another command has trained it meanwhile;
+    its exit status."""
     accelerator = launched()
-    if broadcast_object_list([stop()])[0]:  # the main process says
+    stopped, record = broadcast_object_list([stop(), "" if again else _record(study, case)])  # the main process says
+    if stopped:
         return UNFINISHED
+    if record:
+        if accelerator.is_main_process:
+            print(f"{record}: has its record", flush=True)
+        return 0
     try:
         status, message = 0, str(train_run(study, *case, stop=stop))
     except Unfinished as reached:
@@ -114,8 +141,17 @@ def _here(study: Study, case: Case, stop: Stop) -> int:
     return status
 
 
-def _in_a_process(study: Study, case: Case, stop: Stop, at_once: int, again: bool) -> int:
-    """Train one run by the command line; its exit status. Processes share the cores of the machine."""
+def _places(at_once: int) -> list[dict[str, str]]:
+    """The environment of each of the runs at once, which share the machine's cores and, of several, its GPUs."""
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = named.split(",")[:count] if named else [str(number) for number in range(count)]
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // at_once))
+    shared = [{"CUDA_VISIBLE_DEVICES": gpus[k % count]} if count > 1 else {} for k in range(at_once)]
+    return [os.environ | {"OMP_NUM_THREADS": threads} | gpu for gpu in shared]
+
+
+def _in_a_process(study: Study, case: Case, stop: Stop, places: "SimpleQueue[dict[str, str]]", again: bool) -> int:
+    """Train one run by the command line, in one of the ``places`` that is free; its exit status."""
     if stop():
         return UNFINISHED
     profile, variant, seed = case
@@ -123,13 +159,12 @@ def _in_a_process(study: Study, case: Case, stop: Stop, at_once: int, again: boo
     command += ["--variant", variant, "--seed", str(seed), *(["--again"] if again else [])]
     if stop.end < inf:
         command += ["--time-budget", f"{max(0.0, stop.end - time.monotonic()) / 60:.3f}"]
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))}
-    with subprocess.Popen(
-        command, env=threads | os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as child:
+    place = places.get()
+    with subprocess.Popen(command, env=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         stop.children.append(child)
         if stop.asked:  # between the question above and now
             child.terminate()
         for line in child.stdout or ():
             print(line, end="", flush=True)
+    places.put(place)
     return UNFINISHED if child.returncode == -signal.SIGTERM and stop.asked else child.returncode

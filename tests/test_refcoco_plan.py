@@ -2,6 +2,7 @@
 on photographs of several sizes in REFER's own files."""
 
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -219,6 +220,16 @@ def test_what_the_time_ends_says_that_the_same_command_goes_on():
         assert ended.value.code == UNFINISHED
         with ended_in_time(Stop()):
             pass
+        for over, signalled in ((Stop(0), False), (Stop(), True)):  # over, or asked to stop, before it began
+            if signalled:
+                os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(SystemExit) as ended, ended_in_time(over):
+                pytest.fail("began all the same")
+            assert ended.value.code == UNFINISHED
+        with pytest.raises(SystemExit) as ended, ended_in_time(Stop()):  # before the notebooks handle it themselves
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+        assert ended.value.code == UNFINISHED
     finally:
         signal.signal(signal.SIGTERM, before)
 

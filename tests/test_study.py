@@ -1,15 +1,17 @@
 """The study file and the command line."""
 
+import os
 import textwrap
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from refstudy.cells import declared_parameters
-from refstudy.cli import app
+from refstudy.cli import app, main
 from refstudy.config import PARTS, TrainConfig
 from refstudy.errors import StudyError
 from refstudy.study import load_study
@@ -283,6 +285,46 @@ def test_the_command_line_speaks_one_line_and_sets_the_exit_status(tmp_path, mon
 def test_pretraining_a_whole_model_never_replaces_the_shared_encoders(whole, message):
     wrong = CliRunner().invoke(app, ["pretrain", "--whole", whole, "--study", str(STUDY)])
     assert isinstance(wrong.exception, StudyError) and message in str(wrong.exception)
+
+
+def test_pretraining_is_refused_where_things_have_no_colours():
+    wrong = CliRunner().invoke(app, ["pretrain", "--profile", "refcoco", "--output", "x", "--study", str(STUDY)])
+    assert isinstance(wrong.exception, StudyError) and "needs RefScenes, not refcoco" in str(wrong.exception)
+
+
+def test_the_demo_needs_its_run(tmp_path):
+    notebook(tmp_path / "a.ipynb")
+    path = study_file(tmp_path, "a: {notebook: a.ipynb}")
+    wrong = CliRunner().invoke(app, ["demo", "--study", str(path)])
+    assert isinstance(wrong.exception, StudyError) and f"{path}: no run '10_demo'" in str(wrong.exception)
+
+
+def test_folders_are_those_of_the_study_wherever_the_command_is_called(tmp_path, monkeypatch):
+    monkeypatch.delenv("REFSTUDY_DATA", raising=False)
+    monkeypatch.chdir(STUDY.parent / "notebooks")
+    monkeypatch.setattr("refstudy.data.download.fetch", lambda mirror, folder: folder)
+    done = CliRunner().invoke(app, ["data", "download", "refcoco"])
+    assert done.exit_code == 0 and done.output.strip() == str(STUDY.parent / "data")
+    monkeypatch.setattr(
+        "refstudy.results.verify", lambda study, folder: pd.DataFrame({"file": [str(folder)], "state": "x"})
+    )
+    assert f"x: {STUDY.parent / 'results' / 'scenes'}" in CliRunner().invoke(app, ["verify"]).output
+
+
+def test_data_are_relative_to_where_the_command_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REFSTUDY_DATA", "mine")
+    monkeypatch.setattr("refstudy.cli.app", lambda: None)
+    main()
+    assert os.environ["REFSTUDY_DATA"] == str(tmp_path / "mine")
+
+
+def test_profiles_are_compared_on_one_split(tmp_path):
+    study = load_study(STUDY)
+    study.profiles["tests"] = study.profile("scenes").model_copy(update={"splits": ("testA",)})
+    study.profiles["scenes"] = study.profile("scenes").model_copy(update={"beside": ("tests", "scenes_large")})
+    assert study.compared("scenes") == ["scenes"]
+    assert "tests" in study.together("scenes")
 
 
 def test_bad_input_on_the_command_line_ends_with_status_two(tmp_path):

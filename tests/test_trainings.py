@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
@@ -12,6 +13,7 @@ from refstudy.errors import StudyError
 from refstudy.records import find_records
 from refstudy.study import load_study
 from refstudy.training import Trainer, train
+from refstudy.trainings import _places
 
 from .conftest import tiny_data, tiny_model
 
@@ -56,6 +58,9 @@ def test_sigterm_ends_with_a_checkpoint_and_the_same_command_goes_on(study, tmp_
     monkeypatch.setattr(Trainer, "step", step)
     done = call(study, "--seed", "3")
     assert done.exit_code == 0
+    (record,) = find_records(records)
+    (resumed,) = record.provenance()["resumed"]
+    assert resumed["started"] >= record.provenance()["started"] and resumed["commit"] == record.provenance()["commit"]
     config = study.run_config("small", "plain", 3)
     whole = train(config, tmp_path / "whole", tmp_path / "work_of_whole", study.data_root, progress=False)
     for name in ("record.json", "curve.csv", "counts.parquet"):
@@ -81,6 +86,20 @@ def test_two_runs_at_once_then_none_then_one_again(study):
     assert call(study, "--seed", "4", "--again").exit_code == 0
     changed = {path.name[:11] for path, then in times.items() if path.is_dir() and path.stat().st_mtime_ns != then}
     assert changed == {"plain-seed4"}
+
+
+def test_what_another_command_has_trained_meanwhile_is_not_trained_again(study):
+    done = call(study, "--seed", "3", "--seed", "3")
+    assert done.exit_code == 0 and done.output.count("12 of 12 updates") == 1 and "has its record" in done.output
+
+
+@pytest.mark.parametrize("named, expected", [("", ["0", "1", "0"]), ("4,7", ["4", "7", "4"])])
+def test_runs_at_once_share_the_gpus(monkeypatch, named, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in _places(3)] == expected
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert {place["CUDA_VISIBLE_DEVICES"] for place in _places(3)} == {named}
 
 
 def test_a_run_that_fails_does_not_stop_the_others(study, monkeypatch):

@@ -25,7 +25,8 @@ class CellNorm(nn.InstanceNorm2d):
 class CrossModalAttention(nn.Module):
     """Each cell gathers the words that fit it, Eqs. (3)-(6). ``gate`` is the last column of Table 2(b).
 
-    Query and key have no bias: instance normalisation removes the one, the softmax over words the other.
+    Query and key have no bias: instance normalisation removes the one; the softmax over words removes the other from
+    Eq. (6), and URCE, which reads the raw scores, passes it no gradient, so it would stay as random as it began.
     """
 
     def __init__(self, channels: int, text_width: int, gate: bool):
