@@ -134,16 +134,24 @@ def over_runs(values: list[pd.DataFrame]) -> pd.DataFrame:
     return sum(one.mul(shares[:, k], axis=0) for k, one in enumerate(values))
 
 
-def resampled_gains(first: list[Record], second: list[Record], split: str) -> pd.DataFrame | None:
+def common_seeds(first: list[Record], second: list[Record]) -> list[int]:
+    """The seeds that two variants both have."""
+    one, other = ({record.config.seed for record in records} for records in (first, second))
+    return sorted(one & other)
+
+
+def resampled_gains(first: list[Record], second: list[Record], split: str, paired: bool = True) -> pd.DataFrame | None:
     """How far the first variant is above the second, over the seeds that both have; as ``resampled_metrics``. None
-    where there is no such seed. Raises StudyError where the two of a seed were measured on different data."""
-    sides = [{record.config.seed: record for record in records} for records in (first, second)]
-    common = sorted(sides[0].keys() & sides[1].keys())
-    if not common:
+    where there is no such seed. ``paired`` False: of all records given, whatever their seeds. Raises StudyError where
+    two that are compared were measured on different data."""
+    common = common_seeds(first, second)
+    sides = [first, second]
+    if paired:
+        sides = [[record for record in side if record.config.seed in common] for side in sides]
+    if not all(sides):
         return None
-    for seed in common:
-        _refuse_other_data([side[seed] for side in sides])
-    one, other = (resampled_metrics([side[seed] for seed in common], split) for side in sides)
+    _refuse_other_data(sides[0] + sides[1])
+    one, other = (resampled_metrics(side, split) for side in sides)
     return one - other
 
 
@@ -255,9 +263,9 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
     """One of ``TABLES``, a line per row and metric, all in percent.
 
     Columns: row, variant, metric; printed (on the paper's data); ours with its 95 % interval ours_low, ours_high;
-    minus_printed; printed_gain and gain, gain_low, gain_high over the baseline row (paired resampling over the seeds
-    that both rows have; empty for the baseline); runs (seeds averaged), data (what ours was measured on), missing (the
-    command that trains what the row lacks, or why none can).
+    minus_printed; printed_gain and gain, gain_low, gain_high over the baseline row (paired resampling over the
+    gain_runs seeds that both rows have; empty for the baseline); runs (seeds averaged), data (what ours was measured
+    on), missing (the command that trains what the row lacks, or why none can).
     What no run fills is empty.
     """
     spec, printed = TABLES[stem], printed_rows(stem)
@@ -282,12 +290,13 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
                 if (gains := gained.get(name)) is not None:
                     line["gain"] = gains[metric][0]
                     line["gain_low"], line["gain_high"] = interval(gains[metric])
+                    line["gain_runs"] = len(common_seeds(row.records, base))
             lines.append(line | {"runs": len(row.records), "data": row.data(split), "missing": row.missing})
     columns = (
         "row variant metric printed ours ours_low ours_high minus_printed printed_gain gain gain_low gain_high "
-        "runs data missing"
+        "gain_runs runs data missing"
     )
-    return pd.DataFrame(lines, columns=columns.split())
+    return pd.DataFrame(lines, columns=columns.split()).astype({"gain_runs": "Int64"})
 
 
 def build_comparison(stem: str, study: Study, profile: str, results: str = "") -> pd.DataFrame:
@@ -341,8 +350,9 @@ def write_table(table: pd.DataFrame, folder: Path | str, stem: str) -> Path:
 
 def render(table: pd.DataFrame) -> pd.DataFrame:
     """A table to read: a line per row; printed number, and ours with its interval, for each metric that is printed;
-    then ours above the baseline row in overall IoU, the number of runs, and what ours was measured on. A number that
-    was counted has no interval; of gains in overall IoU there are columns where there are gains."""
+    then ours above the baseline row in overall IoU and how many seeds that is over; the number of runs, and what ours
+    was measured on. A number that was counted has no interval; of gains in overall IoU there are columns where there
+    are gains."""
     shown = table[table["printed"].notna()]
     cells = {}
     for metric in shown["metric"].unique():
@@ -364,6 +374,8 @@ def render(table: pd.DataFrame) -> pd.DataFrame:
             "" if np.isnan(line.gain) else f"{line.gain:+.1f} [{line.gain_low:+.1f}, {line.gain_high:+.1f}]"
             for line in overall.itertuples()
         ]
+        runs = overall["gain_runs"].map("{:.0f}".format, na_action="ignore")
+        wide[f"gain in {METRICS[0]}", "runs"] = runs.astype(object).fillna("")
     return wide.assign(**{"runs": overall["runs"], "our data": overall["data"]})
 
 

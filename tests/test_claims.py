@@ -59,6 +59,24 @@ def test_an_explanation_is_contradicted_by_its_run(tmp_path):
     assert tested["verdict"] == "not supported" and tested["measured"] == pytest.approx(-10)
 
 
+def test_an_explanation_may_hold_one_seed_against_another(tmp_path):
+    """Whether the longer training of seed 1 ends above the plain one of seed 0."""
+    found = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["s2rm_casg_longer"]
+    commands = [
+        f"refstudy train --profile scenes --variant {run}"
+        for run in ("s2rm_casg_longer --seed 1", "s2rm_casg --seed 0")
+    ]
+    assert found["missing"] == " && ".join(commands)
+    put(tmp_path, "s2rm_casg", [0.5] * 20, seed=0)
+    put(tmp_path, "s2rm_casg", [0.4] * 20, seed=1)
+    put(tmp_path, "s2rm_casg_longer", [0.9] * 20, seed=0)  # another question
+    found = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["s2rm_casg_longer"]
+    assert found["missing"] == commands[0]
+    put(tmp_path, "s2rm_casg_longer", [0.45] * 20, seed=1)  # better than its own seed, and yet not enough
+    found = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["s2rm_casg_longer"]
+    assert found["measured"] == pytest.approx(-5) and found["verdict"] == "not supported" and found["runs"] == 1
+
+
 def test_sides_that_no_one_profile_trains_come_from_those_beside_it(tmp_path):
     small, large = tmp_path / "refcoco", tmp_path / "refcoco_swinb"  # as the results of profiles lie
     missing = ledger(STUDY, "refcoco", str(small)).set_index("claim")["missing"]
@@ -94,13 +112,17 @@ def test_saturation_asks_for_less_than_a_point(more, expected, tmp_path):
 
 def test_cost_claims_are_counted_at_one_size():
     table = cost_ledger(STUDY).set_index("claim")
-    assert table["data"].tolist() == [f"counted at {size} px, BERT included" for size in (512, 480, 512)]
+    sizes = (512, 480, 512, 480, 512)
+    assert table["data"].tolist() == [f"counted at {size} px, BERT included" for size in sizes]
     assert set(table["verdict"]) == {"supported"}
-    own = table.loc["SwinT-Ours costs less than LAVT"]
+    own = table.loc["SwinT-Ours costs less than LAVT with Swin-B"]
     assert own["printed"] == pytest.approx(100 * (1 - 92.9 / 197.4))
     config = STUDY.run_config("refcoco_swinb", "lavt", 0).model.model_copy(update={"image_size": 512})
     first, second = cost(STUDY.run_config("refcoco", "s2rm_casg", 0).model), cost(config)
     assert own["measured"] == pytest.approx(100 * (1 - first.written / second.written))
+    alike = STUDY.run_config("refcoco", "lavt", 0).model  # at 480 px, with Swin-T
+    saved = 100 * (1 - cost(STUDY.run_config("refcoco", "slvit", 0).model).written / cost(alike).written)
+    assert table.loc["SLViT costs less than LAVT with Swin-T", "measured"] == pytest.approx(saved)
     # Of a further expression LAVT computes all but its first stage anew; S²RM + CASG all but its image encoder.
     with torch.device("meta"), FlopCounterMode(display=False) as first_stage:
         build_model(config.from_scratch()).eval().encode_image(torch.empty(1, 3, 512, 512))

@@ -153,6 +153,7 @@ def test_gains_are_over_the_seeds_that_both_rows_have(tmp_path):
     table = build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)).set_index(["row", "metric"])
     full = table.loc[("W. S²RM (Full)", "oIoU")]
     assert full["ours"] == pytest.approx(40) and full["gain"] == pytest.approx(10)
+    assert full["runs"] > full["gain_runs"] == 1
     assert [full["ours_low"], full["ours_high"]] == pytest.approx([30, 50])  # pictures are alike; the two runs are not
     assert np.isnan(table.loc[("W. S²RM (-Shift)", "oIoU"), "gain"])
 
