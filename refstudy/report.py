@@ -76,7 +76,8 @@ def write_report(study: Study, profile: str, results: str = "") -> Path:
     try:
         new.mkdir(parents=True)
         for page in pages:
-            (new / f"{page.stem}.html").write_text(_page(nbformat.read(page, as_version=4), page.stem))
+            executed = _without_root(nbformat.read(page, as_version=4), study.root)
+            (new / f"{page.stem}.html").write_text(_page(executed, page.stem))
         contents = index_notebook(study, profile, folder, manifest, pages)
         (new / "index.html").write_text(_page(contents, f"refstudy report: {profile}", exclude_input=True))
         if (folder / "report").exists():
@@ -86,6 +87,14 @@ def write_report(study: Study, profile: str, results: str = "") -> Path:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     return folder / "report" / "index.html"
+
+
+def _without_root(notebook: NotebookNode, root: Path) -> NotebookNode:
+    """The notebook with the parameters that it was executed with as they would be written in the study's folder."""
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = cell.source.replace(f"{root}{os.sep}", "")
+    return notebook
 
 
 def _page(notebook: NotebookNode, title: str, **options: Any) -> str:
@@ -133,6 +142,12 @@ def index_notebook(
 HEADING = r'<h3 id="([^"]+)">([^<]+)</h3>'
 
 
+def _title(stem: str) -> str:
+    """The heading of a table or figure that no paper numbers."""
+    words = stem.replace("_", " ").replace("s2rm", "S²RM").replace("slvit", "SLViT")
+    return words[:1].upper() + words[1:]
+
+
 def _anchor(title: str) -> str:
     return title.lower().replace(" ", "-")
 
@@ -142,7 +157,7 @@ def _tables(folder: Path, manifest: dict[str, Any], pages: list[str]) -> list[No
     cells = []
     for stem, entry in sorted(manifest["tables"].items(), key=lambda item: (item[0] not in PAPER_TABLES, item[0])):
         path = folder / "tables" / f"{stem}.csv"
-        title = PAPER_TABLES.get(stem, stem.replace("_", " ").capitalize())
+        title = PAPER_TABLES.get(stem, _title(stem))
         measured = [name for name in _plain(path).get("data", pd.Series(dtype=str)).unique() if name]
         note = f"\n\nPrinted: {TABLES[stem].printed_on}. " if stem in TABLES else ""
         note += f"Ours: {', '.join(map(html.escape, measured))}." if note and measured else ""
@@ -200,7 +215,7 @@ def _output(content: str) -> NotebookNode:
 def _figures(manifest: dict[str, Any], pages: list[str]) -> list[NotebookNode]:
     """The papers' figures by number, then the others; a figure of the papers that was not made is named."""
     cells = []
-    ours = {stem: stem.replace("_", " ").capitalize() for stem in manifest["figures"] if stem not in PAPER_FIGURES}
+    ours = {stem: _title(stem) for stem in manifest["figures"] if stem not in PAPER_FIGURES}
     for stem, name in (PAPER_FIGURES | ours).items():
         title = html.escape(name)
         if stem not in manifest["figures"]:

@@ -54,6 +54,7 @@ def put_notebook(results, cell_times):
     ]
     cells = [
         new_markdown_cell("# A notebook"),
+        new_code_cell(f'study = "{STUDY.path}"', metadata={"tags": ["injected-parameters"]}),
         new_markdown_cell("## A picture of $x^2$\n\nText."),
         drawing,
         new_markdown_cell("*A caption,\nof two lines.*\n\nMore text."),
@@ -184,6 +185,11 @@ def test_origins_outlive_the_executed_notebooks_but_not_a_change(results):
     changed = write_manifest(STUDY, "scenes", str(results))
     assert changed["tables"]["s2rm_table4"]["notebook"] is None
     assert changed["figures"] == first["figures"]
+
+
+def test_pages_name_no_folder_of_the_machine(results):
+    page = (write_report(STUDY, "scenes", str(results)).parent / "06_ablations.html").read_text()
+    assert "papermill_runs.yaml" in page and f"{STUDY.root}/" not in page
 
 
 def test_the_report_says_how_long_it_took_on_what(results):
