@@ -13,6 +13,7 @@ from typing import Any
 
 import latex2mathml.converter
 import nbformat
+import numpy as np
 import pandas as pd
 from jinja2 import pass_context
 from nbconvert.exporters import HTMLExporter
@@ -176,6 +177,7 @@ def _compared(path: Path) -> str:
     verdict."""
     table = pd.read_csv(path).astype({"variant": object, "data": object, "missing": object})
     table = table.fillna({"variant": "", "data": "", "missing": ""})
+    table["gain_runs"] = table.get("gain_runs", np.nan)  # which earlier tables have not
     shown = render(table).drop(columns="our data", level=0)
     shown.columns = pd.Index(["\n".join(filter(None, column)) for column in shown.columns])
     gains = [name for name in shown.columns if name.startswith("gain")]
