@@ -24,7 +24,7 @@ from refstudy.manifest import FILE_NAME, read_manifest, write_manifest
 from refstudy.records import find_records
 from refstudy.results import BUILDERS, verify
 from refstudy.study import load_study
-from refstudy.tables import COMPARISONS, PAPER_TABLES, TABLES, write_table
+from refstudy.tables import COMPARISONS, PAPER_TABLES, TABLES, interval, resampled_gains, write_table
 from refstudy.training import SHOWN_IMAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +71,37 @@ def test_the_readme_quotes_the_claims_as_the_ledger_has_them():
         expected = (f"{line.printed:+.2f}", f"{line.measured:+.1f}", f"{line.runs:.0f}", line.verdict)
         assert (printed, measured, runs, verdict) == expected
     gain = pd.read_csv(ROOT / "results" / "scenes" / "tables" / "explanations.csv").loc[0, "measured"]
-    assert f"without that norm it gains {gain:.1f} points" in readme
+    assert f"without that norm it gains {gain:.1f} points" in " ".join(readme.split())
+
+
+def test_the_readme_quotes_single_runs_as_their_records_have_them():
+    readme = (ROOT / "README.md").read_text()
+    runs = {
+        (STUDY.variants[record.config.variant].label, record.config.seed): record
+        for record in find_records(SCENES / "records")
+    }
+    kinds = BUILDERS["kinds_by_run"](STUDY, "scenes", "").set_index(["variant", "seed", "kind"])["ours"]
+    quoted = re.findall(r"\| ([^|\n]+), seed (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", readme)
+    assert len(quoted) == 4
+    for label, seed, *numbers in quoted:
+        record = runs[label, int(seed)]
+        own = [
+            record.metrics["val"]["oIoU"],
+            *kinds[record.config.variant, int(seed)][["attribute", "location", "relation"]],
+        ]
+        assert numbers == [f"{value:.1f}" for value in own]
+    curve = runs["S²RM + CASG, trained twice as long", 1].curve().set_index("update")["val_oIoU"]
+    assert f"at the end of the third it is at {curve.dropna().iloc[2]:.1f}" in " ".join(readme.split())
+    gains = set(re.findall(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", readme))
+    measured = set()
+    for reference in ("s2rm_fpn", "s2rm_no_shift"):
+        better = "s2rm_casg" if reference == "s2rm_fpn" else "s2rm_fpn"
+        for seed in (0, 1):
+            sides = [runs[STUDY.variants[name].label, seed] for name in (better, reference)]
+            values = resampled_gains(*([side] for side in sides), "val")["oIoU"]
+            low, high = interval(values)
+            measured.add(f"{values[0]:+.1f} [{low:+.1f}, {high:+.1f}]")
+    assert gains == measured
 
 
 def test_the_page_on_performance_quotes_what_was_measured():
