@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -69,7 +70,7 @@ def use_style() -> None:
     sns.set_theme(style="ticks", palette=list(PALETTE.values()), rc=STYLE)
 
 
-def line_style(k: int) -> dict[str, str]:
+def line_style(k: int) -> dict[str, Any]:
     """Colour and dashes of the k-th line of a plot, told apart in black and white too from the ninth on."""
     colours = [colour for name, colour in PALETTE.items() if name != "yellow"]  # yellow lines vanish on white
     return {"color": colours[k % len(colours)], "linestyle": ("-", "--", ":", "-.")[k // len(colours) % 4]}
