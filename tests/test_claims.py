@@ -8,6 +8,7 @@ from refstudy.claims import CLAIMS, cost_ledger, explanations, ledger
 from refstudy.cost import cost
 from refstudy.models.build import build_model
 from refstudy.reported import load_reported
+from refstudy.tables import TABLES
 
 from .test_tables import STUDY, put
 
@@ -100,7 +101,13 @@ def test_sides_that_no_one_profile_trains_come_from_those_beside_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("more", "expected"),
-    [([0.5] * 20, "supported"), ([0.6] * 20, "not supported"), ([0.2, 0.82] * 10, "undecided")],
+    [
+        ([0.5] * 20, "supported"),
+        ([0.508] * 20, "supported"),
+        ([0.512] * 20, "not supported"),
+        ([0.6] * 20, "not supported"),
+        ([0.2, 0.82] * 10, "undecided"),
+    ],
 )
 def test_saturation_asks_for_less_than_a_point(more, expected, tmp_path):
     """This profile's K is 2, so the variant with twice as many regions is slvit_k4."""
@@ -108,6 +115,17 @@ def test_saturation_asks_for_less_than_a_point(more, expected, tmp_path):
     put(tmp_path, "slvit_k4", more)
     table = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim")
     assert table.loc["twice as many regions bring no more", "verdict"] == expected
+
+
+def test_a_claim_is_about_the_variants_that_fill_its_rows():
+    for claim in CLAIMS:
+        sides = (
+            (claim.better, claim.rows[0], claim.table),
+            (claim.worse, claim.rows[1], claim.worse_table or claim.table),
+        )
+        for variant, row, table in sides:
+            if table in TABLES:
+                assert STUDY.variants[variant].tables[table] == row, claim.text
 
 
 def test_cost_claims_are_counted_at_one_size():

@@ -272,3 +272,22 @@ def test_verdicts_in_markdown():
     head, _, *lines = markdown(render_verdicts(counted, "claim")).splitlines()
     assert head == "| claim | printed | measured | 95 % interval | runs | verdict |"
     assert [line.split(" | ")[-2:] for line in lines] == [["2", "**undecided** |"], ["", "**not measured** |"]]
+
+
+def test_an_interval_leaves_out_a_fortieth_on_either_side():
+    assert interval(np.concatenate([[1e9], np.arange(2001)])) == pytest.approx((50, 1950))
+
+
+def test_the_estimate_is_what_the_metrics_say_of_that_split(tmp_path):
+    random, n = np.random.default_rng(0), 60
+    union = random.integers(10, 2000, n)
+    inter = (union * random.random(n)).astype(int)
+    union[:5], inter[:5] = 1000, [500, 600, 700, 800, 900]  # exactly on the thresholds
+    split = np.where(np.arange(n) < 40, "val", "testA")
+    image = random.integers(0, 9, n)
+    counts = fake_counts([0.5] * n).assign(image_id=image, intersection=inter, union=union, split=split)
+    config, curve = STUDY.run_config("scenes", "tile_concat", 0), pd.DataFrame({"update": [1]})
+    write_record(tmp_path / "records", config, {"updates": 1}, curve, counts, circumstances())
+    (record,) = variant_records(STUDY, "scenes", "tile_concat", str(tmp_path))
+    for name in ("val", "testA"):
+        assert resampled_metrics([record], name).iloc[0].to_dict() == pytest.approx(record.metrics[name])

@@ -383,3 +383,39 @@ def test_trained_weights_predict_as_the_run_did(data_root, tmp_path):
     pd.testing.assert_frame_equal(
         again.reset_index(drop=True), read_record(path).counts().reset_index(drop=True), check_dtype=False
     )
+
+
+def test_the_seed_decides_weights_and_batches_and_the_variant_does_not(corpora):
+    def made(**change):
+        trainer = Trainer(tiny_run().model_copy(update=change), corpora)
+        words = [value for value in trainer.model.text_encoder.state_dict().values() if value.is_floating_point()]
+        return words, [batch.expressions.tolist() for batch in trainer._rest_of_epoch()]
+
+    (words, order), (others, another), (of_variant, same) = made(), made(seed=1), made(model=tiny_model("tile_concat"))
+    assert order != another and any(not torch.equal(one, two) for one, two in zip(words, others, strict=True))
+    assert order == same and all(torch.equal(one, two) for one, two in zip(words, of_variant, strict=True))
+
+
+def test_an_update_follows_schedule_rates_and_clipping(corpora):
+    trainer = Trainer(tiny_run(text_rate=0.3, warmup=0.5, clip_norm=1e-3), corpora)
+    text = {id(parameter) for parameter in trainer.model.text_encoder.parameters()}
+    for batch in itertools.islice(trainer._rest_of_epoch(), 3):
+        rate = learning_rate(trainer.settings, trainer.update, trainer.total)
+        trainer.step(batch)
+        for group in trainer.optimizer.param_groups:
+            for parameter in group["params"]:
+                assert group["lr"] == pytest.approx(rate * (0.3 if id(parameter) in text else 1))
+        gradients = [parameter.grad.norm() for parameter in trainer.model.parameters() if parameter.grad is not None]
+        assert torch.stack(gradients).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_kept_weights_are_those_of_the_earliest_best_validation(corpora, monkeypatch):
+    trainer, scores = Trainer(tiny_run(), corpora), iter([10.0, 30.0, 30.0, 20.0])
+    monkeypatch.setattr("refstudy.training.summarize_counts", lambda counts: {"oIoU": next(scores)})
+    for epoch in range(1, 5):
+        with torch.no_grad():
+            for parameter in trainer.model.parameters():
+                parameter.fill_(epoch)
+        trainer.validate(epoch)
+    assert (trainer.best, trainer.best_epoch) == (30.0, 2)
+    assert all((parameter == 2).all() for parameter in trainer.best_model().parameters())
