@@ -147,7 +147,8 @@ def explanations(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     lines = []
     for one in EXPLANATIONS:
         about = {"outcome": one.outcome, "explanation": one.text, "variant": one.better, "reference": one.worse}
-        lines.append(about | _judged(study, profile, one.better, one.worse, "oIoU", results, one.seeds))
+        found = _measured(study, profile, one.better, one.worse, "oIoU", results, one.seeds)
+        lines.append(about | _judged("oIoU", found))
     columns = "outcome explanation variant reference metric measured low high runs data verdict missing"
     return _with_gaps(pd.DataFrame(lines, columns=columns.split()))
 
@@ -163,7 +164,8 @@ def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     lines = []
     for claim in CLAIMS:
         about = {"paper": claim.paper, "claim": claim.text, "printed": claim.printed}
-        lines.append(about | _judged(study, profile, claim.better, claim.worse, claim.metric, results))
+        found = _measured(study, profile, claim.better, claim.worse, claim.metric, results)
+        lines.append(about | _judged(claim.metric, found))
     lines.append(_saturation(study, profile, results))
     columns = "paper claim metric printed measured low high runs data verdict missing"
     return _with_gaps(pd.DataFrame(lines, columns=columns.split()))
@@ -173,17 +175,8 @@ def _with_gaps(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype({"runs": "Int64"}).fillna({"data": "", "missing": ""})
 
 
-def _judged(
-    study: Study,
-    profile: str,
-    better: str,
-    worse: str,
-    metric: str,
-    results: str,
-    seeds: tuple[int, int] | None = None,
-) -> dict[str, Any]:
-    """``_measured`` with the metric and the verdict on one variant being better than the other."""
-    found = _measured(study, profile, better, worse, metric, results, seeds)
+def _judged(metric: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What ``_measured`` found, with the metric and the verdict on one variant being better than the other."""
     return {"metric": metric, "verdict": verdict(found["low"], found["high"]) if "low" in found else UNMEASURED} | found
 
 
