@@ -2,10 +2,13 @@
 
 import csv
 import datetime
+import os
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "7")  # the profiler would write a line at each start and end
 
 import torch
 from torch.profiler import ProfilerActivity, profile

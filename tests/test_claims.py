@@ -40,6 +40,17 @@ def test_verdicts_follow_from_the_records(tmp_path):
     assert unmeasured["missing"] == "refstudy train --profile scenes --variant s2rm_casg"
 
 
+def test_a_claim_is_judged_by_its_own_metric(tmp_path):
+    """More masks above 0.9 at a lower overall IoU: URCE sharpens borders, and does not help."""
+    put(tmp_path, "slvit_no_urce", [0.8] * 40)
+    put(tmp_path, "slvit", [0.95, 0.5] * 20)
+    table = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim")
+    sharper, better = table.loc["URCE sharpens borders (P@0.9)"], table.loc["URCE helps"]
+    assert (sharper["metric"], sharper["verdict"]) == ("P@0.9", "supported")
+    assert sharper["measured"] == pytest.approx(50)
+    assert (better["metric"], better["verdict"]) == ("oIoU", "not supported")
+
+
 def test_a_claim_counts_the_seeds_that_both_sides_have(tmp_path):
     put(tmp_path, "tile_concat", [0.4] * 20, seed=0)
     put(tmp_path, "s2rm_fpn", [0.5] * 20, seed=1)

@@ -13,6 +13,7 @@ from refstudy.data.batches import (
     build_corpus,
     evaluation_batches,
     fingerprint,
+    fit_image,
     grouped_batches,
     resize_mask,
 )
@@ -71,7 +72,8 @@ def ref(ref_id, ann_id, image_id, sentences, split="val"):
         "file_name": "suffix_on_purpose_7.jpg",
         "sent_ids": [ref_id * 10 + k for k in range(len(sentences))],
         "sentences": [
-            {"sent": s, "raw": s, "tokens": s.split(), "sent_id": ref_id * 10 + k} for k, s in enumerate(sentences)
+            {"sent": s, "raw": f"{s.title()}!", "tokens": s.split(), "sent_id": ref_id * 10 + k}
+            for k, s in enumerate(sentences)
         ],
     }
 
@@ -268,6 +270,33 @@ def test_batches_depend_on_seed_and_epoch_alone(corpus):
     assert all(np.array_equal(a, b) for a, b in zip(whole[2:], rest, strict=True))
 
 
+def test_sentences_are_drawn_and_pictures_shuffled_anew_in_every_epoch(corpus):
+    """S²RM, Sec. IV-B: one of its sentences at random, each as likely; pictures never in turn."""
+    seen, orders = np.zeros(len(corpus.ref_of_expression), int), []
+    for epoch in range(60):
+        shown = [batch.expressions for batch in grouped_batches(corpus, 1, 3, 0, epoch)]
+        np.add.at(seen, np.concatenate(shown), 1)
+        orders.append(corpus.image_of_ref[corpus.ref_of_expression[[first[0] for first in shown]]].tolist())
+    sentences = np.bincount(corpus.ref_of_expression)[corpus.ref_of_expression]
+    assert (seen[sentences == 1] == 60).all() and (sentences > 1).sum() > 20
+    spread = np.sqrt(60 * (1 - 1 / sentences) / sentences)  # of a binomial count
+    assert (np.abs(seen - 60 / sentences) <= 5 * spread).all()
+    assert all(order != sorted(order) for order in orders) and len({tuple(order) for order in orders}) == 60
+
+
+def test_referents_of_one_picture_meet_others_in_other_epochs(corpus):
+    """A picture with more referents than fit is cut elsewhere in every epoch."""
+    crowded = np.flatnonzero(np.bincount(corpus.image_of_ref) > 1)[0]
+    alone = set()
+    for epoch in range(20):
+        for batch in grouped_batches(corpus, 1, 1, 0, epoch):
+            referent = corpus.ref_of_expression[batch.expressions[0]]
+            if corpus.image_of_ref[referent] == crowded:
+                alone.add(referent)
+                break
+    assert len(alone) > 1
+
+
 def test_every_expression_is_evaluated_once(corpus):
     rows = np.concatenate([b.expressions for b in evaluation_batches(corpus, 5)])
     assert sorted(rows) == list(range(len(corpus.table)))
@@ -317,6 +346,13 @@ def test_a_subset_is_the_beginning(corpus):
     assert part.table["sent_id"].tolist() == corpus.table["sent_id"].tolist()[: len(part.table)]
     whole = corpus.mask(corpus.ref_of_expression[: len(part.table)])
     assert np.array_equal(part.mask(part.ref_of_expression), whole)
+
+
+def test_pictures_are_resized_bilinearly():
+    black_and_white = np.zeros((2, 2, 3), np.uint8)
+    black_and_white[:, 1] = 255
+    row = fit_image(black_and_white, 8, keep_aspect=False)[0, :, 0].astype(int)
+    assert np.abs(row - 255 * np.clip((np.arange(8) + 0.5) / 4 - 0.5, 0, 1)).max() <= 1
 
 
 def test_masks_are_resized_by_nearest_neighbour():

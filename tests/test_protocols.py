@@ -82,6 +82,19 @@ def test_counts_at_the_resized_size_weigh_every_picture_alike_and_name_no_resolu
 
 
 @pytest.mark.parametrize("resolution", ["resized", "original"])
+def test_counts_stand_beside_their_expression_in_whatever_order_the_table_lists_them(table, resolution):
+    """Of the wide picture another share of the pixels is red than of the high one, once its right half is truth."""
+    mixed = table.iloc[[1, 3, 0, 2]].reset_index(drop=True)
+    right = np.zeros(HIGH, bool)
+    right[:, HIGH[1] // 4 :] = True  # three quarters, of which one is red
+    mixed.at[1, "segmentation"] = encode_mask(right)
+    counts = evaluate(Red(), corpus_of(mixed), images_per_batch=1, resolution=resolution)
+    assert counts["sent_id"].tolist() == mixed["sent_id"].tolist()
+    share = (counts["intersection"] / counts["union"]).round(3)
+    assert share.tolist() == [1, 0.25, 1, 1]
+
+
+@pytest.mark.parametrize("resolution", ["resized", "original"])
 def test_a_pixel_is_marked_above_the_threshold(table, resolution):
     corpus = corpus_of(table)
     for sure, threshold, marked in ((0.45, 0.5, False), (0.45, 0.35, True), (0.6, 0.65, False), (0.6, 0.5, True)):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from refstudy.config import PartConfig, PretrainConfig, TextEncoderConfig, TrainConfig
 from refstudy.data.batches import build_corpus, grouped_batches
@@ -144,7 +144,8 @@ def random_slvit(run):
 
 
 @pytest.mark.parametrize("config", [tiny_run(), random_slvit(tiny_run())], ids=["composed", "slvit"])
-def test_two_whole_trainings_and_one_in_halves_are_the_same(data_root, tmp_path, config):
+def test_two_whole_trainings_and_one_in_halves_are_the_same(data_root, tmp_path, monkeypatch, config):
+    monkeypatch.setattr("refstudy.training.CURVE_EVERY", 4)
     calls = itertools.count(1)
     stopped = False
     for name in ("whole", "again", "halves"):
@@ -176,7 +177,9 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("stop_at", [3, 8])
 def test_an_interrupted_run_resumes_to_the_same_record(data_root, tmp_path, monkeypatch, stop_at):
+    monkeypatch.setattr("refstudy.training.CURVE_EVERY", 4)
     whole = train(tiny_run(), tmp_path / "a" / "records", tmp_path / "a", data_root, progress=False)
+    assert {4, 8, 12} <= set(read_record(whole).curve()["update"])  # the stops come between these
     monkeypatch.setattr("refstudy.training.CHECKPOINT_EVERY", -1)  # a checkpoint after every update
     step = Trainer.step
 
@@ -310,8 +313,12 @@ def test_pretrained_encoders_are_loaded_and_checked(data_root, tmp_path):
     run = tiny_run(encoder_weights=file_digest(path))
     corpora, _ = load_corpora(tiny_data(), TextEncoderConfig(), ("train", "val"), data_root, progress=False)
     trainer, plain = Trainer(run, corpora, path), Trainer(tiny_run(), corpora)
-    name = "image_encoder.norms.0.weight"
-    assert not torch.equal(trainer.model.state_dict()[name], plain.model.state_dict()[name])
+    started, written = trainer.model.state_dict(), load_file(path)
+    assert {name.split(".")[0] for name in written} == {"image", "text"}
+    for name, tensor in written.items():
+        assert torch.equal(started[name.replace(".", "_encoder.", 1)], tensor), name
+    for name in ("image_encoder.norms.0.weight", "text_encoder.bert.embeddings.word_embeddings.weight"):
+        assert not torch.equal(started[name], plain.model.state_dict()[name])
     with pytest.raises(StudyError, match="not train.encoder_weights"):
         Trainer(tiny_run(encoder_weights="0" * 64), corpora, path)
     with pytest.raises(StudyError, match="pretrained encoders not found"):
