@@ -49,13 +49,13 @@ def model_card(study: Study, profile: str, results: str = "") -> str:
 
 def _record(study: Study, profile: str, variant: str, model: Segmenter, results: str) -> Record | None:
     """The record of the run that these weights come from, if it is there and builds this very model."""
-    config = study.run_config(profile, variant, study.profile(profile).seeds[0])
+    config = study.run_config(profile, variant, study.profile(profile).ships[variant])
     record = find_record(study.results(profile, results) / "records", config)
     return record if record and build_model(config.model.from_scratch()).config == model.config else None
 
 
 def _head(study: Study, profile: str, models: dict[str, Segmenter]) -> list[str]:
-    labels = " and ".join(study.variants[name].label for name in models)
+    labels = "; ".join(study.variants[name].label for name in models)
     return [
         "---",
         "license: apache-2.0",

@@ -19,7 +19,7 @@ from refstudy.models.segmenter import Segmenter
 from refstudy.prediction import Prediction, read_expressions, read_photo, segment_photo
 
 # In the repository; an installed package has none.
-SHIPPED_WEIGHTS = Path(__file__).resolve().parents[1] / "results" / "scenes" / "weights" / "s2rm_casg.safetensors"
+SHIPPED_WEIGHTS = Path(__file__).resolve().parents[1] / "results" / "scenes" / "weights" / "s2rm_casg_longer.safetensors"
 SLUG = 40  # characters of an expression in a file name
 
 

@@ -186,8 +186,7 @@ def train_run(
     data = study.data_root.absolute()
     with chdir(study.root):  # where relative paths of pretrained parts start
         record = train(config, records.absolute(), work, data, study.encoders(profile, variant), progress, stop=stop)
-    ships = variant in study.profile(profile).ships and seed == study.profile(profile).seeds[0]
-    if ships and launched().is_main_process:
+    if study.profile(profile).ships.get(variant) == seed and launched().is_main_process:
         model = load_model(work / record_name(config) / "weights.safetensors")
         save_weights(model, study.weights(profile, variant, results), half=True)
         write_model_card(study, profile, results)

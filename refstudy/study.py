@@ -106,7 +106,9 @@ class Profile(Settings):
     rows: dict[str, str] = {}
     training: Literal["always", "when asked"] = "when asked"
     live: Live | None = None
-    ships: tuple[str, ...] = Field((), description="variants whose weights are kept in results, in half precision")
+    ships: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        {}, description="variants whose weights are kept in results, in half precision, each with the seed of its run"
+    )
 
 
 class Run(Settings):
@@ -376,7 +378,7 @@ def _wrong_names(study: Study) -> list[Problem]:
             for other in profile.beside
             if other not in study.profiles
         ]
-        lists = {key: getattr(profile, key) for key in ("seeds", "splits", "beside", "ships")}
+        lists = {key: getattr(profile, key) for key in ("seeds", "splits", "beside")}
         found += [
             ((*where, key), f"profile '{name}': '{value}' stands {count} times in '{key}'; name it once")
             for key, values in (lists | {"variants": listed["variants"]}).items()

@@ -11,6 +11,7 @@ from refstudy.data.scenes import FLAVOURS
 from refstudy.errors import StudyError
 from refstudy.files import file_digest
 from refstudy.model_card import model_card
+from refstudy.photos import SHIPPED_WEIGHTS, shipped_weights
 from refstudy.records import find_records, read_record
 from refstudy.runs import train_run
 from refstudy.study import load_study
@@ -33,13 +34,17 @@ def test_the_committed_card_is_what_the_records_say(study):
     )
 
 
+def test_photos_are_answered_by_the_first_that_ships(study):
+    assert study.weights("scenes", next(iter(study.profile("scenes").ships))) == SHIPPED_WEIGHTS == shipped_weights()
+
+
 def test_its_numbers_are_those_of_the_tables_and_records(study):
     card = model_card(study, "scenes")
     profile = study.profile("scenes")
     shipped = [
         record
         for record in find_records(study.results("scenes") / "records")
-        if record.config.variant in profile.ships and record.config.seed == profile.seeds[0]
+        if profile.ships.get(record.config.variant) == record.config.seed
     ]
     assert {record.config.variant for record in shipped} == set(profile.ships)
     for record in shipped:
@@ -75,7 +80,7 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
                   image: {{embed_dim: 16, depths: [1, 1, 1, 1], num_heads: [1, 1, 2, 2], window_size: 4}}
                   text: {{vocab_size: 199, hidden_size: 32, layers: 1, heads: 2, intermediate_size: 64}}
                 train: {{epochs: 1, images_per_batch: 4}}
-                ships: [tiny]
+                ships: {{tiny: 0}}
             runs: {{}}
             """)
     )

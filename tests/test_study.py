@@ -133,7 +133,7 @@ e-f: {notebook: a.ipynb}
 a: {notebook: a.ipynb}
 """
     path = study_file(tmp_path, WRONG_ENTRY + others)
-    path.write_text(path.read_text().replace("{epochs: 1}", "{epochs: 1}\n    ships: [fancy]\n    live: {epochs: 0}"))
+    path.write_text(path.read_text().replace("{epochs: 1}", "{epochs: 1}\n    ships: {fancy: 0}\n    live: {epochs: 0}"))
     with pytest.raises(StudyError) as caught:
         load_study(path)
     lines = path.read_text().splitlines()
