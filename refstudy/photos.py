@@ -18,8 +18,8 @@ from refstudy.files import atomic_write
 from refstudy.models.segmenter import Segmenter
 from refstudy.prediction import Prediction, read_expressions, read_photo, segment_photo
 
-# In the repository; an installed package has none.
-SHIPPED_WEIGHTS = Path(__file__).resolve().parents[1] / "results" / "scenes" / "weights" / "s2rm_casg_longer.safetensors"
+ROOT = Path(__file__).resolve().parents[1]  # of the repository; an installed package has no weights there
+SHIPPED_WEIGHTS = ROOT / "results" / "scenes" / "weights" / "s2rm_casg_longer.safetensors"
 SLUG = 40  # characters of an expression in a file name
 
 

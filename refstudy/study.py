@@ -378,6 +378,12 @@ def _wrong_names(study: Study) -> list[Problem]:
             for other in profile.beside
             if other not in study.profiles
         ]
+        seeds = ", ".join(map(str, profile.seeds))
+        found += [
+            ((*where, "ships"), f"profile '{name}': 'ships' names seed {seed} of '{variant}'; its seeds: {seeds}")
+            for variant, seed in profile.ships.items()
+            if seed not in profile.seeds
+        ]
         lists = {key: getattr(profile, key) for key in ("seeds", "splits", "beside")}
         found += [
             ((*where, key), f"profile '{name}': '{value}' stands {count} times in '{key}'; name it once")

@@ -133,7 +133,8 @@ e-f: {notebook: a.ipynb}
 a: {notebook: a.ipynb}
 """
     path = study_file(tmp_path, WRONG_ENTRY + others)
-    path.write_text(path.read_text().replace("{epochs: 1}", "{epochs: 1}\n    ships: {fancy: 0}\n    live: {epochs: 0}"))
+    mistaken = "{epochs: 1}\n    ships: {fancy: 0}\n    live: {epochs: 0}"
+    path.write_text(path.read_text().replace("{epochs: 1}", mistaken))
     with pytest.raises(StudyError) as caught:
         load_study(path)
     lines = path.read_text().splitlines()
@@ -157,6 +158,8 @@ TYPOS = [
     ("epochs: 1}", "epochs: 1}\n    seeds: []", "seeds: .*at least 1"),
     ("epochs: 1}", "epochs: 1}\n    seeds: [1, -1]", "seeds.1: .*greater than or equal to 0"),
     ("epochs: 1}", "epochs: 1}\n    variants: [plain, plain]", "'plain' stands 2 times in 'variants'"),
+    ("epochs: 1}", "epochs: 1}\n    ships: {plain: 1}", "'ships' names seed 1 of 'plain'; its seeds: 0"),
+    ("epochs: 1}", "epochs: 1}\n    ships: [plain]", "ships: .*dictionary"),
     ("epochs: 1}", "epochs: 1}\n    splits: [val, val]", "'val' stands 2 times in 'splits'"),
     ("epochs: 1}", "epochs: 1}\n    beside: [small, small]", "'small' stands 2 times in 'beside'"),
     (
