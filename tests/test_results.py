@@ -80,7 +80,7 @@ def test_the_readme_quotes_single_runs_as_their_records_have_them():
         (STUDY.variants[record.config.variant].label, record.config.seed): record
         for record in find_records(SCENES / "records")
     }
-    kinds = BUILDERS["kinds_by_run"](STUDY, "scenes", "").set_index(["variant", "seed", "kind"])["ours"]
+    kinds = BUILDERS["kinds_by_run"](STUDY, "scenes", "").set_index(["variant", "seed", "kind"])["ours"].sort_index()
     quoted = re.findall(r"\| ([^|\n]+), seed (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", readme)
     assert len(quoted) == 4
     for label, seed, *numbers in quoted:
@@ -92,16 +92,19 @@ def test_the_readme_quotes_single_runs_as_their_records_have_them():
         assert numbers == [f"{value:.1f}" for value in own]
     curve = runs["S²RM + CASG, trained twice as long", 1].curve().set_index("update")["val_oIoU"]
     assert f"at the end of the third it is at {curve.dropna().iloc[2]:.1f}" in " ".join(readme.split())
-    gains = set(re.findall(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", readme))
+    gains = set(re.findall(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", " ".join(readme.split())))
     measured = set()
     for reference in ("s2rm_fpn", "s2rm_no_shift"):
         better = "s2rm_casg" if reference == "s2rm_fpn" else "s2rm_fpn"
-        for seed in (0, 1):
+        for seed in (0, 1, 2):
             sides = [runs[STUDY.variants[name].label, seed] for name in (better, reference)]
             values = resampled_gains(*([side] for side in sides), "val")["oIoU"]
             low, high = interval(values)
             measured.add(f"{values[0]:+.1f} [{low:+.1f}, {high:+.1f}]")
     assert gains == measured
+    for seed in (0, 1, 2):  # "with every seed"
+        sides = [runs[STUDY.variants[name].label, seed] for name in ("s2rm_fpn", "tile_concat")]
+        assert interval(resampled_gains(*([side] for side in sides), "val")["oIoU"])[0] > 0
 
 
 def test_the_page_on_performance_quotes_what_was_measured():
