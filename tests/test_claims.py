@@ -43,7 +43,7 @@ def test_verdicts_follow_from_the_records(tmp_path):
 def test_a_claim_is_judged_by_its_own_metric(tmp_path):
     """More masks above 0.9 at a lower overall IoU: URCE sharpens borders, and does not help."""
     put(tmp_path, "slvit_no_urce", [0.8] * 40)
-    put(tmp_path, "slvit", [0.95, 0.5] * 20)
+    put(tmp_path, "slvit", [0.95, 0.3] * 20)
     table = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim")
     sharper, better = table.loc["URCE sharpens borders (P@0.9)"], table.loc["URCE helps"]
     assert (sharper["metric"], sharper["verdict"]) == ("P@0.9", "supported")
