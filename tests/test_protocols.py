@@ -83,10 +83,10 @@ def test_counts_at_the_resized_size_weigh_every_picture_alike_and_name_no_resolu
 
 @pytest.mark.parametrize("resolution", ["resized", "original"])
 def test_counts_stand_beside_their_expression_in_whatever_order_the_table_lists_them(table, resolution):
-    """Of the wide picture another share of the pixels is red than of the high one, once its right half is truth."""
+    """The expression about the high picture comes second, and is the only one whose mask misses."""
     mixed = table.iloc[[1, 3, 0, 2]].reset_index(drop=True)
     right = np.zeros(HIGH, bool)
-    right[:, HIGH[1] // 4 :] = True  # three quarters, of which one is red
+    right[:, HIGH[1] // 4 :] = True  # three of four quarters, of which one is red: a quarter is shared, all is marked
     mixed.at[1, "segmentation"] = encode_mask(right)
     counts = evaluate(Red(), corpus_of(mixed), images_per_batch=1, resolution=resolution)
     assert counts["sent_id"].tolist() == mixed["sent_id"].tolist()

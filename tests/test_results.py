@@ -102,6 +102,12 @@ def test_the_readme_quotes_single_runs_as_their_records_have_them():
             low, high = interval(values)
             measured.add(f"{values[0]:+.1f} [{low:+.1f}, {high:+.1f}]")
     assert gains == measured
+    for variant, sentence in (
+        ("S²RM + FPN", "S²RM + FPN has {}, {} and {} with seeds 0, 1 and 2"),
+        ("S²RM + CASG", "S²RM + CASG (three runs: {}, {}, {})"),
+    ):
+        ends = [f"{runs[variant, seed].metrics['val']['oIoU']:.1f}" for seed in (0, 1, 2)]
+        assert sentence.format(*ends) in " ".join(readme.split())
     for seed in (0, 1, 2):  # "with every seed"
         sides = [runs[STUDY.variants[name].label, seed] for name in ("s2rm_fpn", "tile_concat")]
         assert interval(resampled_gains(*([side] for side in sides), "val")["oIoU"])[0] > 0
