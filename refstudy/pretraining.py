@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
@@ -68,10 +68,9 @@ def pretrain(
         "data_fingerprint": digest,
         "reached": {name: round(value, 2) for name, value in reached.items()},
     }
+    metadata = {name: json.dumps(value, sort_keys=True) for name, value in about.items()}
     with atomic_write(path) as temporary:
-        save_file(
-            tensors, temporary, metadata={name: json.dumps(value, sort_keys=True) for name, value in about.items()}
-        )
+        temporary.write_bytes(save(tensors, metadata))
     return reached
 
 

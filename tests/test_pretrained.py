@@ -271,6 +271,12 @@ def test_half_precision_halves_the_file_and_loads_in_float32(tmp_path):
         assert torch.equal(loaded[name], expected)
 
 
+def test_others_may_read_weights_as_they_may_any_file(tmp_path):
+    save_weights(build_model(variant_config("tile_concat")), tmp_path / "weights.safetensors")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 @pytest.mark.parametrize("saved", ["[]", "null", "5", '{"model": []}'])
 def test_metadata_that_are_none_of_ours_are_refused(tmp_path, saved):
     save_file({"weight": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"saved": saved})

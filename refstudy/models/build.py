@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 from transformers import BertTokenizerFast
 
@@ -97,7 +97,7 @@ def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None
         about = {name: (Path(folder) / name).read_text() for name in TOKENIZER_FILES}
     saved = json.dumps({"model": model.config.model_dump_json()} | about, sort_keys=True)
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"saved": saved})
+        temporary.write_bytes(save(tensors, {"saved": saved}))  # ``save_file`` makes it readable to its owner only
 
 
 def load_model(path: Path | str) -> Segmenter:
