@@ -31,14 +31,15 @@ class Cost:
     """Parameters, in millions, and multiply-adds, in thousand millions, of one image with one expression.
 
     ``parameters`` and ``macs`` are by component: image_encoder, text_encoder, and what else the model consists of.
-    ``written`` is all multiply-adds when every equation is computed as the paper writes it; ``further``, those of one
-    more expression about the same image.
+    ``further`` is what one more expression about the same image takes; ``written`` and ``further_written`` are all of
+    ``macs``, and ``further``, when every equation is computed as the paper writes it.
     """
 
     parameters: dict[str, float]
     macs: dict[str, float]
-    written: float
     further: float
+    written: float
+    further_written: float
 
 
 def cost(config: ModelConfig) -> Cost:
@@ -56,15 +57,22 @@ def _counted(settings: str) -> Cost:
         model = build_model(config).eval()
         with FlopCounterMode(display=False) as once:
             features = model.encode_image(torch.empty(1, 3, config.image_size, config.image_size))
-        macs, two = count(model, features, expressions=1), count(model, features, expressions=2)
-        further, written = sum(two.values()) - sum(macs.values()), sum(macs.values())
+        macs, further = _one_and_further(model, features)
+        written, further_written = macs, further
         if isinstance(getattr(model, "decoder", None), casg.CASG):
             with as_written():
-                written = sum(count(model, features, expressions=1).values())
+                written, further_written = _one_and_further(model, features)
     encoding = once.get_total_flops() / 2e9
+    in_all = sum(written.values()) + encoding
     macs["image_encoder"] = macs.get("image_encoder", 0.0) + encoding
     parameters = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in model.named_children()}
-    return Cost({name: number for name, number in parameters.items() if number}, macs, written + encoding, further)
+    parameters = {name: number for name, number in parameters.items() if number}
+    return Cost(parameters, macs, further, in_all, further_written)
+
+
+def _one_and_further(model: Segmenter, features: ImageFeatures) -> tuple[dict[str, float], float]:
+    one, two = (count(model, features, expressions) for expressions in (1, 2))
+    return one, sum(two.values()) - sum(one.values())
 
 
 def count(model: Segmenter, features: ImageFeatures, expressions: int, words: int = WORDS) -> dict[str, float]:
@@ -119,8 +127,8 @@ PRINTED = (
 def cost_table(study: Study, profile: str, variants: Sequence[str] = ()) -> pd.DataFrame:
     """What every variant of a profile (or these) costs at its size, a line each.
 
-    Columns: variant, image_size (pixels); parameters (millions), macs, written, further (G, as in ``Cost``); the
-    components' share of macs: image_encoder, text_encoder, fusion (what else meets the words), decoder.
+    Columns: variant, image_size (pixels); parameters (millions), macs, further, written, further_written (G, as in
+    ``Cost``); the components' share of macs: image_encoder, text_encoder, fusion (what else meets the words), decoder.
     """
     lines = []
     for variant in bar(variants or study.variant_names(profile), desc="counting", shown=not variants):
@@ -129,10 +137,11 @@ def cost_table(study: Study, profile: str, variants: Sequence[str] = ()) -> pd.D
         own = {name: found.macs.get(name, 0.0) for name in ("image_encoder", "text_encoder", "decoder")}
         total = sum(found.macs.values())
         line = {"variant": variant, "image_size": config.image_size, "parameters": sum(found.parameters.values())}
-        line |= {"macs": total, "written": found.written, "further": found.further}
+        line |= {"macs": total, "further": found.further}
+        line |= {"written": found.written, "further_written": found.further_written}
         lines.append(line | own | {"fusion": total - sum(own.values())})
-    columns = "variant image_size parameters macs written further image_encoder text_encoder fusion decoder"
-    return pd.DataFrame(lines, columns=columns.split())
+    columns = "variant image_size parameters macs further written further_written"
+    return pd.DataFrame(lines, columns=[*columns.split(), "image_encoder", "text_encoder", "fusion", "decoder"])
 
 
 # TFLOP/s that an estimate assumes: 40 % of 790, of which a recent data-centre GPU makes about so many in a product of

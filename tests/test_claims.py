@@ -31,10 +31,10 @@ def test_verdicts_follow_from_the_records(tmp_path):
     put(tmp_path, "s2rm_no_shift", [0.6] * 20)
     put(tmp_path, "s2rm_no_balance", [0.3, 0.7] * 10)
     table = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim")
-    assert table.loc["S²RM beats Tile & Concat", "verdict"] == "supported"
+    assert table.loc["S²RM beats Tile & Concat", "verdict"] == "supported, one run"
     assert table.loc["S²RM beats Tile & Concat", "measured"] == pytest.approx(10)
-    assert table.loc["shifting helps", "verdict"] == "not supported"
-    assert table.loc["balancing the groups helps", "verdict"] == "undecided"
+    assert table.loc["shifting helps", "verdict"] == "not supported, one run"
+    assert table.loc["balancing the groups helps", "verdict"] == "undecided, one run"
     unmeasured = table.loc["CASG beats the FPN"]
     assert unmeasured["verdict"] == "not measured"
     assert unmeasured["missing"] == "refstudy train --profile scenes --variant s2rm_casg"
@@ -46,9 +46,9 @@ def test_a_claim_is_judged_by_its_own_metric(tmp_path):
     put(tmp_path, "slvit", [0.95, 0.3] * 20)
     table = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim")
     sharper, better = table.loc["URCE sharpens borders (P@0.9)"], table.loc["URCE helps"]
-    assert (sharper["metric"], sharper["verdict"]) == ("P@0.9", "supported")
+    assert (sharper["metric"], sharper["verdict"]) == ("P@0.9", "supported, one run")
     assert sharper["measured"] == pytest.approx(50)
-    assert (better["metric"], better["verdict"]) == ("oIoU", "not supported")
+    assert (better["metric"], better["verdict"]) == ("oIoU", "not supported, one run")
 
 
 def test_a_claim_counts_the_seeds_that_both_sides_have(tmp_path):
@@ -60,6 +60,10 @@ def test_a_claim_counts_the_seeds_that_both_sides_have(tmp_path):
     put(tmp_path, "s2rm_fpn", [0.6] * 20, seed=0)
     line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]
     assert line["runs"] == 1 and line["measured"] == pytest.approx(20)
+    assert line["verdict"] == "supported, one run"
+    put(tmp_path, "tile_concat", [0.4] * 20, seed=1)
+    line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]
+    assert line["runs"] == 2 and line["verdict"] == "supported"
 
 
 def test_an_explanation_is_contradicted_by_its_run(tmp_path):
@@ -68,7 +72,7 @@ def test_an_explanation_is_contradicted_by_its_run(tmp_path):
     assert untested["verdict"] == "not measured" and untested["missing"].endswith("--variant pwam_fpn_no_norm")
     put(tmp_path, "pwam_fpn_no_norm", [0.3] * 20)
     tested = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["pwam_fpn_no_norm"]
-    assert tested["verdict"] == "not supported" and tested["measured"] == pytest.approx(-10)
+    assert tested["verdict"] == "not supported, one run" and tested["measured"] == pytest.approx(-10)
 
 
 def test_an_explanation_may_hold_one_seed_against_another(tmp_path):
@@ -86,7 +90,7 @@ def test_an_explanation_may_hold_one_seed_against_another(tmp_path):
     assert found["missing"] == commands[0]
     put(tmp_path, "s2rm_casg_longer", [0.45] * 20, seed=1)  # better than its own seed, and yet not enough
     found = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["s2rm_casg_longer"]
-    assert found["measured"] == pytest.approx(-5) and found["verdict"] == "not supported" and found["runs"] == 1
+    assert found["measured"] == pytest.approx(-5) and found["verdict"] == "not supported, one run"
 
 
 def test_sides_that_no_one_profile_trains_come_from_those_beside_it(tmp_path):
@@ -125,7 +129,7 @@ def test_saturation_asks_for_less_than_a_point(more, expected, tmp_path):
     put(tmp_path, "slvit", [0.5] * 20)
     put(tmp_path, "slvit_k4", more)
     table = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim")
-    assert table.loc["twice as many regions bring no more", "verdict"] == expected
+    assert table.loc["twice as many regions bring no more", "verdict"] == f"{expected}, one run"
 
 
 def test_a_claim_is_about_the_variants_that_fill_its_rows():
@@ -144,6 +148,8 @@ def test_cost_claims_are_counted_at_one_size():
     sizes = (512, 480, 512, 480, 512)
     assert table["data"].tolist() == [f"counted at {size} px, BERT included" for size in sizes]
     assert set(table["verdict"]) == {"supported"}
+    assert table["paper"].tolist() == ["S²RM", "SLViT", "this study", "this study", "this study"]
+    assert table["printed"].notna().tolist() == [True, False, False, False, False]
     own = table.loc["SwinT-Ours costs less than LAVT with Swin-B"]
     assert own["printed"] == pytest.approx(100 * (1 - 92.9 / 197.4))
     config = STUDY.run_config("refcoco_swinb", "lavt", 0).model.model_copy(update={"image_size": 512})
@@ -157,5 +163,5 @@ def test_cost_claims_are_counted_at_one_size():
         build_model(config.from_scratch()).eval().encode_image(torch.empty(1, 3, 512, 512))
     large = cost(STUDY.run_config("refcoco_swinb", "s2rm_casg", 0).model)
     anew = sum(second.macs.values()) - first_stage.get_total_flops() / 2e9
-    saved = 100 * (1 - (sum(large.macs.values()) - large.macs["image_encoder"]) / anew)
+    saved = 100 * (1 - (large.written - large.macs["image_encoder"]) / anew)
     assert table["measured"].iloc[-1] == pytest.approx(saved)
