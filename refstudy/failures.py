@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from refstudy.config import THRESHOLD
 from refstudy.data.batches import Corpus, resize_mask
 from refstudy.data.masks import decode_mask
 from refstudy.data.scenes.grammar import KINDS
@@ -162,8 +163,8 @@ def wordless_counts(corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFr
 def wordless_table(study: Study, profile: str, floor: pd.DataFrame, results: str = "") -> pd.DataFrame:
     """How far every recorded variant is above ``wordless_counts`` of the profile's first split, the lowest first.
 
-    Columns: variant, label, runs; oIoU and, paired with the floor's, above, each with its 95 % interval (_low, _high),
-    in percent. The first line is the floor itself.
+    Columns: variant, label, runs; oIoU and, paired with the floor's, above (negative below it), each with its 95 %
+    interval (_low, _high), in percent. The first line is the floor itself.
     """
     split, wordless = study.profile(profile).splits[0], resampled_counts(floor)["oIoU"]
     floor_line: dict[str, object] = {"variant": "", "label": "every thing, whatever the words"}
@@ -225,20 +226,26 @@ def _stack(things: list[Thing], shape: tuple[int, ...]) -> np.ndarray:
     return np.stack([thing.mask for thing in things]) if things else np.zeros((0, *shape), bool)
 
 
-def reliability(confidences: np.ndarray, ious: np.ndarray, bins: int = 10) -> tuple[pd.DataFrame, float]:
-    """How far confidence foretells IoU: a line per bin of equal width, and the expected calibration error.
+def reliability(diagnosed: pd.DataFrame, bins: int = 10) -> tuple[pd.DataFrame, dict[str, float]]:
+    """How far confidence foretells the precision of a mask, and its IoU, from the table of ``diagnose_corpus``.
 
-    Columns: low, high (the bin's edges, the upper one included), expressions, confidence, iou (means; NaN for an empty
-    bin). The error is the mean of |confidence - IoU| over the bins, weighted by their expressions.
+    First a line per bin of equal width. Columns: low, high (the bin's edges, the upper one included), expressions,
+    confidence, precision, iou (means; NaN for an empty bin). Masks that mark nothing have no precision.
+
+    Then, for "precision" and "iou", the mean of |confidence - it| over the bins, weighted by their expressions.
+    Confidence is a mean probability of marked pixels, so that precision, the share of them that is right, is what it
+    has to equal: the first is the expected calibration error. IoU is at most precision, and no probability.
     """
     edges = np.linspace(0, 1, bins + 1)
-    which = np.clip(np.searchsorted(edges, confidences, side="left") - 1, 0, bins - 1)
-    counts = np.bincount(which, minlength=bins)
-    sums = [np.bincount(which, values, minlength=bins) for values in (confidences, ious)]
-    means = [np.divide(total, counts, out=np.full(bins, np.nan), where=counts > 0) for total in sums]
-    table = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "expressions": counts})
-    error = float(np.abs(sums[0] - sums[1]).sum() / len(which))
-    return table.assign(confidence=means[0], iou=means[1]), error
+    which = np.clip(np.searchsorted(edges, diagnosed["confidence"], side="left") - 1, 0, bins - 1)
+    values = diagnosed[["confidence", "precision", "iou"]].copy()
+    values["precision"] = values["precision"].where(values["confidence"] > THRESHOLD)
+    table = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "expressions": np.bincount(which, minlength=bins)})
+    distances = {
+        name: float((values["confidence"] - values[name]).groupby(which).sum().abs().sum() / values[name].count())
+        for name in ("precision", "iou")
+    }
+    return table.join(values.groupby(which).mean()), distances
 
 
 def true_of(things: list[Thing], noun: str, colour: str) -> list[int]:

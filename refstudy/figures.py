@@ -12,6 +12,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from scipy.ndimage import binary_erosion
 from torch import Tensor
@@ -94,6 +95,55 @@ def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
     axes.set_axis_off()
 
 
+def show_map(
+    axes: Axes,
+    values: np.ndarray | Tensor,
+    title: str = "",
+    cmap: str = "viridis",
+    low: float | None = None,
+    high: float | None = None,
+    bar: bool = True,
+) -> AxesImage:
+    """A map (H, W) of numbers, cell by cell, from ``low`` to ``high``, by default its own extremes; without ticks, and
+    with a colour bar beside it unless ``bar`` is False."""
+    drawn = axes.imshow(values, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
+    axes.set_title(title)
+    axes.set_axis_off()
+    if bar:
+        axes.figure.colorbar(drawn, ax=axes, shrink=0.6)
+    return drawn
+
+
+def number_grid(axes: Axes, values: np.ndarray, form: str = "{:.0%}", high: float = 1.0) -> AxesImage:
+    """Numbers (R, C) from 0 to ``high``, each written into a field of its colour."""
+    drawn = axes.imshow(values, cmap="cividis", vmin=0, vmax=high, aspect="auto")
+    for (a, b), number in np.ndenumerate(values):
+        dark = number < 0.55 * high
+        axes.text(b, a, form.format(number), ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    return drawn
+
+
+def regions(
+    axes: Axes,
+    image: np.ndarray,
+    cells: Sequence[int],
+    grid: tuple[int, int],
+    title: str = "",
+    colour: str = "vermilion",
+) -> None:
+    """A picture uint8 (H, W, 3) with some ``cells``, flat indices into a ``grid`` (rows, columns) laid over it, framed
+    and numbered from 1 in their order."""
+    show_image(axes, image, title)
+    high, wide = image.shape[0] / grid[0], image.shape[1] / grid[1]
+    for number, cell in enumerate(cells, start=1):
+        y, x = divmod(int(cell), grid[1])
+        corner, tint = (x * wide - 0.5, y * high - 0.5), PALETTE[colour]
+        axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=tint, linewidth=2))
+        label = {"facecolor": "white", "edgecolor": tint, "pad": 1.5}
+        middle = (corner[0] + wide / 2, corner[1] + high / 2)
+        axes.text(*middle, str(number), ha="center", va="center", fontsize=8, bbox=label)
+
+
 def overlay(axes: Axes, image: np.ndarray, mask: np.ndarray, colour: str = "vermilion", title: str = "") -> None:
     """A picture uint8 (H, W, 3) with a bool mask (H, W): the rest is dimmed, the mask outlined in a palette colour."""
     show_image(axes, dimmed(image, mask), title)
@@ -119,14 +169,16 @@ def outlined(image: np.ndarray, mask: np.ndarray, colour: str = "vermilion") -> 
 
 
 def learning_curves(axes: Axes, runs: Mapping[str, Sequence[pd.DataFrame]]) -> None:
-    """Training loss against pairs seen: a label's runs (``Record.curve``) in one colour, the first one thickest, each
-    point the mean of five recorded ones."""
+    """Training loss against pairs seen: a label's runs (``Record.curve``) in one colour, the first one thickest, the
+    second one with circles, the third one with squares; each point the mean of five recorded ones."""
     for k, (label, curves) in enumerate(runs.items()):
         for run, curve in enumerate(curves):
             loss = curve.dropna(subset=["loss"])
             smooth = loss["loss"].rolling(5, min_periods=1).mean()
             width = 0.9 if run else mpl.rcParams["lines.linewidth"]
-            axes.plot(loss["pairs"] / 1000, smooth, **line_style(k), linewidth=width, label=None if run else label)
+            marks = {"marker": " os^D"[run % 5], "markersize": 4, "markevery": 0.15}
+            name = None if run else label
+            axes.plot(loss["pairs"] / 1000, smooth, **line_style(k), **marks, linewidth=width, label=name)
     axes.set(xlabel="thousand pairs seen", ylabel="dice loss (training)")
 
 

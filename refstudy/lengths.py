@@ -22,6 +22,7 @@ from refstudy.tables import (
     over_runs,
     table_rows,
     variant_records,
+    verdict,
 )
 
 TABLE = "s2rm_table3"
@@ -82,6 +83,12 @@ def by_words(counts: pd.DataFrame) -> pd.Series:
 def by_kind(counts: pd.DataFrame) -> pd.Series:
     """A group for every kind of expression; released data do not name kinds."""
     return counts["kind"]
+
+
+def by_kind_and_bucket(buckets: Sequence[Bucket]) -> Label:
+    """Groups named by both, e.g. "location, 4-5"."""
+    bucket = by_bucket(buckets)
+    return lambda counts: by_kind(counts) + ", " + bucket(counts)
 
 
 def grouped_oiou(records: list[Record], split: str, label: Label, groups: Sequence) -> pd.DataFrame:
@@ -179,6 +186,46 @@ def _at_one_mix(record: Record, split: str, label: Label, groups: Sequence) -> p
             )
             found[group] = 100 * inter / union
     return pd.DataFrame(found)
+
+
+def judged(claim: str, gap: Sequence[float]) -> dict[str, object]:
+    """A claim that a gap is positive, with the gap's points and interval (as ``group_gap`` gives them) and the verdict:
+    a line for ``tables.render_verdicts``."""
+    measured, low, high = gap
+    rule = "nothing to compare" if np.isnan(measured) else verdict(low, high)
+    return {"claim": claim, "measured": measured, "low": low, "high": high, "verdict": rule}
+
+
+def length_verdicts(records: list[Record], split: str, buckets: Sequence[Bucket]) -> pd.DataFrame:
+    """Are short expressions easier than longer ones?
+
+    The first bucket against each longer one: all expressions "as they are" and, of the kinds that both have, at "one
+    mix of kinds". Then, within each kind that several buckets have ("one kind"), its first of these against its last.
+    Columns: claim, compared (one of the three), short and longer (the two buckets), kinds (a tuple; () for "as they
+    are"); measured, low, high, verdict, as ``judged`` has them.
+    """
+    counts, both = records[0].counts().query("split == @split"), by_kind_and_bucket(buckets)
+    present = [kind for kind in KINDS if (counts["kind"] == kind).any()]
+    filled = set(both(counts).dropna()) if present else set()  # released data do not name kinds
+    short, *longer_ones = names = [str(bucket) for bucket in buckets]
+    lines = []
+    for longer in longer_ones:
+        gaps = length_gaps(records, split, by_bucket(buckets), short, longer)
+        about = {"compared": "as they are", "short": short, "longer": longer, "kinds": ()}
+        claim = f"{short} words are easier than {longer}"
+        lines.append(about | judged(claim, gaps.loc["as they are"]))
+        if shared := tuple(kind for kind in present if {f"{kind}, {short}", f"{kind}, {longer}"} <= filled):
+            claim += f", at one mix of kinds ({', '.join(shared)})"
+            about |= {"compared": "one mix of kinds", "kinds": shared}
+            lines.append(about | judged(claim, gaps.loc["one mix of kinds"]))
+    for kind in present:
+        own = [name for name in names if f"{kind}, {name}" in filled]
+        if len(own) > 1:
+            gap = group_gap(records, split, both, f"{kind}, {own[0]}", f"{kind}, {own[-1]}")
+            claim = f"among expressions of kind *{kind}*, {own[0]} words are easier than {own[-1]}"
+            about = {"compared": "one kind", "short": own[0], "longer": own[-1], "kinds": (kind,)}
+            lines.append(about | judged(claim, gap))
+    return pd.DataFrame(lines, columns="claim compared short longer kinds measured low high verdict".split())
 
 
 def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:

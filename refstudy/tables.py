@@ -381,13 +381,15 @@ def render(table: pd.DataFrame) -> pd.DataFrame:
 
 def render_comparison(table: pd.DataFrame) -> pd.DataFrame:
     """``build_comparison`` to read: a line per row, a column per benchmark; printed, and ours, which may be of other
-    data, in brackets and Markdown's italics."""
+    data, in brackets and Markdown's italics, with the number of runs where there are several."""
 
     def cell(line) -> str:
         printed = "" if np.isnan(line.printed) else f"{line.printed:.2f}"
-        return printed if np.isnan(line.ours) else f"{printed} *({line.ours:.1f})*".strip()
+        runs = f", {line.runs:.0f} runs" if line.runs > 1 else ""
+        return printed if np.isnan(line.ours) else f"{printed} *({line.ours:.1f}{runs})*".strip()
 
-    cells = table.assign(cell=[cell(line) for line in table.astype({"ours": float}).itertuples()])
+    numbers = table.astype({"ours": float, "runs": float})
+    cells = table.assign(cell=[cell(line) for line in numbers.itertuples()])
     order = [column for column in SPLITS if column in set(table["benchmark"])]
     wide = cells.pivot(index=["metric", "row"], columns="benchmark", values="cell")[order].fillna("")
     return wide.reindex(pd.MultiIndex.from_frame(table[["metric", "row"]].drop_duplicates()))

@@ -96,13 +96,24 @@ def test_numbers_of_a_diagnosis():
 
 
 def test_reliability_by_hand():
-    table, error = reliability(np.array([0.1, 0.2, 0.9, 1.0]), np.array([0.0, 0.5, 0.5, 0.7]), bins=5)
+    masks = {
+        "confidence": [0.1, 0.2, 0.9, 1.0],  # the first two mark nothing
+        "precision": [0.0, 0.0, 0.7, 0.9],
+        "iou": [0.0, 0.5, 0.5, 0.7],
+    }
+    table, distances = reliability(pd.DataFrame(masks, index=[7, 3, 5, 1]), bins=5)
     assert table["expressions"].tolist() == [2, 0, 0, 0, 2]  # an upper edge belongs to its bin
     assert table.loc[0, ["confidence", "iou"]].tolist() == pytest.approx([0.15, 0.25])
-    assert table.loc[4, ["confidence", "iou"]].tolist() == pytest.approx([0.95, 0.6])
-    assert table.loc[1:3, ["confidence", "iou"]].isna().all(axis=None)
-    assert error == pytest.approx((2 * 0.10 + 2 * 0.35) / 4)
-    assert reliability(np.array([0.0, 0.4]), np.array([0.0, 0.4]))[1] == 0
+    assert table.loc[4, ["confidence", "precision", "iou"]].tolist() == pytest.approx([0.95, 0.8, 0.6])
+    assert np.isnan(table.loc[0, "precision"])
+    assert table.loc[1:3, ["confidence", "precision", "iou"]].isna().all(axis=None)
+    assert distances == pytest.approx({"precision": 0.15, "iou": (2 * 0.10 + 2 * 0.35) / 4})
+
+
+def test_a_calibrated_model_has_no_calibration_error_whatever_its_recall():
+    """Of two masks of confidence 0.8, 70 and 90 % of the pixels are right; their IoU is lower for what they lack."""
+    masks = pd.DataFrame({"confidence": [0.8, 0.8], "precision": [0.7, 0.9], "iou": [0.1, 0.3]})
+    assert reliability(masks)[1] == pytest.approx({"precision": 0, "iou": 0.6})
 
 
 def test_separability_is_the_area_under_the_curve():

@@ -52,6 +52,35 @@ def test_an_overlay_fades_what_is_not_meant_and_keeps_what_is():
     assert (shown[mask] == 100).all() and (shown[~mask] > 140).all()
 
 
+def test_a_map_has_the_scale_it_is_given_or_its_own():
+    figure, (own, given) = plt.subplots(1, 2)
+    values = np.array([[1.0, 2.0], [3.0, 5.0]])
+    assert figures.show_map(own, values, "a map").get_clim() == (1, 5)
+    assert figures.show_map(given, values, low=0, high=9, bar=False).get_clim() == (0, 9)
+    assert len(figure.axes) == 3  # one colour bar
+    assert own.get_title() == "a map"
+
+
+def test_numbers_are_written_where_they_stand_and_can_be_read():
+    _, axes = plt.subplots()
+    figures.number_grid(axes, np.array([[0.1, 0.9], [0.25, 0.6]]))
+    written = [(text.get_position(), text.get_text(), text.get_color()) for text in axes.texts]
+    assert written == [
+        ((0, 0), "10%", "white"),
+        ((1, 0), "90%", "black"),
+        ((0, 1), "25%", "white"),
+        ((1, 1), "60%", "black"),
+    ]
+
+
+def test_regions_are_framed_where_their_cells_are():
+    _, axes = plt.subplots()
+    figures.regions(axes, np.zeros((40, 60, 3), np.uint8), [4, 0], (2, 3), "two")
+    frames = [patch.get_bbox().extents.tolist() for patch in axes.patches]
+    assert frames == [[19.5, 19.5, 39.5, 39.5], [-0.5, -0.5, 19.5, 19.5]]
+    assert [(text.get_text(), text.get_position()) for text in axes.texts] == [("1", (29.5, 29.5)), ("2", (9.5, 9.5))]
+
+
 def test_grid_gives_axes_in_two_dimensions():
     assert figures.grid(1, 3)[1].shape == (1, 3)
 

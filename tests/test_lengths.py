@@ -12,14 +12,17 @@ from refstudy.lengths import (
     Bucket,
     by_bucket,
     by_kind,
+    by_kind_and_bucket,
     by_words,
     group_gap,
     grouped_oiou,
+    judged,
     kind_table,
     kinds_by_run,
     length_curve,
     length_gaps,
     length_table,
+    length_verdicts,
     measured_groups,
     printed_buckets,
 )
@@ -217,3 +220,45 @@ def test_a_kind_of_one_length_alone_is_in_no_mix(tmp_path):
     unnamed = put(tmp_path, [1, 5], [None, None], [15, 10], [20, 20])  # as in released data
     gaps = length_gaps(unnamed, "val", by_words, 1, 5)
     assert gaps.loc["as they are", "gap"] == 25 and gaps.loc["one mix of kinds"].isna().all()
+
+
+def test_groups_of_kind_and_bucket():
+    counts = pd.DataFrame({"kind": ["location", "relation", None], "words": [2, 25, 1]})
+    names = by_kind_and_bucket(printed_buckets()["RefCOCO"])(counts)
+    assert names[:2].tolist() == ["location, 1-2", "relation, 6-20"] and pd.isna(names[2])
+
+
+def test_a_gap_is_judged_by_its_interval():
+    gaps = {"supported": (2, 1, 3), "not supported": (-2, -3, -1), "undecided": (1, -1, 3)}
+    for verdict, gap in (gaps | {"nothing to compare": (np.nan,) * 3}).items():
+        line = judged("short is easier", gap)
+        assert (line["claim"], line["verdict"]) == ("short is easier", verdict)
+        assert [line[name] for name in ("measured", "low", "high")] == pytest.approx(gap, nan_ok=True)
+
+
+def test_verdicts_name_what_the_kinds_turn_round(tmp_path):
+    """Long expressions look harder, since most are relations; of either kind the longer ones are the easier ones."""
+    words = [1] * 8 + [5] * 8
+    kinds = ["attribute"] * 6 + ["relation"] * 2 + ["attribute"] * 2 + ["relation"] * 6
+    easy = {("attribute", 1): 80, ("attribute", 5): 90, ("relation", 1): 30, ("relation", 5): 40}
+    inter = [easy[pair] for pair in zip(kinds, words, strict=True)]
+    records = put(tmp_path, words, kinds, inter, [100] * 16, images=2)  # each has the same of all
+    table = length_verdicts(records, "val", printed_buckets()["RefCOCO"]).set_index(["compared", "longer"])
+    assert table.loc[("as they are", "4-5"), "measured"] == pytest.approx(15)
+    assert table["verdict"].to_dict() == {
+        ("as they are", "3"): "nothing to compare",
+        ("as they are", "4-5"): "supported",
+        ("one mix of kinds", "4-5"): "not supported",
+        ("as they are", "6-20"): "nothing to compare",
+        ("one kind", "4-5"): "not supported",
+    }
+    mixed, alone = table.loc["one mix of kinds"].iloc[0], table.loc["one kind"]
+    assert mixed["measured"] == pytest.approx(-10) and mixed["kinds"] == ("attribute", "relation")
+    assert alone["kinds"].tolist() == [("attribute",), ("relation",)] and alone["measured"].tolist() == [-10, -10]
+    assert "among expressions of kind *relation*, 1-2 words are easier than 4-5" in alone["claim"].tolist()
+
+
+def test_without_kinds_lengths_are_compared_as_they_are(tmp_path):
+    records = put(tmp_path, [1, 5], [None, None], [15, 10], [20, 20])
+    table = length_verdicts(records, "val", printed_buckets()["RefCOCO"])
+    assert table["compared"].eq("as they are").all() and table["longer"].tolist() == ["3", "4-5", "6-20"]

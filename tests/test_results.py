@@ -30,6 +30,7 @@ from refstudy.training import SHOWN_IMAGES
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = load_study(ROOT / "papermill_runs.yaml")
 SCENES = ROOT / "results" / "scenes"
+README, FINDINGS = ROOT / "README.md", ROOT / "docs" / "findings.md"
 # These count multiply-adds, for a minute; tests/test_cost.py is theirs.
 COUNTED = ("s2rm_table2", "claims", "costs", "printed_costs")
 
@@ -57,60 +58,100 @@ def test_the_readme_quotes_the_tables():
     measured = {f"{line.ours:.1f} [{line.ours_low:.1f}, {line.ours_high:.1f}]" for line in lines}
     floor = pd.read_csv(SCENES / "tables" / "wordless.csv").loc[0]
     measured.add(f"{floor.oIoU:.1f} [{floor.oIoU_low:.1f}, {floor.oIoU_high:.1f}]")
-    quoted = set(re.findall(r"\| ([\d.]+ \[[\d., ]+\]) \|", (ROOT / "README.md").read_text()))
+    quoted = set(re.findall(r"\| ([\d.]+ \[[\d., ]+\]) \|", README.read_text()))
     assert quoted and quoted <= measured
+
+
+def flowing(page):
+    """A page's text without its line breaks."""
+    return " ".join(page.read_text().split())
+
+
+def single_runs():
+    """(variant's label, seed) -> record."""
+    return {(STUDY.variants[r.config.variant].label, r.config.seed): r for r in find_records(SCENES / "records")}
+
+
+def shown_gain(better, worse, seed):
+    """The gain of one run over another of the same seed, by labels, as the pages show it."""
+    runs = single_runs()
+    values = resampled_gains([runs[better, seed]], [runs[worse, seed]], "val")["oIoU"]
+    low, high = interval(values)
+    return f"{values[0]:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def test_the_readme_quotes_the_claims_as_the_ledger_has_them():
     claims = ledger(STUDY, "scenes").set_index("claim")
-    readme = (ROOT / "README.md").read_text()
-    quoted = re.findall(r"\| ([^|\n]+) \| ([+-][\d.]+) \| ([+-][\d.]+) \| (\d) \| ([a-z ]+) \|", readme)
-    assert len(quoted) > 5
-    for claim, printed, measured, runs, verdict in quoted:
+    quoted = re.findall(r"\| ([^|\n]+) \| ([+-][\d.]+) \| ([+-][\d.]+) \| (\d) \| ([a-z, ]+) \|", README.read_text())
+    printed = claims.dropna(subset=["measured", "printed"])
+    assert {claim for claim, *_ in quoted} == set(printed.index)
+    for claim, *shown in quoted:
         line = claims.loc[claim]
-        expected = (f"{line.printed:+.2f}", f"{line.measured:+.1f}", f"{line.runs:.0f}", line.verdict)
-        assert (printed, measured, runs, verdict) == expected
-    gain = pd.read_csv(ROOT / "results" / "scenes" / "tables" / "explanations.csv").loc[0, "measured"]
-    assert f"without that norm it gains {gain:.1f} points" in " ".join(readme.split())
+        assert shown == [f"{line.printed:+.2f}", f"{line.measured:+.1f}", f"{line.runs:.0f}", line.verdict]
 
 
-def test_the_readme_quotes_single_runs_as_their_records_have_them():
-    readme = (ROOT / "README.md").read_text()
-    runs = {
-        (STUDY.variants[record.config.variant].label, record.config.seed): record
-        for record in find_records(SCENES / "records")
-    }
-    kinds = BUILDERS["kinds_by_run"](STUDY, "scenes", "").set_index(["variant", "seed", "kind"])["ours"].sort_index()
-    quoted = re.findall(r"\| ([^|\n]+), seed (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", readme)
-    assert len(quoted) == 4
-    for label, seed, *numbers in quoted:
-        record = runs[label, int(seed)]
-        own = [
-            record.metrics["val"]["oIoU"],
-            *kinds[record.config.variant, int(seed)][["attribute", "location", "relation"]],
-        ]
-        assert numbers == [f"{value:.1f}" for value in own]
-    curve = runs["S²RM + CASG, trained twice as long", 1].curve().set_index("update")["val_oIoU"]
-    assert f"at the end of the third it is at {curve.dropna().iloc[2]:.1f}" in " ".join(readme.split())
-    gains = set(re.findall(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", " ".join(readme.split())))
-    measured = set()
-    for reference in ("s2rm_fpn", "s2rm_no_shift"):
-        better = "s2rm_casg" if reference == "s2rm_fpn" else "s2rm_fpn"
-        for seed in (0, 1, 2):
-            sides = [runs[STUDY.variants[name].label, seed] for name in (better, reference)]
-            values = resampled_gains(*([side] for side in sides), "val")["oIoU"]
-            low, high = interval(values)
-            measured.add(f"{values[0]:+.1f} [{low:+.1f}, {high:+.1f}]")
-    assert gains == measured
+def test_the_readme_quotes_runs_as_their_records_have_them():
+    text, runs = flowing(README), single_runs()
+    ends = {run: record.metrics["val"]["oIoU"] for run, record in runs.items()}
     for variant, sentence in (
         ("S²RM + FPN", "S²RM + FPN has {}, {} and {} with seeds 0, 1 and 2"),
         ("S²RM + CASG", "S²RM + CASG (three runs: {}, {}, {})"),
     ):
-        ends = [f"{runs[variant, seed].metrics['val']['oIoU']:.1f}" for seed in (0, 1, 2)]
-        assert sentence.format(*ends) in " ".join(readme.split())
+        assert sentence.format(*(f"{ends[variant, seed]:.1f}" for seed in (0, 1, 2))) in text
+    apart = max(
+        np.ptp([end for (other, _), end in ends.items() if other == label]) for label in {label for label, _ in ends}
+    )
+    assert f"differ in their seed alone end up to {apart:.1f} points apart" in text
+    cells = STUDY.variants["casg_no_d123"].label
+    with_casg = {
+        run: ends[run] for run, r in runs.items() if r.config.model.decoder.name == "casg" and not r.config.model.whole
+    }
+    kinds = BUILDERS["kinds_by_run"](STUDY, "scenes", "").query("kind == 'location'")
+    places = {(STUDY.variants[line.variant].label, line.seed): line.ours for line in kinds.itertuples()}
+    sorts = {learned: [] for learned in (True, False)}
+    for run, end in with_casg.items():
+        if run[0] != cells:
+            assert not 36 < places[run] < 49  # between the two sorts there is nothing
+            sorts[places[run] > 42].append(end)
+    assert f"where things stand ({min(sorts[True]):.1f} and more)" in text
+    assert f"what they look like ({min(sorts[False]):.1f} to {max(sorts[False]):.1f})" in text
+
+
+def test_the_findings_quote_runs_as_their_records_have_them():
+    text, runs = flowing(FINDINGS), single_runs()
+    kinds = BUILDERS["kinds_by_run"](STUDY, "scenes", "").set_index(["variant", "seed", "kind"])["ours"].sort_index()
+    row = r"\| ([^|\n]+), seed (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|"
+    quoted = {(label, int(seed)): numbers for label, seed, *numbers in re.findall(row, FINDINGS.read_text())}
+    with_casg = {run for run, r in runs.items() if r.config.model.decoder.name == "casg" and not r.config.model.whole}
+    assert set(quoted) == with_casg
+    for run, numbers in quoted.items():
+        of_kinds = kinds[runs[run].config.variant, run[1]][["attribute", "location", "relation"]]
+        assert numbers == [f"{value:.1f}" for value in (runs[run].metrics["val"]["oIoU"], *of_kinds)]
+    curve = runs["S²RM + CASG, trained twice as long", 1].curve().set_index("update")["val_oIoU"]
+    assert f"at the end of the third it is at {curve.dropna().iloc[2]:.1f}" in text
+    full, fpn, shiftless = (STUDY.variants[name].label for name in ("s2rm_casg", "s2rm_fpn", "s2rm_no_shift"))
+    pairs = ((full, fpn), (fpn, shiftless))
+    expected = {shown_gain(*pair, seed) for pair in pairs for seed in (0, 1, 2)}
+    assert set(re.findall(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", text)) == expected
     for seed in (0, 1, 2):  # "with every seed"
-        sides = [runs[STUDY.variants[name].label, seed] for name in ("s2rm_fpn", "tile_concat")]
-        assert interval(resampled_gains(*([side] for side in sides), "val")["oIoU"])[0] > 0
+        assert " [+" in shown_gain(fpn, STUDY.variants["tile_concat"].label, seed)
+
+
+def test_the_findings_quote_the_tables():
+    text = flowing(FINDINGS)
+    ends = {run: f"{record.metrics['val']['oIoU']:.1f}" for run, record in single_runs().items()}
+    of = {name: ends[STUDY.variants[name].label, 0] for name in ("tile_concat", "s2rm_fpn", "s2rm_no_shift")}
+    assert f"({of['tile_concat']} with that seed); both together at {of['s2rm_fpn']}, and {of['s2rm_no_shift']}" in text
+    halves = [ends[STUDY.variants[f"s2rm_{name}"].label, 0] for name in ("no_l2v", "no_v2l")]
+    halves += [ends[STUDY.variants[f"s2rm_no_shift_{name}"].label, 0] for name in ("no_l2v", "no_v2l")]
+    assert f"ends at {min(halves)} to {max(halves)}" in text
+    floor = pd.read_csv(SCENES / "tables" / "wordless.csv").loc[0, "oIoU"]
+    low, lifted = (ends[STUDY.variants[name].label, 0] for name in ("pwam_fpn", "pwam_casg"))
+    assert f"gets {floor:.1f}. PWAM + FPN is hardly above it with {low}" in text
+    assert f"the same PWAM reaches {lifted}" in text
+    gain = pd.read_csv(SCENES / "tables" / "explanations.csv").loc[0, "measured"]
+    lacks = ledger(STUDY, "scenes").set_index("claim").loc["S²RM beats PWAM (FPN)", "measured"]
+    assert f"without that norm it gains {gain:.1f} points of the {lacks:.1f} that it lacks" in text
 
 
 def test_the_page_on_performance_quotes_what_was_measured():
