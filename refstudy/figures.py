@@ -176,7 +176,7 @@ def learning_curves(axes: Axes, runs: Mapping[str, Sequence[pd.DataFrame]]) -> N
             loss = curve.dropna(subset=["loss"])
             smooth = loss["loss"].rolling(5, min_periods=1).mean()
             width = 0.9 if run else mpl.rcParams["lines.linewidth"]
-            marks = {"marker": " os^D"[run % 5], "markersize": 4, "markevery": 0.15}
+            marks: dict[str, Any] = {"marker": " os^D"[run % 5], "markersize": 4, "markevery": 0.15}
             name = None if run else label
             axes.plot(loss["pairs"] / 1000, smooth, **line_style(k), **marks, linewidth=width, label=name)
     axes.set(xlabel="thousand pairs seen", ylabel="dice loss (training)")

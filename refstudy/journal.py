@@ -90,10 +90,10 @@ def end_journal(path: Path, seconds: float, usage: Mapping[str, Any] | None = No
 def read_journal(path: Path) -> Journal | None:
     """The journal at ``path``; None where there is none. Raises StudyError when it is broken."""
     try:
-        head, *lines = (json.loads(line) for line in path.read_text().splitlines())
+        head, *lines = (dict(json.loads(line)) for line in path.read_text().splitlines())
+        end = lines.pop() if lines and lines[-1]["action"] == "ended" else {}
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{path}: no journal ({error}); delete it, and its notebook is executed again") from error
-    end = lines.pop() if lines and lines[-1]["action"] == "ended" else {}
     return Journal(head, lines, end)

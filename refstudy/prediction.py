@@ -111,7 +111,7 @@ def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Readi
 
 def read_photo(source: Path | str | BinaryIO, name: str = "") -> np.ndarray:
     """A photograph as it is meant to be seen, uint8 (H, W, 3): turned as its EXIF says, transparency on white, grey and
-    CMYK made RGB. (``data.refer.read_image`` turns nothing: annotations belong to the pixels as they are stored.)
+    CMYK made RGB. (``data.pictures.read_image`` turns nothing: annotations belong to the pixels as they are stored.)
     ``name`` is what messages call it, by default its path.
 
     Raises StudyError when it is missing, does not decode, or has more pixels than Pillow takes for safe.

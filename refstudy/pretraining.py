@@ -21,6 +21,7 @@ from refstudy.data.batches import Corpus, normalise
 from refstudy.data.masks import decode_mask
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
+from refstudy.errors import StudyError
 from refstudy.files import atomic_write
 from refstudy.models.build import build_model, default_device
 from refstudy.models.encoders import ImageEncoder, TextEncoder
@@ -142,6 +143,11 @@ def pretrain_image_encoder(
     namer.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     both = nn.ModuleList([encoder, namer])
     optimizer = torch.optim.AdamW(parameter_groups(both, settings.weight_decay), lr=settings.learning_rate)
+    if len(labels["train"]) < settings.images_per_batch:
+        raise StudyError(
+            f"pretraining.images_per_batch: {settings.images_per_batch}, but there are only {len(labels['train'])} "
+            "pictures to train on; make it smaller"
+        )
     rng = np.random.default_rng(settings.seed)
     both.train()
     for update in bar(range(settings.image_updates), desc="naming pixels", shown=progress):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from refstudy.cells import declared_parameters, wrong_parameter
 from refstudy.config import (
@@ -129,12 +129,15 @@ class Run(Settings):
     gpus: int = Field(0, ge=0)
 
 
+Name = Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]*$")]  # they become those of files and folders
+
+
 class StudyFile(Settings):
     """What the file holds."""
 
-    variants: dict[str, Variant]
-    profiles: dict[str, Profile]
-    runs: dict[str, Run]
+    variants: dict[Name, Variant]
+    profiles: dict[Name, Profile]
+    runs: dict[Name, Run]
 
 
 class Study:

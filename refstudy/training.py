@@ -335,7 +335,9 @@ class Trainer:
         if self.settings.validation_images is not None:
             corpus = corpus.subset(self.settings.validation_images)
         share = corpus.share(self.accelerator.process_index, self.processes)
-        score = summarize_counts(pd.concat(gather_object([evaluate(self.model, share)])))["oIoU"]
+        how = self.config.evaluation
+        counts = evaluate(self.model, share, resolution=how.resolution, threshold=how.threshold)
+        score = summarize_counts(pd.concat(gather_object([counts])))["oIoU"]
         self.curve.append({"update": self.update, "pairs": self.pairs, "val_oIoU": score})
         if score > self.best:
             self.best, self.best_epoch = score, epoch

@@ -96,6 +96,7 @@ def train_all(study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1,
         elif speaks:
             print(f"{record}: has its record")
     if at_once > 1:
+        todo = list(dict.fromkeys(todo))  # what was named twice is not to be trained twice at once
         places = SimpleQueue[dict[str, str]]()
         for place in _places(at_once):
             places.put(place)
@@ -160,11 +161,13 @@ def _in_a_process(study: Study, case: Case, stop: Stop, places: "SimpleQueue[dic
     if stop.end < inf:
         command += ["--time-budget", f"{max(0.0, stop.end - time.monotonic()) / 60:.3f}"]
     place = places.get()
-    with subprocess.Popen(command, env=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
-        stop.children.append(child)
-        if stop.asked:  # between the question above and now
-            child.terminate()
-        for line in child.stdout or ():
-            print(line, end="", flush=True)
-    places.put(place)
+    try:
+        with subprocess.Popen(command, env=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+            stop.children.append(child)
+            if stop.asked:  # between the question above and now
+                child.terminate()
+            for line in child.stdout or ():
+                print(line, end="", flush=True)
+    finally:
+        places.put(place)
     return UNFINISHED if child.returncode == -signal.SIGTERM and stop.asked else child.returncode

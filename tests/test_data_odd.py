@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -227,6 +228,15 @@ def test_where_decoded_pictures_cannot_be_kept_it_is_said(tmp_path):
     table = load_refer(tmp_path, "refcoco", "unc")
     with pytest.raises(StudyError, match="cache: cannot keep decoded pictures .*in REFSTUDY_DATA"):
         build_corpus(table, "val", 16, build_tokenizer(), cache=tmp_path / "cache", progress=False)
+
+
+def test_a_full_disk_is_an_error_before_any_picture_is_kept(tmp_path, monkeypatch):
+    as_refer_folder(tmp_path)
+    table = load_refer(tmp_path, "refcoco", "unc")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    with pytest.raises(StudyError, match=r"cannot keep decoded pictures \(No space left on device\)"):
+        build_corpus(table, "val", 16, build_tokenizer(), cache=tmp_path / "cache", progress=False)
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_a_folder_without_data_is_told_what_belongs_there(tmp_path):

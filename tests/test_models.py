@@ -198,8 +198,10 @@ def test_bad_parts_options_and_files_are_named(tmp_path):
         build_model(tiny_model().model_copy(update={"fusion": PartConfig(name="glue")}))
     with pytest.raises(StudyError, match=r"decoder 'fpn': unknown option 'depth'; known: width$"):
         build_model(tiny_model(decoder_options={"depth": 3}))
-    with pytest.raises(StudyError, match="decoder 'fpn', options"):
+    with pytest.raises(StudyError, match="decoder 'fpn': option width is 'wide'"):
         build_model(tiny_model(decoder_options={"width": "wide"}))
+    with pytest.raises(StudyError, match="fusion 's2rm': option shift is 'false'; .*boolean"):  # which would be true
+        build_model(tiny_model(fusion="s2rm", fusion_options={"shift": "false"}))
     with pytest.raises(StudyError, match="no model weights"):
         load_model(tmp_path / "none.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"12345678 not safetensors")

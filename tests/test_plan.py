@@ -350,3 +350,10 @@ def test_a_dry_run_shows_states_reasons_needs_and_times(small):
     assert rows["draw"] == "│ draw │ up to date │ up to date │ train │ 12 s │"
     assert "recorded" in rows["train:plain:0"]
     assert "1 of 4 to run, 12 s when they last ran" in shown.output
+
+
+@pytest.mark.parametrize("content", ["{", "3", "[1]", "{}\n3", '{}\n{"kind": "read"}'])
+def test_a_broken_journal_is_named(tmp_path, content):
+    (tmp_path / "a.journal.jsonl").write_text(content)
+    with pytest.raises(StudyError, match=r"a\.journal\.jsonl: no journal .*delete it"):
+        read_journal(tmp_path / "a.journal.jsonl")

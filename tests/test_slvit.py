@@ -513,7 +513,8 @@ def test_mixing_first_equals_upsampling_and_concatenating_first():
     part = Hamburger(WIDTHS, 6, 2).double()
     maps = [torch.randn(2, c, *s).double() for c, s in zip(WIDTHS, ((9, 13), (5, 7), (3, 4), (2, 2)), strict=True)]
     wide = torch.cat([f.interpolate(x, size=(9, 13), mode="bilinear", align_corners=False) for x in maps], dim=1)
-    assert (part.join(maps) - part.squeeze(wide)).abs().max() < 1e-10
+    assert torch.equal(part.upsampled_first(maps), part.squeeze(wide))
+    assert (part.join(maps) - part.upsampled_first(maps)).abs().max() < 1e-10
 
 
 # The whole model
@@ -650,7 +651,12 @@ def test_the_published_size_on_the_meta_device():
 
 @pytest.mark.parametrize(
     "options, message",
-    [({"cross": False}, "urce reads"), ({"predict_stages": (2, 1)}, "in this order"), ({"predict_stages": ()}, "of")],
+    [
+        ({"cross": False}, "urce reads"),
+        ({"predict_stages": (2, 1)}, "in this order"),
+        ({"predict_stages": ()}, "of"),
+        ({"raw_stages": (7,)}, "raw_stages"),
+    ],
 )
 def test_options_that_contradict_each_other_are_named(options, message):
     with pytest.raises(StudyError, match=f"slvit: .*{message}"):

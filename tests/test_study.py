@@ -167,6 +167,7 @@ TYPOS = [
         "epochs: 1}\n    splits: [val, test]",
         "refscenes has no split 'test'; known: train, val, testA, testB",
     ),
+    ("  plain:", '  "../plain":', "String should match pattern"),
     ("image_size: 64", "split_by: umd", "refscenes has no partition 'umd'; known: unc"),
     ("epochs: 1}", "epochs: 1}\n    part_options: {s2rmm: {scale: true}}", "unknown part 's2rmm' in 'part_options'"),
     ("epochs: 1}", "epochs: 1}\n    special: {slvitt: {}}", "unknown whole model 'slvitt'; known: lavt, slvit"),

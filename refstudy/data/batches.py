@@ -1,8 +1,12 @@
 """From the table to batches: pictures and masks decoded once, then batches grouped by image."""
 
+import errno
 import hashlib
 import itertools
 import json
+import math
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -274,6 +278,8 @@ def _array(
     if not _sound(path, shape):
         try:
             with atomic_write(path) as temporary:
+                if shutil.disk_usage(temporary.parent).free < math.prod(shape):  # a mapped file would end in a signal
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 made = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
                 fill(made)
                 made.flush()

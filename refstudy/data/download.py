@@ -49,13 +49,17 @@ def load_mirrors() -> dict[str, Mirror]:
 def fetch(mirror: Mirror, root: Path | str, progress: bool = True) -> str:
     """Fetch a file into ``root``, verify and unpack it; a line that says what was done.
 
-    What a broken connection left behind (``.part``) is taken up again. Raises StudyError when no mirror gives the file.
+    What a broken connection left behind (``.part``) is taken up again. Raises StudyError when no mirror gives the file, or
+    ``root`` cannot be made.
     """
     root = Path(root)
     folder, archive = root / mirror.unpack, root / mirror.file
     if folder.exists():
         return f"{folder}: already there"
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"{root}: cannot hold data ({error.strerror}); name another folder") from error
     if not archive.exists():
         part = archive.with_name(f"{archive.name}.part")
         _from_mirrors(mirror, part, progress)

@@ -8,6 +8,8 @@ from pycocotools import mask as coco_mask
 
 from refstudy.errors import StudyError
 
+FARTHEST = 100  # longer sides of its image beyond which a polygon's point is a mistake; pycocotools dies of such points
+
 
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     """A COCO segmentation as bool (height, width).
@@ -22,6 +24,8 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
         elif isinstance(segmentation, list) and segmentation:
             if any(not isinstance(part, list) or len(part) < 6 or len(part) % 2 for part in segmentation):
                 raise StudyError("segmentation: a polygon needs at least three points, as a flat list [x, y, ...]")
+            if not np.abs(np.concatenate(segmentation).astype(float)).max() < FARTHEST * max(height, width):
+                raise StudyError("segmentation: a polygon is no number, or far outside its image; fetch it again")
             rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
         else:
             rle = _checked_rle(segmentation, height, width)

@@ -1,5 +1,6 @@
 """Unpacking archives that come from elsewhere: once, whole or not at all, and never outside their folder."""
 
+import lzma
 import os
 import shutil
 import stat
@@ -42,7 +43,7 @@ def unpack(archive: Path, folder: Path, progress: bool = True) -> Path:
             raise StudyError(f"{archive}: holds {error.filename} twice; refused, fetch it again") from error
         except OSError as error:
             raise StudyError(f"{archive}: cannot be unpacked to {folder} ({error})") from error
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
             raise StudyError(f"{archive}: does not unpack ({error}); fetch it again") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

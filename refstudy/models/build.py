@@ -4,9 +4,10 @@ import inspect
 import json
 import tempfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
@@ -76,6 +77,15 @@ def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *siz
         raise StudyError(
             f"{kind} '{config.name}': unknown option '{unknown[0]}'; known: {', '.join(options) or 'none'}"
         )
+    kinds = get_type_hints(part.__init__)
+    for name, value in config.options.items():
+        try:
+            TypeAdapter(kinds[name]).validate_json(
+                json.dumps(value, default=str), strict=True
+            )  # "false" is a text, and true
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise StudyError(f"{kind} '{config.name}': option {name} is {value!r}; {reason}") from None
     try:
         return part(*sizes, **config.options)
     except TypeError as error:  # an option of the wrong kind

@@ -69,6 +69,8 @@ class SLViT(Segmenter):
         super().__init__()
         if not predict_stages or sorted(set(predict_stages) & set(STAGES)) != list(predict_stages):
             raise StudyError(f"slvit: predict_stages {list(predict_stages)} must be of {list(STAGES)}, in this order")
+        if set(raw_stages) - set(STAGES):
+            raise StudyError(f"slvit: raw_stages {list(raw_stages)} must be of {list(STAGES)}")
         if urce and not cross:
             raise StudyError("slvit: urce reads the scores of the cross-modal branch; set cross, or unset urce")
         self.text_encoder = text_encoder

@@ -59,7 +59,8 @@ def make_refscenes(
     number of ``workers``. A folder that is complete and made to the same order is left as it is. Of several processes
     that ask for one folder at once, one makes it and the others wait.
 
-    Raises StudyError for an unknown flavour or split, a negative count, or a folder made to another order.
+    Raises StudyError for an unknown flavour or split, a negative count, a folder made to another order, or
+    one that cannot be made.
     """
     if flavour not in FLAVOURS:
         raise StudyError(f"unknown flavour of RefScenes '{flavour}'; known: {', '.join(FLAVOURS)}")
@@ -77,7 +78,12 @@ def make_refscenes(
     }
     if _finished(folder, order):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(
+            f"{folder.parent}: cannot hold data ({error.strerror}); name another in REFSTUDY_DATA"
+        ) from error
     with FileLock(folder.with_name(f".{flavour}.lock")):  # several notebooks may ask for the same scenes at once
         if _finished(folder, order):
             return folder

@@ -82,6 +82,12 @@ class Hamburger(nn.Module):
         wide = [mixed[0], *(interpolate(x, size=size, mode="bilinear", align_corners=False) for x in mixed[1:])]
         return torch.stack(wide).sum(0)
 
+    def upsampled_first(self, maps: Sequence[Tensor]) -> Tensor:
+        """``join`` as the paper writes it. Reference for tests and the cost table."""
+        size = (maps[0].shape[-2], maps[0].shape[-1])
+        wide = [maps[0], *(interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps[1:])]
+        return self.squeeze(torch.cat(wide, dim=1))
+
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (E, C_i, h_i, w_i), the finest first, to mask logits (E, 1, h_1, w_1), Eq. (13)."""
         x = self.squeeze_tail(self.join(maps))
