@@ -49,8 +49,8 @@ def load_mirrors() -> dict[str, Mirror]:
 def fetch(mirror: Mirror, root: Path | str, progress: bool = True) -> str:
     """Fetch a file into ``root``, verify and unpack it; a line that says what was done.
 
-    What a broken connection left behind (``.part``) is taken up again. Raises StudyError when no mirror gives the file, or
-    ``root`` cannot be made.
+    What a broken connection left behind (``.part``) is taken up again. Raises StudyError when no mirror gives the file,
+    or ``root`` cannot be made.
     """
     root = Path(root)
     folder, archive = root / mirror.unpack, root / mirror.file
