@@ -56,8 +56,9 @@ CLAIMS = (
     Claim("S²RM", "the last decoding stage helps", "s2rm_casg", "casg_no_d3", VI, (ALL, "-D3")),
     Claim("S²RM", "the three decoding stages together help", "s2rm_casg", "casg_no_d123", VI, (ALL, "-D1&2&3")),
     Claim("S²RM", "S²RM beats PWAM (FPN)", "s2rm_fpn", "pwam_fpn", VII, ("S²RM + FPN", "PWAM [28] + FPN")),
-    Claim("S²RM", "PWAM beats ACM (FPN)", "pwam_fpn", "acm_fpn", VII, ("PWAM [28] + FPN", "ACM [17] + FPN")),
     Claim("S²RM", "S²RM beats PWAM (CASG)", "s2rm_casg", "pwam_casg", VII, ("S²RM + CASG", "PWAM [28] + CASG")),
+    Claim("S²RM", "S²RM beats ACM (FPN)", "s2rm_fpn", "acm_fpn", VII, ("S²RM + FPN", "ACM [17] + FPN")),
+    Claim("S²RM", "S²RM beats ACM (CASG)", "s2rm_casg", "acm_casg", VII, ("S²RM + CASG", "ACM [17] + CASG")),
     Claim(
         "S²RM",
         "the full model beats Tile & Concat",

@@ -22,6 +22,8 @@ def test_every_claim_names_variants_and_printed_rows():
     assert by_text["shifting helps"] == pytest.approx(table["W. S²RM (Full)"] - table["W. S²RM (-Shift)"])
     assert by_text["URCE sharpens borders (P@0.9)"] == pytest.approx(35.10 - 31.36)
     assert by_text["the full model beats LAVT"] == pytest.approx(74.35 - 72.73)
+    assert by_text["S²RM beats ACM (FPN)"] == pytest.approx(2.98)  # as Sec. IV-D.4 says in words
+    assert by_text["S²RM beats ACM (CASG)"] == pytest.approx(2.75)
     assert by_text["SLViT beats LAVT"] == pytest.approx(74.02 - 72.73)
 
 
