@@ -169,7 +169,7 @@ def test_the_best_epoch_is_chosen_on_the_split_that_is_named_and_the_record_coun
     record = read_record(train(config, tmp_path, tmp_path / "work", data_root, progress=False))
     model = load_model(tmp_path / "work" / record_name(config) / "weights.safetensors")
     corpora, _ = load_corpora(config.data, config.model.text, ("train", "val"), data_root, progress=False)
-    chosen = summarize_counts(evaluate(model, corpora["train"]))["oIoU"]
+    chosen = summarize_counts(evaluate(model, corpora["train"], resolution="original", threshold=0.4))["oIoU"]
     assert record.summary["val_oIoU_of_best"] == pytest.approx(chosen, abs=0.01)
     expected = evaluate(model, corpora["val"], resolution="original", threshold=0.4)
     pd.testing.assert_frame_equal(record.counts(), expected, check_dtype=False)
