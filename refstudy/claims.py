@@ -274,15 +274,16 @@ def cost_ledger(study: Study) -> pd.DataFrame:
     printed, unprinted = _saving(flops["SwinT-Ours"], flops["LAVT"]), float("nan")
     slvit = counted(PAPERS_SWIN_T, "slvit", 480).written
     lines = []
-    for encoder, profile in (("Swin-B", PAPERS_SWIN_B), ("Swin-T", PAPERS_SWIN_T)):
+    for encoder, profile, papers, saved in (
+        ("Swin-B", PAPERS_SWIN_B, ("S²RM", "SLViT"), printed),  # as Table II and Fig. 5(b) compare them
+        ("Swin-T", PAPERS_SWIN_T, (OURS, OURS), unprinted),
+    ):
         lavt, small = (counted(profile, "lavt", size).written for size in (512, 480))
         own = counted(PAPERS_SWIN_T, "s2rm_casg", 512).written
-        both = ("S²RM", "SLViT") if profile == PAPERS_SWIN_B else (OURS, OURS)  # as Table II and Fig. 5(b) compare them
         lines += [
-            (both[0], f"SwinT-Ours costs less than LAVT with {encoder}", printed, own, lavt, 512),
-            (both[1], f"SLViT costs less than LAVT with {encoder}", unprinted, slvit, small, 480),
+            (papers[0], f"SwinT-Ours costs less than LAVT with {encoder}", saved, own, lavt, 512),
+            (papers[1], f"SLViT costs less than LAVT with {encoder}", unprinted, slvit, small, 480),
         ]
-        printed = unprinted
     large, lavt_b = (counted(PAPERS_SWIN_B, name, 512).further_written for name in ("s2rm_casg", "lavt"))
     further = "with Swin-B, a further expression about the same image costs S²RM + CASG less than LAVT"
     lines.append((OURS, further, unprinted, large, lavt_b, 512))

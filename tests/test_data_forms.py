@@ -334,6 +334,16 @@ def test_hostile_archives_are_refused_and_leave_nothing(tmp_path, spoil, message
     assert {path.name for path in tmp_path.rglob("*")} <= {"data", "refcoco.zip", ".refcoco.lock"}
 
 
+def test_a_broken_lzma_member_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("instances.json", bytes(range(256)) * 20)
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[70:90] = b"\xff" * 20  # within the data of the member
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(StudyError, match="a.zip: does not unpack"):
+        unpack(tmp_path / "a.zip", tmp_path / "a", progress=False)
+
+
 def test_broken_archives_are_named(tmp_path):
     as_untouched_zips(tmp_path)
     content = bytearray((tmp_path / "refcoco.zip").read_bytes())

@@ -258,6 +258,12 @@ def test_a_finished_folder_is_reused_and_a_foreign_one_refused(tmp_path):
         make_refscenes(tmp_path, "refscenes", {"val": 2}, progress=False)
 
 
+def test_where_scenes_cannot_be_kept_it_is_said(tmp_path):
+    (tmp_path / "data").write_text("a file where a folder should be")
+    with pytest.raises(StudyError, match="data: cannot hold data .*in REFSTUDY_DATA"):
+        prepare_data(tiny_data(), tmp_path / "data", progress=False)
+
+
 def test_several_processes_may_ask_for_the_same_scenes_at_once(tmp_path):
     alone = make_refscenes(tmp_path / "alone", "refscenes", {"val": 6}, size=64, progress=False)
     with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:

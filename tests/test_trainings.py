@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+from queue import SimpleQueue
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from refstudy.errors import StudyError
 from refstudy.records import find_records
 from refstudy.study import load_study
 from refstudy.training import Trainer, train
-from refstudy.trainings import _places
+from refstudy.trainings import Stop, _in_a_process, _places
 
 from .conftest import tiny_data, tiny_model
 
@@ -86,6 +88,28 @@ def test_two_runs_at_once_then_none_then_one_again(study):
     assert call(study, "--seed", "4", "--again").exit_code == 0
     changed = {path.name[:11] for path, then in times.items() if path.is_dir() and path.stat().st_mtime_ns != then}
     assert changed == {"plain-seed4"}
+
+
+def test_runs_that_cannot_be_started_give_their_places_back(study, monkeypatch):
+    """With the place kept, the next run would wait for it for ever."""
+    asked = []
+
+    def refused(command, **options):
+        asked.append(command)
+        raise OSError("no process")
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    places = SimpleQueue()
+    places.put({})
+    for seed in (3, 4):
+        with pytest.raises(OSError, match="no process"):
+            _in_a_process(study, ("small", "plain", seed), Stop(None), places, False)
+    assert len(asked) == 2 and places.get_nowait() == {}
+
+
+def test_what_is_named_twice_is_trained_once_at_once(study):
+    done = call(study, "--at-once", "2", "--seed", "3", "--seed", "3")
+    assert done.exit_code == 0 and done.output.count("12 of 12 updates") == 1
 
 
 def test_what_another_command_has_trained_meanwhile_is_not_trained_again(study):

@@ -80,9 +80,8 @@ def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *siz
     kinds = get_type_hints(part.__init__)
     for name, value in config.options.items():
         try:
-            TypeAdapter(kinds[name]).validate_json(
-                json.dumps(value, default=str), strict=True
-            )  # "false" is a text, and true
+            # strictly, since the text "false" is true; as JSON, since a study file has lists for tuples
+            TypeAdapter(kinds[name]).validate_json(json.dumps(value, default=str), strict=True)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise StudyError(f"{kind} '{config.name}': option {name} is {value!r}; {reason}") from None
