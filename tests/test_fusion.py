@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from refstudy.models.fusion.acm import ACM, ANCHOR_GRIDS, CoAttention, anchors, unit
 from refstudy.models.fusion.language_gate import LanguageGate
-from refstudy.models.fusion.pwam import PWAM, PWAMFusion, instance_norm
-from refstudy.models.layers import position_planes
+from refstudy.models.fusion.pwam import PWAM, PWAMFusion
+from refstudy.models.layers import InstanceNorm, position_planes
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_fusion.json").read_text())
 FUSIONS = {"pwam": PWAMFusion, "acm": lambda *sizes: ACM(*sizes, width=7, inner=4)}
@@ -104,10 +104,11 @@ def test_gate_weighs_with_tanh_and_the_fusion_adds_to_v4():
 
 def test_instance_norm_is_pytorch_s_own_and_zero_on_one_cell():
     torch.manual_seed(0)
-    cells = torch.randn(2, 5, 3).double()
-    expected = torch.nn.functional.instance_norm(cells.transpose(1, 2)).transpose(1, 2)
-    assert (instance_norm(cells) - expected).abs().max() < 1e-10
-    assert torch.equal(instance_norm(cells[:, :1]), torch.zeros(2, 1, 3).double())
+    maps = torch.randn(2, 3, 5, 4).double().to(memory_format=torch.channels_last)
+    expected = torch.nn.functional.instance_norm(maps)
+    for form, like in ((maps, expected), (maps.flatten(2), expected.flatten(2))):
+        assert (InstanceNorm()(form) - like).abs().max() < 1e-10
+    assert torch.equal(InstanceNorm()(maps[:, :, :1, :1]), torch.zeros(2, 3, 1, 1).double())
 
 
 def test_pwam_trains_on_a_grid_of_one_cell():

@@ -4,12 +4,26 @@ import functools
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
     """A convolution that keeps the size, batch normalisation, ReLU."""
     convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class InstanceNorm(nn.Module):
+    """Each channel to mean 0 and variance 1 over its cells, without scale and shift.
+
+    Over a single cell the variance is 0 and the formula gives 0. PyTorch's own instance norm refuses that grid while
+    training and gives 0 in evaluation; here it is 0 in both.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(E, C, N) or (E, C, H, W) to the same shape."""
+        cells = maps.flatten(2)
+        return layer_norm(cells, cells.shape[2:]).view(maps.shape)
 
 
 def mean_word(words: Tensor, word_mask: Tensor) -> Tensor:

@@ -6,20 +6,13 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from refstudy.errors import StudyError
+from refstudy.models.layers import InstanceNorm
 
 
 def depthwise(channels: int, height: int, width: int) -> nn.Conv2d:
     """A convolution of each channel by itself that keeps the size."""
     padding = (height // 2, width // 2)
     return nn.Conv2d(channels, channels, (height, width), padding=padding, groups=channels)
-
-
-class CellNorm(nn.InstanceNorm2d):
-    """Instance normalisation. Over a single cell the formula gives 0, here in training too, where PyTorch's refuses."""
-
-    def forward(self, cells: Tensor) -> Tensor:
-        """(E, C, H, W) to the same shape."""
-        return cells - cells if cells.shape[-2:].numel() == 1 else super().forward(cells)
 
 
 class CrossModalAttention(nn.Module):
@@ -32,7 +25,7 @@ class CrossModalAttention(nn.Module):
     def __init__(self, channels: int, text_width: int, gate: bool):
         super().__init__()
         query = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
-        self.query = nn.Sequential(query, CellNorm(channels))
+        self.query = nn.Sequential(query, InstanceNorm())
         self.key = nn.Linear(text_width, channels, bias=False)
         self.value = nn.Linear(text_width, channels)
         self.gate = nn.Sequential(nn.Conv2d(channels, channels, kernel_size=1), nn.GELU()) if gate else nn.Identity()
@@ -42,8 +35,7 @@ class CrossModalAttention(nn.Module):
         grid = vision.shape[-2:]
         query = self.query(vision).flatten(2)  # Eq. (3)
         key, value = self.key(words), self.value(words)  # Eq. (4)
-        # Eq. (5), transposed: when the query is, PyTorch's instance normalisation has a wrong gradient for E = 1.
-        scores = key @ query
+        scores = key @ query  # Eq. (5), transposed: a plane for each word
         scaled = scores.transpose(1, 2) / math.sqrt(words.shape[-1])
         attention = scaled.masked_fill(~word_mask[:, None, :], float("-inf")).softmax(-1)
         gathered = (attention @ value).transpose(1, 2).unflatten(2, grid)

@@ -3,18 +3,9 @@
 import math
 
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm
 
 from refstudy.models.fusion.language_gate import LanguageGate
-
-
-def instance_norm(cells: Tensor) -> Tensor:
-    """Each channel of (E, N, C) to mean 0 and variance 1 over the N cells, without scale and shift.
-
-    Over a single cell the variance is 0 and the formula gives 0. PyTorch's own instance norm refuses that grid while
-    training and gives 0 in evaluation; here it is 0 in both.
-    """
-    return layer_norm(cells.transpose(1, 2), cells.shape[1:2]).transpose(1, 2)
+from refstudy.models.layers import InstanceNorm
 
 
 class PWAM(nn.Module):
@@ -30,6 +21,7 @@ class PWAM(nn.Module):
 
     def __init__(self, channels: int, text_width: int, norm_gathered: bool = True):
         super().__init__()
+        self.norm = InstanceNorm()
         self.norm_gathered = norm_gathered
         self.visual = nn.Sequential(nn.Linear(channels, channels), nn.GELU())
         self.query = nn.Linear(channels, channels, bias=False)
@@ -40,11 +32,14 @@ class PWAM(nn.Module):
 
     def gather(self, cells: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
         """The words gathered by each cell (E, N, C) and the word attention (E, N, L)."""
-        query = instance_norm(self.query(cells))
+        query = self._over_cells(self.query(cells))
         scores = query @ self.key(words).transpose(1, 2) / math.sqrt(query.shape[-1])
         attention = scores.masked_fill(~word_mask[:, None, :], float("-inf")).softmax(-1)
         gathered = self.gathered(attention @ self.value(words))
-        return instance_norm(gathered) if self.norm_gathered else gathered, attention
+        return self._over_cells(gathered) if self.norm_gathered else gathered, attention
+
+    def _over_cells(self, cells: Tensor) -> Tensor:
+        return self.norm(cells.transpose(1, 2)).transpose(1, 2)
 
     def forward(self, cells: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
         """Cells (E, N, C), words (E, L, D), bool mask (E, L) to the multi-modal cells (E, N, C)."""
