@@ -358,7 +358,7 @@ def probe_table(probed: pd.DataFrame) -> pd.DataFrame:
 def _share(images: pd.Series, happened: pd.Series) -> dict[str, float]:
     """Percent of expressions for which something happened, with the interval over resampled images."""
     per_image = happened.groupby(images).agg(["sum", "count"]).to_numpy(float)
-    drawn = draws(len(per_image), "images") @ per_image
+    drawn = draws(len(per_image)) @ per_image
     shares = 100 * drawn[:, 0] / drawn[:, 1]
     low, high = interval(shares)
     return {"share": float(shares[0]), "share_low": low, "share_high": high}

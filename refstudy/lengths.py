@@ -94,11 +94,10 @@ def by_kind_and_bucket(buckets: Sequence[Bucket]) -> Label:
 def grouped_oiou(records: list[Record], split: str, label: Label, groups: Sequence) -> pd.DataFrame:
     """Overall IoU in percent per group, averaged over records: row 0 the estimate, then one row per resampling.
 
-    The split's images are resampled whole, and runs where there are several, with the draws of
-    ``refstudy.tables.resampled_metrics``, so that groups of one split are paired. NaN where no expression of a
-    group was drawn.
+    The split's images are resampled whole, with the draws of ``refstudy.tables.resampled_metrics``, so that groups of
+    one split are paired. NaN where no expression of a group was drawn.
     """
-    return over_runs([_grouped(record, split, label, groups) for record in records])
+    return over_runs([_grouped(record, split, label, groups) for record in records]).clip(0, 100)
 
 
 def _grouped(record: Record, split: str, label: Label, groups: Sequence) -> pd.DataFrame:
@@ -106,7 +105,7 @@ def _grouped(record: Record, split: str, label: Label, groups: Sequence) -> pd.D
     images = np.sort(counts["image_id"].unique())
     named = counts.assign(group=label(counts)).dropna(subset="group")
     per_image = named.groupby(["image_id", "group"])[["intersection", "union"]].sum()
-    weights = draws(len(images), "images")
+    weights = draws(len(images))
     inter, union = (
         weights
         @ per_image[column].unstack(fill_value=0).reindex(index=images, columns=groups, fill_value=0).to_numpy(float)
@@ -138,8 +137,12 @@ def measured_groups(records: list[Record], split: str, label: Label, groups: Seq
 
 def group_gap(records: list[Record], split: str, label: Label, first: str, second: str) -> tuple[float, float, float]:
     """Points of overall IoU that one group is above another, with the paired 95 % interval; NaN for an empty group."""
-    values = grouped_oiou(records, split, label, [first, second])
-    gaps = values[first] - values[second]
+    return _gap([_grouped(record, split, label, [first, second]) for record in records])
+
+
+def _gap(runs: list[pd.DataFrame]) -> tuple[float, float, float]:
+    """How far the first column is above the second, over runs, with its 95 % interval."""
+    gaps = over_runs([run.iloc[:, 0] - run.iloc[:, 1] for run in runs])
     return (np.nan, np.nan, np.nan) if np.isnan(gaps[0]) else (float(gaps[0]), *interval(gaps.dropna()))
 
 
@@ -152,9 +155,7 @@ def length_gaps(records: list[Record], split: str, label: Label, first: str, sec
     """
     lines = {}
     for name, of in (("as they are", _grouped), ("one mix of kinds", _at_one_mix)):
-        values = over_runs([of(record, split, label, [first, second]) for record in records])
-        gaps = values[first] - values[second]
-        lines[name] = (np.nan,) * 3 if np.isnan(gaps[0]) else (gaps[0], *interval(gaps.dropna()))
+        lines[name] = _gap([of(record, split, label, [first, second]) for record in records])
     return pd.DataFrame.from_dict(lines, orient="index", columns=["gap", "low", "high"])
 
 
@@ -167,7 +168,7 @@ def _at_one_mix(record: Record, split: str, label: Label, groups: Sequence) -> p
     for group in groups:
         part = counts[label(counts) == group].assign(expressions=1).groupby(["image_id", "kind"])
         sums[group] = {
-            column: draws(len(images), "images")
+            column: draws(len(images))
             @ part[column]
             .sum()
             .unstack(fill_value=0)

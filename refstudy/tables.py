@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from refstudy.config import THRESHOLD, DataConfig, EvaluationConfig
 from refstudy.data.scenes import FLAVOURS
@@ -21,8 +22,8 @@ from refstudy.study import Study, training_command
 RESAMPLES = 2000
 LEVEL = 0.95
 USUAL = EvaluationConfig()
+Values = TypeVar("Values", pd.DataFrame, pd.Series)  # resampled: row 0 the estimate, then a row per resampling
 SEED = 20240509  # of the resampling: the same draws for every table, variant and machine
-Stream = Literal["images", "seeds"]
 DATA_NAMES = {
     "refscenes": "RefScenes",
     "refscenes+": "RefScenes+",
@@ -117,21 +118,40 @@ def measured_by(records: list[Record], split: str) -> str:
 
 
 def resampled_metrics(records: list[Record], split: str) -> pd.DataFrame:
-    """Each metric under ``RESAMPLES`` resamplings of the split's images, and of the runs where a variant has several,
-    averaged over runs; row 0 is the estimate.
+    """Each metric under ``RESAMPLES`` resamplings of the split's images, averaged over runs; row 0 is the estimate.
 
     Expressions of one image are not independent, so whole images are drawn (a cluster bootstrap). The draws depend on
-    the numbers of images and runs alone: two variants on the same images and seeds are resampled together, so
-    differences are paired. One run cannot say what another seed would give, and two or three say it roughly.
+    the number of images alone: two variants on the same images are resampled together, so differences are paired.
+    ``over_runs`` says what several runs add; one run cannot say what another seed would give.
     """
-    counts = [record.counts() for record in records]
-    return over_runs([resampled_counts(one[one["split"] == split]) for one in counts])
+    return over_runs([_resampled(record, split) for record in records]).clip(0, 100)
 
 
-def over_runs(values: list[pd.DataFrame]) -> pd.DataFrame:
-    """The mean over runs of what each gave under the resamplings; in all rows but the first, over runs drawn anew."""
-    shares = draws(len(values), "seeds") / len(values)
-    return sum(one.mul(shares[:, k], axis=0) for k, one in enumerate(values))
+def _resampled(record: Record, split: str) -> pd.DataFrame:
+    counts = record.counts()
+    return resampled_counts(counts[counts["split"] == split])
+
+
+def over_runs(values: Sequence[Values]) -> Values:
+    """The mean over runs of what each gave under the resamplings.
+
+    Where there are several, every row but the first, the estimate, is moved by the runs' standard error in it, times
+    Student's t: an interval then is the usual one for the mean of so few trainings, widened by the resampled images.
+    Differences between what shares its runs are to be taken run by run, before.
+    """
+    runs, mean = len(values), sum(values) / len(values)
+    if runs == 1:
+        return mean
+    error = (sum((one - mean) ** 2 for one in values) / (runs - 1) / runs) ** 0.5
+    return mean + error.mul(_student(runs), axis=0)
+
+
+@lru_cache(maxsize=8)
+def _student(runs: int) -> np.ndarray:
+    """Values of Student's t with ``runs`` - 1 degrees of freedom, evenly over its probabilities and in an order of
+    their own, (1 + RESAMPLES,); the first is 0."""
+    levels = (np.random.default_rng([SEED, 1]).permutation(RESAMPLES) + 0.5) / RESAMPLES
+    return np.concatenate([[0.0], stdtrit(runs - 1, levels)])
 
 
 def common_seeds(first: list[Record], second: list[Record]) -> list[int]:
@@ -142,8 +162,8 @@ def common_seeds(first: list[Record], second: list[Record]) -> list[int]:
 
 def resampled_gains(first: list[Record], second: list[Record], split: str, paired: bool = True) -> pd.DataFrame | None:
     """How far the first variant is above the second, over the seeds that both have; as ``resampled_metrics``. None
-    where there is no such seed. ``paired`` False: of all records given, whatever their seeds. Raises StudyError where
-    two that are compared were measured on different data."""
+    where there is no such seed. ``paired`` False: of the records as they stand, one against one, whatever their seeds.
+    Raises StudyError where two that are compared were measured on different data."""
     common = common_seeds(first, second)
     sides = [first, second]
     if paired:
@@ -151,8 +171,7 @@ def resampled_gains(first: list[Record], second: list[Record], split: str, paire
     if not all(sides):
         return None
     _refuse_other_data(sides[0] + sides[1])
-    one, other = (resampled_metrics(side, split) for side in sides)
-    return one - other
+    return over_runs([_resampled(one, split) - _resampled(other, split) for one, other in zip(*sides, strict=True)])
 
 
 def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:
@@ -163,16 +182,16 @@ def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:
     for threshold in THRESHOLDS:
         per_image[f"P@{threshold}"] = ious > threshold
     sums = per_image.groupby("image_id", sort=True).sum()
-    drawn = pd.DataFrame(draws(len(sums), "images") @ sums.to_numpy(float), columns=sums.columns)
+    drawn = pd.DataFrame(draws(len(sums)) @ sums.to_numpy(float), columns=sums.columns)
     metrics = drawn[list(METRICS[1:])].div(drawn["expressions"], axis=0)
     metrics.insert(0, "oIoU", drawn["intersection"] / drawn["union"])
     return 100 * metrics
 
 
 @lru_cache(maxsize=8)
-def draws(count: int, of: Stream) -> np.ndarray:
-    """How often each of ``count`` things is drawn, (1 + RESAMPLES, count); the first row takes each once."""
-    random = np.random.default_rng(SEED if of == "images" else [SEED, 1])
+def draws(count: int) -> np.ndarray:
+    """How often each of ``count`` images is drawn, (1 + RESAMPLES, count); the first row takes each once."""
+    random = np.random.default_rng(SEED)
     return np.vstack([np.ones(count), random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)])
 
 

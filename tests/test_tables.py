@@ -12,11 +12,13 @@ from refstudy.records import circumstances, write_record
 from refstudy.reported import load_reported
 from refstudy.study import load_study
 from refstudy.tables import (
+    RESAMPLES,
     TABLES,
     build_comparison,
     build_table,
     interval,
     markdown,
+    over_runs,
     printed_rows,
     render,
     render_comparison,
@@ -156,7 +158,7 @@ def test_gains_are_over_the_seeds_that_both_rows_have(tmp_path):
     full = table.loc[("W. S²RM (Full)", "oIoU")]
     assert full["ours"] == pytest.approx(40) and full["gain"] == pytest.approx(10)
     assert full["runs"] > full["gain_runs"] == 1
-    assert [full["ours_low"], full["ours_high"]] == pytest.approx([30, 50])  # pictures are alike; the two runs are not
+    assert [full["ours_low"], full["ours_high"]] == [0, 100]  # two runs, 20 points apart, say nothing
     assert np.isnan(table.loc[("W. S²RM (-Shift)", "oIoU"), "gain"])
 
 
@@ -197,6 +199,36 @@ def test_intervals_cover_as_often_as_they_say(tmp_path):
         )
         covered += low < 100 * 2 / 5 < high
     assert 51 <= covered <= 60
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5])
+def test_intervals_over_few_runs_cover_as_often_as_they_say(runs):
+    """Trainings end normally about 50 points, and pictures add to it what all trainings have in common."""
+    rng, covered, trials = np.random.default_rng(runs), 0, 400
+    for _ in range(trials):
+        pictures = np.concatenate([[rng.normal(0, 1)], rng.normal(0, 1, RESAMPLES)])  # how far this sample is off
+        pictures[1:] += pictures[0]
+        low, high = interval(over_runs([pd.Series(pictures + end) for end in rng.normal(50, 2, runs)]))
+        covered += low < 50 < high
+    assert 0.93 <= covered / trials <= 0.985
+
+
+def test_an_interval_over_runs_is_that_of_student():
+    """Of 39, 41 and 46 on pictures that all agree: 42, give or take 4.303 standard errors."""
+    values = over_runs([pd.DataFrame({"oIoU": np.full(RESAMPLES + 1, end)}) for end in (39.0, 41.0, 46.0)])["oIoU"]
+    assert values[0] == 42
+    half = 4.3027 * np.sqrt((9 + 1 + 16) / 2 / 3)
+    assert interval(values) == pytest.approx((42 - half, 42 + half), rel=5e-3)
+
+
+def test_gains_over_runs_are_taken_seed_by_seed(tmp_path):
+    """Seeds that move both variants alike leave the gain between them certain; a metric does not leave 0 to 100."""
+    for seed, level in enumerate((0.2, 0.5, 0.9)):
+        put(tmp_path, "tile_concat", [level] * 20, seed=seed)
+        put(tmp_path, "s2rm_fpn", [level + 0.05] * 20, seed=seed)
+    assert interval(gains(tmp_path, "s2rm_fpn", "tile_concat")["oIoU"]) == pytest.approx((5, 5))
+    own = resampled_metrics(variant_records(STUDY, "scenes", "tile_concat", str(tmp_path)), "val")["oIoU"]
+    assert interval(own) == (0, 100)
 
 
 def test_images_are_drawn_whole(tmp_path):
