@@ -145,13 +145,12 @@ def train(
 
     loaded = load_study(study)
     profiles = loaded.together(profile) if beside else (profile,)
-    cases = [
-        (name, one, number)
-        for name in profiles
-        for number in seed or loaded.profile(name).seeds
-        for one in variant or loaded.variant_names(name)
-        if name == profile or one in loaded.variant_names(name)
-    ]
+    cases = []
+    for name in profiles:
+        chosen = variant or loaded.variant_names(name)
+        own = [one for one in chosen if name == profile or one in loaded.variant_names(name)]
+        runs = [(name, one, number) for one in own for number in seed or loaded.seeds(name, one)]
+        cases += sorted(runs, key=lambda run: run[2])
     if any(loaded.profile(name).data.dataset not in FLAVOURS for name in profiles):
         from refstudy.needs import refuse_without
 
@@ -313,7 +312,9 @@ def cost(
         typer.echo(f"\n{name}: {loaded.profile(name).about}")
         shown = table.assign(gpu_hours=hours).dropna(axis="columns")
         typer.echo(shown.to_string(index=False, float_format="{:.1f}".format))
-        total += sum(hours) * len(loaded.profile(name).seeds)
+        total += sum(
+            each * len(loaded.seeds(name, one)) for each, one in zip(hours, table["variant"], strict=True)
+        )
     if total == total:
         typer.echo(
             f"\nabout {total:.0f} GPU-hours in all, at {rate or RATE:.0f} TFLOP/s (an estimate; --rate changes it)"

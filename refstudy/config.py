@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 THRESHOLD = 0.5  # a pixel whose probability exceeds it is marked
 Resolution = Literal["resized", "original"]
@@ -29,7 +29,7 @@ class DataConfig(Settings):
         description="pictures keep their aspect, centred on a square of ImageNet's mean colour",
         exclude_if=lambda value: not value,
     )
-    scenes: dict[str, int] = {}
+    scenes: dict[str, PositiveInt] = {}
     scenes_seed: int = 0
     scenes_version: str = ""
 

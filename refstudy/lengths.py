@@ -309,7 +309,7 @@ def _per_variant(study: Study, profile: str, results: str, label: Label, name: s
         if not records:
             continue
         groups = range(1, records[0].counts()["words"].max() + 1) if name == "words" else KINDS
-        unseen = set(study.profile(profile).seeds) - {record.config.seed for record in records}
+        unseen = set(study.seeds(profile, variant)) - {record.config.seed for record in records}
         about = {
             "runs": len(records),
             "data": _data(records[0], split),

@@ -138,7 +138,7 @@ def _records_beside(study: Study, profile: str, results: str) -> tuple[Path, ...
         study.results_beside(profile, name, results) / "records" / record_name(study.run_config(name, variant, seed))
         for name in study.together(profile)[1:]
         for variant in study.variant_names(name)
-        for seed in study.profile(name).seeds
+        for seed in study.seeds(name, variant)
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PositiveInt, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from refstudy.cells import declared_parameters, wrong_parameter
 from refstudy.config import (
@@ -78,7 +78,7 @@ class Live(Settings):
     each split, drawn ones or the first of released data."""
 
     variant: str
-    scenes: dict[str, int]
+    scenes: dict[str, PositiveInt]
     epochs: int = Field(ge=1)
 
 
@@ -87,7 +87,8 @@ class Profile(Settings):
 
     The first of ``splits`` is the one that ablations and notebooks speak of. ``beside`` are profiles with the other
     settings of the same study (other data, another encoder): tables take from their records what this one does not
-    train. ``rows``: row as its variant names it -> the row that it fills under this profile.
+    train. ``rows``: row as its variant names it -> the row that it fills under this profile. ``further_seeds``: what a
+    variant is trained with besides ``seeds``, where these leave open what they were to decide.
     """
 
     about: str
@@ -101,6 +102,7 @@ class Profile(Settings):
     encoders: str = ""
     variants: tuple[str, ...] | Literal["all"] = "all"
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    further_seeds: dict[str, tuple[Annotated[int, Field(ge=0)], ...]] = {}
     splits: tuple[str, ...] = Field(("val",), min_length=1)
     beside: tuple[str, ...] = ()
     rows: dict[str, str] = {}
@@ -156,6 +158,11 @@ class Study:
         names = self.profile(profile).variants
         return tuple(self.variants) if names == "all" else names
 
+    def seeds(self, profile: str, variant: str) -> tuple[int, ...]:
+        """The seeds with which a profile trains a variant."""
+        settings = self.profile(profile)
+        return settings.seeds + settings.further_seeds.get(variant, ())
+
     def together(self, profile: str) -> tuple[str, ...]:
         """A profile and those beside it, itself first."""
         return (profile, *(name for name in self.profile(profile).beside if name != profile))
@@ -182,11 +189,13 @@ class Study:
         return found
 
     def cases(self, run: str, profile: str) -> list[dict[str, Any]]:
-        """The parameters with which a run is repeated: one case, or one for each seed and variant if it trains."""
+        """The parameters with which a run is repeated: one case, or if it trains one for each variant and seed, all
+        variants with the lowest seed first."""
         if not self.runs[run].trains:
             return [{}]
-        variants, seeds = self.variant_names(profile), self.profile(profile).seeds
-        return [{"variant": variant, "seed": seed} for seed in seeds for variant in variants]
+        names = self.variant_names(profile)
+        cases = [{"variant": name, "seed": seed} for name in names for seed in self.seeds(profile, name)]
+        return sorted(cases, key=lambda case: case["seed"])
 
     def results(self, profile: str, override: str = "") -> Path:
         """The folder of a profile's results."""
@@ -367,6 +376,7 @@ def _wrong_names(study: Study) -> list[Problem]:
             "variants": () if profile.variants == "all" else profile.variants,
             "live": (profile.live.variant,) if profile.live else (),
             "ships": profile.ships,
+            "further_seeds": profile.further_seeds,
         }
         known = ", ".join(study.variants)
         found += [
@@ -381,11 +391,24 @@ def _wrong_names(study: Study) -> list[Problem]:
             for other in profile.beside
             if other not in study.profiles
         ]
-        seeds = ", ".join(map(str, profile.seeds))
+        seeds = {variant: (*profile.seeds, *further) for variant, further in profile.further_seeds.items()}
         found += [
-            ((*where, "ships"), f"profile '{name}': 'ships' names seed {seed} of '{variant}'; its seeds: {seeds}")
+            (
+                (*where, "ships"),
+                f"profile '{name}': 'ships' names seed {seed} of '{variant}'; its seeds: {', '.join(map(str, own))}",
+            )
             for variant, seed in profile.ships.items()
-            if seed not in profile.seeds
+            if seed not in (own := seeds.get(variant, profile.seeds))
+        ]
+        found += [
+            (
+                (*where, "further_seeds", variant),
+                f"profile '{name}': seed {seed} of '{variant}' stands {count} times in 'seeds' and 'further_seeds'; "
+                "name it once",
+            )
+            for variant, own in seeds.items()
+            for seed, count in Counter(own).items()
+            if count > 1 and seed in profile.further_seeds[variant]
         ]
         lists = {key: getattr(profile, key) for key in ("seeds", "splits", "beside")}
         found += [
@@ -421,20 +444,32 @@ def _wrong_names(study: Study) -> list[Problem]:
 
 
 def _wrong_splits(name: str, profile: Profile) -> list[Problem]:
-    """Splits that the partition of a flavour of RefScenes lacks, or a partition that the flavour lacks."""
+    """Splits that a flavour of RefScenes, or its partition, lacks, or of which no scenes are made; and a partition that
+    the flavour lacks."""
     if not hasattr(profile, "data") or profile.data.dataset not in FLAVOURS:
         return []
-    where, data, partitions = ("profiles", name), profile.data, FLAVOURS[profile.data.dataset].partitions
-    if data.split_by not in partitions:
-        known = ", ".join(partitions)
+    where, data, flavour = ("profiles", name), profile.data, FLAVOURS[profile.data.dataset]
+    if data.split_by not in flavour.partitions:
+        known = ", ".join(flavour.partitions)
         problem = f"profile '{name}': {data.dataset} has no partition '{data.split_by}'; known: {known}"
         return [((*where, "data", "split_by"), problem)]
-    splits = partitions[data.split_by]
-    return [
-        ((*where, "splits"), f"profile '{name}': {data.dataset} has no split '{split}'; known: {', '.join(splits)}")
-        for split in profile.splits
-        if split not in splits
-    ]
+    selects = profile.train.selection_split if hasattr(profile, "train") else "val"
+    asked = [(("splits",), split) for split in profile.splits] + [(("train", "selection_split"), selects)]
+    found: list[Problem] = []
+    for key, split in asked:
+        if split not in (known := flavour.partitions[data.split_by]):
+            problem = f"{data.dataset} has no split '{split}'; known: {', '.join(known)}"
+            found.append(((*where, *key), f"profile '{name}': {problem}"))
+    made = [(("data", "scenes"), data.scenes, {"train", selects, *profile.splits})]
+    if profile.live:
+        made.append((("live", "scenes"), profile.live.scenes, {"train", "val", selects}))
+    for key, scenes, needed in made:
+        unknown, lacking = sorted(set(scenes) - set(flavour.splits)), sorted(needed & set(flavour.splits) - set(scenes))
+        known = ", ".join(flavour.splits)
+        problems = [f"{data.dataset} has no split '{split}'; known: {known}" for split in unknown]
+        problems += [f"names no scenes of '{split}'; say how many" for split in lacking]
+        found += [((*where, *key), f"profile '{name}': {'.'.join(key)}: {problem}") for problem in problems]
+    return found
 
 
 def _wrong_rows(study: Study) -> list[Problem]:

@@ -210,7 +210,7 @@ def variant_records(study: Study, profile: str, variant: str, results: str = "")
     """The records of a variant under exactly the profile's settings, one per seed that has been run. Raises StudyError
     where two were measured on different data."""
     folder = study.results(profile, results) / "records"
-    found = (find_record(folder, study.run_config(profile, variant, s)) for s in study.profile(profile).seeds)
+    found = (find_record(folder, study.run_config(profile, variant, s)) for s in study.seeds(profile, variant))
     records = [record for record in found if record is not None]
     _refuse_other_data(records)
     return records
@@ -252,7 +252,7 @@ def table_rows(
     found = {}
     for row, (name, variant) in study.rows(stem, profiles).items():
         records = variant_records(study, name, variant, str(study.results_beside(profile, name, results)))
-        unseen = set(study.profile(name).seeds) - {record.config.seed for record in records}
+        unseen = set(study.seeds(name, variant)) - {record.config.seed for record in records}
         found[row] = Row(name, variant, records, training_command(name, variant) if unseen else "")
     return found
 

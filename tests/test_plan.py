@@ -29,7 +29,7 @@ FILE = HEAD.replace(
     """\
   other:
     about: for tests, too
-    data: {image_size: 96}
+    data: {image_size: 96, scenes: {train: 2, val: 1}}
     model: {image: {}, text: {}}
     train: {epochs: 1}
 runs:
@@ -39,6 +39,7 @@ runs:
   alone: {notebook: alone.ipynb, data: false}
 """,
 )
+SPREAD = "\n      image_size:   64\n      scenes:\n        train: 2\n        val: 1"  # the data of HEAD, laid out otherwise
 PARAMETERS = "study = ''\nprofile = ''\nresults = ''\n"
 CODE = {
     "train": "variant, seed = '', 0",
@@ -132,7 +133,7 @@ def test_prose_outputs_layout_and_dates_re_execute_nothing(small):
     book["metadata"]["kernelspec"] = {"name": "other", "display_name": "", "language": "python"}
     path.write_text(json.dumps(book))
     edit(small.file, "  small:\n    about: for tests\n", "  small:  # a remark\n    about:   'for tests'\n")
-    edit(small.file, "{image_size: 64}", "\n      image_size:   64")
+    edit(small.file, "{image_size: 64, scenes: {train: 2, val: 1}}", SPREAD)
     for touched in small.folder.rglob("*"):
         touched.touch()
     assert small.reasons() == {}
@@ -328,7 +329,7 @@ def test_a_training_without_record_is_missing_and_names_its_command(tmp_path):
     always = {s.name: s for s in plan(load_study(STUDY), "smoke", results=str(tmp_path))}
     assert always["train:tile_concat:0"].state == "to run"
     only = plan(load_study(STUDY), "scenes", only=["train:tile_concat", "06_ablations"], results=str(tmp_path))
-    assert [s.name for s in only] == [*(f"train:tile_concat:{seed}" for seed in range(3)), "06_ablations"]
+    assert [s.name for s in only] == [*(f"train:tile_concat:{seed}" for seed in range(5)), "06_ablations"]
 
 
 def test_nothing_to_run_starts_no_kernel_and_keeps_the_report(small, monkeypatch):

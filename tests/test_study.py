@@ -29,7 +29,7 @@ HEAD = textwrap.dedent(
     profiles:
       small:
         about: for tests
-        data: {image_size: 64}
+        data: {image_size: 64, scenes: {train: 2, val: 1}}
         model: {image: {}, text: {}}
         train: {epochs: 1}
     runs:
@@ -157,6 +157,18 @@ TYPOS = [
     ("epochs: 1}", "epochs: 1}\n    seeds: [0, 0]", "'0' stands 2 times in 'seeds'; name it once"),
     ("epochs: 1}", "epochs: 1}\n    seeds: []", "seeds: .*at least 1"),
     ("epochs: 1}", "epochs: 1}\n    seeds: [1, -1]", "seeds.1: .*greater than or equal to 0"),
+    ("epochs: 1}", "epochs: 1}\n    further_seeds: {plain: [1, 0]}", "seed 0 of 'plain' stands 2 times in 'seeds' and"),
+    ("epochs: 1}", "epochs: 1}\n    further_seeds: {plain: [1, 1]}", "seed 1 of 'plain' stands 2 times in 'seeds' and"),
+    ("epochs: 1}", "epochs: 1}\n    further_seeds: {fancy: [1]}", "unknown variant 'fancy' in 'further_seeds'"),
+    ("val: 1}", "vall: 1, val: 1}", "data.scenes: refscenes has no split 'vall'; known: train, val, testA, testB"),
+    ("{train: 2, val: 1}", "{train: 2}", "data.scenes: names no scenes of 'val'; say how many"),
+    ("val: 1}", "val: 0}", "data.scenes.val: .*greater than 0"),
+    ("epochs: 1}", "epochs: 1, selection_split: vall}", "refscenes has no split 'vall'; known: train"),
+    (
+        "epochs: 1}",
+        "epochs: 1}\n    live: {variant: plain, epochs: 1, scenes: {val: 1}}",
+        "live.scenes: names no scenes of 'train'; say how many",
+    ),
     ("epochs: 1}", "epochs: 1}\n    variants: [plain, plain]", "'plain' stands 2 times in 'variants'"),
     ("epochs: 1}", "epochs: 1}\n    ships: {plain: 1}", "'ships' names seed 1 of 'plain'; its seeds: 0"),
     ("epochs: 1}", "epochs: 1}\n    ships: [plain]", "ships: .*dictionary"),
@@ -339,3 +351,19 @@ def test_bad_input_on_the_command_line_ends_with_status_two(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_some_variants_have_further_seeds(tmp_path):
+    notebook(tmp_path / "a.ipynb", parameters=PARAMETERS + '\nvariant = ""\nseed = 0')
+    path = study_file(tmp_path, "a: {notebook: a.ipynb, trains: true}")
+    other = "  other:\n    label: Other\n    fusion: {name: s2rm}\n    decoder: {name: fpn}\nprofiles:"
+    text = (
+        path.read_text()
+        .replace("profiles:", other)
+        .replace("epochs: 1}", "epochs: 1}\n    seeds: [0, 1]\n    further_seeds: {plain: [2]}\n    ships: {plain: 2}")
+    )
+    path.write_text(text)
+    study = load_study(path)
+    assert study.seeds("small", "plain") == (0, 1, 2) and study.seeds("small", "other") == (0, 1)
+    cases = [tuple(case.values()) for case in study.cases("a", "small")]
+    assert cases == [("plain", 0), ("other", 0), ("plain", 1), ("other", 1), ("plain", 2)]
