@@ -92,9 +92,11 @@ def run(
 
         stop = Stop(time_budget)
     if any(step.data for step in waiting):
+        from dask.system import CPU_COUNT
+
         from refstudy.data.source import prepare_data
 
-        prepare_data(loaded.profile(profile).data, loaded.data_root, workers=os.cpu_count() or 1)
+        prepare_data(loaded.profile(profile).data, loaded.data_root, workers=CPU_COUNT)
     in_time: AbstractContextManager[None] = nullcontext()
     if stop:
         if status := train_all(loaded, cases, stop, workers or 1):
@@ -312,9 +314,7 @@ def cost(
         typer.echo(f"\n{name}: {loaded.profile(name).about}")
         shown = table.assign(gpu_hours=hours).dropna(axis="columns")
         typer.echo(shown.to_string(index=False, float_format="{:.1f}".format))
-        total += sum(
-            each * len(loaded.seeds(name, one)) for each, one in zip(hours, table["variant"], strict=True)
-        )
+        total += sum(each * len(loaded.seeds(name, one)) for each, one in zip(hours, table["variant"], strict=True))
     if total == total:
         typer.echo(
             f"\nabout {total:.0f} GPU-hours in all, at {rate or RATE:.0f} TFLOP/s (an estimate; --rate changes it)"

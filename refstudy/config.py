@@ -104,6 +104,14 @@ class ModelConfig(Settings):
         exclude_if=lambda value: value == 20,
     )
 
+    @property
+    def published(self) -> tuple[str, ...]:
+        """Which encoders, of "image" and "text", start from published weights."""
+        image = self.image.pretrained
+        if self.whole is not None and self.whole.name == "slvit":  # its image encoder is its own
+            image = "pretrained" in self.whole.options
+        return ("image",) * image + ("text",) * self.text.pretrained
+
     def from_scratch(self) -> "ModelConfig":
         """The same model with no part pretrained: to build it, no weights are read."""
         whole = self.whole

@@ -87,7 +87,7 @@ def sample_masks(
 
 def whole_image_counts(corpus: Corpus) -> pd.DataFrame:
     """The counts of a model that predicts every pixel: the floor that any model has to pass."""
-    area = corpus.mask(np.arange(len(corpus.image_of_ref))).sum((1, 2))[corpus.ref_of_expression]
+    area = np.bitwise_count(corpus.masks).sum(1, dtype=np.int64)[corpus.ref_of_expression]
     return corpus.table[ABOUT].assign(intersection=area, union=corpus.image_size**2)
 
 

@@ -60,13 +60,14 @@ def missing_weights(models: Iterable[ModelConfig]) -> list[str]:
     tries: dict[str, Callable[[], object]] = {}
     for model in models:
         whole = model.whole
-        if model.text.pretrained:
+        if "text" in model.published:
             tries[model.text.name] = partial(TextEncoder, model.text)
-        if whole is not None and "pretrained" in whole.options:
-            scratch = model.model_copy(update={"text": model.from_scratch().text})
-            tries[whole.options["pretrained"]] = partial(build_model, scratch)
-        elif model.image.pretrained and (whole is None or whole.name != "slvit"):
-            tries[model.image.name] = partial(ImageEncoder, model.image, model.image_size)
+        if "image" in model.published:
+            if whole is not None and whole.name == "slvit":
+                scratch = model.model_copy(update={"text": model.from_scratch().text})
+                tries[str(whole.options["pretrained"])] = partial(build_model, scratch)
+            else:
+                tries[model.image.name] = partial(ImageEncoder, model.image, model.image_size)
     lines = []
     with _offline_without_hub():
         for attempt in tries.values():

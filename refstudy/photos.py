@@ -1,6 +1,7 @@
 """One's own photographs: masks, overlays and JSON files for a picture or a folder of pictures."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -55,13 +56,13 @@ def segment_files(
     """Segment every photo and write, for expression k, ``<photo>_<k>-<words>-mask.png`` (0 and 255, of the photo's own
     size) and ``-overlay.png``, and ``<photo>.json`` with all answers. ``name`` is what the JSON calls the model.
 
-    Yields one line for each photo that could not be read; the others are written all the same. Raises StudyError for
-    bad expressions and, before anything is written, for an output that is no folder to write to and, unless
-    ``overwrite``, for files that exist already.
+    Yields one line for each photo that could not be read or written; the others are written all the same. Raises
+    StudyError for bad expressions and, before anything is written, for an output that is no folder to write to and,
+    unless ``overwrite``, for files that exist already.
     """
     stems = _stems(photos)
     planned = {photo: _outputs(output, stem, expressions) for photo, stem in zip(photos, stems, strict=True)}
-    if taken := [] if overwrite else [p for files in planned.values() for p in files if p.exists()]:
+    if taken := [] if overwrite else [p for files in planned.values() for p in files if os.path.exists(p)]:
         raise StudyError(f"{taken[0]}: exists ({len(taken)} such files); give --overwrite or another --output")
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -73,25 +74,25 @@ def segment_files(
     for photo, (about, *pictures) in done:
         try:
             pixels = read_photo(photo)
-        except StudyError as error:
+            _write(photo, pixels, segment_photo(model, pixels, expressions), name, about, pictures)
+        except (StudyError, OSError) as error:
             done.clear()  # what failed gets a line of its own
-            yield str(error)
-            continue
-        answers = segment_photo(model, pixels, expressions)
-        for answer, mask, overlay in zip(answers, pictures[::2], pictures[1::2], strict=True):
-            _save_png(Image.fromarray(answer.mask.astype(np.uint8) * 255), mask)
-            _save_png(Image.fromarray(outlined(pixels, answer.mask)), overlay)
-        content = {
-            "image": str(photo),
-            "size": list(pixels.shape[:2]),
-            "model": name,
-            "predictions": [
-                describe(answer) | {"mask": mask.name, "overlay": overlay.name}
-                for answer, mask, overlay in zip(answers, pictures[::2], pictures[1::2], strict=True)
-            ],
-        }
-        with atomic_write(about) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            remedy = f"cannot be written to {output}; shorten its name or make room"
+            yield str(error) if isinstance(error, StudyError) else f"{photo}: {remedy} ({error.strerror})"
+
+
+def _write(
+    photo: Path, pixels: np.ndarray, answers: list[Prediction], name: str, about: Path, pictures: list[Path]
+) -> None:
+    """The files of one photo, its JSON last."""
+    described = []
+    for answer, mask, overlay in zip(answers, pictures[::2], pictures[1::2], strict=True):
+        _save_png(Image.fromarray(answer.mask.astype(np.uint8) * 255), mask)
+        _save_png(Image.fromarray(outlined(pixels, answer.mask)), overlay)
+        described.append(describe(answer) | {"mask": mask.name, "overlay": overlay.name})
+    content = {"image": str(photo), "size": list(pixels.shape[:2]), "model": name, "predictions": described}
+    with atomic_write(about) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def describe(answer: Prediction) -> dict[str, Any]:

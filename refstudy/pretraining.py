@@ -23,7 +23,7 @@ from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
 from refstudy.files import atomic_write
-from refstudy.models.build import build_model, default_device
+from refstudy.models.build import build_model, default_device, halved
 from refstudy.models.encoders import ImageEncoder, TextEncoder
 from refstudy.models.mscan import MSCAN
 from refstudy.training import load_corpora, parameter_groups
@@ -59,7 +59,7 @@ def pretrain(
         reached |= pretrain_text_encoder(text_encoder, corpora, settings, progress)
         encoders["text"] = text_encoder
     tensors = {
-        f"{prefix}.{name}": (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
+        f"{prefix}.{name}": halved(tensor).cpu().contiguous()
         for prefix, encoder in encoders.items()
         for name, tensor in encoder.state_dict().items()
     }

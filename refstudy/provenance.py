@@ -8,6 +8,7 @@ import re
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,14 @@ def peak_memory() -> dict[str, int]:
     peak = int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # the latter knows forebears
     cuda = _used_cuda()
     return {"peak_memory_mb": peak >> 10} | ({"peak_gpu_memory_mb": cuda.max_memory_allocated() >> 20} if cuda else {})
+
+
+def forget_peak_memory() -> None:
+    """Let ``peak_memory`` speak of what follows alone, where the system allows it."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM: proc(5)
+    if cuda := _used_cuda():
+        cuda.reset_peak_memory_stats()
 
 
 def usage() -> dict[str, Any]:

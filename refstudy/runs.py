@@ -15,7 +15,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from rich.console import Console
 from rich.table import Table
 
-from refstudy.config import RunConfig, record_name
+from refstudy.config import RunConfig
 from refstudy.errors import StudyError
 from refstudy.execution import Execution, NotebookError, clear_away, run_notebook
 from refstudy.journal import journal_head
@@ -177,17 +177,16 @@ def train_run(
     Raises Unfinished when ``stop`` says so: see ``refstudy.training.train``.
     """
     from refstudy.model_card import write_model_card
-    from refstudy.models.build import load_model, save_weights
     from refstudy.training import launched, train
 
     config: RunConfig = study.run_config(profile, variant, seed)
     work = study.root / "work" / profile
     records = study.results(profile, results) / "records"
     data = study.data_root.absolute()
+    encoders, ships = study.encoders(profile, variant), study.profile(profile).ships.get(variant) == seed
+    shipped = study.weights(profile, variant, results).absolute() if ships else None
     with chdir(study.root):  # where relative paths of pretrained parts start
-        record = train(config, records.absolute(), work, data, study.encoders(profile, variant), progress, stop=stop)
-    if study.profile(profile).ships.get(variant) == seed and launched().is_main_process:
-        model = load_model(work / record_name(config) / "weights.safetensors")
-        save_weights(model, study.weights(profile, variant, results), half=True)
+        record = train(config, records.absolute(), work, data, encoders, progress, stop=stop, ship=shipped)
+    if ships and launched().is_main_process:
         write_model_card(study, profile, results)
     return record

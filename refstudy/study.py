@@ -168,10 +168,12 @@ class Study:
         return (profile, *(name for name in self.profile(profile).beside if name != profile))
 
     def compared(self, profile: str) -> list[str]:
-        """Those of ``together`` whose numbers may stand in one table: the same data, and this one's first split."""
+        """Those of ``together`` whose numbers may stand in one table: the same data, counted in the same way, and this
+        one's first split."""
         own = self.profile(profile)
         others = {name: self.profile(name) for name in self.together(profile)}
-        return [name for name, of in others.items() if of.data == own.data and own.splits[0] in of.splits]
+        alike = {name: of for name, of in others.items() if (of.data, of.evaluation) == (own.data, own.evaluation)}
+        return [name for name, of in alike.items() if own.splits[0] in of.splits]
 
     def rows(self, table: str, profiles: Sequence[str]) -> dict[str, tuple[str, str]]:
         """Row of a printed table -> the profile and the variant that fill it.
@@ -457,15 +459,15 @@ def _wrong_splits(name: str, profile: Profile) -> list[Problem]:
     asked = [(("splits",), split) for split in profile.splits] + [(("train", "selection_split"), selects)]
     found: list[Problem] = []
     for key, split in asked:
-        if split not in (known := flavour.partitions[data.split_by]):
-            problem = f"{data.dataset} has no split '{split}'; known: {', '.join(known)}"
+        if split not in (splits := flavour.partitions[data.split_by]):
+            problem = f"{data.dataset} has no split '{split}'; known: {', '.join(splits)}"
             found.append(((*where, *key), f"profile '{name}': {problem}"))
     made = [(("data", "scenes"), data.scenes, {"train", selects, *profile.splits})]
     if profile.live:
         made.append((("live", "scenes"), profile.live.scenes, {"train", "val", selects}))
+    known = ", ".join(flavour.splits)
     for key, scenes, needed in made:
         unknown, lacking = sorted(set(scenes) - set(flavour.splits)), sorted(needed & set(flavour.splits) - set(scenes))
-        known = ", ".join(flavour.splits)
         problems = [f"{data.dataset} has no split '{split}'; known: {known}" for split in unknown]
         problems += [f"names no scenes of '{split}'; say how many" for split in lacking]
         found += [((*where, *key), f"profile '{name}': {'.'.join(key)}: {problem}") for problem in problems]

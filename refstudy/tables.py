@@ -99,7 +99,9 @@ BENCHMARKS = {
 def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = USUAL) -> str:
     """What a number was measured on, e.g. "RefScenes val, 128 px" or "RefCOCO (unc) val, 512 px"; and how, where that
     is not the usual way."""
-    name = DATA_NAMES.get(data.dataset, data.dataset) + ("" if data.dataset in FLAVOURS else f" ({data.split_by})")
+    drawn = FLAVOURS.get(data.dataset)
+    partition = f" ({data.split_by})" if drawn is None or len(drawn.partitions) > 1 else ""
+    name = DATA_NAMES.get(data.dataset, data.dataset) + partition
     original = ", counted at the original size" if evaluation.resolution == "original" else ""
     threshold = f", threshold {evaluation.threshold:g}" if evaluation.threshold != THRESHOLD else ""
     return f"{name} {split}, {data.image_size} px{original}{threshold}"

@@ -1,5 +1,6 @@
 """Training: one plain loop, in one process or several, that can stop anywhere and goes on exactly where it stopped."""
 
+import hashlib
 import pickle
 import re
 import sys
@@ -43,7 +44,7 @@ from refstudy.evaluation import evaluate, sample_masks, summarize_counts
 from refstudy.files import atomic_write, file_digest, note
 from refstudy.losses import dice_loss
 from refstudy.models.build import build_model, count_parameters, save_weights
-from refstudy.models.mscan import MSCAN
+from refstudy.models.mscan import MSCAN, published_name
 from refstudy.models.segmenter import Segmenter
 from refstudy.provenance import peak_memory
 from refstudy.records import circumstances, write_record
@@ -51,6 +52,7 @@ from refstudy.records import circumstances, write_record
 CURVE_EVERY = 50  # updates between two points of the learning curve
 SHOWN_IMAGES = 24  # the validation images whose predicted masks a record keeps
 CURVE_COLUMNS = ("update", "pairs", "loss", "learning_rate", "val_oIoU")
+EVALUATED_AT_ONCE = 16  # images, where a batch goes through the model as a whole
 CHECKPOINT_EVERY = 120  # seconds between two checkpoints
 AGREE_EVERY = 8  # updates after which several processes agree on stopping and saving, for which all wait
 PATIENCE = timedelta(hours=2)  # how long processes wait for the main one, which may be making data or evaluating
@@ -79,6 +81,7 @@ def train(
     progress: bool = True,
     watcher: Watcher | None = None,
     stop: Callable[[], bool] = lambda: False,
+    ship: Path | str | None = None,
 ) -> Path:
     """Train one run and write its record under ``records``; return the record's folder.
 
@@ -86,7 +89,8 @@ def train(
     was interrupted is resumed from its checkpoint; on a CPU the record is the same, bit for bit, as without the
     interruption. ``encoders`` are pretrained encoders whose SHA-256 the settings name. ``watcher`` is called with
     model and update number at the start and after every validation. ``progress`` shows bars on a terminal, and a line
-    per validation elsewhere.
+    per validation elsewhere. ``ship`` is where the best weights go in half precision too, before there is a record that
+    says the run is done.
 
     Under torchrun or ``accelerate launch``, all processes train this one run, each on its share of every batch, and
     the main one evaluates and writes; the others return when it has. Updates are then those of one process, up to
@@ -114,10 +118,10 @@ def train(
         return done
     model = trainer.best_model()
     evaluation_start = time.time()
-    how = config.evaluation
+    how, images = config.evaluation, images_at_once(config.train)
     counts = pd.concat(
         [
-            evaluate(model, corpora[split], progress=bars, resolution=how.resolution, threshold=how.threshold)
+            evaluate(model, corpora[split], images, bars, resolution=how.resolution, threshold=how.threshold)
             for split in config.splits
         ]
     )
@@ -135,11 +139,14 @@ def train(
     first, *resumed = trainer.stretches
     provenance = first | {
         **({"resumed": resumed} if resumed else {}),
+        **({"published_weights": trainer.published} if trainer.published else {}),
         "training_seconds": round(trainer.seconds, 1),
         "evaluation_seconds": round(now - evaluation_start, 1),
         **peak_memory(),
     }
     save_weights(model, folder / "weights.safetensors")
+    if ship is not None:
+        save_weights(model, ship, half=True)
     curve = pd.DataFrame(trainer.curve, columns=list(CURVE_COLUMNS))
     write_record(records, config, summary, curve, counts, provenance, masks)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
@@ -192,6 +199,7 @@ class Trainer:
             )
         torch.manual_seed(config.seed)
         model = build_model(config.model)
+        self.published = published_weights(model, config.model.published)
         load_encoders(model, config.train, encoders)
         if config.train.checkpointing:
             recompute_blocks(model.image_encoder)
@@ -336,7 +344,11 @@ class Trainer:
             corpus = corpus.subset(self.settings.validation_images)
         share = corpus.share(self.accelerator.process_index, self.processes)
         how = self.config.evaluation
-        counts = evaluate(self.model, share, resolution=how.resolution, threshold=how.threshold)
+        if self.processes > 1:  # of batch normalisation, whose statistics differ by process on CPUs
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        images = images_at_once(self.settings)
+        counts = evaluate(self.model, share, images, resolution=how.resolution, threshold=how.threshold)
         score = summarize_counts(pd.concat(gather_object([counts])))["oIoU"]
         self.curve.append({"update": self.update, "pairs": self.pairs, "val_oIoU": score})
         if score > self.best:
@@ -417,11 +429,33 @@ def set_random_state(states: list[Tensor]) -> None:
         torch.cuda.set_rng_state(state)
 
 
+def published_weights(model: Segmenter, encoders: tuple[str, ...]) -> dict[str, str]:
+    """SHA-256 of what these encoders ("image", "text") were given by published weights: a name does not tell, since
+    what it names can change."""
+    digests = {}
+    for kind in encoders:
+        encoder = getattr(model, f"{kind}_encoder")
+        given = encoder.state_dict()
+        if isinstance(encoder, MSCAN):  # the rest of it starts from random numbers
+            given = {name: tensor for name, tensor in given.items() if published_name(name)}
+        digest = hashlib.sha256()
+        for name, tensor in given.items():
+            digest.update(name.encode())
+            digest.update(tensor.numpy(force=True).tobytes())
+        digests[kind] = digest.hexdigest()
+    return digests
+
+
 def recompute_blocks(image_encoder: nn.Module) -> None:
     """Let the blocks of a Swin or MSCAN be computed again in the backward pass: less memory, the same gradients."""
     for module in image_encoder.modules():
         if isinstance(module, SwinTransformerStage | MSCAN):
             module.grad_checkpointing = True
+
+
+def images_at_once(settings: TrainConfig) -> int:
+    """How many images to evaluate at once: fewer where a training step, too, is cut into parts to save memory."""
+    return max(1, EVALUATED_AT_ONCE // settings.accumulate)
 
 
 def learning_rate(settings: TrainConfig, update: int, total: int) -> float:

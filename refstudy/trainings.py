@@ -14,8 +14,10 @@ from queue import SimpleQueue
 
 import torch
 from accelerate.utils import broadcast_object_list
+from dask.system import CPU_COUNT
 
 from refstudy.errors import StudyError
+from refstudy.provenance import forget_peak_memory
 from refstudy.records import find_record
 from refstudy.runs import train_run
 from refstudy.study import Study
@@ -133,6 +135,7 @@ def _here(study: Study, case: Case, stop: Stop, again: bool) -> int:
         if accelerator.is_main_process:
             print(f"{record}: has its record", flush=True)
         return 0
+    forget_peak_memory()  # of the runs before it
     try:
         status, message = 0, str(train_run(study, *case, stop=stop))
     except Unfinished as reached:
@@ -146,7 +149,7 @@ def _places(at_once: int) -> list[dict[str, str]]:
     """The environment of each of the runs at once, which share the machine's cores and, of several, its GPUs."""
     count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
     gpus = named.split(",")[:count] if named else [str(number) for number in range(count)]
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // at_once))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, CPU_COUNT // at_once))
     shared = [{"CUDA_VISIBLE_DEVICES": gpus[k % count]} if count > 1 else {} for k in range(at_once)]
     return [os.environ | {"OMP_NUM_THREADS": threads} | gpu for gpu in shared]
 

@@ -65,7 +65,13 @@ def test_a_claim_counts_the_seeds_that_both_sides_have(tmp_path):
     assert line["verdict"] == "supported, one run"
     put(tmp_path, "tile_concat", [0.4] * 20, seed=1)
     line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]
-    assert line["runs"] == 2 and line["verdict"] == "supported"
+    assert line["runs"] == 2 and line["measured"] == pytest.approx(15)
+    assert line["verdict"] == "undecided"  # gains of 20 and 10 points: two runs may be chance
+    put(tmp_path, "tile_concat", [0.4] * 20, seed=2)
+    put(tmp_path, "s2rm_fpn", [0.56] * 20, seed=2)
+    line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]
+    assert line["runs"] == 3 and line["low"] == pytest.approx(15.33 - 4.303 * 5.03 / 3**0.5, abs=0.1)
+    assert line["verdict"] == "supported"
 
 
 def test_an_explanation_is_contradicted_by_its_run(tmp_path):

@@ -215,7 +215,9 @@ def test_a_mask_of_every_thing_heeds_no_words(scenes):
     for image, rows in counts.groupby("image_id"):
         areas = [int(thing.mask.sum()) for thing in things[image] if thing.group != "stuff"]  # none overlaps another
         assert set(rows["union"]) == {sum(areas)}
-    assert summarize_counts(counts)["oIoU"] > 2 * summarize_counts(whole_image_counts(corpus))["oIoU"]
+    whole = whole_image_counts(corpus)
+    assert whole["intersection"].tolist() == truths.sum((1, 2)).tolist() and set(whole["union"]) == {truths[0].size}
+    assert summarize_counts(counts)["oIoU"] > 2 * summarize_counts(whole)["oIoU"]
 
 
 def test_recorded_variants_are_set_against_the_mask_of_every_thing(tmp_path):

@@ -4,6 +4,7 @@ import re
 import shutil
 import textwrap
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -90,10 +91,14 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
         model_card(small, "small")
     train_run(small, "small", "other", 0, progress=False)
     assert not folder.exists()
+    with monkeypatch.context() as full, pytest.raises(OSError, match="full"):  # ends before the record is written
+        full.setattr("refstudy.training.write_record", Mock(side_effect=OSError("full")))
+        train_run(small, "small", "tiny", 0, progress=False)
+    (shipped,) = folder.iterdir()  # what has its record has shipped
     record = train_run(small, "small", "tiny", 0, progress=False)
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"| {read_record(record).metrics['val']['oIoU']:.1f} [" in card
-    assert record.name in card
+    assert record.name in card and file_digest(shipped)[:16] in card
     shutil.rmtree(record)  # numbers come from the record alone
     without = model_card(small, "small")
     assert "none of these settings" in without and record.name not in without

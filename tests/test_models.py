@@ -9,9 +9,9 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.overrides import TorchFunctionMode
 
-from refstudy.config import ModelConfig, PartConfig
+from refstudy.config import ModelConfig, PartConfig, TextEncoderConfig
 from refstudy.errors import StudyError
-from refstudy.models.build import build_model, count_parameters, load_model, load_or_build, save_weights
+from refstudy.models.build import FUSIONS, build_model, count_parameters, load_model, load_or_build, save_weights
 from refstudy.models.decoders.casg import CASG
 from refstudy.models.decoders.fpn import FPN
 from refstudy.models.fusion.s2rm import S2RM
@@ -193,6 +193,27 @@ def test_encoders_start_equal_in_every_variant_of_one_seed():
     assert all(torch.equal(a, states[1][name]) for name, a in states[0].items())
 
 
+def test_half_precision_keeps_what_it_does_not_reach(tmp_path):
+    model = build("s2rm_casg")
+    norm = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    norm.running_var.fill_(1e6)
+    save_weights(model, tmp_path / "half.safetensors", half=True)
+    loaded = load_model(tmp_path / "half.safetensors").state_dict()
+    for name, tensor in model.state_dict().items():
+        kept = tensor if (tensor == 1e6).any() or not tensor.is_floating_point() else tensor.half().float()
+        assert torch.equal(loaded[name], kept), name
+
+
+def test_a_part_of_ones_own_needs_no_type_hints(monkeypatch):
+    class Mine(FUSIONS["tile_concat"]):
+        def __init__(self, channels, text_width, grid, heads=4):
+            super().__init__(channels, text_width, grid)
+            self.heads = heads
+
+    monkeypatch.setitem(FUSIONS, "mine", Mine)
+    assert build_model(tiny_model(fusion="mine", fusion_options={"heads": 8})).fusion.heads == 8
+
+
 def test_bad_parts_options_and_files_are_named(tmp_path):
     with pytest.raises(StudyError, match=r"unknown fusion 'glue'; known: .*s2rm"):
         build_model(tiny_model().model_copy(update={"fusion": PartConfig(name="glue")}))
@@ -202,6 +223,13 @@ def test_bad_parts_options_and_files_are_named(tmp_path):
         build_model(tiny_model(decoder_options={"width": "wide"}))
     with pytest.raises(StudyError, match="fusion 's2rm': option shift is 'false'; .*boolean"):  # which would be true
         build_model(tiny_model(fusion="s2rm", fusion_options={"shift": "false"}))
+    with pytest.raises(StudyError, match="text encoder: .*multiple of the number of attention heads.*; give it sizes"):
+        build_model(tiny_model().model_copy(update={"text": TextEncoderConfig(hidden_size=32, heads=5)}))
+    with pytest.raises(StudyError, match="decoder 'fpn', options {'width': -1}: .*negative"):
+        build_model(tiny_model(decoder_options={"width": -1}))
+    slvit = PartConfig(name="slvit", options={"pretrained": True})  # as it is said of the other encoders
+    with pytest.raises(StudyError, match="'slvit': option pretrained is True; name a file or a folder"):
+        build_model(tiny_model().model_copy(update={"whole": slvit}))
     with pytest.raises(StudyError, match="no model weights"):
         load_model(tmp_path / "none.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"12345678 not safetensors")

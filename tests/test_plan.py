@@ -39,7 +39,7 @@ runs:
   alone: {notebook: alone.ipynb, data: false}
 """,
 )
-SPREAD = "\n      image_size:   64\n      scenes:\n        train: 2\n        val: 1"  # the data of HEAD, laid out otherwise
+SPREAD = "\n      image_size:   64\n      scenes:\n        train: 2\n        val: 1"  # HEAD's data
 PARAMETERS = "study = ''\nprofile = ''\nresults = ''\n"
 CODE = {
     "train": "variant, seed = '', 0",

@@ -251,6 +251,22 @@ def test_a_folder_goes_on_past_what_does_not_decode(weights, tmp_path):
     assert {path.name for path in output.glob("*.json")} == {"a.png.json", "a.jpg.json", "c.png.json"}
 
 
+def test_a_photo_whose_masks_cannot_be_written_is_named_and_the_others_are_answered(weights, tmp_path):
+    folder, output = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    long = "a" * 240
+    for name in (long, "b"):
+        colours().save(folder / f"{name}.png")
+    result = run(folder, "a dog on the left", "--weights", weights, "--output", output)
+    assert result.exit_code == 1 and "1 of 2 photos" in result.output
+    assert f"{long}.png: cannot be written to {output}; shorten its name or make room (File name too long)" in (
+        result.stderr.replace("\n", "")
+    )
+    assert {path.name for path in output.iterdir()} == {
+        f"b_1-a-dog-on-the-left-{of}.png" for of in ("mask", "overlay")
+    } | {"b.json"}
+
+
 def _errors(path):
     with pytest.raises(StudyError) as caught:
         read_photo(path)

@@ -20,6 +20,7 @@ from refstudy.models.mscan import published_name
 from refstudy.models.segmenter import ReferringSegmenter, Segmenter
 from refstudy.models.slvit import SLViT
 from refstudy.prediction import predict
+from refstudy.training import published_weights
 
 from .conftest import tiny_model
 from .test_models import TINY, variant_config
@@ -304,3 +305,24 @@ def test_what_is_no_model_is_said_so_in_one_line(tmp_path):
     refused(tmp_path / "model", "do not belong together")
     (tmp_path / "model" / "config.json").unlink()
     refused(tmp_path / "model", "no model weights of refstudy")
+
+
+def test_a_training_knows_the_published_weights_that_it_started_from(tmp_path):
+    """By their content: what a name on the hub stands for may change."""
+    swin, bert = swin_folder(tmp_path / "swin")[0], bert_folder(tmp_path / "bert")[0]
+    image = ImageEncoderConfig(name=swin, pretrained=True)
+    text = TextEncoderConfig(name=bert, pretrained=True)
+    config = tiny_model().model_copy(update={"image": image, "text": text})
+
+    def digests(config, seed=0):
+        torch.manual_seed(seed)
+        return published_weights(build_model(config), config.published)
+
+    first = digests(config)
+    assert set(first) == {"image", "text"} and digests(config, seed=1) == first
+    bert_folder(tmp_path / "bert")  # other numbers under the same name
+    assert digests(config)["text"] != first["text"] and digests(config)["image"] == first["image"]
+    assert digests(tiny_model()) == {}
+    save_file(mscan_state(), tmp_path / "mscan_b.safetensors")
+    slvit = slvit_config(pretrained=str(tmp_path / "mscan_b.safetensors"))
+    assert digests(slvit) == digests(slvit, seed=1) and set(digests(slvit)) == {"image"}

@@ -209,3 +209,5 @@ def test_a_number_counted_in_another_way_says_so():
     assert data_name(data, "val") == data_name(data, "val", EvaluationConfig()) == "RefScenes val, 128 px"
     other = EvaluationConfig(resolution="original", threshold=0.35)
     assert data_name(data, "val", other) == "RefScenes val, 128 px, counted at the original size, threshold 0.35"
+    parted = data.model_copy(update={"dataset": "refscenesg", "split_by": "google"})
+    assert data_name(parted, "val") == "RefScenesG (google) val, 128 px"

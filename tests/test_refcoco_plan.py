@@ -74,6 +74,14 @@ def test_every_row_of_the_ablations_is_trained():
             assert variant in STUDY.variant_names(name), (stem, row)
 
 
+def test_what_is_counted_otherwise_does_not_stand_in_one_table():
+    study = load_study(STUDY.path)
+    assert study.compared("refcoco") == ["refcoco", "refcoco_swinb"]
+    other = EvaluationConfig(resolution="original")
+    study.profiles["refcoco_swinb"] = study.profile("refcoco_swinb").model_copy(update={"evaluation": other})
+    assert study.compared("refcoco") == ["refcoco"]
+
+
 @pytest.mark.parametrize("profile", PLAN)
 def test_settings_are_those_of_the_papers(profile):
     """S²RM, Sec. IV-B; SLViT, Sec. 4.2; LAVT's args.py."""

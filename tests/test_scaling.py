@@ -90,6 +90,8 @@ def test_two_processes_make_the_updates_of_one_and_resume(data_root, corpora, tm
     for name in ("record.json", "curve.csv", "counts.parquet"):
         assert (whole.path / name).read_bytes() == (halves.path / name).read_bytes()
     assert whole.provenance()["processes"] == 2
+    # Both validate with the statistics of batch normalisation that are kept.
+    assert whole.summary["val_oIoU_of_best"] == pytest.approx(whole.metrics["val"]["oIoU"], abs=1e-9)
     of_both_epochs = [batch for epoch in (0, 1) for batch in grouped_batches(corpora["train"], 4, 3, 0, epoch)]
     assert whole.summary["pairs"] == sum(len(batch.masks) for batch in of_both_epochs)
 

@@ -319,6 +319,9 @@ def test_pretrained_encoders_are_loaded_and_checked(data_root, tmp_path):
         assert torch.equal(started[name.replace(".", "_encoder.", 1)], tensor), name
     for name in ("image_encoder.norms.0.weight", "text_encoder.bert.embeddings.word_embeddings.weight"):
         assert not torch.equal(started[name], plain.model.state_dict()[name])
+    few = settings.model_copy(update={"images_per_batch": 999})
+    with pytest.raises(StudyError, match="pretraining.images_per_batch: 999, but there are only .* make it smaller"):
+        pretrain(tiny_data(), tiny_model(), few, path, data_root, progress=False)
     with pytest.raises(StudyError, match="not train.encoder_weights"):
         Trainer(tiny_run(encoder_weights="0" * 64), corpora, path)
     with pytest.raises(StudyError, match="pretrained encoders not found"):

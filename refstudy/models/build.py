@@ -37,7 +37,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def build_model(config: ModelConfig) -> Segmenter:
-    """The model that ``config`` describes. Encoders are built first: with one seed, they start equal in every variant.
+    """The model that ``config`` describes. Encoders are built first: with one seed, they start equal in every variant
+    of late fusion and in LAVT; SLViT builds its own.
 
     SLViT has one option more than its class, ``pretrained``: the file of MSCAN weights that its trunk starts from, or a
     folder that holds it.
@@ -49,7 +50,10 @@ def build_model(config: ModelConfig) -> Segmenter:
         text_encoder = TextEncoder(config.text)
         model = _part("whole model", WHOLE, cast(PartConfig, scratch.whole), text_encoder)
         if "pretrained" in config.whole.options:
-            load_mscan_file(model.image_encoder, config.whole.options["pretrained"])
+            file = config.whole.options["pretrained"]
+            if not isinstance(file, str):
+                raise StudyError(f"whole model 'slvit': option pretrained is {file!r}; name a file or a folder")
+            load_mscan_file(model.image_encoder, file)
         image = ImageEncoderConfig()  # unused
     else:
         image_encoder = ImageEncoder(config.image, config.image_size)
@@ -81,24 +85,26 @@ def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *siz
     for name, value in config.options.items():
         try:
             # strictly, since the text "false" is true; as JSON, since a study file has lists for tuples
-            TypeAdapter(kinds[name]).validate_json(json.dumps(value, default=str), strict=True)
+            TypeAdapter(kinds.get(name, Any)).validate_json(json.dumps(value, default=str), strict=True)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise StudyError(f"{kind} '{config.name}': option {name} is {value!r}; {reason}") from None
     try:
         return part(*sizes, **config.options)
-    except TypeError as error:  # an option of the wrong kind
+    except StudyError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:  # options of the wrong kind or size
         raise StudyError(f"{kind} '{config.name}', options {config.options}: {error}") from error
 
 
 def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None:
-    """Write the whole model as one safetensors file; ``half`` stores floats in fp16.
+    """Write the whole model as one safetensors file; ``half`` stores it as ``halved`` does.
 
     The metadata hold what ``save_pretrained`` writes beside the weights, the settings and the tokenizer's files, as one
     text: safetensors writes several in no fixed order, and equal models should be equal files.
     """
     tensors = {
-        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        name: (halved(tensor) if half else tensor).detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -107,6 +113,12 @@ def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None
     saved = json.dumps({"model": model.config.model_dump_json()} | about, sort_keys=True)
     with atomic_write(path) as temporary:
         temporary.write_bytes(save(tensors, {"saved": saved}))  # ``save_file`` makes it readable to its owner only
+
+
+def halved(tensor: torch.Tensor) -> torch.Tensor:
+    """In fp16, unless it holds no floats or such as fp16 does not reach, as batch normalisation's variances can be."""
+    half = tensor.half() if tensor.is_floating_point() else tensor
+    return half if half.isfinite().all() else tensor
 
 
 def load_model(path: Path | str) -> Segmenter:

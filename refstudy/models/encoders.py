@@ -100,8 +100,11 @@ class TextEncoder(nn.Module):
             self.bert = _pretrained_bert(config.name)
         else:
             named = {theirs: getattr(config, ours) for ours, theirs in BERT_NAMES.items()}
-            settings = BertConfig(**named, attention_probs_dropout_prob=config.dropout)
-            self.bert = BertModel(settings, add_pooling_layer=False)
+            try:
+                settings = BertConfig(**named, attention_probs_dropout_prob=config.dropout)
+                self.bert = BertModel(settings, add_pooling_layer=False)
+            except (ValueError, RuntimeError, ArithmeticError) as error:
+                raise StudyError(f"text encoder: {error}; give it sizes that fit together") from error
         made = self.bert.config
         self.width: int = made.hidden_size
         self.config = TextEncoderConfig(**{ours: getattr(made, theirs) for ours, theirs in BERT_NAMES.items()})

@@ -16,7 +16,7 @@ class PWAM(nn.Module):
     would change nothing and get no gradient.
 
     ``norm_gathered=False`` leaves out the norm of the gathered words, which takes away what a sentence tells all cells
-    alike; it is no variant of a paper.
+    alike; it is no variant of a paper (biases of value and gathered words would count then; it has none either).
     """
 
     def __init__(self, channels: int, text_width: int, norm_gathered: bool = True):
