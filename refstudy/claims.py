@@ -1,11 +1,13 @@
 """The claims ledger: what the papers claim of their parts, what they printed, what was measured here, a verdict."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from refstudy.cost import Cost, cost
+from refstudy.records import Record
 from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Study, training_command
 from refstudy.tables import interval, measured_by, printed_rows, resampled_gains, variant_records, verdict
 
@@ -184,7 +186,8 @@ def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     """Every claim with the printed gain and the measured one, a line each.
 
     Columns: paper, claim, metric, printed (points), measured with its paired 95 % interval low, high; runs (the seeds
-    that both sides have), data, verdict, missing (commands). The verdict is by rule: "supported" when the whole
+    that both sides have), data, verdict, elsewhere (the same on the profile's other splits), missing (commands). The
+    verdict is by rule: "supported" when the whole
     interval is above zero, "not supported" when it is below, "undecided" otherwise, each followed by ", one run" where
     that is all there is of a side; "not measured" without records of both sides. For a claim of no gain see
     ``_saturation``. ``resampled_metrics`` says what the interval speaks of.
@@ -195,12 +198,12 @@ def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
         found = _measured(study, profile, claim.better, claim.worse, claim.metric, results)
         lines.append(about | _judged(claim.metric, found))
     lines.append(_saturation(study, profile, results))
-    columns = "paper claim metric printed measured low high runs data verdict missing"
+    columns = "paper claim metric printed measured low high runs data verdict elsewhere missing"
     return _with_gaps(pd.DataFrame(lines, columns=columns.split()))
 
 
 def _with_gaps(table: pd.DataFrame) -> pd.DataFrame:
-    return table.astype({"runs": "Int64"}).fillna({"data": "", "missing": ""})
+    return table.astype({"runs": "Int64"}).fillna(dict.fromkeys(("data", "elsewhere", "missing"), ""))
 
 
 def _judged(metric: str, found: dict[str, Any], most: float | None = None) -> dict[str, Any]:
@@ -210,12 +213,18 @@ def _judged(metric: str, found: dict[str, Any], most: float | None = None) -> di
     It says when it is about single runs: their interval is over pictures and knows nothing of how far two trainings of
     one model can differ.
     """
-    rule = UNMEASURED
+    rule, elsewhere = UNMEASURED, []
+
+    def ruled(low: float, high: float) -> str:
+        return verdict(low, high) if most is None else verdict(most - high, most - low)
+
     if "low" in found:
-        low, high = found["low"], found["high"]
-        rule = verdict(low, high) if most is None else verdict(most - high, most - low)
-        rule += ", one run" if found["runs"] == 1 else ""
-    return {"metric": metric, "verdict": rule} | found
+        rule = ruled(found["low"], found["high"]) + (", one run" if found["runs"] == 1 else "")
+        elsewhere = [
+            f"{split}: {ruled(low, high)} {gain:+z.1f} [{low:+z.1f}, {high:+z.1f}]"
+            for split, (gain, low, high) in found.pop("others").items()
+        ]
+    return {"metric": metric, "verdict": rule, "elsewhere": "; ".join(elsewhere)} | found
 
 
 def _measured(
@@ -234,22 +243,33 @@ def _measured(
         name: variant_records(study, trainer, name, str(study.results_beside(profile, trainer, results)))
         for name, trainer in trainers.items()
     }
-    split = study.profile(profile).splits[0]
+    split, *others = study.profile(profile).splits
     if seeds:
         for name, seed in zip((better, worse), seeds, strict=True):
             sides[name] = [record for record in sides[name] if record.config.seed == seed]
     done = {name: {record.config.seed for record in records} for name, records in sides.items()}
     runs = 1 if seeds else len(done[better] & done[worse])
-    gains = resampled_gains(sides[better], sides[worse], split, paired=not seeds)
-    if gains is None:
+    records = [record for side in sides.values() for record in side]
+    splits = [split, *(other for other in others if all(other in record.metrics for record in records))]
+    gains = _gains(sides[better], sides[worse], splits, metric, paired=not seeds)
+    if not gains:
         wanted = dict(zip((better, worse), seeds or 2 * study.profile(profile).seeds[:1], strict=True))
         lacking = [name for name, seed in wanted.items() if seed not in done[name]]
         commands = [training_command(trainers[name], name, wanted[name] if seeds else None) for name in lacking]
         return {"missing": " && ".join(commands)}
-    low, high = interval(gains[metric])
+    measured, low, high = gains.pop(split)
     data = dict.fromkeys(measured_by(sides[name], split) for name in (better, worse))
-    about = {"runs": runs, "data": " against ".join(data)}
-    return {"measured": float(gains[metric][0]), "low": low, "high": high} | about
+    about = {"runs": runs, "data": " against ".join(data), "others": gains}
+    return {"measured": measured, "low": low, "high": high} | about
+
+
+def _gains(
+    better: list[Record], worse: list[Record], splits: Sequence[str], metric: str, paired: bool
+) -> dict[str, tuple[float, float, float]]:
+    """Split -> points by which one is above the other, with the 95 % interval; empty without runs to compare."""
+    found = {split: resampled_gains(better, worse, split, paired) for split in splits}
+    values = {split: gains[metric] for split, gains in found.items() if gains is not None}
+    return {split: (float(of[0]), *interval(of)) for split, of in values.items()}
 
 
 def _trainers(study: Study, profile: str, *variants: str) -> dict[str, str]:

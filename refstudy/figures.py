@@ -31,6 +31,7 @@ PALETTE = {
     "yellow": "#F0E442",
     "black": "#000000",
 }
+GREY = "#8C8C8C"
 # The papers' figures: the name under which each is saved -> what it is.
 PAPER_FIGURES = {
     "s2rm_fig1": "S²RM, Fig. 1: architecture",
@@ -72,8 +73,8 @@ def use_style() -> None:
 
 
 def line_style(k: int) -> dict[str, Any]:
-    """Colour and dashes of the k-th line of a plot, told apart in black and white too from the ninth on."""
-    colours = [colour for name, colour in PALETTE.items() if name != "yellow"]  # yellow lines vanish on white
+    """Colour and dashes of the k-th line of a plot: eight colours, each solid first, then dashed."""
+    colours = [*(colour for name, colour in PALETTE.items() if name != "yellow"), GREY]  # yellow vanishes on white
     return {"color": colours[k % len(colours)], "linestyle": ("-", "--", ":", "-.")[k // len(colours) % 4]}
 
 
@@ -170,7 +171,7 @@ def outlined(image: np.ndarray, mask: np.ndarray, colour: str = "vermilion") -> 
 
 def learning_curves(axes: Axes, runs: Mapping[str, Sequence[pd.DataFrame]]) -> None:
     """Training loss against pairs seen: a label's runs (``Record.curve``) in one colour, the first one thickest, the
-    second one with circles, the third one with squares; each point the mean of five recorded ones."""
+    next ones with circles, squares, triangles, diamonds; each point the mean of five recorded ones."""
     for k, (label, curves) in enumerate(runs.items()):
         for run, curve in enumerate(curves):
             loss = curve.dropna(subset=["loss"])
@@ -265,7 +266,8 @@ def growth(measured: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
             drawn = axes[row, column]
             for k, (model, some) in enumerate(measured.query("axis == @axis").groupby("model", sort=False)):
                 slope = fitted.loc[(model, axis), name] + 0.0  # no "-0.00"
-                drawn.loglog(some["value"], some[name], marker="o", **line_style(k), label=f"{model}: {slope:.2f}")
+                style = line_style(k) | {"marker": "osD^"[k % 4], "markersize": 9 - 2 * k}  # lines that coincide show
+                drawn.loglog(some["value"], some[name], **style, label=f"{model}: {slope:.2f}")
             drawn.set_xticks(sorted(set(some["value"])), [str(value) for value in sorted(set(some["value"]))])
             drawn.minorticks_off()
             drawn.legend(fontsize=7, loc="upper left")

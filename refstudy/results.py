@@ -19,7 +19,10 @@ from refstudy.tables import COMPARISONS, TABLES, build_comparison, build_table, 
 
 TABLE_2 = "s2rm_table2"
 # The variants that are compared as whole models, in the order of the papers.
-COMPARED = ("tile_concat", "s2rm_fpn", "acm_fpn", "pwam_fpn", "s2rm_casg", "acm_casg", "pwam_casg", "lavt", "slvit")
+COMPARED = (
+    *("tile_concat", "s2rm_fpn", "acm_fpn", "pwam_fpn", "s2rm_casg", "acm_casg", "pwam_casg"),
+    *("lavt", "slvit", "slvit_no_urce"),
+)
 
 
 def _claims(study: Study, profile: str, results: str = "") -> pd.DataFrame:

@@ -392,7 +392,7 @@ def render(table: pd.DataFrame) -> pd.DataFrame:
         wide[f"gain in {METRICS[0]}", "printed"] = overall["printed_gain"].map("{:+.2f}".format).replace("+nan", "")
     if overall[["printed_gain", "gain"]].notna().any(axis=None):
         wide[f"gain in {METRICS[0]}", "ours"] = [
-            "" if np.isnan(line.gain) else f"{line.gain:+.1f} [{line.gain_low:+.1f}, {line.gain_high:+.1f}]"
+            "" if np.isnan(line.gain) else f"{line.gain:+z.1f} [{line.gain_low:+z.1f}, {line.gain_high:+z.1f}]"
             for line in overall.itertuples()
         ]
         runs = overall["gain_runs"].map("{:.0f}".format, na_action="ignore")
@@ -421,7 +421,7 @@ def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
     their 95 % interval; the number of runs, where the table has it; the verdict in Markdown's bold."""
 
     def points(column: str, digits: int) -> pd.Series:
-        return table[column].map(f"{{:+.{digits}f}}".format, na_action="ignore").astype(object)
+        return table[column].map(f"{{:+z.{digits}f}}".format, na_action="ignore").astype(object)
 
     shown = table[list(texts)].copy()
     if "printed" in table:

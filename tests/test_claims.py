@@ -1,5 +1,6 @@
 """The claims ledger: printed gains from the printed tables, verdicts from records by rule."""
 
+import pandas as pd
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -7,10 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from refstudy.claims import CLAIMS, cost_ledger, explanations, ledger
 from refstudy.cost import cost
 from refstudy.models.build import build_model
+from refstudy.records import circumstances, write_record
 from refstudy.reported import load_reported
 from refstudy.tables import TABLES
 
-from .test_tables import STUDY, put
+from .test_tables import STUDY, fake_counts, put
 
 
 def test_every_claim_names_variants_and_printed_rows():
@@ -72,6 +74,18 @@ def test_a_claim_counts_the_seeds_that_both_sides_have(tmp_path):
     line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]
     assert line["runs"] == 3 and line["low"] == pytest.approx(15.33 - 4.303 * 5.03 / 3**0.5, abs=0.1)
     assert line["verdict"] == "supported"
+
+
+def test_a_verdict_is_told_of_the_other_splits_too(tmp_path):
+    measured = {"tile_concat": (0.4, 0.4, 0.4), "s2rm_fpn": (0.5, 0.3, 0.4)}
+    for variant, ious in measured.items():
+        config = STUDY.run_config("scenes", variant, 0)
+        counts = [fake_counts([of] * 20).assign(split=split) for of, split in zip(ious, config.splits, strict=True)]
+        curve = pd.DataFrame({"update": [1]})
+        write_record(tmp_path / "records", config, {"updates": 1}, curve, pd.concat(counts), circumstances())
+    line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]
+    assert line["verdict"] == "supported, one run" and line["measured"] == pytest.approx(10)
+    assert line["elsewhere"] == "testA: not supported -10.0 [-10.0, -10.0]; testB: undecided +0.0 [+0.0, +0.0]"
 
 
 def test_an_explanation_is_contradicted_by_its_run(tmp_path):
