@@ -26,7 +26,8 @@ COMPARED = (
 
 
 def _claims(study: Study, profile: str, results: str = "") -> pd.DataFrame:
-    return pd.concat([ledger(study, profile, results), cost_ledger(study)], ignore_index=True)
+    both = pd.concat([ledger(study, profile, results), cost_ledger(study)], ignore_index=True)
+    return both.fillna({"elsewhere": ""})
 
 
 def _table2(study: Study, profile: str, results: str = "") -> pd.DataFrame:
