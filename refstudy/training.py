@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from timm.models.swin_transformer import SwinTransformerStage
 from torch import Tensor, nn
 
+from refstudy.allocation import keep_freed_memory
 from refstudy.bar import bar
 from refstudy.config import DataConfig, RunConfig, TextEncoderConfig, TrainConfig, record_name
 from refstudy.data.batches import (
@@ -101,6 +102,8 @@ def train(
     asked after every update, says so: the same call goes on from there.
     """
     accelerator = launched()
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     folder, done = Path(work) / record_name(config), Path(records) / record_name(config)
     bars = progress and sys.stderr.isatty()
     with accelerator.main_process_first():

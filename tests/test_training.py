@@ -3,7 +3,10 @@
 import itertools
 import json
 import math
+import platform
 import resource
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -429,3 +432,23 @@ def test_the_kept_weights_are_those_of_the_earliest_best_validation(corpora, mon
         trainer.validate(epoch)
     assert (trainer.best, trainer.best_epoch) == (30.0, 2)
     assert all((parameter == 2).all() for parameter in trainer.best_model().parameters())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_freed_memory_is_kept_where_asked():
+    """Resident pages after tensors of 16 MiB are gone."""
+    code = """
+import torch
+from refstudy.allocation import keep_freed_memory
+def resident(): return int(open("/proc/self/statm").read().split()[1]) >> 8  # MiB
+{ask}
+before = resident()
+tensors = [torch.ones(4 << 20) for _ in range(20)]
+del tensors
+print(resident() - before)
+"""
+    left = {}
+    for ask in ("assert keep_freed_memory()", ""):
+        command = [sys.executable, "-c", code.format(ask=ask)]
+        left[ask] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert left[""] < 100 < 300 < left["assert keep_freed_memory()"]
