@@ -27,7 +27,7 @@ from refstudy.metrics import METRICS, overlap, summarize
 from refstudy.models.build import build_model, load_model
 from refstudy.prediction import predict
 from refstudy.pretraining import pretrain
-from refstudy.records import find_record, find_records, read_record
+from refstudy.records import circumstances, find_record, find_records, read_record
 from refstudy.training import Trainer, Unfinished, file_digest, learning_rate, load_corpora, parameter_groups, train
 
 from .conftest import tiny_data, tiny_model, tiny_run
@@ -166,11 +166,16 @@ def test_two_whole_trainings_and_one_in_halves_are_the_same(data_root, tmp_path,
 
 
 @pytest.mark.parametrize("stop_at", [6, 12])
-def test_a_stop_at_the_end_of_an_epoch_leaves_the_validation_to_the_next_call(data_root, tmp_path, stop_at):
+def test_a_stop_at_the_end_of_an_epoch_leaves_the_validation_to_the_next_call(
+    data_root, tmp_path, stop_at, monkeypatch, capsys
+):
     calls = itertools.count(1)
     with pytest.raises(Unfinished, match=f"stopped after {stop_at} of 12"):
         train(tiny_run(), tmp_path / "r", tmp_path, data_root, progress=False, stop=lambda: next(calls) == stop_at)
-    curve = read_record(train(tiny_run(), tmp_path / "r", tmp_path, data_root, progress=False)).curve()
+    monkeypatch.setattr("refstudy.training.circumstances", lambda: circumstances() | {"commit": "0" * 40})  # other code
+    curve = read_record(train(tiny_run(), tmp_path / "r", tmp_path, data_root)).curve()
+    told = capsys.readouterr().out
+    assert f"goes on from update {stop_at} of 12, which code of commit" in told and "checkpoint.pt" in told
     assert curve["update"][curve["val_oIoU"].notna()].tolist() == [6, 12]
 
 
