@@ -110,13 +110,13 @@ def train(
         corpora, digest = load_corpora(config.data, config.model.text, ("train", *_splits(config)), data_root, bars)
     trainer = Trainer(config, corpora, encoders)
     trainer.resume(folder / "checkpoint.pt")
-    started, now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), circumstances()
+    started, here = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), circumstances()
     if trainer.update and progress and accelerator.is_main_process:
         begun = trainer.stretches[-1]["commit"]
-        by = "" if begun == now["commit"] else f", which code of commit {begun[:7]} reached; to use this code from the"
+        by = "" if begun == here["commit"] else f", which code of commit {begun[:7]} reached; to use this code from the"
         by += f" start, delete {folder / 'checkpoint.pt'}" if by else ""
         print(f"{folder.name}: goes on from update {trainer.update} of {trainer.total}{by}", flush=True)
-    trainer.stretches.append(now | {"processes": accelerator.num_processes, "started": started})
+    trainer.stretches.append(here | {"processes": accelerator.num_processes, "started": started})
     if not trainer.run(folder / "checkpoint.pt", progress, watcher, stop):
         raise Unfinished(
             f"{folder.name}: stopped after {trainer.update} of {trainer.total} updates; the same command goes on"
