@@ -113,9 +113,10 @@ def train(
     started, here = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), circumstances()
     if trainer.update and progress and accelerator.is_main_process:
         begun = trainer.stretches[-1]["commit"]
-        by = "" if begun == here["commit"] else f", which code of commit {begun[:7]} reached; to use this code from the"
-        by += f" start, delete {folder / 'checkpoint.pt'}" if by else ""
-        print(f"{folder.name}: goes on from update {trainer.update} of {trainer.total}{by}", flush=True)
+        line = f"{folder.name}: goes on from update {trainer.update} of {trainer.total}"
+        if begun != here["commit"]:
+            line += f", to which commit {begun[:7]} trained it; to begin again, delete {folder / 'checkpoint.pt'}"
+        print(line, flush=True)
     trainer.stretches.append(here | {"processes": accelerator.num_processes, "started": started})
     if not trainer.run(folder / "checkpoint.pt", progress, watcher, stop):
         raise Unfinished(

@@ -175,7 +175,7 @@ def test_a_stop_at_the_end_of_an_epoch_leaves_the_validation_to_the_next_call(
     monkeypatch.setattr("refstudy.training.circumstances", lambda: circumstances() | {"commit": "0" * 40})  # other code
     curve = read_record(train(tiny_run(), tmp_path / "r", tmp_path, data_root)).curve()
     told = capsys.readouterr().out
-    assert f"goes on from update {stop_at} of 12, which code of commit" in told and "checkpoint.pt" in told
+    assert f"goes on from update {stop_at} of 12, to which commit" in told and "checkpoint.pt" in told
     assert curve["update"][curve["val_oIoU"].notna()].tolist() == [6, 12]
 
 
