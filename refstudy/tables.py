@@ -169,7 +169,7 @@ def resampled_gains(first: list[Record], second: list[Record], split: str, paire
     common = common_seeds(first, second)
     sides = [first, second]
     if paired:
-        sides = [[record for record in side if record.config.seed in common] for side in sides]
+        sides = [sorted((r for r in side if r.config.seed in common), key=lambda r: r.config.seed) for side in sides]
     if not all(sides):
         return None
     _refuse_other_data(sides[0] + sides[1])
