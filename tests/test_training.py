@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from refstudy.metrics import METRICS, overlap, summarize
 from refstudy.models.build import build_model, load_model
 from refstudy.prediction import predict
 from refstudy.pretraining import pretrain
+from refstudy.provenance import forget_peak_memory, peak_memory
 from refstudy.records import circumstances, find_record, find_records, read_record
 from refstudy.training import Trainer, Unfinished, file_digest, learning_rate, load_corpora, parameter_groups, train
 
@@ -457,3 +459,12 @@ print(resident() - before)
         command = [sys.executable, "-c", code.format(ask=ask)]
         left[ask] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert left[""] < 100 < 300 < left["assert keep_freed_memory()"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="of Linux")
+def test_the_peak_of_one_run_is_not_that_of_the_run_before():
+    block = np.ones(200 << 17)  # 200 MiB
+    del block
+    before = peak_memory()["peak_memory_mb"]
+    forget_peak_memory()
+    assert peak_memory()["peak_memory_mb"] < before - 150
