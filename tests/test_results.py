@@ -136,6 +136,8 @@ def test_the_findings_quote_runs_as_their_records_have_them():
         ("s2rm_no_shift_no_l2v", "tile_concat"),
         ("s2rm_no_l2v", "tile_concat"),
         ("s2rm_casg", "casg_no_d3"),
+        ("s2rm_casg", "casg_no_spatial"),
+        ("slvit", "slvit_strips_7_11_21"),
     ]
     every = [
         ("s2rm_casg", "s2rm_fpn"),
@@ -160,12 +162,16 @@ def test_the_findings_quote_the_tables():
     assert f"ends at {min(halves)} to {max(halves)}" in text
     kinds = BUILDERS["kinds_by_run"](STUDY, "scenes", "").query("seed == 0").set_index(["variant", "kind"])["ours"]
     one, other = ("casg_no_channel", "s2rm_casg")
+    gate, slvit = ("slvit_strips_7_11_21", "slvit")
+    for kind, words in (("location", "words of place"), ("attribute", "words for looks")):
+        assert f"{kinds[gate, kind]:.1f} for {kinds[slvit, kind]:.1f} in {words}" in text
+    assert kinds["slvit_no_urce", "location"] > kinds[slvit, "location"]
     looks, place = (f"{kind} {kinds[one, kind]:.1f} for {kinds[other, kind]:.1f}" for kind in ("attribute", "location"))
     assert looks in text and place in text
     ruled = ledger(STUDY, "scenes").set_index("claim")
     assert ruled.loc["S²RM beats Tile & Concat", "verdict"] == "supported"  # "that claim holds"
-    elsewhere = ruled.loc["URCE helps", ["verdict", "elsewhere"]].str.count("not supported")
-    assert elsewhere.tolist() == [1, 2]  # "on all three splits"
+    for claim in ("URCE helps", "spatial attention helps CASG", "the gate helps"):  # "on all three splits"
+        assert ruled.loc[claim, ["verdict", "elsewhere"]].str.count("not supported").tolist() == [1, 2]
     claims = ruled["measured"]
     assert f"a loss of {-claims['URCE helps']:.1f} points" in text
     assert f"ends {claims['the last decoding stage helps']:.1f} below the full model of that seed" in text
