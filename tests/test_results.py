@@ -162,6 +162,11 @@ def test_the_findings_quote_the_tables():
     assert f"ends at {min(halves)} to {max(halves)}" in text
     kinds = BUILDERS["kinds_by_run"](STUDY, "scenes", "").query("seed == 0").set_index(["variant", "kind"])["ours"]
     one, other = ("casg_no_channel", "s2rm_casg")
+    coarse, fine = (single_runs()[STUDY.variants[name].label, 0].metrics["val"] for name in ("casg_no_d3", "s2rm_casg"))
+    precise = (
+        "without it {:.1f} % of the masks exceed an IoU of 0.5, with it {:.1f} %; one of 0.8, {:.1f} % and {:.1f} %"
+    )
+    assert precise.format(*(side[at] for at in ("P@0.5", "P@0.8") for side in (coarse, fine))) in text
     gate, slvit = ("slvit_strips_7_11_21", "slvit")
     for kind, words in (("location", "words of place"), ("attribute", "words for looks")):
         assert f"{kinds[gate, kind]:.1f} for {kinds[slvit, kind]:.1f} in {words}" in text
