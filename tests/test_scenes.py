@@ -260,7 +260,7 @@ def test_a_finished_folder_is_reused_and_a_foreign_one_refused(tmp_path):
 
 def test_where_scenes_cannot_be_kept_it_is_said(tmp_path):
     (tmp_path / "data").write_text("a file where a folder should be")
-    with pytest.raises(StudyError, match="data: cannot hold data .*in REFSTUDY_DATA"):
+    with pytest.raises(StudyError, match="cannot hold data .*name another in REFSTUDY_DATA"):
         prepare_data(tiny_data(), tmp_path / "data", progress=False)
 
 

@@ -86,7 +86,7 @@ def test_known_counts_give_known_cells(tmp_path):
 
 
 def test_a_row_without_a_record_is_empty_and_names_its_command(tmp_path):
-    for seed in STUDY.profile("scenes").seeds:
+    for seed in STUDY.seeds("scenes", "tile_concat"):
         put(tmp_path, "tile_concat", [0.5] * 10, images=5, seed=seed)
     table = build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)).set_index(["row", "metric"])
     line = table.loc[("W. S²RM (-Shift)", "oIoU")]
@@ -263,7 +263,7 @@ def test_paired_gains_and_verdicts(tmp_path):
 
 def test_runs_that_are_missing_are_told_from_seeds_that_are(tmp_path):
     put(tmp_path, "s2rm_fpn", [0.5] * 10, images=5)
-    for seed in STUDY.profile("scenes").seeds:
+    for seed in STUDY.seeds("scenes", "tile_concat"):
         put(tmp_path, "tile_concat", [0.5] * 10, images=5, seed=seed)
     tables = [build_table(stem, STUDY, "scenes", str(tmp_path)) for stem in ("s2rm_table4", "s2rm_table7")]
     tables.append(build_comparison("slvit_table1", STUDY, "scenes", str(tmp_path)))
