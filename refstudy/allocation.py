@@ -10,8 +10,8 @@ NEVER = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks of up to 32 MiB for what comes next; whether there is a glibc to do so.
 
-    By itself it returns them to the system, which clears every page when it hands it out again: with the maps of a
-    training step, which come and go, a good part of the time (docs/performance.md). Nothing that is computed changes.
+    By itself it returns them to the system, which clears every page when it hands it out again; the maps of a training
+    step come and go. Nothing that is computed changes. ``benchmarks/bench_allocation.py`` measures what it saves.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(
