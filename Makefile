@@ -19,11 +19,13 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): requirements.lock pyproject.toml
+$(BIN)/uv:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 12) else "refstudy needs Python 3.11 or 3.12, but $(PYTHON) is %d.%d; try: make PYTHON=python3.11 setup" % v)'
-	@echo "setting up $(VENV) (about 6 GB, mostly PyTorch; minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(STAMP): requirements.lock pyproject.toml | $(BIN)/uv
+	@echo "setting up $(VENV) (about 6 GB, mostly PyTorch; minutes, once)"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
@@ -43,5 +45,5 @@ bench: setup
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-lock:
+lock: $(BIN)/uv
 	@$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --extra dev --no-header --no-annotate pyproject.toml --output-file requirements.lock
