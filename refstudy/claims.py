@@ -41,6 +41,7 @@ class Claim:
 
 OURS = "this study"  # whose question it is that no paper answers
 UNMEASURED = "not measured"
+OF_ONE_RUN = {"supported": "held in one run", "not supported": "failed in one run", "undecided": "undecided in one run"}
 SATURATED = 1.0  # points; a gain below counts as none
 FULL4, FULL5, ALL, FULL_SLVIT = "W. S²RM (Full)", "W. CASG (Full)", "Full", "7B + 11B + 21B + Gate"
 IV, V, VI, VII = (f"s2rm_table{number}" for number in (4, 5, 6, 7))
@@ -159,8 +160,8 @@ EXPLANATIONS = (
     ),
     Explanation(
         "S²RM + CASG ends far lower with seed 1 than with seed 0",
-        "the seed does not stand in the way: with the same beginning, and a rate that falls over twice the epochs, it "
-        "ends above what seed 0 reached in half of them",
+        "the seed does not stand in the way: with the same first weights and batches, and a rate that rises and falls "
+        "over twice the epochs, it ends above what seed 0 reached in half of them",
         "s2rm_casg_longer",
         "s2rm_casg",
         seeds=(1, 0),
@@ -187,10 +188,10 @@ def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
 
     Columns: paper, claim, metric, printed (points), measured with its paired 95 % interval low, high; runs (the seeds
     that both sides have), data, verdict, elsewhere (the same on the profile's other splits), missing (commands). The
-    verdict is by rule: "supported" when the whole
-    interval is above zero, "not supported" when it is below, "undecided" otherwise, each followed by ", one run" where
-    that is all there is of a side; "not measured" without records of both sides. For a claim of no gain see
-    ``_saturation``. ``resampled_metrics`` says what the interval speaks of.
+    verdict is by rule: "supported" when the whole interval is above zero, "not supported" when it is below, "undecided"
+    otherwise; of one run a side, whose interval knows nothing of other trainings, the weaker words of ``OF_ONE_RUN``;
+    "not measured" without records of both sides. For a claim of no gain see ``_saturation``. ``resampled_metrics`` says
+    what the interval speaks of.
     """
     lines = []
     for claim in CLAIMS:
@@ -208,18 +209,15 @@ def _with_gaps(table: pd.DataFrame) -> pd.DataFrame:
 
 def _judged(metric: str, found: dict[str, Any], most: float | None = None) -> dict[str, Any]:
     """What ``_measured`` found, with the metric and the verdict on one variant being better than the other, or on its
-    being so by less than ``most`` points.
-
-    It says when it is about single runs: their interval is over pictures and knows nothing of how far two trainings of
-    one model can differ.
-    """
+    being so by less than ``most`` points."""
     rule, elsewhere = UNMEASURED, []
 
     def ruled(low: float, high: float) -> str:
-        return verdict(low, high) if most is None else verdict(most - high, most - low)
+        rule = verdict(low, high) if most is None else verdict(most - high, most - low)
+        return OF_ONE_RUN[rule] if found["runs"] == 1 else rule
 
     if "low" in found:
-        rule = ruled(found["low"], found["high"]) + (", one run" if found["runs"] == 1 else "")
+        rule = ruled(found["low"], found["high"])
         elsewhere = [
             f"{split}: {ruled(low, high)} {gain:+z.1f} [{low:+z.1f}, {high:+z.1f}]"
             for split, (gain, low, high) in found.pop("others").items()
@@ -287,8 +285,7 @@ def _trainers(study: Study, profile: str, *variants: str) -> dict[str, str]:
 def _saturation(study: Study, profile: str, results: str) -> dict[str, Any]:
     """SLViT's claim that more regions than its K bring no more (Fig. 5a, without printed numbers): K against 2 K.
 
-    "supported" when 2 K brings less than ``SATURATED`` points with 95 % certainty, "not supported" when it brings
-    more, "undecided" otherwise.
+    It is supported when 2 K brings less than ``SATURATED`` points with 95 % certainty, not when it brings more.
     """
     regions = {}
     for name, variant in study.variants.items():

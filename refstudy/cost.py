@@ -24,7 +24,7 @@ from refstudy.models.segmenter import ImageFeatures, Segmenter
 from refstudy.reported import load_reported
 from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Study
 
-WORDS = 20  # word pieces of an expression, as both papers clip them
+WORDS = 20  # word pieces of an expression, as S²RM and the public code of SLViT clip them
 
 
 @dataclass(frozen=True)

@@ -149,13 +149,14 @@ def _gap(runs: list[pd.DataFrame]) -> tuple[float, float, float]:
 def length_gaps(records: list[Record], split: str, label: Label, first: str, second: str) -> pd.DataFrame:
     """Points of overall IoU that one group of lengths is above another.
 
-    Index: "as they are", and "one mix of kinds", when the expressions of both groups are weighted to the same shares of
-    kinds: what is left is not of the kinds. Columns: gap, and its paired 95 % interval low, high. NaN where a group is
-    empty or the two have no kind in common.
+    Index: "as they are"; "one mix of kinds", when the expressions of both groups are weighted to the same shares of
+    kinds: what is left is not of the kinds; and the difference of these, "owed to kinds". Columns: gap, and its paired
+    95 % interval low, high. NaN where a group is empty or the two have no kind in common.
     """
-    lines = {}
-    for name, of in (("as they are", _grouped), ("one mix of kinds", _at_one_mix)):
-        lines[name] = _gap([of(record, split, label, [first, second]) for record in records])
+    both = [first, second]
+    plain, mixed = ([of(record, split, label, both) for record in records] for of in (_grouped, _at_one_mix))
+    owed = [one - other for one, other in zip(plain, mixed, strict=True)]
+    lines = {"as they are": _gap(plain), "one mix of kinds": _gap(mixed), "owed to kinds": _gap(owed)}
     return pd.DataFrame.from_dict(lines, orient="index", columns=["gap", "low", "high"])
 
 
@@ -201,9 +202,9 @@ def length_verdicts(records: list[Record], split: str, buckets: Sequence[Bucket]
     """Are short expressions easier than longer ones?
 
     The first bucket against each longer one: all expressions "as they are" and, of the kinds that both have, at "one
-    mix of kinds". Then, within each kind that several buckets have ("one kind"), its first of these against its last.
-    Columns: claim, compared (one of the three), short and longer (the two buckets), kinds (a tuple; () for "as they
-    are"); measured, low, high, verdict, as ``judged`` has them.
+    mix of kinds", and what of the gap is so "owed to kinds". Then, within each kind that several buckets have ("one
+    kind"), its first of these against its last. Columns: claim, compared (one of the four), short and longer (the two
+    buckets), kinds (a tuple; () for "as they are"); measured, low, high, verdict, as ``judged`` has them.
     """
     counts, both = records[0].counts().query("split == @split"), by_kind_and_bucket(buckets)
     present = [kind for kind in KINDS if (counts["kind"] == kind).any()]
@@ -216,9 +217,9 @@ def length_verdicts(records: list[Record], split: str, buckets: Sequence[Bucket]
         claim = f"{short} words are easier than {longer}"
         lines.append(about | judged(claim, gaps.loc["as they are"]))
         if shared := tuple(kind for kind in present if {f"{kind}, {short}", f"{kind}, {longer}"} <= filled):
-            claim += f", at one mix of kinds ({', '.join(shared)})"
-            about |= {"compared": "one mix of kinds", "kinds": shared}
-            lines.append(about | judged(claim, gaps.loc["one mix of kinds"]))
+            named = f"{claim}, at one mix of kinds ({', '.join(shared)})"
+            for how, text in (("one mix of kinds", named), ("owed to kinds", f"{claim} by their kinds")):
+                lines.append(about | {"compared": how, "kinds": shared} | judged(text, gaps.loc[how]))
     for kind in present:
         own = [name for name in names if f"{kind}, {name}" in filled]
         if len(own) > 1:

@@ -16,6 +16,7 @@ from refstudy.lengths import kind_table, kinds_by_run, length_curve, length_tabl
 from refstudy.manifest import FILE_NAME, read_manifest
 from refstudy.study import PAPERS_SWIN_T, Study
 from refstudy.tables import COMPARISONS, TABLES, build_comparison, build_table, printed_rows, write_table
+from refstudy.word_use import word_use
 
 TABLE_2 = "s2rm_table2"
 # The variants that are compared as whole models, in the order of the papers.
@@ -50,6 +51,7 @@ BUILDERS: dict[str, Callable[[Study, str, str], pd.DataFrame]] = {
     "length_curve": length_curve,
     "kinds": kind_table,
     "kinds_by_run": kinds_by_run,
+    "word_use": word_use,
     "claims": _claims,
     "explanations": explanations,
     "costs": lambda study, profile, results: cost_table(study, PAPERS_SWIN_T, COMPARED),

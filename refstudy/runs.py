@@ -171,8 +171,8 @@ def train_run(
     progress: bool = True,
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Train one run of a profile; return its record. Where the profile ships its weights, keep them and renew their
-    card.
+    """Train one run of a profile; return its record. Where the profile ships its weights, keep them; where it ships any
+    seed of the variant, renew the card, which tells how the others ended.
 
     Raises Unfinished when ``stop`` says so: see ``refstudy.training.train``.
     """
@@ -183,10 +183,11 @@ def train_run(
     work = study.root / "work" / profile
     records = study.results(profile, results) / "records"
     data = study.data_root.absolute()
-    encoders, ships = study.encoders(profile, variant), study.profile(profile).ships.get(variant) == seed
-    shipped = study.weights(profile, variant, results).absolute() if ships else None
+    encoders, shipped_seed = study.encoders(profile, variant), study.profile(profile).ships.get(variant)
+    weights = study.weights(profile, variant, results).absolute()
+    ship = weights if shipped_seed == seed else None
     with chdir(study.root):  # where relative paths of pretrained parts start
-        record = train(config, records.absolute(), work, data, encoders, progress, stop=stop, ship=shipped)
-    if ships and launched().is_main_process:
+        record = train(config, records.absolute(), work, data, encoders, progress, stop=stop, ship=ship)
+    if shipped_seed is not None and weights.exists() and launched().is_main_process:
         write_model_card(study, profile, results)
     return record

@@ -53,6 +53,7 @@ TABLES = {
     "s2rm_table2": TableSpec(
         "S²RM, Table II: precision and cost beside other methods",
         "LAVT",
+        printed_on="RefCOCO val, each method at its own size (Ours 512 px, LAVT 480)",
         unfilled=dict.fromkeys(COMPETITORS, "a competitor's number; not reimplemented")
         | {"SwinB-Ours": "needs profile refcoco_swinb"},
     ),

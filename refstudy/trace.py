@@ -125,8 +125,8 @@ def last_lmfas(model: SLViT) -> list[LMFA]:
 
 
 def lmfa_branches(lmfa: LMFA, vision: Tensor, words: Tensor, word_mask: Tensor) -> dict[str, Tensor]:
-    """What the branches of an LMFA answer, each (E, C, H, W), by name and in the order in which Eq. (7) adds them;
-    arguments as for its ``forward``."""
+    """What the branches of an LMFA answer, the terms of Eq. (7), each (E, C, H, W), by name; arguments as for its
+    ``forward``."""
     local = lmfa.local(vision)
     strips = {f"1×{size}, {size}×1": pair(local) for size, pair in lmfa.strips.items()}
     cross = {"words": lmfa.cross(vision, words, word_mask)[0]} if lmfa.cross is not None else {}

@@ -35,10 +35,10 @@ def test_verdicts_follow_from_the_records(tmp_path):
     put(tmp_path, "s2rm_no_shift", [0.6] * 20)
     put(tmp_path, "s2rm_no_balance", [0.3, 0.7] * 10)
     table = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim")
-    assert table.loc["S²RM beats Tile & Concat", "verdict"] == "supported, one run"
+    assert table.loc["S²RM beats Tile & Concat", "verdict"] == "held in one run"
     assert table.loc["S²RM beats Tile & Concat", "measured"] == pytest.approx(10)
-    assert table.loc["shifting helps", "verdict"] == "not supported, one run"
-    assert table.loc["balancing the groups helps", "verdict"] == "undecided, one run"
+    assert table.loc["shifting helps", "verdict"] == "failed in one run"
+    assert table.loc["balancing the groups helps", "verdict"] == "undecided in one run"
     unmeasured = table.loc["CASG beats the FPN"]
     assert unmeasured["verdict"] == "not measured"
     assert unmeasured["missing"] == "refstudy train --profile scenes --variant s2rm_casg"
@@ -50,9 +50,9 @@ def test_a_claim_is_judged_by_its_own_metric(tmp_path):
     put(tmp_path, "slvit", [0.95, 0.3] * 20)
     table = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim")
     sharper, better = table.loc["URCE sharpens borders (P@0.9)"], table.loc["URCE helps"]
-    assert (sharper["metric"], sharper["verdict"]) == ("P@0.9", "supported, one run")
+    assert (sharper["metric"], sharper["verdict"]) == ("P@0.9", "held in one run")
     assert sharper["measured"] == pytest.approx(50)
-    assert (better["metric"], better["verdict"]) == ("oIoU", "not supported, one run")
+    assert (better["metric"], better["verdict"]) == ("oIoU", "failed in one run")
 
 
 def test_a_claim_counts_the_seeds_that_both_sides_have(tmp_path):
@@ -64,7 +64,7 @@ def test_a_claim_counts_the_seeds_that_both_sides_have(tmp_path):
     put(tmp_path, "s2rm_fpn", [0.6] * 20, seed=0)
     line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]
     assert line["runs"] == 1 and line["measured"] == pytest.approx(20)
-    assert line["verdict"] == "supported, one run"
+    assert line["verdict"] == "held in one run"
     put(tmp_path, "tile_concat", [0.4] * 20, seed=1)
     line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]
     assert line["runs"] == 2 and line["measured"] == pytest.approx(15)
@@ -84,8 +84,10 @@ def test_a_verdict_is_told_of_the_other_splits_too(tmp_path):
         curve = pd.DataFrame({"update": [1]})
         write_record(tmp_path / "records", config, {"updates": 1}, curve, pd.concat(counts), circumstances())
     line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]
-    assert line["verdict"] == "supported, one run" and line["measured"] == pytest.approx(10)
-    assert line["elsewhere"] == "testA: not supported -10.0 [-10.0, -10.0]; testB: undecided +0.0 [+0.0, +0.0]"
+    assert line["verdict"] == "held in one run" and line["measured"] == pytest.approx(10)
+    assert line["elsewhere"] == (
+        "testA: failed in one run -10.0 [-10.0, -10.0]; testB: undecided in one run +0.0 [+0.0, +0.0]"
+    )
 
 
 def test_an_explanation_is_contradicted_by_its_run(tmp_path):
@@ -94,7 +96,7 @@ def test_an_explanation_is_contradicted_by_its_run(tmp_path):
     assert untested["verdict"] == "not measured" and untested["missing"].endswith("--variant pwam_fpn_no_norm")
     put(tmp_path, "pwam_fpn_no_norm", [0.3] * 20)
     tested = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["pwam_fpn_no_norm"]
-    assert tested["verdict"] == "not supported, one run" and tested["measured"] == pytest.approx(-10)
+    assert tested["verdict"] == "failed in one run" and tested["measured"] == pytest.approx(-10)
 
 
 def test_an_explanation_may_hold_one_seed_against_another(tmp_path):
@@ -112,7 +114,7 @@ def test_an_explanation_may_hold_one_seed_against_another(tmp_path):
     assert found["missing"] == commands[0]
     put(tmp_path, "s2rm_casg_longer", [0.45] * 20, seed=1)  # better than its own seed, and yet not enough
     found = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["s2rm_casg_longer"]
-    assert found["measured"] == pytest.approx(-5) and found["verdict"] == "not supported, one run"
+    assert found["measured"] == pytest.approx(-5) and found["verdict"] == "failed in one run"
 
 
 def test_sides_that_no_one_profile_trains_come_from_those_beside_it(tmp_path):
@@ -139,10 +141,10 @@ def test_sides_that_no_one_profile_trains_come_from_those_beside_it(tmp_path):
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ([0.5] * 20, "supported"),
-        ([0.508] * 20, "supported"),
-        ([0.512] * 20, "not supported"),
-        ([0.6] * 20, "not supported"),
+        ([0.5] * 20, "held"),
+        ([0.508] * 20, "held"),
+        ([0.512] * 20, "failed"),
+        ([0.6] * 20, "failed"),
         ([0.2, 0.82] * 10, "undecided"),
     ],
 )
@@ -151,7 +153,7 @@ def test_saturation_asks_for_less_than_a_point(more, expected, tmp_path):
     put(tmp_path, "slvit", [0.5] * 20)
     put(tmp_path, "slvit_k4", more)
     table = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim")
-    assert table.loc["twice as many regions bring no more", "verdict"] == f"{expected}, one run"
+    assert table.loc["twice as many regions bring no more", "verdict"] == f"{expected} in one run"
 
 
 def test_a_claim_is_about_the_variants_that_fill_its_rows():

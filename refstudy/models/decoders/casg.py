@@ -16,7 +16,7 @@ READINGS = ("lift", "double")
 
 
 class UpsampledConv(nn.Conv2d):
-    """A 3x3 convolution over the concatenation of maps that are first upsampled bilinearly to one size, Eqs. (13)-(14).
+    """A 3x3 convolution over the concatenation of maps that are first upsampled bilinearly to one size, Eqs. (13)-(15).
 
     Convolution and upsampling are both linear, and mixing channels commutes with upsampling each of them. So each map
     is mixed by the nine taps at its own low resolution, and upsampling and shifting the taps' planes, zero padding
@@ -95,7 +95,8 @@ class CASGStage(nn.Module):
     """One decoding stage: deeper semantics tell which channels and which places of V_i to take in.
 
     ``reading`` settles what the paper leaves open: "lift" has one 3x3 Conv-BN-ReLU per Conv and lifts I_i1 to the
-    sentence's width for S_i; "double" has two of them per Conv and brings the sentence to the width of I_i1.
+    sentence's width for S_i; "double" has two of them per Conv and brings the sentence to the width of I_i1. Without
+    ``language`` a learned 3x3 kernel takes the sentence's place in S_i, and C_i sees I_i1 alone.
     """
 
     def __init__(

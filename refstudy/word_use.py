@@ -1,0 +1,62 @@
+"""How much masks depend on the words: those of one picture's expressions, held against one another.
+
+A model that heeds no words gives a picture one mask, whatever is asked. One that understands gives two expressions of
+one thing the same mask, and those of two things masks that share nothing. No truth is needed for either.
+"""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from refstudy.metrics import overlap
+from refstudy.records import Record
+from refstudy.study import Study
+from refstudy.tables import draws, interval, measured_by, variant_records
+
+PAIRS = ("same", "other")  # two expressions of one thing; of two things
+
+
+def word_use(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+    """The mean IoU, in percent, of the masks for two expressions of one picture, a line per run; that with the least
+    use for words, the highest ``other``, first.
+
+    Columns: variant, seed; same (both expressions mean one thing) and other (they mean two), each with its 95 %
+    interval over pictures (_low, _high) and the number of pairs (_pairs); pictures, data. Only of runs whose record
+    keeps masks, and of the pictures of which it does.
+    """
+    lines, split = [], study.profile(profile).splits[0]
+    for variant in study.variant_names(profile):
+        for record in variant_records(study, profile, variant, results):
+            sums = _agreement(record)
+            if sums.empty:
+                continue
+            line = {"variant": variant, "seed": record.config.seed, "pictures": len(sums)}
+            drawn = pd.DataFrame(draws(len(sums)) @ sums.to_numpy(), columns=sums.columns)
+            for pair in PAIRS:
+                shared = 100 * drawn[pair] / drawn[f"{pair}_pairs"]
+                line[pair], line[f"{pair}_pairs"] = shared[0], int(sums[f"{pair}_pairs"].sum())
+                line[f"{pair}_low"], line[f"{pair}_high"] = interval(shared)
+            lines.append(line | {"data": measured_by([record], split)})
+    columns = ["variant", "seed", *(f"{pair}{end}" for pair in PAIRS for end in ("", "_low", "_high", "_pairs"))]
+    table = pd.DataFrame(lines, columns=[*columns, "pictures", "data"])
+    return table.sort_values("other", ascending=False, kind="stable", ignore_index=True)
+
+
+def _agreement(record: Record) -> pd.DataFrame:
+    """A row per picture whose masks the record keeps: of each of ``PAIRS`` the sum of IoU and the number of pairs."""
+    masks, counts = record.masks(), record.counts()
+    rows = []
+    for _, around in counts[counts["sent_id"].isin(list(masks))].groupby("image_id", sort=True):
+        row = dict.fromkeys([*PAIRS, *(f"{pair}_pairs" for pair in PAIRS)], 0.0)
+        for one, other in combinations(around.itertuples(), 2):
+            pair = PAIRS[one.ref_id != other.ref_id]
+            row[pair] += _shared(masks[one.sent_id], masks[other.sent_id])
+            row[f"{pair}_pairs"] += 1
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _shared(one: np.ndarray, other: np.ndarray) -> float:
+    """The IoU of two masks; of two empty ones 1: they are the same answer."""
+    return overlap(one, other) if one.any() or other.any() else 1.0

@@ -1,0 +1,70 @@
+"""Masks of one picture held against one another: a model without words gives one mask, whatever is asked."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from refstudy.data.masks import encode_mask
+from refstudy.records import circumstances, write_record
+from refstudy.study import load_study
+from refstudy.word_use import word_use
+
+STUDY = load_study(Path(__file__).resolve().parents[1] / "papermill_runs.yaml")
+SIDE, IMAGES = 8, 4
+REFS = (0, 0, 1)  # of the expressions of each picture: two of one thing, one of another
+
+
+def put(results, variant, columns, seed=0):
+    """A record whose masks mark these columns (first, end), one for each expression of every picture."""
+    counts = pd.DataFrame(
+        [
+            {"sent_id": 10 * image + k, "ref_id": 10 * image + ref, "image_id": image}
+            for image in range(IMAGES)
+            for k, ref in enumerate(REFS)
+        ]
+    ).assign(split="val", words=2, kind="location", intersection=1, union=2)
+    masks = {}
+    for sentence in counts["sent_id"]:
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[:, slice(*columns[sentence % 10])] = True
+        masks[sentence] = encode_mask(mask)
+    curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
+    config = STUDY.run_config("scenes", variant, seed)
+    write_record(results / "records", config, {"updates": 1}, curve, counts, circumstances(), masks)
+
+
+def test_masks_that_heed_words_agree_on_one_thing_and_part_on_two(tmp_path):
+    put(tmp_path, "s2rm_fpn", [(0, 4), (0, 4), (4, 8)])
+    put(tmp_path, "pwam_fpn", [(0, 4)] * 3)  # one mask, whatever is asked
+    put(tmp_path, "tile_concat", [(0, 4), (2, 6), (3, 7)])
+    table = word_use(STUDY, "scenes", str(tmp_path)).set_index("variant")
+    assert list(table.index) == ["pwam_fpn", "tile_concat", "s2rm_fpn"]  # the least use for words first
+    assert table["same"].to_dict() == pytest.approx({"pwam_fpn": 100, "tile_concat": 100 / 3, "s2rm_fpn": 100})
+    assert table["other"].to_dict() == pytest.approx(
+        {"pwam_fpn": 100, "tile_concat": 100 * (1 / 7 + 3 / 5) / 2, "s2rm_fpn": 0}
+    )
+    assert set(table["same_pairs"]) == {IMAGES} and set(table["other_pairs"]) == {2 * IMAGES}
+    assert set(table["pictures"]) == {IMAGES} and set(table["data"]) == {"RefScenes val, 128 px"}
+
+
+def test_two_empty_masks_are_one_answer(tmp_path):
+    put(tmp_path, "s2rm_fpn", [(0, 0)] * 3)
+    line = word_use(STUDY, "scenes", str(tmp_path)).loc[0]
+    assert line["same"] == line["other"] == 100
+
+
+def test_intervals_are_over_pictures(tmp_path):
+    put(tmp_path, "s2rm_fpn", [(0, 4), (0, 4), (4, 8)])
+    line = word_use(STUDY, "scenes", str(tmp_path)).loc[0]
+    assert line[["same_low", "same_high", "other_low", "other_high"]].tolist() == [100, 100, 0, 0]  # all are alike
+
+
+def test_a_run_without_masks_has_no_line(tmp_path):
+    assert word_use(STUDY, "scenes", str(tmp_path)).empty
+    counts = pd.DataFrame({"sent_id": [0, 1], "ref_id": [0, 1], "image_id": [0, 0], "split": "val", "words": 2})
+    counts = counts.assign(kind="location", intersection=1, union=2)
+    config = STUDY.run_config("scenes", "s2rm_fpn", 0)
+    write_record(tmp_path / "records", config, {"updates": 1}, pd.DataFrame({"update": [1]}), counts, circumstances())
+    assert word_use(STUDY, "scenes", str(tmp_path)).empty
