@@ -25,7 +25,7 @@ $(BIN)/uv:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(STAMP): requirements.lock pyproject.toml | $(BIN)/uv
-	@echo "setting up $(VENV) (about 6 GB, mostly PyTorch; minutes, once)"
+	@echo "setting up $(VENV) (takes about 6 GB, mostly PyTorch; minutes, once)"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@

@@ -41,7 +41,7 @@ def run(
     workers: Annotated[int, typer.Option(min=0, help="notebooks at once; 0: one per core")] = 0,
     scheduler: Annotated[str, typer.Option(help="run on this Dask cluster, e.g. tcp://host:8786")] = "",
     time_budget: Annotated[
-        float | None, typer.Option(min=0, help="minutes after which to stop; trains here, before the notebooks")
+        float | None, typer.Option(min=0, help="minutes after which to stop; trainings run here, before the notebooks")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would run, and why, and stop")] = False,
     study: StudyOption = FILE_NAME,
@@ -49,8 +49,8 @@ def run(
     """Execute the notebooks of a profile that are not up to date; leave tables and figures in results/<profile>.
 
     A notebook is up to date when its code, its parameters, its part of the study file, the modules it uses, what it
-    read and what it wrote are as at its last execution. A training is, when its run record is there: delete the record
-    to train again. With a time budget, runs are trained as `refstudy train` does it, --workers at once (0: one), and
+    read and what it wrote are as at its last execution. A training is, when its run record is there; `refstudy train
+    --again` makes it anew. With a time budget, runs are trained as by `refstudy train`, --workers at once (0: one), and
     the notebooks follow; when it is spent, status 75 says that the same command goes on.
     """
     from contextlib import AbstractContextManager, nullcontext
@@ -229,7 +229,10 @@ def verify(
 def predict(
     image: Annotated[Path, typer.Argument(help="a picture, or a folder of pictures")],
     expressions: Annotated[list[str], typer.Argument(help='what to look for, e.g. "the dog on the left"')],
-    weights: Annotated[Path | None, typer.Option(help="default: the small model trained on RefScenes")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="a weights file or a folder of save_pretrained; default: a small model of RefScenes"),
+    ] = None,
     output: Annotated[Path, typer.Option(help="the folder for masks, overlays and JSON")] = Path("predictions"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what an earlier call wrote")] = False,
 ) -> None:

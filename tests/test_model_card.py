@@ -99,6 +99,10 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"| {read_record(record).metrics['val']['oIoU']:.1f} [" in card
     assert record.name in card and file_digest(shipped)[:16] in card
+    other_seed = train_run(small, "small", "tiny", 1, progress=False)  # is not shipped, and yet told of
+    renewed = (folder / "README.md").read_text(encoding="utf-8")
+    assert renewed == model_card(small, "small") != card and set(folder.iterdir()) == {shipped, folder / "README.md"}
+    shutil.rmtree(other_seed)
     shutil.rmtree(record)  # numbers come from the record alone
     without = model_card(small, "small")
     assert "none of these settings" in without and record.name not in without
