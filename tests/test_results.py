@@ -180,6 +180,7 @@ def test_the_findings_quote_runs_as_their_records_have_them():
         ("s2rm_casg", "casg_no_d3"),
         ("s2rm_casg", "casg_no_spatial"),
         ("slvit", "slvit_strips_7_11_21"),
+        ("slvit", "slvit_strip21"),
     ]
     every = [
         ("s2rm_casg", "s2rm_fpn"),
@@ -209,20 +210,23 @@ def test_the_findings_quote_the_tables():
         "without it {:.1f} % of the masks exceed an IoU of 0.5, with it {:.1f} %; one of 0.8, {:.1f} % and {:.1f} %"
     )
     assert precise.format(*(side[at] for at in ("P@0.5", "P@0.8") for side in (coarse, fine))) in text
-    gate, slvit = ("slvit_strips_7_11_21", "slvit")
-    for kind, words in (("location", "words of place"), ("attribute", "words for looks")):
-        assert f"{kinds[gate, kind]:.1f} against {kinds[slvit, kind]:.1f} in {words}" in text
-    assert kinds["slvit_no_urce", "location"] > kinds[slvit, "location"]
+    lacking = ("slvit_no_urce", "slvit_strips_7_11_21", "slvit_strip21")
+    places = [f"{kinds[name, 'location']:.1f}" for name in (*lacking, "slvit")]
+    assert "words of place ({}, {} and {} against {})".format(*places) in text and min(places) == places[-1]
     looks, place = (
         f"{kind} {kinds[one, kind]:.1f} against {kinds[other, kind]:.1f}" for kind in ("attribute", "location")
     )
     assert looks in text and place in text
     ruled = ledger(STUDY, "scenes").set_index("claim")
     assert ruled.loc["S²RM beats Tile & Concat", "verdict"] == "supported"  # "that claim holds"
-    for claim in ("URCE helps", "spatial attention helps CASG", "the gate helps"):  # "on all three splits"
+    everywhere = ("URCE helps", "spatial attention helps CASG", "the gate helps", "three strip pairs beat one of 21")
+    for claim in everywhere:  # "on all three splits"
         assert ruled.loc[claim, ["verdict", "elsewhere"]].str.count("failed in one run").tolist() == [1, 2]
     claims = ruled["measured"]
     assert f"a loss of {-claims['URCE helps']:.1f} points" in text
+    points = [f"{-claims[everywhere[k]]:.1f}" for k in (0, 2, 3)]
+    below = r"{} points below that without URCE, {} below that without the gate \(.*?\), {} below that with one strip pair"
+    assert re.search(below.format(*map(re.escape, points)), text)
     assert f"ends {claims['the last decoding stage helps']:.1f} below the full model of that seed" in text
     assert f"ends {claims['channel attention helps CASG']:.1f} points below the full model" in text
     assert f"ends {-claims['S²RM beats ACM (CASG)']:.1f} above the full model of that seed" in text
