@@ -225,7 +225,7 @@ def test_the_findings_quote_the_tables():
     claims = ruled["measured"]
     assert f"a loss of {-claims['URCE helps']:.1f} points" in text
     points = [f"{-claims[everywhere[k]]:.1f}" for k in (0, 2, 3)]
-    below = r"{} points below that without URCE, {} below that without the gate \(.*?\), {} below that with one strip pair"
+    below = r"{} points below that without URCE, {} below that without the gate \(.*?\), {} below that with one strip"
     assert re.search(below.format(*map(re.escape, points)), text)
     assert f"ends {claims['the last decoding stage helps']:.1f} below the full model of that seed" in text
     assert f"ends {claims['channel attention helps CASG']:.1f} points below the full model" in text
