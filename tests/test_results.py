@@ -157,6 +157,11 @@ def test_the_readme_quotes_runs_as_their_records_have_them():
     for run in with_casg.keys() - {(cells, 0)}:
         sorts[places[run] > ordered[widest]].append(with_casg[run])
     assert f"where things stand ({min(sorts[True]):.1f} and more)" in text
+    full = {seed: places[of, seed] > ordered[widest] for of, seed in with_casg if of == "S²RM + CASG"}
+    first, second = (sorted(seed for seed, took_off in full.items() if took_off == sort) for sort in (True, False))
+    by_seed = "of the first with seeds {}, {} and {}, of the second with {} and {}"
+    assert by_seed.format(*first, *second) in flowing(FINDINGS)
+    assert f"of the first sort with {NUMBERS[len(first)]} seeds and of the second with {NUMBERS[len(second)]}" in text
     assert f"what they look like ({min(sorts[False]):.1f} to {max(sorts[False]):.1f})" in text
 
 
