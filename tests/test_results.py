@@ -252,7 +252,7 @@ def test_the_findings_quote_the_tables():
     assert first["variant"] == "pwam_fpn"
     share = f"{first['other']:.0f} % [{first['other_low']:.0f}, {first['other_high']:.0f}]"
     assert f"for two things of one picture share {share} of what they mark" in text
-    assert f"those of no other run more than {use.loc[1, 'other']:.0f} %" in text
+    assert f"those of no other run that keeps masks more than {use.loc[1, 'other']:.0f} %" in text
     assert f"on {first['pictures']} pictures" in text
     gain = pd.read_csv(SCENES / "tables" / "explanations.csv").loc[0, "measured"]
     lacks = ledger(STUDY, "scenes").set_index("claim").loc["S²RM beats PWAM (FPN)", "measured"]
