@@ -131,6 +131,23 @@ def test_the_readme_quotes_the_claims_as_the_ledger_has_them():
         assert shown == [f"{line.printed:+z.2f}", f"{line.measured:+z.1f}", f"{line.runs:.0f}", line.verdict]
 
 
+def test_the_readme_says_which_verdicts_other_splits_do_not_share():
+    """One sentence of it for each."""
+    sentences = {
+        ("SLViT beats LAVT", "testA", "undecided"): "SLViT's gain on LAVT is undecided on both",
+        ("SLViT beats LAVT", "testB", "undecided"): "SLViT's gain on LAVT is undecided on both",
+        ("the full model beats LAVT", "testA", "failed"): "S²RM + CASG is below LAVT on testA",
+        ("S²RM beats ACM (CASG)", "testB", "undecided"): "ACM's lead over S²RM with CASG is undecided on testB",
+    }
+    differ = set()
+    for line in ledger(STUDY, "scenes").itertuples():
+        for split, rule in re.findall(r"(\w+): ([a-z ]+) [+-]", line.elsewhere):
+            if rule != line.verdict:
+                differ.add((line.claim, split, rule.removesuffix(" in one run")))
+    assert differ == set(sentences)
+    assert all(sentence in flowing(README) for sentence in sentences.values())
+
+
 def test_the_readme_quotes_runs_as_their_records_have_them():
     text, runs = flowing(README), single_runs()
     ends = {run: record.metrics["val"]["oIoU"] for run, record in runs.items()}
