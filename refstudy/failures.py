@@ -5,7 +5,7 @@ what its mask covers, against the masks of all things in the picture.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,10 @@ CAUSES = {
     "several things": f"at least {FOUND:.0%} of the referent marked, and as much of another thing",
     "partial": "the mask lacks more of the referent than it adds: recall below precision",
     "leaked": "the mask adds at least as much as it lacks: precision not above recall",
+}
+WORDLESS = {  # masks that heed no words, of what
+    "every": "every thing, whatever the words",
+    "asked": "all that is asked about, whatever the words",
 }
 PROBES = ("present", "colour absent", "category absent")
 
@@ -147,36 +151,53 @@ def scene_things(root: Path | str, dataset: str, image_ids: Iterable[int], side:
 def wordless_counts(corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFrame:
     """The counts of a mask of every thing in the picture, background apart, whatever the words: what a model gets that
     knows what a thing is and heeds no language. Columns as ``evaluation.whole_image_counts``."""
-    shape = (corpus.image_size, corpus.image_size)
-    every = {
-        image: _stack([thing for thing in around if thing.group != "stuff"], shape).any(axis=0)
-        for image, around in things.items()
-    }
-    truths = corpus.mask(corpus.ref_of_expression)
-    pairs = [(every[image], truth) for image, truth in zip(corpus.table["image_id"], truths, strict=True)]
-    return corpus.table[ABOUT].assign(
-        intersection=[np.count_nonzero(marked & truth) for marked, truth in pairs],
-        union=[np.count_nonzero(marked | truth) for marked, truth in pairs],
-    )
+
+    def every(image: int, truths: np.ndarray) -> np.ndarray:
+        return _stack([thing for thing in things[image] if thing.group != "stuff"], truths.shape[1:]).any(axis=0)
+
+    return _wordless(corpus, every)
 
 
-def wordless_table(study: Study, profile: str, floor: pd.DataFrame, results: str = "") -> pd.DataFrame:
-    """How far every recorded variant is above ``wordless_counts`` of the profile's first split, the lowest first.
+def asked_counts(corpus: Corpus) -> pd.DataFrame:
+    """The counts of a mask of all that the picture's expressions mean, whatever the words: what a model gets that heeds
+    no language, but guesses without fail which things are asked about. Columns as ``evaluation.whole_image_counts``."""
+    return _wordless(corpus, lambda image, truths: truths.any(axis=0))
 
-    Columns: variant, label, runs; oIoU and, paired with the floor's, above (negative below it), each with its 95 %
-    interval (_low, _high), in percent. The first line is the floor itself.
+
+def _wordless(corpus: Corpus, marked: Callable[[int, np.ndarray], np.ndarray]) -> pd.DataFrame:
+    """The counts of one mask a picture: what ``marked`` makes (S, S) of its image_id and the masks (n, S, S) of its n
+    expressions."""
+    intersection, union = np.zeros((2, len(corpus.table)), np.int64)
+    for image, rows in corpus.table.groupby("image_id").indices.items():
+        truths = corpus.mask(corpus.ref_of_expression[rows])
+        mask = marked(image, truths)
+        intersection[rows], union[rows] = (part.sum((1, 2)) for part in (truths & mask, truths | mask))
+    return corpus.table[ABOUT].assign(intersection=intersection, union=union)
+
+
+def wordless_table(study: Study, profile: str, floors: dict[str, pd.DataFrame], results: str = "") -> pd.DataFrame:
+    """How far every recorded variant is above masks that heed no words, on the profile's first split, the lowest first.
+
+    ``floors``: of each of ``WORDLESS`` the counts. Columns: variant, label, runs; oIoU and, paired with each floor's,
+    above_every and above_asked (negative below it), each with its 95 % interval (_low, _high), in percent. The first
+    lines are the floors themselves.
     """
-    split, wordless = study.profile(profile).splits[0], resampled_counts(floor)["oIoU"]
-    floor_line: dict[str, object] = {"variant": "", "label": "every thing, whatever the words"}
-    lines = [floor_line | _with_interval("oIoU", wordless)]
+    split = study.profile(profile).splits[0]
+    wordless = {floor: resampled_counts(floors[floor])["oIoU"] for floor in WORDLESS}
+    lines: list[dict[str, object]] = [
+        {"variant": "", "label": label} | _with_interval("oIoU", wordless[floor]) for floor, label in WORDLESS.items()
+    ]
     for name in study.variant_names(profile):
         if records := variant_records(study, profile, name, results):
             own = resampled_metrics(records, split)["oIoU"]
-            line: dict[str, object] = {"variant": name, "label": study.variants[name].label, "runs": len(records)}
-            lines.append(line | _with_interval("oIoU", own) | _with_interval("above", own - wordless))
-    columns = "variant label runs oIoU oIoU_low oIoU_high above above_low above_high".split()
-    table = pd.DataFrame(lines, columns=columns).astype({"runs": "Int64"})
-    return pd.concat([table[:1], table[1:].sort_values("oIoU")], ignore_index=True)
+            line = {"variant": name, "label": study.variants[name].label, "runs": len(records)}
+            for floor, values in wordless.items():
+                line |= _with_interval(f"above_{floor}", own - values)
+            lines.append(line | _with_interval("oIoU", own))
+    measured = [f"{name}{end}" for name in ("oIoU", *(f"above_{f}" for f in WORDLESS)) for end in ("", "_low", "_high")]
+    table = pd.DataFrame(lines, columns=["variant", "label", "runs", *measured]).astype({"runs": "Int64"})
+    first = len(WORDLESS)
+    return pd.concat([table[:first], table[first:].sort_values("oIoU")], ignore_index=True)
 
 
 def _with_interval(name: str, resampled: pd.Series) -> dict[str, object]:

@@ -370,6 +370,14 @@ def write_table(table: pd.DataFrame, folder: Path | str, stem: str) -> Path:
     return path
 
 
+def with_interval(table: pd.DataFrame, column: str, digits: int = 1, signed: bool = False) -> pd.Series:
+    """A column to read, with the interval of its columns _low and _high: "43.6 [40.5, 46.6]"; a number without an
+    interval stands alone, and where there is none the cell is empty."""
+    form = f"{{:{'+z' if signed else ''}.{digits}f}}".format
+    values, low, high = (table[f"{column}{end}"].map(form) for end in ("", "_low", "_high"))
+    return (values + " [" + low + ", " + high + "]").str.replace(r"( \[)?\+?nan.*", "", regex=True)
+
+
 def render(table: pd.DataFrame) -> pd.DataFrame:
     """A table to read: a line per row; printed number, and ours with its interval, for each metric that is printed;
     then ours above the baseline row in overall IoU and how many seeds that is over; the number of runs, and what ours
@@ -380,22 +388,13 @@ def render(table: pd.DataFrame) -> pd.DataFrame:
     for metric in shown["metric"].unique():
         part = shown[shown["metric"] == metric].set_index("row")
         cells[metric, "printed"] = part["printed"].map("{:.2f}".format)
-        cells[metric, "ours"] = pd.Series(
-            [
-                "" if np.isnan(line.ours) else f"{line.ours:.1f} [{line.ours_low:.1f}, {line.ours_high:.1f}]"
-                for line in part.itertuples()
-            ],
-            part.index,
-        ).str.removesuffix(" [nan, nan]")
+        cells[metric, "ours"] = with_interval(part, "ours")
     wide = pd.DataFrame(cells).reindex(table["row"].unique()).fillna("")
     overall = table[table["metric"] == METRICS[0]].set_index("row")
     if overall["printed_gain"].notna().any():
         wide[f"gain in {METRICS[0]}", "printed"] = overall["printed_gain"].map("{:+.2f}".format).replace("+nan", "")
     if overall[["printed_gain", "gain"]].notna().any(axis=None):
-        wide[f"gain in {METRICS[0]}", "ours"] = [
-            "" if np.isnan(line.gain) else f"{line.gain:+z.1f} [{line.gain_low:+z.1f}, {line.gain_high:+z.1f}]"
-            for line in overall.itertuples()
-        ]
+        wide[f"gain in {METRICS[0]}", "ours"] = with_interval(overall, "gain", signed=True)
         runs = overall["gain_runs"].map("{:.0f}".format, na_action="ignore")
         wide[f"gain in {METRICS[0]}", "runs"] = runs.astype(object).fillna("")
     return wide.assign(**{"runs": overall["runs"], "our data": overall["data"]})

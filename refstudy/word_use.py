@@ -5,6 +5,7 @@ one thing the same mask, and those of two things masks that share nothing. No tr
 """
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,19 +29,25 @@ def word_use(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     lines, split = [], study.profile(profile).splits[0]
     for variant in study.variant_names(profile):
         for record in variant_records(study, profile, variant, results):
-            sums = _agreement(record)
-            if sums.empty:
-                continue
-            line = {"variant": variant, "seed": record.config.seed, "pictures": len(sums)}
-            drawn = pd.DataFrame(draws(len(sums)) @ sums.to_numpy(), columns=sums.columns)
-            for pair in PAIRS:
-                shared = 100 * drawn[pair] / drawn[f"{pair}_pairs"]
-                line[pair], line[f"{pair}_pairs"] = shared[0], int(sums[f"{pair}_pairs"].sum())
-                line[f"{pair}_low"], line[f"{pair}_high"] = interval(shared)
-            lines.append(line | {"data": measured_by([record], split)})
+            if found := mask_agreement(record):
+                about = {"variant": variant, "seed": record.config.seed, "data": measured_by([record], split)}
+                lines.append(about | found)
     columns = ["variant", "seed", *(f"{pair}{end}" for pair in PAIRS for end in ("", "_low", "_high", "_pairs"))]
     table = pd.DataFrame(lines, columns=[*columns, "pictures", "data"])
     return table.sort_values("other", ascending=False, kind="stable", ignore_index=True)
+
+
+def mask_agreement(record: Record) -> dict[str, Any]:
+    """The columns of ``word_use`` that one run gives, data apart; empty where its record keeps no masks."""
+    sums = _agreement(record)
+    found: dict[str, Any] = {"pictures": len(sums)} if len(sums) else {}
+    if found:
+        drawn = pd.DataFrame(draws(len(sums)) @ sums.to_numpy(), columns=sums.columns)
+        for pair in PAIRS:
+            shared = 100 * drawn[pair] / drawn[f"{pair}_pairs"]
+            found[pair], found[f"{pair}_pairs"] = shared[0], int(sums[f"{pair}_pairs"].sum())
+            found[f"{pair}_low"], found[f"{pair}_high"] = interval(shared)
+    return found
 
 
 def _agreement(record: Record) -> pd.DataFrame:

@@ -14,7 +14,9 @@ from refstudy.failures import (
     PROBES,
     RESPONSE,
     SMALL,
+    WORDLESS,
     Thing,
+    asked_counts,
     cause_table,
     diagnose,
     diagnose_corpus,
@@ -220,17 +222,33 @@ def test_a_mask_of_every_thing_heeds_no_words(scenes):
     assert summarize_counts(counts)["oIoU"] > 2 * summarize_counts(whole)["oIoU"]
 
 
-def test_recorded_variants_are_set_against_the_mask_of_every_thing(tmp_path):
+def test_a_mask_of_all_that_is_asked_about_heeds_no_words_either(scenes):
+    corpus, things = scenes
+    counts = asked_counts(corpus)
+    truths = corpus.mask(corpus.ref_of_expression)
+    assert counts["intersection"].tolist() == truths.sum((1, 2)).tolist()
+    for image, rows in counts.groupby("image_id"):
+        meant = set(corpus.table.loc[rows.index, "ann_id"])
+        area = sum(int(thing.mask.sum()) for thing in things[image] if thing.ann_id in meant)
+        assert set(rows["union"]) == {area}
+    assert (counts["union"] <= wordless_counts(corpus, things)["union"]).all()
+    assert (counts["union"] < wordless_counts(corpus, things)["union"]).any()
+
+
+def test_recorded_variants_are_set_against_masks_that_heed_no_words(tmp_path):
     for seed, level in enumerate((0.58, 0.60, 0.62)):
         put(tmp_path, "s2rm_fpn", [level] * 20, seed=seed)
     put(tmp_path, "pwam_fpn", [0.2, 0.4] * 10)
-    table = wordless_table(STUDY, "scenes", fake_counts([0.4, 0.2] * 10), str(tmp_path)).set_index("variant")
-    assert table.index.tolist() == ["", "pwam_fpn", "s2rm_fpn"] and table["oIoU"].tolist() == pytest.approx(
-        [30, 30, 60]
-    )
-    assert table.loc["s2rm_fpn", "runs"] == 3 and table.loc["s2rm_fpn", "above"] == pytest.approx(30)
-    assert table.loc["pwam_fpn", "above_low"] < 0 < table.loc["pwam_fpn", "above_high"]
-    assert table.loc["s2rm_fpn", "above_low"] > 15 and np.isnan(table.loc["", "above"])
+    floors = {"every": fake_counts([0.4, 0.2] * 10), "asked": fake_counts([0.5] * 20)}
+    table = wordless_table(STUDY, "scenes", floors, str(tmp_path)).set_index("variant")
+    assert table.index.tolist() == ["", "", "pwam_fpn", "s2rm_fpn"]
+    assert table["label"].tolist()[:2] == list(WORDLESS.values())
+    assert table["oIoU"].tolist() == pytest.approx([30, 50, 30, 60])
+    above = table.loc["s2rm_fpn"]
+    assert above["runs"] == 3 and above[["above_every", "above_asked"]].tolist() == pytest.approx([30, 10])
+    assert table.loc["pwam_fpn", "above_every_low"] < 0 < table.loc["pwam_fpn", "above_every_high"]
+    assert table.loc["pwam_fpn", "above_asked_high"] < 0
+    assert above["above_every_low"] > 15 and table.loc["", ["above_every", "above_asked"]].isna().all(axis=None)
 
 
 def test_a_model_that_marks_everything_leaks_and_answers_every_probe(scenes):

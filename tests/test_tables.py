@@ -28,6 +28,7 @@ from refstudy.tables import (
     untrained,
     variant_records,
     verdict,
+    with_interval,
     write_table,
 )
 
@@ -66,6 +67,13 @@ def put(results, variant, ious, profile="scenes", seed=0, study=STUDY, images=20
     curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
     summary = {"updates": 1, "data_fingerprint": data}
     write_record(results / "records", config, summary, curve, fake_counts(ious, images), circumstances())
+
+
+def test_numbers_are_read_with_their_intervals():
+    table = pd.DataFrame({"x": [43.64, -1.0, float("nan")], "x_low": [40.49, float("nan"), float("nan")]})
+    table["x_high"] = [46.6, float("nan"), float("nan")]
+    assert with_interval(table, "x").tolist() == ["43.6 [40.5, 46.6]", "-1.0", ""]
+    assert with_interval(table, "x", digits=0, signed=True).tolist() == ["+44 [+40, +47]", "-1", ""]
 
 
 def test_known_counts_give_known_cells(tmp_path):
