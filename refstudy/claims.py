@@ -160,7 +160,7 @@ EXPLANATIONS = (
     ),
     Explanation(
         "S²RM + CASG ends far lower with seed 1 than with seed 0",
-        "the seed does not stand in the way: with the same first weights and batches, and a rate that rises and falls "
+        "three epochs are too few for seed 1: with the same first weights and batches, and a rate that rises and falls "
         "over twice the epochs, it ends above what seed 0 reached in half of them",
         "s2rm_casg_longer",
         "s2rm_casg",
@@ -294,17 +294,31 @@ def _saturation(study: Study, profile: str, results: str) -> dict[str, Any]:
 
     It is supported when 2 K brings less than ``SATURATED`` points with 95 % certainty, not when it brings more.
     """
-    regions = {}
-    for name, variant in study.variants.items():
-        if variant.whole is not None and variant.whole.name == "slvit" and set(variant.whole.options) <= {"regions"}:
-            whole = study.run_config(profile, name, seed=0).model.whole
-            regions[name] = whole.options.get("regions", 32) if whole else 0
-    more = next((name for name, count in regions.items() if count == 2 * regions["slvit"]), "")
+    by_regions = variants_by_regions(study, profile)
+    own = next((K for K, name in by_regions.items() if name == "slvit"), 0)
+    more = by_regions.get(2 * own, "") if own else ""
     about = {"paper": "SLViT", "claim": "twice as many regions bring no more"}
     if not more:
         missing = "no variant has twice the K of this profile's SLViT"
         return about | {"metric": "oIoU", "verdict": UNMEASURED, "missing": missing}
     return about | _judged("oIoU", _measured(study, profile, more, "slvit", "oIoU", results), SATURATED)
+
+
+def variants_by_regions(study: Study, profile: str) -> dict[int, str]:
+    """K, how many regions URCE refines, in rising order -> the variant of SLViT that has it and differs in nothing
+    else; 0 is the one without URCE. A K of more regions than the profile's grid has cells is left out."""
+    found: dict[int, str] = {}
+    for name, variant in study.variants.items():
+        if variant.whole is None or variant.whole.name != "slvit":
+            continue
+        options = variant.whole.options
+        if set(options) <= {"regions"} or options == {"urce": False}:
+            model = study.run_config(profile, name, seed=0).model
+            own = model.whole.options if model.whole else {}
+            K = own.get("regions", 32) if options != {"urce": False} else 0
+            if (model.image_size // 32) ** 2 >= K:
+                found.setdefault(K, name)  # where a profile's own K is another variant's, the whole model stands for it
+    return dict(sorted(found.items()))
 
 
 def cost_ledger(study: Study) -> pd.DataFrame:

@@ -48,6 +48,7 @@ PAPER_FIGURES = {
     "slvit_fig5b": "SLViT, Fig. 5(b): accuracy against cost",
     "slvit_fig6": "SLViT, Fig. 6: feature maps of the stages",
 }
+GROWTH_AXES = {"image size": "image side (px)", "batch": "images per batch", "words": "word pieces"}
 STYLE = {
     "figure.dpi": 110,
     "savefig.dpi": 160,
@@ -169,17 +170,20 @@ def outlined(image: np.ndarray, mask: np.ndarray, colour: str = "vermilion") -> 
     return shown
 
 
-def learning_curves(axes: Axes, runs: Mapping[str, Sequence[pd.DataFrame]]) -> None:
+def learning_curves(axes: Axes, runs: Mapping[str, Sequence[pd.DataFrame]], skip: float = 0.0) -> None:
     """Training loss against pairs seen: a label's runs (``Record.curve``) in one colour, the first one thickest, the
-    next ones with circles, squares, triangles, diamonds; each point the mean of five recorded ones."""
+    next ones with circles, squares, triangles, diamonds; each point the mean of five recorded ones. Of each run the
+    share ``skip`` of its pairs, at its beginning, is not drawn."""
     for k, (label, curves) in enumerate(runs.items()):
         for run, curve in enumerate(curves):
             loss = curve.dropna(subset=["loss"])
-            smooth = loss["loss"].rolling(5, min_periods=1).mean()
+            smooth = loss["loss"].rolling(5, min_periods=1).mean()[loss["pairs"] >= skip * loss["pairs"].max()]
             width = 0.9 if run else mpl.rcParams["lines.linewidth"]
             marks: dict[str, Any] = {"marker": " os^D"[run % 5], "markersize": 4, "markevery": 0.15}
             name = None if run else label
-            axes.plot(loss["pairs"] / 1000, smooth, **line_style(k), **marks, linewidth=width, label=name)
+            axes.plot(
+                loss.loc[smooth.index, "pairs"] / 1000, smooth, **line_style(k), **marks, linewidth=width, label=name
+            )
     axes.set(xlabel="thousand pairs seen", ylabel="dice loss (training)")
 
 
@@ -270,8 +274,8 @@ def growth(measured: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
                 drawn.loglog(some["value"], some[name], **style, label=f"{model}: {slope:.2f}")
             drawn.set_xticks(sorted(set(some["value"])), [str(value) for value in sorted(set(some["value"]))])
             drawn.minorticks_off()
-            drawn.legend(fontsize=7, loc="upper left")
+            drawn.legend(fontsize=7, loc="upper left", title="exponent", title_fontsize=7, alignment="left")
             if not column:
                 drawn.set_ylabel(label)
-        axes[1, column].set_xlabel(axis)
+        axes[1, column].set_xlabel(GROWTH_AXES.get(axis, axis))
     return figure

@@ -106,8 +106,9 @@ def test_growth_draws_every_point_and_names_the_exponents():
     ]
     measured = pd.DataFrame(rows)
     figure = figures.growth(measured, slopes(measured))
-    assert [axes.get_xlabel() for axes in figure.axes[2:]] == ["side", "words"]
+    assert [axes.get_xlabel() for axes in figure.axes[2:]] == ["side", "word pieces"]
     for axes, exponent in zip(figure.axes, ("2.00", "2.00", "1.00", "1.00"), strict=True):
+        assert axes.get_legend().get_title().get_text() == "exponent"
         assert [text.get_text() for text in axes.get_legend().get_texts()] == [f"a: {exponent}", f"b: {exponent}"]
     for k, line in enumerate(figure.axes[0].lines):
         assert np.allclose(line.get_xydata(), [[32, 1024 * (1 + k)], [64, 4096 * (1 + k)]])
