@@ -33,13 +33,6 @@ class Execution:
     topic: str
 
 
-def run_notebook(execution: Execution) -> None:
-    """The Dask task: see ``refstudy.notebook.execute_notebook``."""
-    from refstudy.notebook import execute_notebook
-
-    execute_notebook(execution)
-
-
 def partial_files(output: Path) -> tuple[Path, Path, Path]:
     """The notebook being executed, its journal, and where it is kept when it fails."""
     unfinished = output.with_name(f".{output.stem}.unfinished.ipynb")

@@ -111,7 +111,8 @@ def _latest(journals: dict[Path, Journal], files: list[Path], digests: dict[str,
     if files[0].suffix == ".csv":
         table = pd.read_csv(files[0])
         if "variant" in table:  # it names its records, and the notebook may have read those of other tables too
-            records = [name for name in records if name.rsplit("-", 2)[0] in set(table["variant"])]
+            named = set(table["variant"]) | set(table.get("reference", ()))
+            records = [name for name in records if name.rsplit("-", 2)[0] in named]
     data = sorted({"/".join(path.parts[-2:]) for path in read if path.parent.name != "records"})
     own = {"records": records, "seeds": seeds(records), "data": data, "time": time}
     return journal.provenance() | explanation(executed, time) | own

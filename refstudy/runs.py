@@ -17,7 +17,7 @@ from rich.table import Table
 
 from refstudy.config import RunConfig
 from refstudy.errors import StudyError
-from refstudy.execution import Execution, NotebookError, clear_away, run_notebook
+from refstudy.execution import Execution, NotebookError, clear_away
 from refstudy.journal import journal_head
 from refstudy.plan import Step, known, show_trainings
 from refstudy.progress import Progress
@@ -57,7 +57,7 @@ def execute(
                 )
                 resources = {"GPU": step.gpus} if scheduler and step.gpus else None
                 future = client.submit(
-                    run_notebook, execution, key=f"{step.name}-{topic}", retries=step.retries, resources=resources
+                    _execute_notebook, execution, key=f"{step.name}-{topic}", retries=step.retries, resources=resources
                 )
                 futures[future] = step
                 completed.add(future)
@@ -93,6 +93,13 @@ def execute(
                 console.print(f"interrupted: {done} of {len(by_name)} are done; the same command goes on from there")
                 raise
     return not any(step.state in ("failed", "skipped") for step in steps)
+
+
+def _execute_notebook(execution: Execution) -> None:
+    """The Dask task: see ``refstudy.notebook.execute_notebook``."""
+    from refstudy.notebook import execute_notebook  # Papermill takes seconds to import
+
+    execute_notebook(execution)
 
 
 def _error(future: Future, step: Step) -> str:
@@ -189,5 +196,8 @@ def train_run(
     with chdir(study.root):  # where relative paths of pretrained parts start
         record = train(config, records.absolute(), work, data, encoders, progress, stop=stop, ship=ship)
     if shipped_seed is not None and weights.exists() and launched().is_main_process:
-        write_model_card(study, profile, results)
+        try:
+            write_model_card(study, profile, results)
+        except StudyError as error:  # of another shipped file, maybe; the run is done all the same
+            print(f"{record.name}: has its record, but the card of the shipped weights is the old one: {error}")
     return record

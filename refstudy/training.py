@@ -1,6 +1,7 @@
 """Training: one plain loop, in one process or several, that can stop anywhere and goes on exactly where it stopped."""
 
 import hashlib
+import math
 import pickle
 import re
 import sys
@@ -51,7 +52,7 @@ from refstudy.provenance import peak_memory
 from refstudy.records import circumstances, write_record
 
 CURVE_EVERY = 50  # updates between two points of the learning curve
-SHOWN_IMAGES = 24  # the validation images whose predicted masks a record keeps
+SHOWN_IMAGES = 24  # the images of the first counted split whose predicted masks a record keeps
 CURVE_COLUMNS = ("update", "pairs", "loss", "learning_rate", "val_oIoU")
 EVALUATED_AT_ONCE = 16  # images, where a batch goes through the model as a whole
 CHECKPOINT_EVERY = 120  # seconds between two checkpoints
@@ -117,7 +118,10 @@ def train(
         if begun != here["commit"]:
             line += f", to which commit {begun[:7]} trained it; to begin again, delete {folder / 'checkpoint.pt'}"
         print(line, flush=True)
-    trainer.stretches.append(here | {"processes": accelerator.num_processes, "started": started})
+    if trainer.precision != config.train.precision and progress and accelerator.is_main_process:
+        print(f"{folder.name}: train.precision {config.train.precision} needs a GPU; computes in {trainer.precision}")
+    about = {"precision": trainer.precision, "processes": accelerator.num_processes, "started": started}
+    trainer.stretches.append(here | about)
     if not trainer.run(folder / "checkpoint.pt", progress, watcher, stop):
         raise Unfinished(
             f"{folder.name}: stopped after {trainer.update} of {trainer.total} updates; the same command goes on"
@@ -134,8 +138,7 @@ def train(
             for split in config.splits
         ]
     )
-    shown = corpora["val" if "val" in corpora else config.train.selection_split]
-    masks = sample_masks(model, shown, SHOWN_IMAGES, how.threshold)
+    masks = sample_masks(model, corpora[config.splits[0]], SHOWN_IMAGES, how.threshold)
     now = time.time()
     summary = {
         "data_fingerprint": digest,
@@ -217,6 +220,7 @@ class Trainer:
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learner = self.accelerator.prepare_model(self.model)
         if config.train.compile:
+            torch.compiler.reset()  # Dynamo compiles one forward for so many models only, however many runs there are
             self.learner = torch.compile(self.learner)
         if not self.accelerator.is_main_process:
             torch.manual_seed(config.seed + 10**6 * self.accelerator.process_index)
@@ -336,12 +340,21 @@ class Trainer:
         self.loss_sum += self.accelerator.reduce(shared, "sum")
         if self.update % CURVE_EVERY == 0:
             mean = self.loss_sum.item() / CURVE_EVERY
+            if not math.isfinite(mean):
+                raise StudyError(
+                    f"{record_name(self.config)}: the loss is no number any more after {self.update} updates; lower "
+                    "train.learning_rate or set train.clip_norm"
+                )
             self.curve.append({"update": self.update, "pairs": self.pairs, "loss": mean, "learning_rate": rate})
             self.loss_sum.zero_()
 
+    @property
+    def precision(self) -> str:
+        """That of the forward pass: what the settings ask for, but float32 on a CPU."""
+        return self.settings.precision if self.device.type == "cuda" else "float32"
+
     def _loss(self, part: Batch) -> Tensor:
-        half = self.settings.precision == "bfloat16" and self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             logits = self.learner(part.images, part.token_ids, part.token_mask, part.image_index)
         return dice_loss(logits, part.masks)
 

@@ -44,9 +44,10 @@ def mask_agreement(record: Record) -> dict[str, Any]:
     if found:
         drawn = pd.DataFrame(draws(len(sums)) @ sums.to_numpy(), columns=sums.columns)
         for pair in PAIRS:
-            shared = 100 * drawn[pair] / drawn[f"{pair}_pairs"]
-            found[pair], found[f"{pair}_pairs"] = shared[0], int(sums[f"{pair}_pairs"].sum())
-            found[f"{pair}_low"], found[f"{pair}_high"] = interval(shared)
+            pairs = int(sums[f"{pair}_pairs"].sum())
+            shared = 100 * (drawn[pair] / drawn[f"{pair}_pairs"]).dropna()  # a draw may have no pair
+            found[pair], found[f"{pair}_pairs"] = shared[0] if pairs else np.nan, pairs
+            found[f"{pair}_low"], found[f"{pair}_high"] = interval(shared) if pairs else (np.nan, np.nan)
     return found
 
 

@@ -66,7 +66,7 @@ def test_its_numbers_are_those_of_the_tables_and_records(study):
         assert f"| `{path.name}` |" in card and file_digest(path)[:16] in card
 
 
-def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, monkeypatch):
+def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, monkeypatch, capsys):
     monkeypatch.setenv("REFSTUDY_DATA", str(data_root))
     (tmp_path / "study.yaml").write_text(
         textwrap.dedent(f"""\
@@ -102,6 +102,11 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
     other_seed = train_run(small, "small", "tiny", 1, progress=False)  # is not shipped, and yet told of
     renewed = (folder / "README.md").read_text(encoding="utf-8")
     assert renewed == model_card(small, "small") != card and set(folder.iterdir()) == {shipped, folder / "README.md"}
+    with monkeypatch.context() as broken:  # as one of other weights, which fit no more
+        broken.setattr("refstudy.model_card.write_model_card", Mock(side_effect=StudyError("other.safetensors: unfit")))
+        shutil.rmtree(other_seed)
+        assert train_run(small, "small", "tiny", 1, progress=False) == other_seed
+    assert "the card of the shipped weights is the old one: other.safetensors: unfit" in capsys.readouterr().out
     shutil.rmtree(other_seed)
     shutil.rmtree(record)  # numbers come from the record alone
     without = model_card(small, "small")

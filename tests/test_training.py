@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from refstudy import training
 from refstudy.config import PartConfig, PretrainConfig, TextEncoderConfig, TrainConfig
 from refstudy.data.batches import build_corpus, grouped_batches
 from refstudy.data.masks import decode_mask
@@ -267,10 +269,46 @@ def test_variants_of_one_seed_see_equal_batches(corpora):
     assert first == second == [b.expressions.tolist() for b in grouped_batches(corpora["train"], 4, 3, 0, 1)]
 
 
-def test_a_run_without_val_keeps_masks_of_the_split_that_selects(data_root, tmp_path):
-    run = tiny_run(epochs=1, selection_split="train").model_copy(update={"splits": ("train",)})
+@pytest.mark.parametrize("selection", ["train", "val"])
+def test_a_run_keeps_masks_of_a_split_that_it_counts(selection, data_root, tmp_path):
+    run = tiny_run(epochs=1, selection_split=selection).model_copy(update={"splits": ("train",)})
     record = read_record(train(run, tmp_path / "records", tmp_path, data_root, progress=False))
     assert record.masks() and set(record.masks()) <= set(record.counts()["sent_id"])
+
+
+def test_a_loss_that_is_no_number_ends_the_training(corpora, monkeypatch):
+    monkeypatch.setattr(training, "CURVE_EVERY", 1)
+    trainer = Trainer(tiny_run(), corpora)
+    batch = next(trainer._rest_of_epoch())
+    trainer.step(batch)
+    with torch.no_grad():
+        next(trainer.model.decoder.parameters()).fill_(float("nan"))
+    with pytest.raises(StudyError, match="tiny-seed0-.* after 2 updates; lower train.learning_rate"):
+        trainer.step(batch)
+
+
+def test_every_model_of_a_process_is_compiled(corpora, monkeypatch):
+    """Dynamo compiles one code object a limited number of times."""
+    graphs = []
+
+    def counted(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counted))
+    for _ in range(2):
+        before = len(graphs)
+        trainer = Trainer(tiny_run(compile=True), corpora)
+        trainer.step(next(trainer._rest_of_epoch()))
+        assert len(graphs) > before
+
+
+def test_half_precision_on_a_cpu_is_told(data_root, tmp_path, capsys):
+    run = tiny_run(epochs=1, precision="bfloat16")
+    record = read_record(train(run, tmp_path / "records", tmp_path, data_root))
+    assert record.provenance()["precision"] == "float32"
+    assert "train.precision bfloat16 needs a GPU; computes in float32" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
