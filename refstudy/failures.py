@@ -185,22 +185,22 @@ def wordless_table(study: Study, profile: str, floors: dict[str, pd.DataFrame], 
     split = study.profile(profile).splits[0]
     wordless = {floor: resampled_counts(floors[floor])["oIoU"] for floor in WORDLESS}
     lines: list[dict[str, object]] = [
-        {"variant": "", "label": label} | _with_interval("oIoU", wordless[floor]) for floor, label in WORDLESS.items()
+        {"variant": "", "label": label} | _estimated("oIoU", wordless[floor]) for floor, label in WORDLESS.items()
     ]
     for name in study.variant_names(profile):
         if records := variant_records(study, profile, name, results):
             own = resampled_metrics(records, split)["oIoU"]
             line = {"variant": name, "label": study.variants[name].label, "runs": len(records)}
             for floor, values in wordless.items():
-                line |= _with_interval(f"above_{floor}", own - values)
-            lines.append(line | _with_interval("oIoU", own))
+                line |= _estimated(f"above_{floor}", own - values)
+            lines.append(line | _estimated("oIoU", own))
     measured = [f"{name}{end}" for name in ("oIoU", *(f"above_{f}" for f in WORDLESS)) for end in ("", "_low", "_high")]
     table = pd.DataFrame(lines, columns=["variant", "label", "runs", *measured]).astype({"runs": "Int64"})
     first = len(WORDLESS)
     return pd.concat([table[:first], table[first:].sort_values("oIoU")], ignore_index=True)
 
 
-def _with_interval(name: str, resampled: pd.Series) -> dict[str, object]:
+def _estimated(name: str, resampled: pd.Series) -> dict[str, object]:
     low, high = interval(resampled)
     return {name: float(resampled[0]), f"{name}_low": low, f"{name}_high": high}
 

@@ -16,9 +16,9 @@ from refstudy.study import Study, training_command
 from refstudy.tables import (
     DATA_NAMES,
     benchmark_splits,
-    data_name,
     draws,
     interval,
+    measured_by,
     over_runs,
     table_rows,
     variant_records,
@@ -291,15 +291,11 @@ def kinds_by_run(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     lines, split = [], study.profile(profile).splits[0]
     for variant in study.variant_names(profile):
         for record in variant_records(study, profile, variant, results):
-            about = {"variant": variant, "seed": record.config.seed, "data": _data(record, split)}
+            about = {"variant": variant, "seed": record.config.seed, "data": measured_by([record], split)}
             for kind, numbers in measured_groups([record], split, by_kind, KINDS).iterrows():
                 lines.append(about | {"kind": kind} | numbers.to_dict())
     columns = "variant seed kind ours ours_low ours_high expressions data"
     return pd.DataFrame(lines, columns=columns.split()).astype({"expressions": int, "seed": int})
-
-
-def _data(record: Record, split: str) -> str:
-    return data_name(record.config.data, split, record.config.evaluation)
 
 
 def _per_variant(study: Study, profile: str, results: str, label: Label, name: str) -> pd.DataFrame:
@@ -313,7 +309,7 @@ def _per_variant(study: Study, profile: str, results: str, label: Label, name: s
         unseen = set(study.seeds(profile, variant)) - {record.config.seed for record in records}
         about = {
             "runs": len(records),
-            "data": _data(records[0], split),
+            "data": measured_by(records, split),
             "missing": training_command(profile, variant) if unseen else "",
         }
         for group, numbers in measured_groups(records, split, label, groups).iterrows():

@@ -16,7 +16,9 @@ import torch
 from accelerate.utils import broadcast_object_list
 from dask.system import CPU_COUNT
 
+from refstudy.config import ModelConfig
 from refstudy.errors import StudyError
+from refstudy.models.build import build_model
 from refstudy.provenance import forget_peak_memory
 from refstudy.records import find_record
 from refstudy.runs import train_run
@@ -97,6 +99,8 @@ def train_all(study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1,
             todo.append(case)
         elif speaks:
             print(f"{record}: has its record")
+    if len(todo) > 1:
+        _refuse_unfit(study, todo)
     if at_once > 1:
         todo = list(dict.fromkeys(todo))  # what was named twice is not to be trained twice at once
         places = SimpleQueue[dict[str, str]]()
@@ -116,6 +120,18 @@ def train_all(study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1,
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else UNFINISHED if UNFINISHED in statuses else 0
+
+
+def _refuse_unfit(study: Study, cases: Sequence[Case]) -> None:
+    """Build each model once, of shapes alone. Raises StudyError for options that do not fit it: now, and not when its
+    turn comes after hours of others."""
+    models = {study.run_config(*case).model.from_scratch().model_dump_json(): case for case in cases}
+    for settings, (profile, variant, _) in models.items():
+        try:
+            with torch.device("meta"):
+                build_model(ModelConfig.model_validate_json(settings))
+        except StudyError as error:
+            raise StudyError(f"{study.path.name}: variant '{variant}' under profile {profile}: {error}") from error
 
 
 def _record(study: Study, case: Case) -> str:

@@ -45,6 +45,16 @@ def call(study, *options):
     return CliRunner().invoke(app, ["train", "--profile", "small", "--study", str(study.path), *options])
 
 
+def test_a_model_that_does_not_fit_is_told_before_the_first_training(study):
+    settings = yaml.safe_load(study.path.read_text())
+    odd = settings["variants"]["plain"] | {"label": "Odd", "fusion": {"name": "s2rm", "options": {"shfit": False}}}
+    study.path.write_text(yaml.safe_dump(settings | {"variants": settings["variants"] | {"odd": odd}}))
+    refused = call(study, "--seed", "3")
+    assert refused.exit_code == 1 and "variant 'odd' under profile small" in str(refused.exception)
+    assert "unknown option 'shfit'" in str(refused.exception)
+    assert not (study.root / "work").exists()
+
+
 def test_sigterm_ends_with_a_checkpoint_and_the_same_command_goes_on(study, tmp_path, monkeypatch):
     step, records = Trainer.step, study.results("small") / "records"
 
