@@ -1,6 +1,8 @@
 """The REFER loader, masks, words and batches: what they read, what they refuse, what they yield."""
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -214,9 +216,32 @@ def test_overlapping_polygons_count_once_and_plain_rle_is_read():
     assert decode_mask(column_major, 2, 3).T.ravel().tolist() == [False, True, True, False, False, False]
 
 
+def test_lists_of_rle_are_united():
+    rng = np.random.default_rng(0)
+    masks = [np.kron(rng.random((6, 8)) < 0.3, np.ones((40, 30))).astype(bool) for _ in range(3)]
+    masks[2][:] = False
+    assert np.array_equal(decode_mask([encode_mask(mask) for mask in masks], 240, 240), np.any(masks, axis=0))
+    packed = encode_mask(masks[0])
+    assert np.array_equal(decode_mask(packed | {"counts": packed["counts"].encode()}, 240, 240), masks[0])
+
+
+def test_a_list_of_malformed_rle_is_named_and_does_not_hang():
+    parts = [{"size": [20, 30], "counts": "8P?o"}, {"size": [20, 30], "counts": "o?P8"}]
+    code = f"from refstudy.data.masks import decode_mask; decode_mask({parts}, 20, 30)"
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=300)
+    assert "StudyError: segmentation: does not decode" in done.stderr
+
+
 @pytest.mark.parametrize(
     "segmentation, message",
     [
+        ({"size": [2, 3], "counts": "8P?o"}, "not compressed as COCO does"),
+        ({"size": [2, 3], "counts": ""}, "not compressed as COCO does"),
+        ({"size": [2, 3], "counts": "é"}, "not compressed as COCO does"),
+        ({"size": [2, 3], "counts": "11"}, "counts sum to 2"),
+        ({"size": [2, 3], "counts": "O7"}, "does not decode"),
+        ({"size": [2, 3], "counts": [-1, 7]}, "does not decode"),
+        ({"size": [2, 3], "counts": 6}, "does not decode"),
         ({"size": [4, 4], "counts": [16]}, "RLE is of size"),
         ({"size": [2, 3], "counts": [5]}, "counts sum to 5"),
         ({"size": [2, 3], "counts": ["a"]}, "does not decode"),
