@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,13 +24,39 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = _beside(path)
     try:
         yield temporary
         os.replace(temporary, path)
         note("wrote", path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path | str) -> Iterator[Path]:
+    """Give a new folder beside ``folder``; put it in its place when the block ends well, remove it otherwise.
+
+    An earlier folder is renamed aside, removed last, and renamed back where the new one cannot take its place.
+    """
+    folder = Path(folder)
+    new, old = _beside(folder), _beside(folder)
+    try:
+        new.mkdir(parents=True)
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        for rest in (new, old):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name beside ``path``, with its suffix, that no other process has, on whatever machine."""
+    return path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
 
 
 def note(action: Literal["read", "wrote"], path: Path | str) -> None:

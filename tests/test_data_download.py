@@ -4,7 +4,9 @@ import hashlib
 import io
 import re
 import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -25,11 +27,12 @@ def archive():
 CONTENT = archive()
 SIZE = len(CONTENT)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+FLIPPED = CONTENT[:1000] + bytes([CONTENT[1000] ^ 255]) + CONTENT[1001:]  # within the data of its member
 
 
 class Handler(BaseHTTPRequestHandler):
-    """/good, /drops (half of what is left at a time), /drops-at-once, /deaf (no ranges), /wrong (bytes), /short,
-    /missing, /page (HTML)."""
+    """/good, /slow, /drops (half of what is left at a time), /drops-at-once, /deaf (no ranges), /wrong (bytes), /short,
+    /flipped (a byte), /missing, /page (HTML)."""
 
     def do_GET(self):
         kind, start = self.path.strip("/").split("?")[0], 0
@@ -37,7 +40,8 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "missing":
             self.send_error(404)
             return
-        content = {"wrong": bytes(len(CONTENT)), "page": b"<html>", "short": CONTENT[:-5]}.get(kind, CONTENT)
+        others = {"wrong": bytes(len(CONTENT)), "page": b"<html>", "short": CONTENT[:-5], "flipped": FLIPPED}
+        content = others.get(kind, CONTENT)
         if (asked := self.headers.get("Range")) and kind != "deaf":
             start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
             if start >= len(content):
@@ -50,6 +54,8 @@ class Handler(BaseHTTPRequestHandler):
         left = content[start:]
         self.send_header("Content-Length", str(len(left)))
         self.end_headers()
+        if kind == "slow":
+            time.sleep(0.5)
         if kind == "drops" and len(left) > 60_000:
             left = left[: len(left) // 2]
         self.wfile.write(left if kind != "drops-at-once" else b"")
@@ -125,6 +131,25 @@ def test_a_file_without_published_digest_is_marked_as_unverified(server, tmp_pat
     line = fetch(server.mirror("page", "good", sha256=None, size=None), tmp_path, progress=False)
     assert "unverified" in line and SHA256 in line and str(len(CONTENT)) in line
     assert_fetched(tmp_path)
+
+
+def test_a_broken_archive_is_known_without_published_digest(server, tmp_path):
+    fetch(server.mirror("flipped", "good", sha256=None), tmp_path, progress=False)
+    assert_fetched(tmp_path)
+
+
+def test_one_of_several_fetches_and_the_others_wait(server, tmp_path):
+    mirror = server.mirror("slow")
+    with ThreadPoolExecutor(3) as pool:
+        lines = list(pool.map(lambda _: fetch(mirror, tmp_path, progress=False), range(3)))
+    assert len(lines) == 3 and len(server.asked) == 1
+    assert_fetched(tmp_path)
+
+
+def test_where_nothing_can_be_kept_it_is_said(server, tmp_path):
+    (tmp_path / "data").write_text("a file where a folder should be")
+    with pytest.raises(StudyError, match=r"data: cannot hold data \(.*\); allow to write there"):
+        fetch(server.mirror("good"), tmp_path / "data", progress=False)
 
 
 def test_when_no_mirror_helps_each_reason_is_told_and_nothing_stands(server, tmp_path):

@@ -1,9 +1,11 @@
 """RefScenes: the same bytes every time, expressions that are true of one thing, statistics like the benchmarks'."""
 
 import colorsys
+import errno
 import hashlib
 import json
 import multiprocessing
+import os
 import re
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -262,6 +264,20 @@ def test_where_scenes_cannot_be_kept_it_is_said(tmp_path):
     (tmp_path / "data").write_text("a file where a folder should be")
     with pytest.raises(StudyError, match="cannot hold data .*name another in REFSTUDY_DATA"):
         prepare_data(tiny_data(), tmp_path / "data", progress=False)
+    (tmp_path / ".refscenes.lock").mkdir()  # nothing can be opened there for writing, not even by root
+    with pytest.raises(StudyError, match=r"cannot hold data \(Is a directory\); make room, allow to write there"):
+        make_refscenes(tmp_path, "refscenes", {"val": 1}, progress=False)
+
+
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("PIL.Image.Image.save", full)
+    with pytest.raises(StudyError, match=r"cannot hold data \(No space left on device\); make room"):
+        make_refscenes(tmp_path, "refscenes", {"val": 1}, progress=False)
+    monkeypatch.undo()
+    assert len(list((make_refscenes(tmp_path, "refscenes", {"val": 1}, progress=False) / "images").iterdir())) == 1
 
 
 def test_several_processes_may_ask_for_the_same_scenes_at_once(tmp_path):

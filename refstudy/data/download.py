@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from refstudy.bar import bar
-from refstudy.data.zips import member_names, unpack
+from refstudy.data.zips import fault, locked, unpack
 from refstudy.errors import StudyError
 from refstudy.files import file_digest
 
@@ -49,23 +49,20 @@ def load_mirrors() -> dict[str, Mirror]:
 def fetch(mirror: Mirror, root: Path | str, progress: bool = True) -> str:
     """Fetch a file into ``root``, verify and unpack it; a line that says what was done.
 
-    What a broken connection left behind (``.part``) is taken up again. Raises StudyError when no mirror gives the file,
-    or ``root`` cannot be made.
+    What a broken connection left behind (``.part``) is taken up again; of several processes that fetch one file at
+    once, one does and the others wait. Raises StudyError when no mirror gives the file, or ``root`` cannot be made.
     """
     root = Path(root)
     folder, archive = root / mirror.unpack, root / mirror.file
     if folder.exists():
         return f"{folder}: already there"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StudyError(f"{root}: cannot hold data ({error.strerror}); name another folder") from error
-    if not archive.exists():
-        part = archive.with_name(f"{archive.name}.part")
-        _from_mirrors(mirror, part, progress)
-        os.replace(part, archive)
-    elif reason := _wrong(mirror, archive):
-        raise StudyError(f"{archive}: {reason}; remove it and fetch it again")
+    with locked(archive, f"{root}: cannot hold data"):
+        if not archive.exists():
+            part = archive.with_name(f"{archive.name}.part")
+            _from_mirrors(mirror, part, progress)
+            os.replace(part, archive)
+        elif reason := _wrong(mirror, archive):
+            raise StudyError(f"{archive}: {reason}; remove it and fetch it again")
     if not mirror.sha256:
         verified = f"unverified, {archive.stat().st_size} bytes, SHA-256 {file_digest(archive)}"
     else:
@@ -103,11 +100,7 @@ def _wrong(mirror: Mirror, path: Path) -> str:
         return f"has {size} bytes, not the published {mirror.size}"
     if mirror.sha256:
         return "" if file_digest(path) == mirror.sha256 else "has another SHA-256 than the published one"
-    try:
-        member_names(path)
-    except StudyError:
-        return "is no zip archive"
-    return ""
+    return fault(path)
 
 
 def _complete(url: str, part: Path, size: int | None, progress: bool) -> None:

@@ -1,7 +1,6 @@
 """Unpacking archives that come from elsewhere: once, whole or not at all, and never outside their folder."""
 
 import lzma
-import os
 import shutil
 import stat
 import zipfile
@@ -14,10 +13,12 @@ from filelock import FileLock
 
 from refstudy.bar import bar
 from refstudy.errors import StudyError
+from refstudy.files import atomic_folder
 
 # An archive of annotations unpacks to about ten times its size; a bomb to a thousand times and more.
 MOST_EXPANSION, ALWAYS_ALLOWED = 40, 64 * 2**20
 JUNK = {"__MACOSX", ".DS_Store"}
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)  # what a broken archive raises
 
 
 def unpack(archive: Path, folder: Path, progress: bool = True) -> Path:
@@ -26,44 +27,38 @@ def unpack(archive: Path, folder: Path, progress: bool = True) -> Path:
     Raises StudyError, and leaves nothing behind, for members that lead out of the folder, links, encrypted members,
     archives that unpack to far more than their size, and broken ones.
     """
-    with locked(folder, str(archive)):
+    with locked(folder, f"{archive}: cannot be unpacked to {folder}"):
         if folder.exists():
             return folder
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         try:
-            with zipfile.ZipFile(archive) as source:
+            with zipfile.ZipFile(archive) as source, atomic_folder(folder) as temporary:
                 members = _members(source, archive, folder.name)
                 for member, name in bar(members, desc=f"unpacking {archive.name}", shown=progress):
                     target = temporary / name
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with source.open(member) as packed, open(target, "xb") as out:
                         shutil.copyfileobj(packed, out, 2**20)
-            os.replace(temporary, folder)
         except FileExistsError as error:
             raise StudyError(f"{archive}: holds {error.filename} twice; refused, fetch it again") from error
         except OSError as error:
             raise StudyError(f"{archive}: cannot be unpacked to {folder} ({error})") from error
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
+        except BROKEN as error:
             raise StudyError(f"{archive}: does not unpack ({error}); fetch it again") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
 @contextmanager
-def locked(folder: Path, source: str) -> Iterator[None]:
-    """Keep others from making ``folder`` at once, as several notebooks might.
+def locked(path: Path, failure: str) -> Iterator[None]:
+    """Keep others from making ``path`` at once, as several notebooks might.
 
-    Raises StudyError, naming ``source``, where nothing can be written.
+    Raises StudyError, which begins with ``failure``, where nothing can be written.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
         lock.acquire()
     except OSError as error:
-        raise StudyError(
-            f"{source}: cannot be unpacked to {folder} ({error.strerror}); allow to write there"
-        ) from error
+        raise StudyError(f"{failure} ({error.strerror}); allow to write there") from error
     try:
         yield
     finally:
@@ -79,6 +74,16 @@ def member_names(archive: Path) -> list[str]:
         raise StudyError(f"{archive}: no zip archive ({error}); fetch it again or remove it") from error
 
 
+def fault(archive: Path) -> str:
+    """Why this is no whole archive, or nothing; every member is read."""
+    try:
+        with zipfile.ZipFile(archive) as source:
+            broken = source.testzip()
+    except (OSError, RuntimeError, *BROKEN) as error:  # RuntimeError: a member is encrypted
+        return f"is no whole zip archive ({error})"
+    return f"is no whole zip archive (its member {broken!r} is broken)" if broken else ""
+
+
 def _members(source: zipfile.ZipFile, archive: Path, top: str) -> list[tuple[zipfile.ZipInfo, Path]]:
     """The files to unpack with their names below the folder, all of them checked before the first is written."""
     files = []
@@ -92,6 +97,8 @@ def _members(source: zipfile.ZipFile, archive: Path, top: str) -> list[tuple[zip
             raise StudyError(f"{archive}: member {member.filename!r} is encrypted; unpack it yourself")
         if not member.is_dir() and not JUNK & set(name.parts):
             files.append((member, name))
+    if not files:
+        raise StudyError(f"{archive}: holds no files; fetch it again")
     most = ALWAYS_ALLOWED + MOST_EXPANSION * archive.stat().st_size
     if sum(member.file_size for member, _ in files) > most:
         raise StudyError(f"{archive}: unpacks to more than {MOST_EXPANSION} times its size; refused, do not use it")

@@ -76,24 +76,25 @@ def make_refscenes(
         "size": size,
         "scenes": dict(sorted(scenes.items())),
     }
-    if _finished(folder, order):
-        return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StudyError(
-            f"{folder.parent}: cannot hold data ({error.strerror}); name another in REFSTUDY_DATA"
-        ) from error
-    with FileLock(folder.with_name(f".{flavour}.lock")):  # several notebooks may ask for the same scenes at once
         if _finished(folder, order):
             return folder
-        unfinished = folder.with_name(f".{flavour}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        images = unfinished / "images"
-        images.mkdir(parents=True)
-        _write_annotations(unfinished, kind, _make_all(images, kind, scenes, seed, size, workers, progress))
-        (unfinished / MARKER).write_text(json.dumps(order, indent=1))
-        unfinished.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{flavour}.lock")):  # several notebooks may ask for the same scenes at once
+            if _finished(folder, order):
+                return folder
+            unfinished = folder.with_name(f".{flavour}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            images = unfinished / "images"
+            images.mkdir(parents=True)
+            _write_annotations(unfinished, kind, _make_all(images, kind, scenes, seed, size, workers, progress))
+            (unfinished / MARKER).write_text(json.dumps(order, indent=1))
+            unfinished.rename(folder)
+    except OSError as error:
+        raise StudyError(
+            f"{folder.parent}: cannot hold data ({error.strerror or error}); make room, allow to write there, "
+            "or name another in REFSTUDY_DATA"
+        ) from error
     return folder
 
 
