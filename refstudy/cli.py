@@ -172,9 +172,9 @@ def pretrain(
     """Pretrain the encoders on RefScenes and print the SHA-256 to put into the profile."""
     from refstudy.config import PARTS, DataConfig, ImageEncoderConfig, ModelConfig, PartConfig
     from refstudy.data.scenes import FLAVOURS
+    from refstudy.files import file_digest
     from refstudy.pretraining import pretrain as pretrain_encoders
     from refstudy.study import Special, load_study
-    from refstudy.training import file_digest
 
     loaded = load_study(study)
     settings = loaded.profile(profile)
@@ -305,13 +305,18 @@ def cost(
     from refstudy.study import load_study
     from refstudy.tables import write_table
 
+    rate = RATE if rate is None else rate
+    if not rate > 0:
+        raise StudyError(f"--rate {rate:g}: not above 0; give the TFLOP/s that the GPU reaches, or leave it out")
+    if csv is not None and csv.suffix != ".csv":
+        raise StudyError(f"--csv {csv}: a table is written as CSV; give a name that ends in .csv")
     loaded = load_study(study)
     names = [name for name in loaded.together(profile) if beside or name == profile]
     tables, total = {name: cost_table(loaded, name, variant or ()) for name in names}, 0.0
     typer.echo("parameters in millions; G multiply-adds of one image with one expression, and of a further one")
     for name, table in tables.items():
         hours = [
-            gpu_hours(loaded.run_config(name, row.variant, 0), row.macs, row.further, rate or RATE)
+            gpu_hours(loaded.run_config(name, row.variant, 0), row.macs, row.further, rate)
             for row in table.itertuples()
         ]
         typer.echo(f"\n{name}: {loaded.profile(name).about}")
@@ -319,9 +324,7 @@ def cost(
         typer.echo(shown.to_string(index=False, float_format="{:.1f}".format))
         total += sum(each * len(loaded.seeds(name, one)) for each, one in zip(hours, table["variant"], strict=True))
     if total == total:
-        typer.echo(
-            f"\nabout {total:.0f} GPU-hours in all, at {rate or RATE:.0f} TFLOP/s (an estimate; --rate changes it)"
-        )
+        typer.echo(f"\nabout {total:.0f} GPU-hours in all, at {rate:.0f} TFLOP/s (an estimate; --rate changes it)")
     typer.echo("\nprinted costs beside ours, every equation computed as the paper writes it")
     typer.echo(printed_costs(loaded).to_string(index=False, float_format="{:.1f}".format))
     if csv is not None:
@@ -335,11 +338,15 @@ def make(
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Make the RefScenes data of a profile."""
+    from refstudy.data.scenes import FLAVOURS
     from refstudy.data.source import prepare_data
     from refstudy.study import load_study
 
     loaded = load_study(study)
-    typer.echo(prepare_data(loaded.profile(profile).data, loaded.data_root, workers))
+    data = loaded.profile(profile).data
+    if data.dataset not in FLAVOURS:
+        raise StudyError(f"--profile {profile}: {data.dataset} is not made but downloaded; see refstudy data download")
+    typer.echo(prepare_data(data, loaded.data_root, workers))
 
 
 @data_app.command()

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -36,6 +37,7 @@ from .test_data_forms import (
     write_zip,
 )
 
+STUDY_FILE = str(Path(__file__).resolve().parents[1] / "papermill_runs.yaml")
 EVERY = [text for sentences in SENTENCES.values() for text in sentences]
 
 
@@ -242,6 +244,23 @@ def test_a_full_disk_is_an_error_before_any_picture_is_kept(tmp_path, monkeypatc
 def test_a_folder_without_data_is_told_what_belongs_there(tmp_path):
     with pytest.raises(StudyError, match=r"there is none; put in e\.g\. refcoco/refs\(unc\)\.p"):
         list(check_root(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            "data make --profile refcoco",
+            "--profile refcoco: refcoco is not made but downloaded; see refstudy data down",
+        ),
+        ("cost --rate 0", "--rate 0: not above 0; give the TFLOP/s"),
+        ("cost --rate -3", "--rate -3: not above 0; give the TFLOP/s"),
+        ("cost --csv costs.txt", "--csv costs.txt: a table is written as CSV; give a name that ends in .csv"),
+    ],
+)
+def test_commands_that_could_only_mislead_are_refused(arguments, message):
+    done = CliRunner().invoke(app, [*arguments.split(), "--study", STUDY_FILE])
+    assert done.exit_code and isinstance(done.exception, StudyError) and message in str(done.exception)
 
 
 def write_arrow(path, rows, split=None):
