@@ -14,6 +14,8 @@ from refstudy.errors import StudyError
 from refstudy.models.build import FUSIONS, build_model, count_parameters, load_model, load_or_build, save_weights
 from refstudy.models.decoders.casg import CASG
 from refstudy.models.decoders.fpn import FPN
+from refstudy.models.fusion.lmfa import LMFA, CrossModalAttention
+from refstudy.models.fusion.pwam import PWAM
 from refstudy.models.fusion.s2rm import S2RM
 from refstudy.models.segmenter import ReferringSegmenter
 from refstudy.study import load_study
@@ -23,7 +25,7 @@ from .conftest import tiny_model
 STUDY = load_study(Path(__file__).resolve().parents[1] / "papermill_runs.yaml")
 VARIANTS = list(STUDY.variants)
 GOLDEN = json.loads((Path(__file__).parent / "golden_forward.json").read_text())
-
+NEAR = {"rel": 1e-4, "abs": 1e-5}  # float32 is within 1e-6 of float64 here, in either memory layout
 
 COMPOSED = [name for name, variant in STUDY.variants.items() if variant.whole is None]
 TINY = {
@@ -57,12 +59,21 @@ def build(name: str):
     return build_model(variant_config(name))
 
 
+def lively(model: torch.nn.Module) -> torch.nn.Module:
+    """The same with block scales of 1, so that what blocks do is not hidden behind the 1e-2 of SLViT's start."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("scale1", "scale2")):
+                parameter.fill_(1.0)
+    return model
+
+
 def inputs(expressions=3):
     generator = torch.Generator().manual_seed(5)
     images = torch.randn(2, 3, 64, 64, generator=generator)
     ids = torch.randint(5, 199, (expressions, 6), generator=generator)
     mask = torch.ones(expressions, 6, dtype=torch.bool)
-    mask[0, 4:] = False
+    mask[0, 4:] = mask[2:, 2:] = False
     return images, ids, mask, torch.tensor([0, 0, 1])[:expressions]
 
 
@@ -71,12 +82,44 @@ def summary(logits: torch.Tensor) -> list[float]:
     return [logits.mean().item(), logits.std().item(), *logits[:, 7::24, 11::24].flatten().tolist()]
 
 
+def golden(name: str) -> list[float]:
+    with torch.inference_mode():
+        return summary(lively(build(name)).eval()(*inputs()))
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_golden_forward(name):
     """Numbers of a fixed model and input. If this fails on purpose, old run records no longer belong to the code."""
-    with torch.inference_mode():
-        made = summary(build(name).eval()(*inputs()))
-    assert made == pytest.approx(GOLDEN[name], rel=2e-3, abs=2e-4)
+    assert golden(name) == pytest.approx(GOLDEN[name], **NEAR)
+
+
+def silent(method):
+    """The same method with zeros for the first of its two results."""
+
+    def made(*arguments):
+        first, second = method(*arguments)
+        return torch.zeros_like(first), second
+
+    return made
+
+
+def unmasked(method):
+    """The same method that takes padding for words."""
+    return lambda part, vision, words, mask: method(part, vision, words, torch.ones_like(mask))
+
+
+@pytest.mark.parametrize(
+    "name, part, method, broken",
+    [
+        ("slvit", CrossModalAttention, "forward", silent),
+        ("slvit", CrossModalAttention, "forward", unmasked),
+        ("slvit_no_urce", LMFA, "forward", silent),
+        ("pwam_casg", PWAM, "gather", unmasked),
+    ],
+)
+def test_the_golden_forward_notices_a_broken_attention(name, part, method, broken, monkeypatch):
+    monkeypatch.setattr(part, method, broken(getattr(part, method)))
+    assert golden(name) != pytest.approx(GOLDEN[name], **NEAR)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -11,13 +11,13 @@ from torch.nn import functional as f
 from refstudy.errors import StudyError
 from refstudy.models.decoders.hamburger import NMF, Hamburger, factorise, update_codes
 from refstudy.models.encoders import TextEncoder
-from refstudy.models.fusion.lmfa import LMFA
+from refstudy.models.fusion.lmfa import LMFA, CrossModalAttention
 from refstudy.models.mscan import MSCAN, load_mscan
 from refstudy.models.slvit import SLViT
-from refstudy.models.urce import URCE, from_patches, to_patches
+from refstudy.models.urce import URCE, Enhanced, from_patches, to_patches
 
 from .conftest import tiny_model
-from .test_models import assert_padding_changes_nothing
+from .test_models import assert_padding_changes_nothing, lively, silent
 
 WIDTHS = (8, 12, 16, 20)
 TINY = {"widths": WIDTHS, "depths": (1, 1, 2, 1), "mlp_ratios": (2, 2, 2, 2), "regions": 2}
@@ -55,15 +55,6 @@ MORE = {  # not in the paper: the scores as the public code sums them; no langua
 def build(**options) -> SLViT:
     torch.manual_seed(0)
     return SLViT(TextEncoder(tiny_model().text), **(TINY | options))
-
-
-def lively(model: nn.Module) -> nn.Module:
-    """The same with block scales of 1, so that what blocks do is not hidden behind the 1e-2 of the start."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith(("scale1", "scale2")):
-                parameter.fill_(1.0)
-    return model
 
 
 def inputs(size=(64, 96)):
@@ -590,17 +581,39 @@ def test_padding_never_changes_a_result():
     assert_padding_changes_nothing(lively(build()).eval(), *inputs())
 
 
+def distance(made, expected):
+    """The largest difference, as a share of the largest value."""
+    return ((made.float() - expected).abs().max() / expected.abs().max()).item()
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-def test_half_precision_is_finite_and_near(precision):
-    model, arguments = build(regions=6).eval(), inputs()  # all regions: the choice cannot turn on a rounding
-    with torch.inference_mode():
-        expected = model(*arguments)
-        with torch.autocast("cpu", precision):
-            made = model(*arguments).float()
-    assert (made - expected).abs().max() < 0.1 * expected.abs().max()
+def test_half_precision_is_near_in_every_part_and_words_are_not_lost_in_it(precision, monkeypatch):
+    model, arguments, calls = lively(build(regions=6)).eval(), inputs(), []  # all regions: no choice to turn
+    parts = [part for part in model.modules() if isinstance(part, LMFA | URCE)]
+    hooks = [part.register_forward_hook(lambda *call: calls.append(call)) for part in parts]
+    expected = model(*arguments)
+    for hook in hooks:
+        hook.remove()
+    assert len(calls) == 6  # five blocks and URCE
+
+    def farthest():
+        results = [(part(*given), made) for part, given, made in calls]
+        tensors = [[r.maps if isinstance(r, Enhanced) else r for r in pair] for pair in results]
+        return [max(distance(*pair) for pair in zip(*both, strict=True)) for both in tensors]
+
+    with torch.autocast("cpu", precision):
+        assert distance(model(*arguments), expected) < 0.02
+        assert max(farthest()) < 0.02
+        monkeypatch.setattr(CrossModalAttention, "forward", silent(CrossModalAttention.forward))
+        assert min(farthest()[:5]) > 0.1
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_gradients_of_half_precision_are_finite(precision):
     model = lively(build()).train()
     with torch.autocast("cpu", precision):
-        logits = model(*arguments)
+        logits = model(*inputs())
     logits.float().square().mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
