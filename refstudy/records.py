@@ -7,8 +7,7 @@ versions, in how much memory).
 """
 
 import json
-import os
-import shutil
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from refstudy.config import RunConfig, record_name
 from refstudy.data.masks import decode_mask
 from refstudy.errors import StudyError
 from refstudy.evaluation import summarize_counts
-from refstudy.files import note
+from refstudy.files import atomic_folder, note
 from refstudy.provenance import code_version, processor, versions
 
 Content = TypeVar("Content")
@@ -82,19 +81,15 @@ def write_record(
 ) -> Path:
     """Write a record folder under ``records``, whole or not at all; an older one of the same name is replaced."""
     folder = Path(records) / record_name(config)
-    new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
     metrics = {str(split): summarize_counts(rows) for split, rows in counts.groupby("split", sort=True)}
     content = {"key": config.key(), "config": config.model_dump(mode="json"), "metrics": metrics} | summary
-    (new / "record.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    (new / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
-    curve.to_csv(new / "curve.csv", index=False, float_format="%.6g", lineterminator="\n")
-    counts.reset_index(drop=True).to_parquet(new / "counts.parquet", compression="zstd", index=False)
-    if masks:
-        (new / "masks.json").write_text(json.dumps(masks, indent=0) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    with atomic_folder(folder) as new:
+        (new / "record.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+        (new / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+        curve.to_csv(new / "curve.csv", index=False, float_format="%.6g", lineterminator="\n")
+        counts.reset_index(drop=True).to_parquet(new / "counts.parquet", compression="zstd", index=False)
+        if masks:
+            (new / "masks.json").write_text(json.dumps(masks, indent=0) + "\n")
     note("wrote", folder)
     return folder
 
@@ -107,18 +102,24 @@ def read_record(folder: Path | str) -> Record:
         config = RunConfig.model_validate(content.pop("config"))
         counts = pd.read_parquet(folder / "counts.parquet")
         metrics = {str(split): summarize_counts(rows) for split, rows in counts.groupby("split", sort=True)}
-        stated = content.pop("metrics")
+        follows = _alike(content.pop("metrics"), metrics)
         key = content.pop("key")
     except BROKEN as error:
         first = str(error).splitlines()[0]
         raise StudyError(f"{folder}: unreadable run record ({first}); restore it or train the run again") from error
-    if key != config.key() or stated != metrics:
+    if key != config.key() or not follows:
         what = "key" if key != config.key() else "metrics"
         raise StudyError(
             f"{folder / 'record.json'}: {what} does not follow from its contents; restore it or train again"
         )
     note("read", folder)
     return Record(folder, config, content, metrics)
+
+
+def _alike(stated: dict[str, dict[str, float]], found: dict[str, dict[str, float]]) -> bool:
+    """Whether these are the same metrics of the same splits; another NumPy may add up to another last bit."""
+    one, other = ({(split, name): of[name] for split, of in each.items() for name in of} for each in (stated, found))
+    return one.keys() == other.keys() and all(math.isclose(one[key], other[key], rel_tol=1e-9) for key in one)
 
 
 def find_records(records: Path | str) -> list[Record]:

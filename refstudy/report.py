@@ -7,7 +7,6 @@ together here from the files in the results folder; nothing is computed for it t
 import html
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from pandas.io.formats.style import Styler
 
 from refstudy.figures import PAPER_FIGURES
+from refstudy.files import atomic_folder
 from refstudy.manifest import executed_notebooks, write_manifest
 from refstudy.metrics import METRICS
 from refstudy.study import Study
@@ -71,22 +71,12 @@ def write_report(study: Study, profile: str, results: str = "") -> Path:
     folder = study.results(profile, results)
     manifest = write_manifest(study, profile, results)
     pages = executed_notebooks(folder)
-    new = folder / f".report.{os.getpid()}.tmp"
-    old = folder / f".report.{os.getpid()}.old"
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        new.mkdir(parents=True)
+    with atomic_folder(folder / "report") as new:
         for page in pages:
             executed = _without_root(nbformat.read(page, as_version=4), study.root)
             (new / f"{page.stem}.html").write_text(_page(executed, page.stem))
         contents = index_notebook(study, profile, folder, manifest, pages)
         (new / "index.html").write_text(_page(contents, f"refstudy report: {profile}", exclude_input=True))
-        if (folder / "report").exists():
-            (folder / "report").rename(old)
-        new.rename(folder / "report")
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return folder / "report" / "index.html"
 
 

@@ -1,11 +1,15 @@
 """The forms in which people hold the data: the same small data set, in each of them, gives the same table."""
 
+import errno
 import functools
 import io
 import json
+import os
 import pickle
+import shutil
 import stat
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +18,7 @@ import pytest
 from PIL import Image
 
 from refstudy.data.batches import build_corpus
+from refstudy.data.check import check_root
 from refstudy.data.entries import COLUMNS
 from refstudy.data.forms.refer_files import read_pickle
 from refstudy.data.masks import decode_mask
@@ -377,6 +382,52 @@ def test_embedded_pictures_are_written_nowhere_else(tmp_path, name):
     with pytest.raises(StudyError, match="leads out of|not a plain file name"):
         load_refer(tmp_path, "refcoco", "unc")
     assert {path.suffix for path in set(tmp_path.rglob("*")) - before} <= {".lock"}
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"raw_image_info": json.dumps(image_info(1) | {"file_name": 5})}, "a picture without a name"),
+        ({"raw_image_info": json.dumps([])}, "a picture without a name"),
+        ({"image": jpeg(1)}, "column 'image' is no struct of 'bytes' and 'path'"),
+        ({"image": {"bytes": "text", "path": ""}}, "column 'image' is no struct of 'bytes' and 'path'"),
+    ],
+)
+def test_embedded_pictures_that_are_none_are_named(tmp_path, changed, message):
+    row = next(iter(refer_rows())) | {"image": {"bytes": jpeg(1), "path": ""}} | changed
+    write_parquet(tmp_path / "refcoco" / "train-00000-of-00001.parquet", [row])
+    with pytest.raises(StudyError, match=f"train-00000-of-00001.parquet: {message}.*; fetch it again"):
+        load_refer(tmp_path, "refcoco", "unc")
+
+
+def test_where_embedded_pictures_find_no_room_it_is_said(tmp_path, monkeypatch):
+    as_answer_parquet(tmp_path)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(StudyError, match="cannot be unpacked to .*No space left on device.*; make room"):
+        load_refer(tmp_path, "refcoco", "unc")
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_what_a_killed_process_left_is_no_data_set(tmp_path):
+    left = tmp_path / ".refcoco.0123.tmp"
+    as_refer_folder(tmp_path)
+    shutil.copytree(tmp_path / "refcoco", left)
+    write_parquet(left / "train-00000-of-00001.parquet", refer_rows())
+    assert [(one.dataset, one.form) for one in find_data(tmp_path)] == [("refcoco", "REFER files")]
+    shutil.rmtree(tmp_path / "refcoco")
+    with pytest.raises(StudyError, match="there is none; put in"):
+        list(check_root(tmp_path))
+
+
+def test_an_archive_without_files_is_named(tmp_path):
+    write_zip(tmp_path / "a.zip", {"a/": b""})
+    with pytest.raises(StudyError, match="a.zip: holds no files"):
+        unpack(tmp_path / "a.zip", tmp_path / "a", progress=False)
+    assert not (tmp_path / "a").exists()
 
 
 def test_an_image_of_absurd_size_is_refused(tmp_path):

@@ -1,10 +1,14 @@
 """Run records that were cut short, broken or left behind."""
 
+import json
+import math
 import shutil
+from pathlib import Path
 
 import pytest
 
 from refstudy.errors import StudyError
+from refstudy.files import atomic_folder, atomic_write
 from refstudy.records import find_records, read_record
 
 from .test_tables import put
@@ -50,3 +54,57 @@ def test_json_that_is_no_record_is_refused(folder, content):
 def test_what_a_killed_writer_left_is_no_record(folder):
     shutil.copytree(folder, folder.with_name(f".{folder.name}.123.tmp"))
     assert [record.path for record in find_records(folder.parent)] == [folder]
+
+
+def test_another_last_bit_is_no_edit_but_another_number_is(folder):
+    path = folder / "record.json"
+    content = json.loads(path.read_text())
+    metrics = content["metrics"]["val"]
+
+    def read_with(changed):
+        path.write_text(json.dumps(content | {"metrics": {"val": changed}}))
+        return read_record(folder).metrics["val"]
+
+    assert read_with({name: math.nextafter(value, 0) for name, value in metrics.items()}) == metrics
+    fewer = {name: value for name, value in metrics.items() if name != "oIoU"}
+    for changed in (metrics | {"oIoU": metrics["oIoU"] + 1e-4}, fewer, metrics | {"another": 1.0}):
+        with pytest.raises(StudyError, match="metrics does not follow from its contents"):
+            read_with(changed)
+    with pytest.raises(StudyError, match="unreadable run record"):
+        read_with(metrics | {"oIoU": "high"})
+
+
+def test_a_record_that_cannot_be_replaced_stays(folder, monkeypatch):
+    before, rename = read_record(folder), Path.rename
+
+    def refuse_first(path, target):
+        if target == folder:
+            monkeypatch.setattr(Path, "rename", rename)
+            raise OSError("the disk is gone for a moment")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_first)
+    with pytest.raises(OSError, match="for a moment"):
+        put(folder.parents[1], "tile_concat", [0.9] * 20)
+    assert read_record(folder).metrics == before.metrics
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    put(folder.parents[1], "tile_concat", [0.9] * 20)
+    assert read_record(folder).metrics != before.metrics
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_writers_of_one_path_never_meet_and_permissions_are_the_usual(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.getpid", lambda: 7)  # as processes of two containers may both have
+    with atomic_write(tmp_path / "a.txt") as one, atomic_write(tmp_path / "a.txt") as other:
+        one.write_text("one")
+        other.write_text("other")
+        assert one.suffix == other.suffix == ".txt"
+    with atomic_folder(tmp_path / "a") as one, atomic_folder(tmp_path / "a") as other:
+        (one / "one").touch()
+        (other / "other").touch()
+    (tmp_path / "usual.txt").touch()
+    (tmp_path / "usual").mkdir()
+    assert (tmp_path / "a.txt").read_text() == "one" and [path.name for path in (tmp_path / "a").iterdir()] == ["one"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.txt", "usual", "usual.txt"]
+    for made, usual in (("a", "usual"), ("a.txt", "usual.txt")):
+        assert (tmp_path / made).stat().st_mode == (tmp_path / usual).stat().st_mode

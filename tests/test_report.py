@@ -223,6 +223,21 @@ def test_a_failed_report_leaves_the_earlier_one(results, monkeypatch):
     assert not list(results.glob(".report*"))
 
 
+def test_a_report_that_cannot_be_replaced_stays(results, monkeypatch):
+    index, rename = write_report(STUDY, "scenes", str(results)), Path.rename
+
+    def refuse_first(path, target):
+        if target == index.parent:
+            monkeypatch.setattr(Path, "rename", rename)
+            raise OSError("the disk is gone for a moment")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_first)
+    with pytest.raises(OSError, match="for a moment"):
+        write_report(STUDY, "scenes", str(results))
+    assert index.exists() and not list(results.glob(".report*"))
+
+
 def test_a_report_of_nothing_says_how_to_make_something(tmp_path):
     text = write_report(STUDY, "scenes", str(tmp_path)).read_text()
     assert "refstudy run --profile scenes --only 06_ablations" in text

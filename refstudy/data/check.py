@@ -200,7 +200,7 @@ def check_root(
     """
     found = find_data(root)
     if not found:
-        folders = sorted(path for path in Path(root).iterdir() if path.is_dir())
+        folders = sorted(path for path in Path(root).glob("[!.]*") if path.is_dir())
         found = [one for folder in folders for one in find_data(folder)]
     wanted = [one for one in found if dataset in ("", one.dataset) and split_by in ("", one.split_by)]
     if not wanted:

@@ -13,9 +13,7 @@ Pictures that are embedded (a struct of ``bytes`` and ``path``) are written once
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -30,6 +28,7 @@ from refstudy.data.masks import decode_mask
 from refstudy.data.pictures import read_image_size
 from refstudy.data.zips import locked
 from refstudy.errors import StudyError
+from refstudy.files import atomic_folder
 
 SPLIT_BY = {"refcocog": "umd"}  # the exports hold one partition each, without naming it; unc for the others
 SPLIT_NAMES = {"validation": "val"}
@@ -39,7 +38,7 @@ MOST_BYTES = 64 * 2**20  # of an embedded picture
 def find(root: Path) -> list[Found]:
     """The data sets under ``root`` in this form."""
     found = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    for folder in sorted(path for path in root.glob("[!.]*") if path.is_dir()):
         files = sorted(
             file for name in ("*.parquet", "*.arrow") for file in [*folder.glob(name), *folder.glob(f"*/{name}")]
         )
@@ -157,32 +156,38 @@ def _embedded_pictures(folder: Path, files: list[Path]) -> Path | None:
         return None
     about = "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
     target = folder / f"images-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
-    with locked(target, str(files[0])):
+    failure = f"{files[0]}: its pictures cannot be unpacked to {target}"
+    with locked(target, failure):
         if target.is_dir():
             return target
-        temporary = folder / f".{target.name}.{os.getpid()}.tmp"
-        temporary.mkdir()
         try:
-            for path in files:
-                name_column = "raw_image_info" if "raw_image_info" in _schema(path).names else "file_name"
-                for row in _rows(path, ["image", name_column]):
-                    _write_picture(row, temporary, path)
-            os.replace(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            with atomic_folder(target) as temporary:
+                for path in files:
+                    name_column = "raw_image_info" if "raw_image_info" in _schema(path).names else "file_name"
+                    for row in _rows(path, ["image", name_column]):
+                        _write_picture(row, temporary, path)
+        except OSError as error:
+            raise StudyError(f"{failure} ({error.strerror}); make room or allow to write there") from error
     return target
 
 
 def _write_picture(row: dict[str, Any], folder: Path, source: Path) -> None:
-    """Write an embedded picture, unless its row has none. Raises StudyError for names that are more than a name."""
-    content = (row["image"] or {}).get("bytes")
+    """Write an embedded picture, unless its row has none.
+
+    Raises StudyError for a picture that is no struct of ``bytes``, and for names that are none or more than a name.
+    """
+    picture = row["image"] or {}
+    if not isinstance(picture, dict) or not isinstance(content := picture.get("bytes"), bytes | None):
+        raise StudyError(f"{source}: column 'image' is no struct of 'bytes' and 'path'; fetch it again")
     if content is None:
         return
     try:
         name = _picture_name(row)
+        path = inside(folder, name, source)
+    except StudyError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise StudyError(f"{source}: a picture without a name ({error!r}); fetch it again") from error
-    path = inside(folder, name, source)
     if path.parent != folder:
         raise StudyError(f"{source}: picture '{name}' is not a plain file name; refused")
     if len(content) > MOST_BYTES:

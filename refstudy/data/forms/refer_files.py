@@ -22,7 +22,7 @@ COCO_ARCHIVE = "train2014.zip"
 def find(root: Path) -> list[Found]:
     """The data sets under ``root`` in this form."""
     found = []
-    for path in sorted(root.glob("*/refs(*).p")):
+    for path in sorted(root.glob("[!.]*/refs(*).p")):
         if match := REFS.fullmatch(path.name):
             folder = path.parent
             found.append(Found(folder.name, match[1], "REFER files", folder, partial(_read, root, folder, match[1])))
