@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn.functional import conv2d
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from refstudy.models.fusion.acm import ACM, ANCHOR_GRIDS, CoAttention, anchors, unit
 from refstudy.models.fusion.language_gate import LanguageGate
 from refstudy.models.fusion.pwam import PWAM, PWAMFusion
+from refstudy.models.fusion.s2rm import S2RM
+from refstudy.models.fusion.tile_concat import TileConcat
 from refstudy.models.layers import InstanceNorm, position_planes
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_fusion.json").read_text())
@@ -266,6 +270,33 @@ def test_half_precision_stays_near_full_precision(name, precision):
         made.float().square().sum().backward()
     assert (made.float() - expected).abs().max() < 0.05 * expected.abs().max()
     assert all(torch.isfinite(p.grad).all() for p in fusion.parameters())
+
+
+class FromTheCPU(TorchDispatchMode):
+    """The operations within it that take a tensor on the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        tensors = [leaf for leaf in tree_leaves((arguments, named)) if isinstance(leaf, torch.Tensor)]
+        if any(tensor.device.type == "cpu" for tensor in tensors):
+            self.names.append(str(function))
+        return function(*arguments, **(named or {}))
+
+
+@pytest.mark.parametrize("part", [TileConcat, S2RM, ACM, PWAMFusion])
+def test_a_second_forward_waits_for_no_copy_to_the_device(part):
+    position_planes.cache_clear()
+    with torch.device("meta"):
+        fusion = part(6, 5, GRID).eval()
+        arguments = torch.zeros(2, 6, *GRID), torch.zeros(2, 4, 5), torch.ones(2, 4, dtype=torch.bool)
+    with FromTheCPU() as first:
+        fusion(*arguments)
+    with FromTheCPU() as second:
+        fusion(*arguments)
+    assert bool(first.names) == (part is not PWAMFusion) and not second.names
 
 
 @pytest.mark.parametrize("name", FUSIONS)

@@ -10,12 +10,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from refstudy.config import PartConfig
-from refstudy.data.batches import grouped_batches, made_ahead
+from refstudy.data.batches import IMAGE_MEAN, IMAGE_STD, grouped_batches, made_ahead, normalise
 from refstudy.errors import StudyError
 from refstudy.records import find_records, read_record
 from refstudy.training import Trainer, load_corpora
 
 from .conftest import tiny_data, tiny_model, tiny_run
+from .test_models import Calls
 from .test_slvit import TINY
 from .two_processes import trained_weights
 
@@ -45,6 +46,36 @@ def test_parts_hold_different_numbers_of_expressions(corpora):
         assert torch.equal(part.image_index, share.image_index)
         width = share.token_ids.shape[1]  # a part keeps the padding of its batch
         assert torch.equal(part.token_ids[:, :width], share.token_ids) and not part.token_mask[:, width:].any()
+
+
+def test_parts_of_a_pinned_batch_are_pinned(corpora, monkeypatch):
+    """Otherwise everyone waits for their copies to a GPU. Pinning needs one; here, what was pinned is remembered."""
+    pinned = []
+
+    def pin(tensor):
+        if not tensor.is_pinned():
+            pinned.append(tensor := tensor.clone())
+        return tensor
+
+    def is_pinned(tensor):
+        return tensor.untyped_storage().data_ptr() in {other.untyped_storage().data_ptr() for other in pinned}
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", is_pinned)
+    batch = next(grouped_batches(corpora["train"], 4, 3, 0, 0))
+    for part, expected in zip(batch.pinned().parts(2), batch.parts(2), strict=True):
+        for name in ("pixels", "image_index", "token_ids", "token_mask", "inside"):
+            made, plain = getattr(part, name), getattr(expected, name)
+            assert made.is_pinned() and not plain.is_pinned() and torch.equal(made, plain), name
+
+
+def test_pictures_are_normalised_by_numbers_that_the_device_has():
+    pixels = torch.arange(192, dtype=torch.uint8).view(1, 3, 8, 8)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    assert torch.equal(normalise(pixels), (pixels.float() / 255 - mean) / std)
+    with Calls() as calls:
+        normalise(pixels)
+    assert "float" in calls.names and "tensor" not in calls.names
 
 
 def test_batches_made_ahead_are_the_same_and_errors_arrive(corpora):
@@ -135,11 +166,29 @@ def test_batches_that_do_not_divide_are_refused(corpora):
         Trainer(tiny_run(accumulate=3), corpora)
 
 
-def test_compiling_is_for_training_alone(corpora, monkeypatch):
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda model, **_: compiled.append(model) or model)
+class Compiled(nn.Module):
+    """What ``torch.compile`` returns in its place: a model around the model, which counts its forwards."""
+
+    def __init__(self, model, **options):
+        super().__init__()
+        self.wrapped, self.forwards = model, 0
+
+    def forward(self, *arguments):
+        self.forwards += 1
+        return self.wrapped(*arguments)
+
+
+def test_compiling_is_for_training_alone(corpora, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch, "compile", Compiled)
     trainer = Trainer(tiny_run(compile=True), corpora)
-    assert compiled == [trainer.model]
+    batch = next(grouped_batches(corpora["train"], 4, 3, 0, 0))
+    trainer.step(batch)
+    assert trainer.learner.wrapped is trainer.model and trainer.learner.forwards == 1
+    trainer.validate(1)
+    trainer.save(tmp_path / "checkpoint.pt", 0.0)
+    assert trainer.learner.forwards == 1
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert saved["model"].keys() == trainer.best_weights.keys() == trainer.model.state_dict().keys()
 
 
 def test_new_settings_leave_the_keys_of_committed_records():

@@ -1,6 +1,7 @@
 """From the table to batches: pictures and masks decoded once, then batches grouped by image."""
 
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -121,10 +122,10 @@ class Batch:
         return self._with(Tensor.pin_memory)
 
     def parts(self, count: int) -> list["Batch"]:
-        """The batch cut into ``count`` of as many images each."""
+        """The batch cut into ``count`` of as many images each; the parts of a pinned batch are pinned."""
         images = len(self.pixels) // count
         ends = torch.searchsorted(self.image_index, torch.arange(0, len(self.pixels) + 1, images)).tolist()
-        return [
+        parts = [
             Batch(
                 self.pixels[k * images : (k + 1) * images],
                 self.image_index[some] - k * images,
@@ -136,6 +137,7 @@ class Batch:
             )
             for k, some in enumerate(itertools.starmap(slice, itertools.pairwise(ends)))
         ]
+        return [part.pinned() for part in parts] if self.image_index.is_pinned() else parts
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         tensors = (self.pixels, self.image_index, self.token_ids, self.token_mask, self.inside)
@@ -402,8 +404,15 @@ def _batch(corpus: Corpus, groups: list[np.ndarray], of: int) -> Batch:
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) to float32 with ImageNet's mean and deviation, channels last in memory."""
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    mean, std = _mean_and_deviation(images.device)
     return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+@functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept for training too, whoever asks first
+def _mean_and_deviation(device: torch.device) -> tuple[Tensor, ...]:
+    """ImageNet's, each (1, 3, 1, 1)."""
+    return tuple(torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
 
 
 def fingerprint(table: pd.DataFrame) -> str:

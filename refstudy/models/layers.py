@@ -39,7 +39,9 @@ def tile(vectors: Tensor, height: int, width: int) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 @torch.inference_mode(False)  # kept for training too, whoever asks first
-def position_planes(height: int, width: int) -> Tensor:
+def position_planes(
+    height: int, width: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Tensor:
     """The eight position planes P of Eq. (1), (1, 8, height, width), as CMSA and BRINet define them.
 
     Left, top, right, bottom border and centre x, y of each cell in [-1, 1], then 1/width and 1/height.
@@ -50,4 +52,4 @@ def position_planes(height: int, width: int) -> Tensor:
     top, bottom = rows / height * 2 - 1, (rows + 1) / height * 2 - 1
     flat = torch.ones(height, width, device="cpu")
     planes = [left, top, right, bottom, (left + right) / 2, (top + bottom) / 2, flat / width, flat / height]
-    return torch.stack(planes).unsqueeze(0)
+    return torch.stack(planes).unsqueeze(0).to(device, dtype)

@@ -81,7 +81,7 @@ class ACM(nn.Module):
         """V_4 with the sentence and the position planes, (E, width, H, W)."""
         count, _, height, width = vision.shape
         sentence = tile(unit(self.sentence(mean_word(words, word_mask))), height, width)
-        planes = position_planes(height, width).to(vision).expand(count, -1, -1, -1)
+        planes = position_planes(height, width, vision.device, vision.dtype).expand(count, -1, -1, -1)
         return unit(self.mix(torch.cat([unit(self.reduce(vision)), sentence, planes], dim=1)))
 
     def language(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:

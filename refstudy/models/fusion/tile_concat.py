@@ -19,6 +19,6 @@ class TileConcat(nn.Module):
     def forward(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
         """V_4 (E, C, H, W), words (E, L, D), mask (E, L) to (E, C, H, W)."""
         count, _, height, width = vision.shape
-        planes = position_planes(height, width).to(vision).expand(count, -1, -1, -1)
+        planes = position_planes(height, width, vision.device, vision.dtype).expand(count, -1, -1, -1)
         sentence = tile(mean_word(words, word_mask), height, width)
         return self.mix(torch.cat([vision, sentence, planes], dim=1))  # Eq. (1)
