@@ -30,18 +30,18 @@ SWIN = {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 1, 2, 2], "win
 EXPRESSIONS = ["the red dog on the left", "a zebra"]
 
 
-def swin_folder(folder):
+def swin_folder(folder, precision=torch.float32):
     """A folder as timm keeps a model on the hub, of other sizes than the architecture's."""
-    swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=3, **SWIN)
+    swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=3, **SWIN).to(precision)
     timm.models.save_for_hf(swin, folder, model_args=SWIN, safe_serialization=True)
     return f"local-dir:{folder}", swin
 
 
-def bert_folder(folder, lower=True, **settings):
+def bert_folder(folder, lower=True, precision=torch.float32, **settings):
     """A folder as transformers keeps a BERT: own sizes, own words."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "zebra", "Zebra", "red", "the", "a"]
     sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
-    bert = BertModel(BertConfig(vocab_size=len(words), **(sizes | settings)), add_pooling_layer=False)
+    bert = BertModel(BertConfig(vocab_size=len(words), **(sizes | settings)), add_pooling_layer=False).to(precision)
     bert.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}))
@@ -107,6 +107,21 @@ def test_bert_is_read_from_a_folder_with_its_own_sizes(tmp_path):
     again.load_state_dict(text.state_dict())
     ids, mask = torch.tensor([[2, 5, 3, 0]]), torch.tensor([[True, True, True, False]])
     assert torch.equal(text.eval()(ids, mask), again.eval()(ids, mask))
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_encoders_that_are_kept_in_half_precision_are_trained_in_float32(tmp_path, precision):
+    name, swin = swin_folder(tmp_path / "swin", precision)
+    image = ImageEncoder(ImageEncoderConfig(name=name, pretrained=True), 64)
+    name, bert = bert_folder(tmp_path / "bert", precision=precision)
+    text = TextEncoder(TextEncoderConfig(name=name, pretrained=True))
+    state = {name: tensor.to(precision) for name, tensor in mscan_state().items()}
+    save_file(state, tmp_path / "mscan_b.safetensors")
+    trunk = build_model(slvit_config(pretrained=str(tmp_path))).image_encoder
+    assert {p.dtype for part in (image, text, trunk) for p in part.parameters()} == {torch.float32}
+    assert torch.equal(image.backbone.patch_embed.proj.weight, swin.patch_embed.proj.weight.float())
+    assert all(torch.equal(text.bert.state_dict()[name], tensor.float()) for name, tensor in bert.state_dict().items())
+    assert torch.equal(trunk.norms[3].bias, state["norm4.bias"].float())
 
 
 def test_the_hub_names_of_the_papers_weights_are_known():

@@ -123,7 +123,9 @@ def _pretrained_bert(name: str) -> BertModel:
         "google-bert/bert-base-uncased, or go online once"
     )
     try:
-        bert, loaded = BertModel.from_pretrained(name, add_pooling_layer=False, output_loading_info=True)
+        # without dtype it has that of the file, and would be trained in it
+        options = {"add_pooling_layer": False, "output_loading_info": True, "dtype": torch.float32}
+        bert, loaded = BertModel.from_pretrained(name, **options)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         where = "the folder lacks config.json or model.safetensors" if Path(name).is_dir() else "not found"
         if not isinstance(error, OSError):
