@@ -161,6 +161,9 @@ def test_the_readme_quotes_runs_as_their_records_have_them():
         np.ptp([end for (other, _), end in ends.items() if other == label]) for label in {label for label, _ in ends}
     )
     assert f"differ in their seed alone end up to {apart:.1f} points apart" in text
+    sides = [STUDY.variants[name].label for name in ("s2rm_casg_longer", "tile_concat_longer")]
+    gains = [shown_gain(*sides, seed).split()[0].removeprefix("+") for seed in (1, 2)]
+    assert "the two seeds recorded so far, and gains {} and {} points".format(*gains) in text
     cells = STUDY.variants["casg_no_d123"].label
     with_casg = {
         run: ends[run] for run, r in runs.items() if r.config.model.decoder.name == "casg" and not r.config.model.whole
@@ -193,8 +196,16 @@ def test_the_findings_quote_runs_as_their_records_have_them():
     for run, numbers in quoted.items():
         of_kinds = kinds[runs[run].config.variant, run[1]][["attribute", "location", "relation"]]
         assert numbers == [f"{value:.1f}" for value in (runs[run].metrics["val"]["oIoU"], *of_kinds)]
-    curve = runs["S²RM + CASG, trained twice as long", 1].curve().set_index("update")["val_oIoU"]
-    assert f"at the end of the third it is at {curve.dropna().iloc[2]:.1f}" in text
+    longer, plain = (STUDY.variants[name].label for name in ("tile_concat_longer", "tile_concat"))
+    first, second = (
+        runs["S²RM + CASG, trained twice as long", seed].curve()["val_oIoU"].dropna().tolist() for seed in (1, 2)
+    )
+    assert f"at the end of the third it is at {first[2]:.1f}" in text
+    assert "at {:.1f} after three, at {:.1f} after four, and at {:.1f} in the end".format(*second[2:4], second[5]) in text
+    ends = {run: record.metrics["val"]["oIoU"] for run, record in runs.items()}
+    reached = [f"{ends[longer, seed]:.1f}" for seed in (1, 2)]
+    above = [f"{ends[longer, seed] - ends[plain, seed]:.1f}" for seed in (1, 2)]
+    assert "{} and {} with seeds 1 and 2, {} and {} above its runs".format(*reached, *above) in text
     first = [
         ("s2rm_no_l2v", "s2rm_no_shift_no_l2v"),
         ("s2rm_no_v2l", "s2rm_no_shift_no_v2l"),
@@ -208,6 +219,7 @@ def test_the_findings_quote_runs_as_their_records_have_them():
     every = [
         ("s2rm_casg", "s2rm_fpn"),
         ("s2rm_casg", "tile_concat"),
+        ("s2rm_casg_longer", "tile_concat_longer"),
         ("s2rm_fpn", "s2rm_no_shift"),
         ("s2rm_fpn", "tile_concat"),
     ]
