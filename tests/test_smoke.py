@@ -11,31 +11,39 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from refstudy.data.source import default_data_root
 from refstudy.evaluation import evaluate, summarize_counts, whole_image_counts
 from refstudy.models.build import build_model
 from refstudy.plan import plan
 from refstudy.records import find_record, find_records
-from refstudy.study import load_study
+from refstudy.study import FILE_NAME, load_study
 from refstudy.training import load_corpora
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "results" / "smoke"
 
 
 @pytest.fixture(scope="module")
-def study():
-    return load_study(ROOT / "papermill_runs.yaml")
+def study(tmp_path_factory):
+    """The study file and its notebooks in a folder without results; drawn scenes are kept where the study's own are."""
+    root = tmp_path_factory.mktemp("study")
+    shutil.copy(ROOT / FILE_NAME, root)
+    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REFSTUDY_DATA", str(default_data_root(ROOT).absolute()))
+        yield load_study(root / FILE_NAME)
+
+
+def run(study, *options):
+    command = [sys.executable, "-m", "refstudy.cli", "run", "--profile", "smoke", *options]
+    return subprocess.run(command, cwd=study.root, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def smoke(study):
-    """``refstudy run --profile smoke`` with no earlier results."""
-    shutil.rmtree(RESULTS, ignore_errors=True)
-    shutil.rmtree(ROOT / "work" / "smoke", ignore_errors=True)
-    command = [sys.executable, "-m", "refstudy.cli", "run", "--profile", "smoke"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    """The results of ``refstudy run --profile smoke``, from nothing."""
+    done = run(study)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return RESULTS
+    return study.results("smoke")
 
 
 def test_every_run_left_its_executed_notebook(smoke, study):
@@ -71,21 +79,9 @@ def test_the_model_has_learned(smoke, study):
     assert reached > 1.5 * whole
 
 
-def test_a_second_run_finds_the_records_and_changes_no_table(smoke):
+def test_a_second_run_finds_the_records_and_changes_no_table(smoke, study):
     before = {path.name: path.read_bytes() for path in (smoke / "tables").iterdir()}
-    command = [
-        sys.executable,
-        "-m",
-        "refstudy.cli",
-        "run",
-        "--profile",
-        "smoke",
-        "--only",
-        "train",
-        "--only",
-        "06_ablations",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run(study, "--only", "train", "--only", "06_ablations")
     assert done.returncode == 0 and "2 have their run record, 0 have none" in done.stdout
     assert before == {path.name: path.read_bytes() for path in (smoke / "tables").iterdir()}
 
