@@ -153,7 +153,8 @@ def wordless_counts(corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFr
     knows what a thing is and heeds no language. Columns as ``evaluation.whole_image_counts``."""
 
     def every(image: int, truths: np.ndarray) -> np.ndarray:
-        return _stack([thing for thing in things[image] if thing.group != "stuff"], truths.shape[1:]).any(axis=0)
+        masks = _stack([thing for thing in things[image] if thing.group != "stuff"], truths.shape[1:])
+        return np.logical_or.reduce(masks)
 
     return _wordless(corpus, every)
 
@@ -161,7 +162,7 @@ def wordless_counts(corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFr
 def asked_counts(corpus: Corpus) -> pd.DataFrame:
     """The counts of a mask of all that the picture's expressions mean, whatever the words: what a model gets that heeds
     no language, but guesses without fail which things are asked about. Columns as ``evaluation.whole_image_counts``."""
-    return _wordless(corpus, lambda image, truths: truths.any(axis=0))
+    return _wordless(corpus, lambda image, truths: np.logical_or.reduce(truths))
 
 
 def _wordless(corpus: Corpus, marked: Callable[[int, np.ndarray], np.ndarray]) -> pd.DataFrame:

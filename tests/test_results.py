@@ -201,7 +201,8 @@ def test_the_findings_quote_runs_as_their_records_have_them():
         runs["S²RM + CASG, trained twice as long", seed].curve()["val_oIoU"].dropna().tolist() for seed in (1, 2)
     )
     assert f"at the end of the third it is at {first[2]:.1f}" in text
-    assert "at {:.1f} after three, at {:.1f} after four, and at {:.1f} in the end".format(*second[2:4], second[5]) in text
+    by_epoch = "at {:.1f} after three, at {:.1f} after four, and at {:.1f} in the end"
+    assert by_epoch.format(*second[2:4], second[5]) in text
     ends = {run: record.metrics["val"]["oIoU"] for run, record in runs.items()}
     reached = [f"{ends[longer, seed]:.1f}" for seed in (1, 2)]
     above = [f"{ends[longer, seed] - ends[plain, seed]:.1f}" for seed in (1, 2)]
