@@ -176,6 +176,20 @@ def test_the_manifest_ties_each_file_to_what_made_it(results):
     assert manifest["records"][table["records"][0]]["data_fingerprint"] == "abc"
 
 
+def test_a_table_of_gains_names_the_records_of_both_sides(results, monkeypatch):
+    journal = results / "notebooks" / f"06_ablations{JOURNAL_SUFFIX}"
+    *lines, end = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines))
+    monkeypatch.setenv(JOURNAL, str(journal))
+    gains = pd.DataFrame({"variant": ["s2rm_casg"], "reference": ["tile_concat"]})
+    write_table(gains, results / "tables", "gains")
+    monkeypatch.setenv(JOURNAL, "")
+    with open(journal, "a") as out:
+        out.write(end)
+    entry = write_manifest(STUDY, "scenes", str(results))["tables"]["gains"]
+    assert {name.split("-")[0] for name in entry["records"]} == {"s2rm_casg", "tile_concat"}
+
+
 def test_origins_outlive_the_executed_notebooks_but_not_a_change(results):
     first = write_manifest(STUDY, "scenes", str(results))
     shutil.rmtree(results / "notebooks")

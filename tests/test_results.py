@@ -92,7 +92,8 @@ def test_the_readme_quotes_the_tables():
             runs = f"{NUMBERS[len(records)]} runs" if len(records) > 1 else ""
             expected[name] = runs, "{:.1f} [{:.1f}, {:.1f}]".format(values[0], *interval(values))
     floors = pd.read_csv(SCENES / "tables" / "wordless.csv")
-    for floor, what in zip(floors.itertuples(), ("every thing marked, whatever the words", "the best mask without words"), strict=False):
+    names = ("every thing marked, whatever the words", "the best mask without words")
+    for floor, what in zip(floors.itertuples(), names, strict=False):
         numbers = f"{floor.oIoU:.1f} [{floor.oIoU_low:.1f}, {floor.oIoU_high:.1f}]"
         expected[f"*{what}*"] = "", numbers
     recorded = {record.config.variant for record in find_records(SCENES / "records")}
