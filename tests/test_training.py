@@ -295,13 +295,13 @@ def test_every_model_of_a_process_is_compiled(corpora, monkeypatch):
         graphs.append(graph)
         return graph.forward
 
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counted))
-    for _ in range(2):
-        before = len(graphs)
-        trainer = Trainer(tiny_run(compile=True), corpora)
-        trainer.step(next(trainer._rest_of_epoch()))
-        assert len(graphs) > before
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for _ in range(2):
+            before = len(graphs)
+            trainer = Trainer(tiny_run(compile=True), corpora)
+            trainer.step(next(trainer._rest_of_epoch()))
+            assert len(graphs) > before
 
 
 def test_half_precision_on_a_cpu_is_told(data_root, tmp_path, capsys):
