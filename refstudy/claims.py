@@ -193,20 +193,21 @@ def explanations(study: Study, profile: str, results: str = "") -> pd.DataFrame:
 def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     """Every claim with the printed gain and the measured one, a line each.
 
-    Columns: paper, claim, metric, printed (points), measured with its paired 95 % interval low, high; runs (the seeds
-    that both sides have), data, verdict, elsewhere (the same on the profile's other splits), missing (commands). The
-    verdict is by rule: "supported" when the whole interval is above zero, "not supported" when it is below, "undecided"
-    otherwise; of one run a side, whose interval knows nothing of other trainings, the weaker words of ``OF_ONE_RUN``;
-    "not measured" without records of both sides. For a claim of no gain see ``_saturation``. ``resampled_metrics`` says
-    what the interval speaks of.
+    Columns: paper, claim, variant and the reference that it is held against, metric, printed (points), measured with
+    its paired 95 % interval low, high; runs (the seeds that both sides have), data, verdict, elsewhere (the same on the
+    profile's other splits), missing (commands). The verdict is by rule: "supported" when the whole interval is above
+    zero, "not supported" when it is below, "undecided" otherwise; of one run a side, whose interval knows nothing of
+    other trainings, the weaker words of ``OF_ONE_RUN``; "not measured" without records of both sides. For a claim of no
+    gain see ``_saturation``. ``resampled_metrics`` says what the interval speaks of.
     """
     lines = []
     for claim in CLAIMS:
         about = {"paper": claim.paper, "claim": claim.text, "printed": claim.printed}
+        about |= {"variant": claim.better, "reference": claim.worse}
         found = _measured(study, profile, claim.better, claim.worse, claim.metric, results)
         lines.append(about | _judged(claim.metric, found))
     lines.append(_saturation(study, profile, results))
-    columns = "paper claim metric printed measured low high runs data verdict elsewhere missing"
+    columns = "paper claim variant reference metric printed measured low high runs data verdict elsewhere missing"
     return _with_gaps(pd.DataFrame(lines, columns=columns.split()))
 
 
@@ -297,7 +298,7 @@ def _saturation(study: Study, profile: str, results: str) -> dict[str, Any]:
     by_regions = variants_by_regions(study, profile)
     own = next((K for K, name in by_regions.items() if name == "slvit"), 0)
     more = by_regions.get(2 * own, "") if own else ""
-    about = {"paper": "SLViT", "claim": "twice as many regions bring no more"}
+    about = {"paper": "SLViT", "claim": "twice as many regions bring no more", "variant": more, "reference": "slvit"}
     if not more:
         missing = "no variant has twice the K of this profile's SLViT"
         return about | {"metric": "oIoU", "verdict": UNMEASURED, "missing": missing}
@@ -323,8 +324,8 @@ def variants_by_regions(study: Study, profile: str) -> dict[int, str]:
 
 def cost_ledger(study: Study) -> pd.DataFrame:
     """The claims about cost, which need no training: multiply-adds counted at one size for both sides, the text encoder
-    included, every equation computed as the papers write it. Columns as ``ledger``, without gaps; what no paper claims
-    has "this study" for its paper.
+    included, every equation computed as the papers write it. Columns as ``ledger``, without gaps and variants; what no
+    paper claims has "this study" for its paper.
 
     ``printed`` and ``measured`` are percent by which the first costs less than the second.
     """

@@ -225,6 +225,53 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command("evaluate")
+def evaluate_command(
+    weights: Annotated[Path, typer.Argument(help="a weights file or a folder of save_pretrained")],
+    profile: Annotated[str, typer.Option(help="the profile whose data, splits and protocol are taken")] = "scenes",
+    split: Annotated[
+        list[str] | None, typer.Option(help="only this one; repeatable; default: those of the profile")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="also write the counts of every expression here")] = None,
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Score a trained model on the data of a profile, prepared in the size, words and aspect of the model's training.
+
+    No record is written: a table has numbers of records, which say how a model was trained.
+    """
+    import pandas as pd
+    from dask.system import CPU_COUNT
+
+    from refstudy.data.refer import load_table
+    from refstudy.data.source import prepare_data
+    from refstudy.evaluation import corpus_for, evaluate, summarize_counts
+    from refstudy.files import atomic_write
+    from refstudy.models.build import default_device, load_model
+    from refstudy.study import load_study
+    from refstudy.tables import data_name
+    from refstudy.training import images_at_once
+
+    _refuse_unwritable(csv)
+    loaded = load_study(study)
+    settings, model = loaded.profile(profile), load_model(weights).to(default_device())
+    root = prepare_data(settings.data, loaded.data_root, workers=CPU_COUNT)
+    table, how, bars = load_table(settings.data, root), settings.evaluation, sys.stderr.isatty()
+    images = images_at_once(settings.train)
+    corpora = {name: corpus_for(model, table, name, root / "cache", bars) for name in split or settings.splits}
+    counts = {
+        name: evaluate(model, corpus, images, bars, resolution=how.resolution, threshold=how.threshold)
+        for name, corpus in corpora.items()
+    }
+    sized = settings.data.model_copy(update={"image_size": model.config.image_size})
+    scores = pd.DataFrame({data_name(sized, name, how): summarize_counts(some) for name, some in counts.items()}).T
+    typer.echo(f"{weights}, in percent")
+    typer.echo(scores.to_string(float_format="{:.1f}".format))
+    if csv is not None:
+        with atomic_write(csv) as temporary:
+            pd.concat(counts.values()).to_csv(temporary, index=False)
+        typer.echo(csv)
+
+
 @app.command()
 def predict(
     image: Annotated[Path, typer.Argument(help="a picture, or a folder of pictures")],
@@ -246,9 +293,9 @@ def predict(
     for line in remarks(model, expressions):
         typer.echo(f"note: {line}", err=True)
     failed = 0
-    for line in segment_files(model, path.name, photos, expressions, output, overwrite):
-        typer.echo(f"error: {line}", err=True)
-        failed += 1
+    for level, line in segment_files(model, path.name, photos, expressions, output, overwrite):
+        typer.echo(f"{level}: {line}", err=True)
+        failed += level == "error"
     typer.echo(f"{len(photos) - failed} of {len(photos)} photos segmented, results in {output}")
     if failed:
         raise typer.Exit(1)
@@ -308,8 +355,7 @@ def cost(
     rate = RATE if rate is None else rate
     if not rate > 0:
         raise StudyError(f"--rate {rate:g}: not above 0; give the TFLOP/s that the GPU reaches, or leave it out")
-    if csv is not None and csv.suffix != ".csv":
-        raise StudyError(f"--csv {csv}: a table is written as CSV; give a name that ends in .csv")
+    _refuse_unwritable(csv)
     loaded = load_study(study)
     names = [name for name in loaded.together(profile) if beside or name == profile]
     tables, total = {name: cost_table(loaded, name, variant or ()) for name in names}, 0.0
@@ -392,6 +438,18 @@ def download(
             raise StudyError(f"no data '{one}'; known: {', '.join(mirrors)}")
     for one in name or ():
         typer.echo(fetch(mirrors[one], to or load_study(study).data_root))
+
+
+def _refuse_unwritable(csv: Path | None) -> None:
+    """Raise StudyError, before anything is computed, for a table that could not be written under this name."""
+    if csv is None:
+        return
+    if csv.suffix != ".csv":
+        raise StudyError(f"--csv {csv}: a table is written as CSV; give a name that ends in .csv")
+    try:
+        csv.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"--csv {csv}: its folder cannot be made ({error.strerror}); give another name") from error
 
 
 def main() -> None:

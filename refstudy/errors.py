@@ -1,5 +1,9 @@
-"""The one exception that a user's input can cause."""
+"""What a user's input can cause."""
 
 
 class StudyError(ValueError):
     """Bad input. Its message is one line that names the file or key and the remedy."""
+
+
+class DataMissing(StudyError):
+    """A data set does not lie where it is looked for."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,25 @@ from torch import Tensor, nn
 
 from refstudy.bar import bar
 from refstudy.config import THRESHOLD, Resolution
-from refstudy.data.batches import Batch, Corpus, evaluation_batches, unfit
+from refstudy.data.batches import Batch, Corpus, build_corpus, evaluation_batches, unfit
 from refstudy.data.masks import decode_mask, encode_mask
 from refstudy.metrics import summarize
+from refstudy.models.segmenter import Segmenter
 
 ABOUT = ["sent_id", "ref_id", "image_id", "split", "words", "kind"]
+
+
+def corpus_for(
+    model: Segmenter, table: pd.DataFrame, split: str, cache: Path | None = None, progress: bool = True
+) -> Corpus:
+    """One split of ``load_refer``'s table as this model takes it: of the size, words and aspect of its training.
+
+    ``cache``, and what it raises, are as in ``build_corpus``.
+    """
+    how = model.config
+    return build_corpus(
+        table, split, how.image_size, model.tokenizer, how.max_words, cache, progress, keep_aspect=how.keep_aspect
+    )
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from refstudy.data.download import load_mirrors
 from refstudy.data.forms.refer_files import COCO_ARCHIVE, IMAGE_ARCHIVES
 from refstudy.data.refer import choose
 from refstudy.data.scenes import FLAVOURS
-from refstudy.errors import StudyError
+from refstudy.errors import DataMissing, StudyError
 from refstudy.study import Study
 
 ANSWER = 10  # seconds that the hub has to answer
@@ -32,8 +32,8 @@ def refuse_without(study: Study, profiles: Iterable[str], cases: Iterable[tuple[
 
 
 def missing_data(study: Study, profiles: Iterable[str]) -> list[str]:
-    """A line for each data set of these profiles that does not lie in the study's data root, with the command that
-    fetches it."""
+    """A line for each data set of these profiles that cannot be read from the study's data root; where it does not lie
+    there, with the command that fetches it."""
     lines = {}
     for profile in profiles:
         data = study.profile(profile).data
@@ -41,11 +41,13 @@ def missing_data(study: Study, profiles: Iterable[str]) -> list[str]:
             continue
         try:
             choose(study.data_root, data.dataset, data.split_by)
-        except StudyError as error:
+        except DataMissing as error:
             pictures = Path(IMAGE_ARCHIVES.get(data.dataset, COCO_ARCHIVE)).stem
             command = f"refstudy data download {data.dataset} {pictures} --to {study.data_root}"
             remedy = f"; fetch it: {command}" if data.dataset in load_mirrors() else ""
             lines[data.dataset, data.split_by] = f"{error}{remedy}"
+        except StudyError as error:
+            lines[data.dataset, data.split_by] = str(error)
     return list(lines.values())
 
 
@@ -57,24 +59,25 @@ def missing_weights(models: Iterable[ModelConfig]) -> list[str]:
     from refstudy.models.build import build_model
     from refstudy.models.encoders import ImageEncoder, TextEncoder
 
-    tries: dict[str, Callable[[], object]] = {}
+    tries: dict[tuple[str, str], Callable[[], object]] = {}  # by the key of the study file, and what it names
     for model in models:
         whole = model.whole
         if "text" in model.published:
-            tries[model.text.name] = partial(TextEncoder, model.text)
+            tries["model.text.name", model.text.name] = partial(TextEncoder, model.text)
         if "image" in model.published:
             if whole is not None and whole.name == "slvit":
                 scratch = model.model_copy(update={"text": model.from_scratch().text})
-                tries[str(whole.options["pretrained"])] = partial(build_model, scratch)
+                named = str(whole.options["pretrained"])
+                tries["part_options.slvit.pretrained", named] = partial(build_model, scratch)
             else:
-                tries[model.image.name] = partial(ImageEncoder, model.image, model.image_size)
+                tries["model.image.name", model.image.name] = partial(ImageEncoder, model.image, model.image_size)
     lines = []
     with _offline_without_hub():
-        for attempt in tries.values():
+        for (key, _), attempt in tries.items():
             try:
                 attempt()
             except StudyError as error:
-                lines.append(str(error))
+                lines.append(f"{error} (key {key} of the study file)")
     return lines
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -52,11 +52,12 @@ def find_photos(path: Path | str) -> list[Path]:
 
 def segment_files(
     model: Segmenter, name: str, photos: Sequence[Path], expressions: Sequence[str], output: Path, overwrite: bool
-) -> Iterator[str]:
+) -> Iterator[tuple[Literal["error", "note"], str]]:
     """Segment every photo and write, for expression k, ``<photo>_<k>-<words>-mask.png`` (0 and 255, of the photo's own
     size) and ``-overlay.png``, and ``<photo>.json`` with all answers. ``name`` is what the JSON calls the model.
 
-    Yields one line for each photo that could not be read or written; the others are written all the same. Raises
+    Yields a line, an "error", for each photo that could not be read or written; the others are written all the same. A
+    "note" is a line for each expression for which nothing is marked. Raises
     StudyError for bad expressions and, before anything is written, for an output that is no folder to write to and,
     unless ``overwrite``, for files that exist already.
     """
@@ -74,11 +75,18 @@ def segment_files(
     for photo, (about, *pictures) in done:
         try:
             pixels = read_photo(photo)
-            _write(photo, pixels, segment_photo(model, pixels, expressions), name, about, pictures)
+            answers = segment_photo(model, pixels, expressions)
+            _write(photo, pixels, answers, name, about, pictures)
         except (StudyError, OSError) as error:
             done.clear()  # what failed gets a line of its own
             remedy = f"cannot be written to {output}; shorten its name or make room"
-            yield str(error) if isinstance(error, StudyError) else f"{photo}: {remedy} ({error.strerror})"
+            yield "error", str(error) if isinstance(error, StudyError) else f"{photo}: {remedy} ({error.strerror})"
+            continue
+        for answer in answers:
+            if answer.box is None:
+                done.clear()
+                sure = f"no pixel is more probable than {answer.score:.2f}"
+                yield "note", f"{photo}: nothing is marked for “{answer.expression}”; {sure}"
 
 
 def _write(

@@ -71,16 +71,25 @@ def confidence(probability: np.ndarray) -> float:
     return float(marked.mean() if marked.size else probability.max())
 
 
-def segment_photo(model: Segmenter, photo: np.ndarray | Path | str, expressions: Sequence[str]) -> list[Prediction]:
+def segment_photo(
+    model: Segmenter, photo: np.ndarray | Image.Image | Path | str, expressions: Sequence[str]
+) -> list[Prediction]:
     """The masks of all expressions at the photo's own size, in their order; the photo is encoded once.
 
-    ``photo`` is uint8 (H, W, 3) or a file that ``read_photo`` reads. The model gets what ``model_view`` makes of it;
-    probabilities are resized bilinearly to H x W, without what was padding, and those above 0.5 are the mask.
+    ``photo`` is uint8 (H, W, 3), a picture of Pillow, or a file that ``read_photo`` reads. The model gets what
+    ``model_view`` makes of it; probabilities are resized bilinearly to H x W, without what was padding, and those above
+    0.5 are the mask.
 
-    Raises StudyError for an expression without words, for none at all, and for whatever ``read_photo`` refuses.
+    Raises StudyError for an expression without words, for none at all, for an array of another type or shape, and for
+    whatever ``read_photo`` refuses.
     """
     readings = read_expressions(model, expressions)
-    pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
+    if isinstance(photo, np.ndarray):
+        pixels = photo
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise StudyError(f"the photo is {pixels.dtype} {pixels.shape}; give uint8 (H, W, 3), or a file")
+    else:
+        pixels = as_seen(photo) if isinstance(photo, Image.Image) else read_photo(photo)
     squares = predict(model, model_view(model, pixels), expressions)
     answers = []
     for text, reading, square in zip(expressions, readings, squares, strict=True):
@@ -95,7 +104,10 @@ def model_view(model: Segmenter, pixels: np.ndarray) -> np.ndarray:
 
 
 def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Reading]:
-    """How a model reads each expression. Raises StudyError for one without words, and for none at all."""
+    """How a model reads each expression. Raises StudyError for one without words, for none at all, and for a text in
+    place of a list."""
+    if isinstance(expressions, str):
+        raise StudyError(f"expressions are one text, {expressions!r}; give a list of texts")
     if not expressions:
         raise StudyError('no expression; say what to look for, e.g. "the dog on the left"')
     tokenizer, readings = model.tokenizer, []
@@ -110,9 +122,8 @@ def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Readi
 
 
 def read_photo(source: Path | str | BinaryIO, name: str = "") -> np.ndarray:
-    """A photograph as it is meant to be seen, uint8 (H, W, 3): turned as its EXIF says, transparency on white, grey and
-    CMYK made RGB. (``data.pictures.read_image`` turns nothing: annotations belong to the pixels as they are stored.)
-    ``name`` is what messages call it, by default its path.
+    """A photograph ``as_seen``. (``data.pictures.read_image`` turns nothing: annotations belong to the pixels as they
+    are stored.) ``name`` is what messages call it, by default its path.
 
     Raises StudyError when it is missing, does not decode, or has more pixels than Pillow takes for safe.
     """
@@ -120,16 +131,22 @@ def read_photo(source: Path | str | BinaryIO, name: str = "") -> np.ndarray:
     try:
         bombs = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
         with bombs, Image.open(source) as opened:
-            photo = ImageOps.exif_transpose(opened)
-            if photo.mode.startswith("I"):  # Pillow clips 16-bit grey where it should scale it
-                photo = Image.fromarray((np.asarray(photo) >> 8).clip(0, 255).astype(np.uint8))
-            if photo.has_transparency_data:
-                photo = photo.convert("RGBA")
-                photo = Image.alpha_composite(Image.new("RGBA", photo.size, WHITE), photo)
-            return np.asarray(photo.convert("RGB"))
+            return as_seen(opened)
     except FileNotFoundError as error:
         raise StudyError(f"{path}: image not found; name a picture or a folder of pictures") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise StudyError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise StudyError(f"{path}: image does not decode ({error}); save it as JPEG or PNG") from error
+
+
+def as_seen(picture: Image.Image) -> np.ndarray:
+    """A picture as it is meant to be seen, uint8 (H, W, 3): turned as its EXIF says, transparency on white, grey and
+    CMYK made RGB."""
+    photo = ImageOps.exif_transpose(picture)
+    if photo.mode.startswith("I"):  # Pillow clips 16-bit grey where it should scale it
+        photo = Image.fromarray((np.asarray(photo) >> 8).clip(0, 255).astype(np.uint8))
+    if photo.has_transparency_data:
+        photo = photo.convert("RGBA")
+        photo = Image.alpha_composite(Image.new("RGBA", photo.size, WHITE), photo)
+    return np.asarray(photo.convert("RGB"))

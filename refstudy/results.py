@@ -28,7 +28,7 @@ COMPARED = (
 
 def _claims(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     both = pd.concat([ledger(study, profile, results), cost_ledger(study)], ignore_index=True)
-    return both.fillna({"elsewhere": ""})
+    return both.fillna(dict.fromkeys(("variant", "reference", "elsewhere"), ""))
 
 
 def _table2(study: Study, profile: str, results: str = "") -> pd.DataFrame:

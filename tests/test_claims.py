@@ -64,6 +64,7 @@ def test_a_claim_counts_the_seeds_that_both_sides_have(tmp_path):
     put(tmp_path, "s2rm_fpn", [0.6] * 20, seed=0)
     line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]
     assert line["runs"] == 1 and line["measured"] == pytest.approx(20)
+    assert (line["variant"], line["reference"]) == ("s2rm_fpn", "tile_concat")
     assert line["verdict"] == "held in one run"
     put(tmp_path, "tile_concat", [0.4] * 20, seed=1)
     line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]

@@ -262,8 +262,12 @@ def test_the_command_ends_with_1_for_problems_and_0_for_notes(root):
 def test_the_check_looks_one_folder_deeper_and_into_archives(tmp_path):
     (tmp_path / "downloads").mkdir()
     as_untouched_zips(tmp_path / "downloads")
-    found = [(one.dataset, one.form) for one, _, _ in check_root(tmp_path)]
-    assert found == [("refcoco", "REFER zip")]
+    ((one, _, problems),) = check_root(tmp_path)
+    assert (one.dataset, one.form) == ("refcoco", "REFER zip")
+    (message,) = problems.loc[problems["kind"] == "one folder too high", "message"]
+    assert message.startswith(f"the data root to name is {tmp_path / 'downloads'},")
+    ((_, _, problems),) = check_root(tmp_path / "downloads")
+    assert "one folder too high" not in set(problems["kind"])
 
 
 def test_real_lists_differ_from_print_as_known(real_sample):

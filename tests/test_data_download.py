@@ -90,8 +90,14 @@ def assert_fetched(root):
 def test_a_file_is_fetched_verified_unpacked_and_not_fetched_again(server, tmp_path):
     assert "SHA-256 as published" in fetch(server.mirror("good"), tmp_path, progress=False)
     assert_fetched(tmp_path)
-    assert "already there" in fetch(server.mirror("good"), tmp_path, progress=False)
+    assert "already there; refstudy data check" in fetch(server.mirror("good"), tmp_path, progress=False)
     assert len(server.asked) == 1
+
+
+def test_an_empty_folder_is_not_taken_for_the_data(server, tmp_path):
+    (tmp_path / "thing").mkdir()
+    assert "SHA-256 as published" in fetch(server.mirror("good"), tmp_path, progress=False)
+    assert_fetched(tmp_path)
 
 
 def test_a_connection_that_breaks_off_is_resumed(server, tmp_path):

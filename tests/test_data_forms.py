@@ -203,6 +203,13 @@ def test_forms_with_refer_numbers_keep_them(tmp_path):
         assert refer[column].tolist() == hub[column].tolist()
 
 
+def test_a_folder_may_be_named_as_the_papers_write_it(tmp_path):
+    as_refer_folder(tmp_path)
+    expected = load_refer(tmp_path, "refcoco", "unc")
+    (tmp_path / "refcoco").rename(tmp_path / "RefCOCO")
+    assert load_refer(tmp_path, "refcoco", "unc").equals(expected)
+
+
 def test_unpacked_files_are_preferred_and_other_datasets_pictures_do_not_hide_the_archive(tmp_path):
     as_untouched_zips(tmp_path)
     (tmp_path / "images" / "saiapr_tc-12").mkdir(parents=True)

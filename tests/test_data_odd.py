@@ -256,6 +256,9 @@ def test_a_folder_without_data_is_told_what_belongs_there(tmp_path):
         ("cost --rate 0", "--rate 0: not above 0; give the TFLOP/s"),
         ("cost --rate -3", "--rate -3: not above 0; give the TFLOP/s"),
         ("cost --csv costs.txt", "--csv costs.txt: a table is written as CSV; give a name that ends in .csv"),
+        ("cost --csv /dev/null/costs.csv", "costs.csv: its folder cannot be made (File exists); give another"),
+        ("evaluate none.safetensors --csv /dev/null/c.csv", "c.csv: its folder cannot be made (File exists)"),
+        ("evaluate none.safetensors", "none.safetensors: no model weights of refstudy"),
     ],
 )
 def test_commands_that_could_only_mislead_are_refused(arguments, message):

@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import refstudy.photos
+import refstudy.prediction
 from refstudy.cli import app
 from refstudy.data.masks import decode_mask, mask_box
 from refstudy.data.words import build_tokenizer, strange_words
@@ -215,6 +216,29 @@ def test_where_an_expression_is_clipped_goes_with_the_weights(tmp_path):
 def test_nothing_to_look_for_is_refused(model, expressions):
     with pytest.raises(StudyError, match="say what to look for"):
         segment_photo(model, np.zeros((8, 8, 3), np.uint8), expressions)
+
+
+def test_a_text_in_place_of_a_list_and_odd_arrays_are_refused(model):
+    pixels = np.asarray(colours())
+    with pytest.raises(StudyError, match="one text, 'a dog'; give a list of texts"):
+        segment_photo(model, pixels, "a dog")
+    for odd in (pixels / 255, pixels[..., 0], pixels.transpose(2, 0, 1), np.dstack([pixels, pixels[..., 0]])):
+        with pytest.raises(StudyError, match=r"give uint8 \(H, W, 3\), or a file"):
+            segment_photo(model, odd, ["a dog"])
+
+
+def test_a_picture_of_pillow_is_answered_as_its_file_is(model, tmp_path):
+    picture = colours().convert("P")
+    picture.save(tmp_path / "photo.png")
+    (of_file,), (ours,) = (segment_photo(model, photo, ["a dog"]) for photo in (tmp_path / "photo.png", picture))
+    assert np.array_equal(of_file.mask, ours.mask) and of_file.score == ours.score
+
+
+def test_an_empty_mask_is_told(photo, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(refstudy.prediction, "THRESHOLD", 1.0)
+    result = run(photo, "a dog", "--weights", weights, "--output", tmp_path / "out")
+    assert result.exit_code == 0 and "1 of 1 photos" in result.output
+    assert f"note: {photo}: nothing is marked for “a dog”; no pixel is more probable than 0." in result.stderr
 
 
 def test_the_command_writes_masks_overlays_and_json(photo, weights, model, tmp_path):

@@ -179,6 +179,14 @@ def test_without_data_the_commands_say_what_to_fetch(tmp_path, monkeypatch):
     assert isinstance(done.exception, StudyError) and "refstudy data download refcoco" in str(done.exception)
 
 
+def test_what_is_there_but_does_not_serve_is_not_to_be_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFSTUDY_DATA", str(tmp_path))
+    refer_folder(tmp_path, "refcoco", "google", ("train", "val"))
+    lines = call(STUDY, "run", "--profile", "refcoco", "--dry-run").output.splitlines()
+    (line,) = (line for line in lines if line.startswith(f"missing: {tmp_path / 'refcoco'}:"))
+    assert line.endswith("split_by 'unc' is not one of google")
+
+
 def test_without_the_hub_the_commands_say_which_weights_to_put_where(tmp_path, monkeypatch):
     """Before any data are read."""
     monkeypatch.setenv("REFSTUDY_DATA", str(tmp_path))
@@ -187,7 +195,9 @@ def test_without_the_hub_the_commands_say_which_weights_to_put_where(tmp_path, m
     refer_folder(tmp_path, "refcoco", "unc", ("train", "val", "testA", "testB"))
     done = call(STUDY, "train", "--profile", "refcoco", "--variant", "s2rm_casg", "--variant", "slvit")
     assert isinstance(done.exception, StudyError)
-    bert, swin, mscan = str(done.exception).splitlines()
+    bert, swin, mscan = lines = str(done.exception).splitlines()
+    keys = ("model.text.name", "model.image.name", "part_options.slvit.pretrained")
+    assert all(f"(key {key} of the study file)" in line for key, line in zip(keys, lines, strict=True))
     assert "bert-base-uncased" in bert and "model.safetensors" in bert
     assert "huggingface.co/timm/swin_tiny_patch4_window7_224.ms_in22k" in swin and "local-dir:FOLDER" in swin
     assert "data/mscan_b.pth" in mscan and "github.com/Visual-Attention-Network/SegNeXt" in mscan

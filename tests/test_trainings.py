@@ -5,6 +5,7 @@ import signal
 import subprocess
 from queue import SimpleQueue
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -53,6 +54,21 @@ def test_a_model_that_does_not_fit_is_told_before_the_first_training(study):
     assert refused.exit_code == 1 and "variant 'odd' under profile small" in str(refused.exception)
     assert "unknown option 'shfit'" in str(refused.exception)
     assert not (study.root / "work").exists()
+
+
+def test_trained_weights_are_scored_as_their_record_says(study, tmp_path):
+    assert call(study, "--seed", "3").exit_code == 0
+    (record,) = find_records(study.results("small") / "records")
+    weights = study.root / "work" / "small" / record.path.name / "weights.safetensors"
+    options = ["--profile", "small", "--study", str(study.path)]
+    done = CliRunner().invoke(app, ["evaluate", str(weights), *options, "--csv", str(tmp_path / "counts.csv")])
+    assert done.exit_code == 0 and "RefScenes val, 64 px" in done.output
+    assert f"{record.metrics['val']['oIoU']:.1f}" in done.output
+    counts, expected = pd.read_csv(tmp_path / "counts.csv"), record.counts()
+    for column in ("sent_id", "intersection", "union"):
+        assert counts[column].tolist() == expected[column].tolist()
+    odd = CliRunner().invoke(app, ["evaluate", str(weights), *options, "--split", "val", "--split", "best"])
+    assert "unknown split 'best'" in str(odd.exception)
 
 
 def test_sigterm_ends_with_a_checkpoint_and_the_same_command_goes_on(study, tmp_path, monkeypatch):

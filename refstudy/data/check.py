@@ -198,22 +198,26 @@ def check_root(
 
     Where ``root`` itself holds none, its folders are looked into. Raises StudyError when nothing is found.
     """
-    found = find_data(root)
+    root = Path(root)
+    found = [(root, one) for one in find_data(root)]
     if not found:
-        folders = sorted(path for path in Path(root).glob("[!.]*") if path.is_dir())
-        found = [one for folder in folders for one in find_data(folder)]
-    wanted = [one for one in found if dataset in ("", one.dataset) and split_by in ("", one.split_by)]
+        folders = sorted(path for path in root.glob("[!.]*") if path.is_dir())
+        found = [(folder, one) for folder in folders for one in find_data(folder)]
+    wanted = [(at, one) for at, one in found if dataset in ("", one.dataset) and split_by in ("", one.split_by)]
     if not wanted:
-        names = ", ".join(f"{one.dataset} ({one.split_by})" for one in found)
+        names = ", ".join(f"{one.dataset} ({one.split_by})" for _, one in found)
         none = "none; put in e.g. refcoco/refs(unc).p and refcoco/instances.json, or their zip (see docs/data.md)"
         raise StudyError(f"{root}: no such data set; there is {names or none}")
-    for one in wanted:
+    for at, one in wanted:
         try:
             table, broken = load_leniently(one)
         except StudyError as error:
             yield one, counts(pd.DataFrame(columns=COLUMNS)), problem_table([Problem("does not read", "", str(error))])
             continue
         checked = check_dataset(table, one.dataset, one.split_by, images, progress)
+        if at != root:
+            message = f"the data root to name is {at}, and not the folder above it"
+            broken.append(Problem("one folder too high", one.dataset, message, "note"))
         yield one, counts(table), pd.concat([problem_table(broken), checked], ignore_index=True)
 
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from refstudy.bar import bar
-from refstudy.data.zips import fault, locked, unpack
+from refstudy.data.zips import fault, filled, locked, unpack
 from refstudy.errors import StudyError
 from refstudy.files import file_digest
 
@@ -54,8 +54,8 @@ def fetch(mirror: Mirror, root: Path | str, progress: bool = True) -> str:
     """
     root = Path(root)
     folder, archive = root / mirror.unpack, root / mirror.file
-    if folder.exists():
-        return f"{folder}: already there"
+    if filled(folder):
+        return f"{folder}: already there; refstudy data check {root} looks into it"
     with locked(archive, f"{root}: cannot hold data"):
         if not archive.exists():
             part = archive.with_name(f"{archive.name}.part")

@@ -80,6 +80,11 @@ def unreadable(dataset: str, form: str, path: Path, error: StudyError) -> Found:
     return Found(dataset, UNREADABLE, form, path, read)
 
 
+def dataset_name(folder: str) -> str:
+    """The data set that a folder of this name holds: ``RefCOCOplus`` is refcoco+."""
+    return folder.lower().replace("plus", "+")
+
+
 def image_folder(root: Path, dataset: str) -> Path:
     """The folder of the pictures, the first of the known ones that exists; without any, where to put them."""
     known = IMAGE_FOLDERS.get(dataset, COCO_FOLDERS)

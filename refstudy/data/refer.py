@@ -9,7 +9,7 @@ from refstudy.data.entries import UNREADABLE, Found, Problem, make_table
 from refstudy.data.forms import FORMS
 from refstudy.data.pictures import read_image
 from refstudy.data.scenes import FLAVOURS
-from refstudy.errors import StudyError
+from refstudy.errors import DataMissing, StudyError
 from refstudy.files import note
 
 __all__ = ["choose", "find_data", "load_leniently", "load_refer", "load_table", "read_image"]
@@ -55,12 +55,12 @@ def load_leniently(found: Found) -> tuple[pd.DataFrame, list[Problem]]:
 def find_data(root: Path | str) -> list[Found]:
     """What lies under ``root``, in any form; a data set in two forms once, in the first.
 
-    Raises StudyError when there is no such folder, or when it is one of the data sets; a file that does not read is
-    told when it is read.
+    Raises DataMissing when there is no such folder, StudyError when it is one of the data sets; a file that does not
+    read is told when it is read.
     """
     root = Path(root)
     if not root.is_dir():
-        raise StudyError(f"{root}: no such folder; name the folder that holds the data sets")
+        raise DataMissing(f"{root}: no such folder; name the folder that holds the data sets")
     if any(root.glob("refs(*).p")):
         raise StudyError(f"{root}: is a data set itself; name the folder above, which holds it and the pictures")
     found: dict[tuple[str, str], Found] = {}
@@ -71,13 +71,16 @@ def find_data(root: Path | str) -> list[Found]:
 
 
 def choose(root: Path | str, dataset: str, split_by: str) -> Found:
-    """Where and how this data set lies under ``root``. Raises StudyError, with what lies there, when it does not."""
+    """Where and how this data set lies under ``root``.
+
+    Raises DataMissing, with what lies there, when none of its partitions does, StudyError when another one does.
+    """
     found = find_data(root)
     partitions = {one.split_by: one for one in found if one.dataset == dataset}
     folder = Path(root) / dataset
     if not partitions:
         known = sorted({one.dataset for one in found})
-        raise StudyError(f"{folder}: no such dataset; under {root} there is {', '.join(known) or 'none'}")
+        raise DataMissing(f"{folder}: no such dataset; under {root} there is {', '.join(known) or 'none'}")
     chosen = partitions.get(split_by) or partitions.get(UNREADABLE)
     if chosen is None:
         raise StudyError(f"{folder}: split_by '{split_by}' is not one of {', '.join(partitions)}")

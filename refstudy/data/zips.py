@@ -21,14 +21,19 @@ JUNK = {"__MACOSX", ".DS_Store"}
 BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)  # what a broken archive raises
 
 
+def filled(folder: Path) -> bool:
+    """Whether there is anything under this name, other than an empty folder."""
+    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+
+
 def unpack(archive: Path, folder: Path, progress: bool = True) -> Path:
-    """Unpack ``archive`` as ``folder``, unless that exists; a top folder of that name in the archive is not doubled.
+    """Unpack ``archive`` as ``folder``, unless that is filled; a top folder of that name in the archive is not doubled.
 
     Raises StudyError, and leaves nothing behind, for members that lead out of the folder, links, encrypted members,
     archives that unpack to far more than their size, and broken ones.
     """
     with locked(folder, f"{archive}: cannot be unpacked to {folder}"):
-        if folder.exists():
+        if filled(folder):
             return folder
         try:
             with zipfile.ZipFile(archive) as source, atomic_folder(folder) as temporary:

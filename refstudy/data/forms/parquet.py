@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from refstudy.data.entries import Entries, Found, image_folder, inside, unreadable
+from refstudy.data.entries import Entries, Found, dataset_name, image_folder, inside, unreadable
 from refstudy.data.forms.refer_files import read_json
 from refstudy.data.masks import decode_mask
 from refstudy.data.pictures import read_image_size
@@ -42,7 +42,7 @@ def find(root: Path) -> list[Found]:
         files = sorted(
             file for name in ("*.parquet", "*.arrow") for file in [*folder.glob(name), *folder.glob(f"*/{name}")]
         )
-        dataset = folder.name.lower().replace("plus", "+")
+        dataset = dataset_name(folder.name)
         try:
             if files and all(_has_known_columns(path) for path in files):
                 read = partial(_read, root, folder, dataset, files)

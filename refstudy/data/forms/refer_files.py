@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from refstudy.data.entries import Entries, Found, image_folder, unreadable
+from refstudy.data.entries import Entries, Found, dataset_name, image_folder, unreadable
 from refstudy.data.zips import JUNK, member_names, unpack
 from refstudy.errors import StudyError
 
@@ -25,7 +25,8 @@ def find(root: Path) -> list[Found]:
     for path in sorted(root.glob("[!.]*/refs(*).p")):
         if match := REFS.fullmatch(path.name):
             folder = path.parent
-            found.append(Found(folder.name, match[1], "REFER files", folder, partial(_read, root, folder, match[1])))
+            read = partial(_read, root, folder, match[1])
+            found.append(Found(dataset_name(folder.name), match[1], "REFER files", folder, read))
     for archive in sorted(root.glob("*.zip")):
         folder = archive.with_suffix("")
         if folder.exists() or archive.name in (COCO_ARCHIVE, *IMAGE_ARCHIVES.values()):
@@ -33,16 +34,16 @@ def find(root: Path) -> list[Found]:
         try:
             names = member_names(archive)
         except StudyError as error:
-            found.append(unreadable(folder.name, "REFER zip", archive, error))
+            found.append(unreadable(dataset_name(folder.name), "REFER zip", archive, error))
             continue
         for name in map(PurePosixPath, names):
             if (match := REFS.fullmatch(name.name)) and not JUNK & set(name.parts):
                 if name.parent.name in ("", folder.name) and len(name.parts) <= 2:
                     read = partial(_read, root, folder, match[1])
-                    found.append(Found(folder.name, match[1], "REFER zip", archive, read))
+                    found.append(Found(dataset_name(folder.name), match[1], "REFER zip", archive, read))
                 else:
                     deep = StudyError(f"{archive}: holds {name}; unpack it so that {root}/{name.parent.name} is there")
-                    found.append(unreadable(name.parent.name, "REFER zip", archive, deep))
+                    found.append(unreadable(dataset_name(name.parent.name), "REFER zip", archive, deep))
     return found
 
 
@@ -84,7 +85,8 @@ def read_json(path: Path) -> Any:
 def _read(root: Path, folder: Path, split_by: str) -> Entries:
     if not folder.is_dir():
         unpack(folder.with_name(f"{folder.name}.zip"), folder)
-    pictures, archive = image_folder(root, folder.name), root / IMAGE_ARCHIVES.get(folder.name, COCO_ARCHIVE)
+    dataset = dataset_name(folder.name)
+    pictures, archive = image_folder(root, dataset), root / IMAGE_ARCHIVES.get(dataset, COCO_ARCHIVE)
     if archive.is_file() and (pictures == root / "images" or not pictures.is_dir()):
         pictures = unpack(archive, root / "images" / archive.stem)
     refs_path, instances_path = folder / f"refs({split_by}).p", folder / "instances.json"
