@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from refstudy import results
-from refstudy.claims import ledger
+from refstudy.claims import explanations, ledger
 from refstudy.cli import app
 from refstudy.data.batches import build_corpus
 from refstudy.data.refer import load_refer
@@ -188,8 +188,16 @@ def test_the_readme_quotes_runs_as_their_records_have_them():
     )
     assert f"differ in their seed alone end up to {apart:.1f} points apart" in text
     sides = [STUDY.variants[name].label for name in ("s2rm_casg_longer", "tile_concat_longer")]
-    gains = [shown_gain(*sides, seed).split()[0].removeprefix("+") for seed in (1, 2)]
-    assert "the two seeds recorded so far, and gains {} and {} points".format(*gains) in text
+    gains = [shown_gain(*sides, seed).split()[0].removeprefix("+") for seed in (0, 1, 2)]
+    assert "and gains {}, {} and {} points with seeds 0, 1 and 2".format(*gains) in text
+    settled = explanations(STUDY, "scenes").set_index("reference").loc["tile_concat_longer"]
+    shown = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*settled[["measured", "low", "high"]])
+    assert f"on the whole {shown}" in text and settled["verdict"] == "supported"
+    assert f"{shown} on the whole" in flowing(FINDINGS)
+    pairs = [variant_records(STUDY, "scenes", name) for name in ("s2rm_casg_longer", "tile_concat_longer")]
+    assert all(interval(resampled_gains(*pairs, split)["oIoU"])[0] > 0 for split in ("testA", "testB"))
+    longer = [f"{ends[sides[0], seed]:.1f}" for seed in (0, 1, 2)]
+    assert "with all three seeds ({}, {} and {})".format(*longer) in text
     cells = STUDY.variants["casg_no_d123"].label
     with_casg = {
         run: ends[run] for run, r in runs.items() if r.config.model.decoder.name == "casg" and not r.config.model.whole
@@ -230,9 +238,9 @@ def test_the_findings_quote_runs_as_their_records_have_them():
     by_epoch = "at {:.1f} after three, at {:.1f} after four, and at {:.1f} in the end"
     assert by_epoch.format(*second[2:4], second[5]) in text
     ends = {run: record.metrics["val"]["oIoU"] for run, record in runs.items()}
-    reached = [f"{ends[longer, seed]:.1f}" for seed in (1, 2)]
-    above = [f"{ends[longer, seed] - ends[plain, seed]:.1f}" for seed in (1, 2)]
-    assert "{} and {} with seeds 1 and 2, {} and {} above its runs".format(*reached, *above) in text
+    reached = [f"{ends[longer, seed]:.1f}" for seed in (0, 1, 2)]
+    above = [f"{ends[longer, seed] - ends[plain, seed]:.1f}" for seed in (0, 1, 2)]
+    assert "{}, {} and {} with seeds 0, 1 and 2, {}, {} and {} above its runs".format(*reached, *above) in text
     first = [
         ("s2rm_no_l2v", "s2rm_no_shift_no_l2v"),
         ("s2rm_no_v2l", "s2rm_no_shift_no_v2l"),
@@ -254,6 +262,8 @@ def test_the_findings_quote_runs_as_their_records_have_them():
     for one, other in (tuple(STUDY.variants[name].label for name in pair) for pair in every):
         both = [seed for label, seed in runs if label == one and (other, seed) in runs]
         expected |= {shown_gain(one, other, seed) for seed in both}
+    on_the_whole = explanations(STUDY, "scenes").set_index("reference").loc["tile_concat_longer"]
+    expected.add("{:+.1f} [{:+.1f}, {:+.1f}]".format(*on_the_whole[["measured", "low", "high"]]))
     assert set(re.findall(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", text)) == expected
 
 
