@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from refstudy import results
-from refstudy.claims import explanations, ledger
+from refstudy.claims import explanations, ledger, variants_by_regions
 from refstudy.cli import app
 from refstudy.data.batches import build_corpus
 from refstudy.data.refer import load_refer
@@ -43,6 +43,7 @@ SCENES = ROOT / "results" / "scenes"
 README, FINDINGS = ROOT / "README.md", ROOT / "docs" / "findings.md"
 # These count multiply-adds, for a minute; tests/test_cost.py is theirs.
 COUNTED = ("s2rm_table2", "claims", "costs", "printed_costs")
+URCE_0_2_4 = ("slvit_no_urce", "slvit", "slvit_k4")  # by the regions that it refines
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 README_NAMES = {  # what the README calls the variants
     "tile_concat": "Tile & Concat",
@@ -250,6 +251,7 @@ def test_the_findings_quote_runs_as_their_records_have_them():
         ("s2rm_casg", "casg_no_spatial"),
         ("slvit", "slvit_strips_7_11_21"),
         ("slvit", "slvit_strip21"),
+        ("slvit_k4", "slvit"),
     ]
     every = [
         ("s2rm_casg", "s2rm_fpn"),
@@ -285,6 +287,14 @@ def test_the_findings_quote_the_tables(floors):
     lacking = ("slvit_no_urce", "slvit_strips_7_11_21", "slvit_strip21")
     places = [f"{kinds[name, 'location']:.1f}" for name in (*lacking, "slvit")]
     assert "words of place ({}, {} and {} against {})".format(*places) in text and min(places) == places[-1]
+    by_regions = [ends[STUDY.variants[name].label, 0] for name in URCE_0_2_4]
+    assert "ends at {}, with two at {}, with four at {} (".format(*by_regions) in text
+    assert "({}, {} and {} with none, two and four)".format(*by_regions) in flowing(README)
+    by_K = variants_by_regions(STUDY, "scenes")
+    assert tuple(by_K[K] for K in (0, 2, 4)) == URCE_0_2_4
+    for split in ("val", "testA", "testB"):  # "the more are refined, the lower it ends"
+        by_count = [single_runs()[STUDY.variants[name].label, 0].metrics[split]["oIoU"] for name in URCE_0_2_4]
+        assert by_count == sorted(by_count, reverse=True)
     looks, place = (
         f"{kind} {kinds[one, kind]:.1f} against {kinds[other, kind]:.1f}" for kind in ("attribute", "location")
     )
