@@ -152,11 +152,11 @@ class Explanation:
 
 EXPLANATIONS = (
     Explanation(
-        "PWAM falls behind S²RM by more than in print",
-        "the norm of PWAM's gathered words takes away what a sentence tells all cells alike, and few cells differ "
-        "little: without it PWAM is better",
-        "pwam_fpn_no_norm",
+        "what PWAM gives depends on what the decoder gets of it",
+        "decoded as V_4 plus gated cells, which a sentence hardly moves at first, PWAM is worse than decoded as LAVT's "
+        "decoder has it, layer-normalised cells alone",
         "pwam_fpn",
+        "pwam_residual_fpn",
     ),
     Explanation(
         "S²RM + CASG ends far lower with seed 1 than with seed 0",

@@ -46,7 +46,7 @@ from refstudy.evaluation import evaluate, sample_masks, summarize_counts
 from refstudy.files import atomic_write, file_digest, note
 from refstudy.losses import dice_loss
 from refstudy.models.build import build_model, count_parameters, save_weights
-from refstudy.models.mscan import MSCAN, published_name
+from refstudy.models.mscan import MSCAN, published_names
 from refstudy.models.segmenter import Segmenter
 from refstudy.provenance import peak_memory
 from refstudy.records import circumstances, write_record
@@ -459,7 +459,7 @@ def published_weights(model: Segmenter, encoders: tuple[str, ...]) -> dict[str, 
         encoder = getattr(model, f"{kind}_encoder")
         given = encoder.state_dict()
         if isinstance(encoder, MSCAN):  # the rest of it starts from random numbers
-            given = {name: tensor for name, tensor in given.items() if published_name(name)}
+            given = {name: given[name] for name in published_names(encoder)}
         digest = hashlib.sha256()
         for name, tensor in given.items():
             digest.update(name.encode())
@@ -504,7 +504,7 @@ def load_encoders(model: Segmenter, settings: TrainConfig, path: Path | str | No
     """Start the encoders from pretrained weights, if the settings name any by their SHA-256.
 
     The file may hold the image encoder alone; the text encoder then starts from random weights, and so do SLViT's
-    language branches and strip pairs of other sizes.
+    language branches and strip pairs that are fresh or of other sizes.
     """
     if not settings.encoder_weights:
         return
@@ -519,6 +519,8 @@ def load_encoders(model: Segmenter, settings: TrainConfig, path: Path | str | No
         tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
         for prefix, encoder in (("image.", model.image_encoder), ("text.", model.text_encoder)):
             state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            if isinstance(encoder, MSCAN):
+                state = encoder.pretrained_part(state)
             if state or prefix == "image.":
                 strange = encoder.load_state_dict(state, strict=False)
                 names = (*strange.missing_keys, *strange.unexpected_keys)

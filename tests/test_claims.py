@@ -92,11 +92,11 @@ def test_a_verdict_is_told_of_the_other_splits_too(tmp_path):
 
 
 def test_an_explanation_is_contradicted_by_its_run(tmp_path):
-    put(tmp_path, "pwam_fpn", [0.4] * 20)
-    untested = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["pwam_fpn_no_norm"]
-    assert untested["verdict"] == "not measured" and untested["missing"].endswith("--variant pwam_fpn_no_norm")
-    put(tmp_path, "pwam_fpn_no_norm", [0.3] * 20)
-    tested = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["pwam_fpn_no_norm"]
+    put(tmp_path, "pwam_residual_fpn", [0.4] * 20)
+    untested = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["pwam_fpn"]
+    assert untested["verdict"] == "not measured" and untested["missing"].endswith("--variant pwam_fpn")
+    put(tmp_path, "pwam_fpn", [0.3] * 20)
+    tested = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["pwam_fpn"]
     assert tested["verdict"] == "failed in one run" and tested["measured"] == pytest.approx(-10)
 
 

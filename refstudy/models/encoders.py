@@ -6,12 +6,31 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
-from timm.models.swin_transformer import WindowAttention
+from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import BertConfig, BertModel
 
 from refstudy.config import ImageEncoderConfig, TextEncoderConfig
 from refstudy.errors import StudyError
+
+
+class PaddedBlock(SwinTransformerBlock):
+    """timm's block for maps whose sides are no multiple of the window: padded first, then shifted.
+
+    timm shifts first and pads the shifted map, while its mask is that of a map padded first: cells of opposite borders
+    then attend to one another (docs/swin_padding.md). Swin for dense tasks and LAVT pad first. Where the sides are
+    multiples, both are one function. Source: Liu et al., Swin Transformer (ICCV 2021), Sec. 3.2 and their public code
+    for detection.
+    """
+
+    def _attn(self, x: Tensor) -> Tensor:
+        """Windowed attention: (B, H, W, C) to the same."""
+        height, width = x.shape[1:3]
+        lower, right = (-side % window for side, window in zip((height, width), self.window_size, strict=True))
+        if not (lower or right):
+            return super()._attn(x)
+        return super()._attn(pad(x, (0, 0, 0, right, 0, lower)))[:, :height, :width]
 
 
 class ImageEncoder(nn.Module):
@@ -50,6 +69,8 @@ class ImageEncoder(nn.Module):
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise StudyError(f"image encoder '{config.name}': {reason}; {remedy}") from error
         for module in backbone.modules():
+            if isinstance(module, SwinTransformerBlock):
+                module.__class__ = PaddedBlock  # the same weights under the same names
             if isinstance(module, WindowAttention):
                 module.fused_attn = torch.cuda.is_available()  # type: ignore[misc]  # on a CPU it is the slower form
         self.backbone: nn.Module = backbone
@@ -86,6 +107,9 @@ BERT_NAMES = {
     "intermediate_size": "intermediate_size",
     "dropout": "hidden_dropout_prob",
 }
+# The form of attention that takes ``TextEncoder``'s mask as it is; the "eager" one would add a bool mask to its scores,
+# and padding would be attended to.
+ATTENTION = {"attn_implementation": "sdpa"}
 
 
 class TextEncoder(nn.Module):
@@ -101,7 +125,7 @@ class TextEncoder(nn.Module):
         else:
             named = {theirs: getattr(config, ours) for ours, theirs in BERT_NAMES.items()}
             try:
-                settings = BertConfig(**named, attention_probs_dropout_prob=config.dropout)
+                settings = BertConfig(**named, attention_probs_dropout_prob=config.dropout, **ATTENTION)
                 self.bert = BertModel(settings, add_pooling_layer=False)
             except (ValueError, RuntimeError, ArithmeticError) as error:
                 raise StudyError(f"text encoder: {error}; give it sizes that fit together") from error
@@ -124,7 +148,7 @@ def _pretrained_bert(name: str) -> BertModel:
     )
     try:
         # without dtype it has that of the file, and would be trained in it
-        options = {"add_pooling_layer": False, "output_loading_info": True, "dtype": torch.float32}
+        options = {"add_pooling_layer": False, "output_loading_info": True, "dtype": torch.float32, **ATTENTION}
         bert, loaded = BertModel.from_pretrained(name, **options)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         where = "the folder lacks config.json or model.safetensors" if Path(name).is_dir() else "not found"

@@ -1,16 +1,47 @@
 """The few layers that several parts share."""
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.amp import is_autocast_available
 from torch.nn.functional import layer_norm
+
+GATES = {"tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
     """A convolution that keeps the size, batch normalisation, ReLU."""
     convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """Within it, autocast is off on this kind of device."""
+    kind = device.type
+    return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext()  # none for meta
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The same numbers in float32, or in float64 where they are in float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class Gate(nn.Module):
+    """Logits to weights by "tanh" or "sigmoid", computed and differentiated in float32 whatever autocast chooses.
+
+    In bfloat16 a sigmoid of 6.5 and a tanh of 3.5 round to 1, and their gradients, y (1 - y) and 1 - y^2, to 0: a gate
+    that gets there could never come back.
+    """
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Logits of any shape to weights of the same shape and type."""
+        return GATES[self.kind](at_least_float32(logits)).to(logits.dtype)
 
 
 class InstanceNorm(nn.Module):

@@ -80,6 +80,8 @@ class MSCAN(nn.Module):
     """Four stages at strides 4, 8, 16, 32; the default sizes are MSCAN-B, which SLViT takes.
 
     ``strips``, ``cross`` and ``gate`` are the options of ``LMFA``; with ``cross`` False this is SegNeXt's own trunk.
+    With ``fresh_strips`` the strip pairs start from random weights even where pretrained ones are at hand, as they are
+    for the sizes 7, 11 and 21 alone: where sizes are compared, all start alike.
     ``grad_checkpointing`` computes the blocks again in the backward pass, instead of keeping what they computed.
     """
 
@@ -95,6 +97,7 @@ class MSCAN(nn.Module):
         strips: Sequence[int] = (7, 11, 21),
         cross: bool = True,
         gate: bool = True,
+        fresh_strips: bool = False,
     ):
         super().__init__()
         if not len(widths) == len(depths) == len(mlp_ratios) == 4 or min(depths) < 1:
@@ -102,7 +105,7 @@ class MSCAN(nn.Module):
                 f"mscan: widths {list(widths)}, depths {list(depths)}, mlp_ratios {list(mlp_ratios)} must be "
                 "four positive numbers each"
             )
-        self.channels = list(widths)
+        self.channels, self.fresh_strips = list(widths), fresh_strips
         half = widths[0] // 2
         stem = nn.Sequential(*halving(3, half), nn.GELU(), *halving(half, widths[0]))
         later = (nn.Sequential(*halving(*pair)) for pair in itertools.pairwise(widths))
@@ -115,6 +118,10 @@ class MSCAN(nn.Module):
             for width, depth, ratio in zip(widths, depths, mlp_ratios, strict=True)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
+
+    def pretrained_part(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of this trunk's ``tensors``, by name, that may come from pretrained weights."""
+        return {name: tensor for name, tensor in tensors.items() if not (self.fresh_strips and ".strips." in name)}
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to V_1 (B, C_1, H/4, W/4): all that does not depend on the words."""
@@ -177,6 +184,12 @@ PUBLISHED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 NOT_NEEDED = re.compile(r"head\.|.*\.num_batches_tracked$|.*\.spatial_gating_unit\.conv[012]_[12]\.")
 
 
+def published_names(trunk: MSCAN) -> dict[str, str]:
+    """The trunk's tensors that published weights give it, by name, and what each is named there."""
+    names = {name: published_name(name) for name in trunk.pretrained_part(trunk.state_dict())}
+    return {name: source for name, source in names.items() if source is not None}
+
+
 def published_name(name: str) -> str | None:
     """The name of the trunk's tensor ``name`` in a published file; None for what SegNeXt does not have."""
     for ours, theirs in PUBLISHED_NAMES:
@@ -187,14 +200,14 @@ def published_name(name: str) -> str | None:
 def load_mscan(trunk: MSCAN, state_dict: Mapping[str, Tensor]) -> list[str]:
     """Start ``trunk`` from published MSCAN weights: a classifier's, or a segmenter's with the prefix ``backbone.``.
 
-    Returns the names of the trunk's tensors that such files do not have, left as they were: the language branch, strips
-    of sizes other than 7, 11 and 21, and counters. Raises StudyError, naming the tensor, when one is missing, does not
+    Returns the names of the trunk's tensors that are left as they were, the language branch, fresh strips or such of
+    sizes other than 7, 11 and 21, and counters. Raises StudyError, naming the tensor, when one is missing, does not
     fit, or has no place in the trunk.
     """
     if any(name.startswith("backbone.") for name in state_dict):
         state_dict = {name[9:]: tensor for name, tensor in state_dict.items() if name.startswith("backbone.")}
     own = trunk.state_dict()
-    sources = {name: source for name in own if (source := published_name(name)) is not None}
+    sources = published_names(trunk)
     remedy = "use the published MSCAN of the trunk's widths and depths"
     for name, source in sources.items():
         if source not in state_dict:

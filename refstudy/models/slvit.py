@@ -35,9 +35,10 @@ class SLViT(Segmenter):
     Used like ``ReferringSegmenter``, but fusion is early: ``encode_image`` can keep no more than the stem's output, and
     all else is computed anew for every expression.
 
-    ``strips``, ``cross`` and ``gate`` are those of ``LMFA``; ``regions``, ``urce_stages`` and ``score_source`` those of
-    ``URCE``, which ``urce`` False leaves out. ``predict_stages`` go to the head; those of them that are also in
-    ``raw_stages`` go there as F_i, the others as URCE leaves them (Table 2e).
+    ``strips``, ``cross`` and ``gate`` are those of ``LMFA``, ``fresh_strips`` that of ``MSCAN``; ``regions``,
+    ``urce_stages``, ``score_source`` and ``urce_skip`` those of ``URCE``, which ``urce`` False leaves out.
+    ``predict_stages`` go to the head; those of them that are also in ``raw_stages`` go there as F_i, the others as URCE
+    leaves them (Table 2e).
 
     ``text_encoder`` has a ``width`` D and maps ids (E, L) and bool mask (E, L) to words (E, L, D).
     """
@@ -55,12 +56,14 @@ class SLViT(Segmenter):
         strips: Sequence[int] = (7, 11, 21),
         cross: bool = True,
         gate: bool = True,
+        fresh_strips: bool = False,
         urce: bool = True,
         regions: int = 32,
         urce_stages: Sequence[int] = STAGES,
         score_source: str = "raw",
         urce_width: int = 256,
         urce_heads: int = 8,
+        urce_skip: bool = False,
         predict_stages: Sequence[int] = STAGES,
         raw_stages: Sequence[int] = (),
         ham_width: int = 512,
@@ -76,10 +79,11 @@ class SLViT(Segmenter):
         self.text_encoder = text_encoder
         text_width: int = text_encoder.width  # type: ignore[assignment]
         self.image_encoder = MSCAN(
-            text_width, widths, depths, mlp_ratios, drop_path_rate, strips=strips, cross=cross, gate=gate
+            text_width, widths, depths, mlp_ratios, drop_path_rate, strips, cross, gate, fresh_strips
         )
         restored = [stage for stage in urce_stages if stage in predict_stages and stage not in raw_stages]
-        self.urce = URCE(widths, regions, urce_stages, restored, score_source, urce_width, urce_heads) if urce else None
+        sizes = (urce_width, urce_heads)
+        self.urce = URCE(widths, regions, urce_stages, restored, score_source, *sizes, urce_skip) if urce else None
         self.predict_stages = tuple(predict_stages)
         self.decoder = Hamburger([widths[stage - 1] for stage in predict_stages], ham_width, ham_rank)
 

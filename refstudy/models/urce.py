@@ -53,7 +53,8 @@ class URCE(nn.Module):
     ``regions`` is K, at most all cells are taken. ``stages`` are those whose patches are joined (Table 2d), and
     ``restored``, by default the same, those of them whose patches are put back (Table 2e). ``score_source`` "softmax"
     sums the scores after the softmax over words, as the authors' public code does: every sum is 1, map_U is zero, and
-    the choice is that of equal cells, the first K.
+    the choice is that of equal cells, the first K. ``skip`` joins F_i and what Eq. (12) makes of it by a linear map,
+    LayerNorm and ReLU, as that code does too; the paper replaces.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class URCE(nn.Module):
         score_source: str = "raw",
         width: int = 256,
         heads: int = 8,
+        skip: bool = False,
     ):
         super().__init__()
         self.stages = tuple(stages)
@@ -82,6 +84,11 @@ class URCE(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         self.reverse = nn.ModuleDict({str(stage): nn.Linear(width, channels[stage - 1]) for stage in self.restored})
+
+        def join(count: int) -> nn.Sequential:
+            return nn.Sequential(nn.Linear(2 * count, count), nn.LayerNorm(count), nn.ReLU())
+
+        self.joins = nn.ModuleDict({str(stage): join(channels[stage - 1]) for stage in self.restored} if skip else {})
 
     def correlation(self, scores: Tensor, word_mask: Tensor) -> Tensor:
         """R_i (E, h_i, w_i): the scores S_i (E, L, h_i, w_i) summed over the words that are there, in float32."""
@@ -143,6 +150,9 @@ class URCE(nn.Module):
             index = cells[:, :, None, None].expand_as(refined)
             replaced = patches[stage].scatter(1, index, refined)
             enhanced[stage - 1] = from_patches(replaced, side, grid, (x.shape[-2], x.shape[-1]))
+            if str(stage) in self.joins:
+                both = torch.cat([enhanced[stage - 1], x], dim=1).permute(0, 2, 3, 1)
+                enhanced[stage - 1] = self.joins[str(stage)](both).permute(0, 3, 1, 2)
         return tuple(enhanced)
 
     def forward(self, maps: Sequence[Tensor], scores: Sequence[Tensor], word_mask: Tensor) -> Enhanced:

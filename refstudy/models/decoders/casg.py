@@ -2,16 +2,15 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, fold, interpolate
 
 from refstudy.errors import StudyError
-from refstudy.models.layers import conv_bn_relu
+from refstudy.models.layers import GATES, Gate, conv_bn_relu
 
-ATTENTIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "sigmoid": torch.sigmoid}
 READINGS = ("lift", "double")
 
 
@@ -96,7 +95,8 @@ class CASGStage(nn.Module):
 
     ``reading`` settles what the paper leaves open: "lift" has one 3x3 Conv-BN-ReLU per Conv and lifts I_i1 to the
     sentence's width for S_i; "double" has two of them per Conv and brings the sentence to the width of I_i1. Without
-    ``language`` a learned 3x3 kernel takes the sentence's place in S_i, and C_i sees I_i1 alone.
+    ``language`` a learned 3x3 kernel takes the sentence's place in S_i, and C_i sees I_i1 alone. ``scale`` divides the
+    products of S_i by the square root of their number of terms, which the paper does not write.
     """
 
     def __init__(
@@ -109,14 +109,15 @@ class CASGStage(nn.Module):
         spatial: bool,
         attention: str,
         reading: str,
+        scale: bool = True,
     ):
         super().__init__()
         double = reading == "double"
         self.coordinate = UpsampledConv(deeper, channels)
         tail = [conv_bn_relu(channels, channels)] if double else []
         self.coordinate_tail = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), *tail)
-        self.attention = ATTENTIONS[attention]
-        self.language = language
+        self.channel_gate, self.spatial_gate = Gate(attention), Gate(attention)
+        self.language, self.scale = language, scale
         self.channel_mlp = self.lift = self.project = None
         if channel:
             inputs = channels + (text_width if language else 0)
@@ -140,17 +141,17 @@ class CASGStage(nn.Module):
         """C_i (E, C_i, 1, 1) from the sentence and the mean of I_i1, Eq. (11)."""
         mean = semantics.mean((2, 3))
         inputs = torch.cat([sentence, mean], dim=1) if self.language else mean
-        return self.attention(self.channel_mlp(inputs))[:, :, None, None]  # type: ignore[misc]
+        return self.channel_gate(self.channel_mlp(inputs))[:, :, None, None]  # type: ignore[misc]
 
     def spatial_attention(self, semantics: Tensor, sentence: Tensor) -> Tensor:
-        """S_i (E, 1, h, w): how well each cell of I_i1 agrees with the sentence, Eq. (11); the scale is ours."""
+        """S_i (E, 1, h, w): how well each cell of I_i1 agrees with the sentence, Eq. (11)."""
         if not self.language:
-            return self.attention(self.lift(semantics))  # type: ignore[misc]
+            return self.spatial_gate(self.lift(semantics))  # type: ignore[misc]
         if self.project is not None:
-            scores = torch.einsum("echw,ec->ehw", semantics, self.project(sentence)) / math.sqrt(semantics.shape[1])
+            scores, terms = torch.einsum("echw,ec->ehw", semantics, self.project(sentence)), semantics.shape[1]
         else:
-            scores = lifted_scores(semantics, self.lift, sentence) / math.sqrt(sentence.shape[1])  # type: ignore[arg-type]
-        return self.attention(scores).unsqueeze(1)
+            scores, terms = lifted_scores(semantics, self.lift, sentence), sentence.shape[1]  # type: ignore[arg-type]
+        return self.spatial_gate(scores / math.sqrt(terms) if self.scale else scores).unsqueeze(1)
 
     def forward(self, vision: Tensor, deeper: Sequence[Tensor], sentence: Tensor) -> Tensor:
         """V_i (E, C_i, h, w), the fused map and the deeper F_j, sentence (E, D) to F_i (E, C_i, h, w)."""
@@ -166,7 +167,8 @@ class CASGStage(nn.Module):
 class CASG(nn.Module):
     """The decoder with up to three attention-guided stages, at strides 16, 8 and 4 (D1, D2, D3 of Table VI).
 
-    ``language``, ``channel``, ``spatial`` and ``attention`` ("tanh" or "sigmoid") are the switches of Table V.
+    ``language``, ``channel``, ``spatial`` and ``attention`` ("tanh" or "sigmoid") are the switches of Table V;
+    ``reading`` and ``scale`` are those of ``CASGStage``.
     """
 
     def __init__(
@@ -179,14 +181,15 @@ class CASG(nn.Module):
         spatial: bool = True,
         attention: str = "tanh",
         reading: str = "lift",
+        scale: bool = True,
     ):
         super().__init__()
-        if attention not in ATTENTIONS or reading not in READINGS or stages not in range(4):
+        if attention not in GATES or reading not in READINGS or stages not in range(4):
             raise StudyError(
                 f"casg: attention '{attention}', reading '{reading}' or stages {stages} is unknown; "
-                f"known: {', '.join(ATTENTIONS)}; {', '.join(READINGS)}; 0 to 3"
+                f"known: {', '.join(GATES)}; {', '.join(READINGS)}; 0 to 3"
             )
-        options = (text_width, language, channel, spatial, attention, reading)
+        options = (text_width, language, channel, spatial, attention, reading, scale)
         levels = [2, 1, 0][:stages]  # V_3, V_2, V_1
         self.levels = levels
         self.stages = nn.ModuleList(CASGStage(channels[k], channels[:k:-1], *options) for k in levels)

@@ -1,12 +1,12 @@
 """The light Hamburger head of SLViT (IJCAI 2023, Sec. 3.5), after Geng et al. (2021) and SegNeXt."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.amp import is_autocast_available
 from torch.nn.functional import conv2d, interpolate, normalize
+
+from refstudy.models.layers import at_least_float32, full_precision
 
 EPSILON = 1e-6
 
@@ -28,9 +28,8 @@ class NMF(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Non-negative cells (E, width, N) to their approximation of rank ``rank``, at least in float32."""
-        kind = x.device.type
-        with torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():  # none for meta
-            x = x.to(torch.promote_types(x.dtype, torch.float32))
+        with full_precision(x.device):
+            x = at_least_float32(x)
             bases = self.bases.to(x.dtype).expand(len(x), -1, -1)
             if self.training:
                 bases = torch.rand_like(bases)

@@ -58,8 +58,11 @@ class ACM(nn.Module):
 
     Vision meets the sentence and the position planes; each cell then gathers its words into a language map; ACM mixes
     both; the contexts come back to C channels and are added to V_4. All maps have unit vectors in their cells, as in
-    CEFNet. Its recurrent text encoder is not part of the block: words and sentence (here the mean word) come to
-    ``width`` by a linear layer each, with LayerNorm where CEFNet has BatchNorm, so that no padding word has a say.
+    CEFNet, and, as there, no decoder gets the sum of two such maps as it is: a 3x3 convolution with BatchNorm comes
+    first, and gives it numbers of usual size (entries of the sum have a deviation of about 1.4 / sqrt(C)).
+
+    CEFNet's recurrent text encoder is not part of the block: words and sentence (here the mean word) come to ``width``
+    by a linear layer each, with LayerNorm where CEFNet has BatchNorm, so that no padding word has a say.
     """
 
     def __init__(self, channels: int, text_width: int, grid: tuple[int, int], width: int = 512, inner: int = 256):
@@ -76,6 +79,7 @@ class ACM(nn.Module):
         self.query = nn.Conv2d(width, width, kernel_size=1)
         self.attention = CoAttention(width, inner)
         self.restore = convolve(2 * width, channels)
+        self.output = convolve(channels, channels)
 
     def mixed(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
         """V_4 with the sentence and the position planes, (E, width, H, W)."""
@@ -97,4 +101,4 @@ class ACM(nn.Module):
         language, _ = self.language(mixed, words, word_mask)
         vision_context, language_context = self.attention(mixed, language)
         contexts = unit(torch.cat([language_context, vision_context], dim=1))
-        return unit(vision) + unit(self.restore(contexts))
+        return self.output(unit(vision) + unit(self.restore(contexts)))

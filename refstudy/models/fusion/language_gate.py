@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from refstudy.models.layers import Gate
+
 
 class LanguageGate(nn.Module):
     """Two linear maps without bias, ReLU between them, tanh at the end: one weight in (-1, 1) per cell and channel."""
@@ -9,7 +11,10 @@ class LanguageGate(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.weigh = nn.Sequential(
-            nn.Linear(channels, channels, bias=False), nn.ReLU(), nn.Linear(channels, channels, bias=False), nn.Tanh()
+            nn.Linear(channels, channels, bias=False),
+            nn.ReLU(),
+            nn.Linear(channels, channels, bias=False),
+            Gate("tanh"),
         )
 
     def forward(self, cells: Tensor) -> Tensor:

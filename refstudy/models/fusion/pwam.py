@@ -1,6 +1,7 @@
 """PWAM, the pixel-word attention of LAVT (Yang et al., CVPR 2022), and its use as the fusion on V_4."""
 
 import math
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -14,15 +15,11 @@ class PWAM(nn.Module):
     The 1x1 convolutions of the paper are linear maps over cells. Those of query, key, value and gathered words have no
     bias: the norm over cells takes away what all cells share, and the softmax what all words share, so that a bias
     would change nothing and get no gradient.
-
-    ``norm_gathered=False`` leaves out the norm of the gathered words, which takes away what a sentence tells all cells
-    alike; it is no variant of a paper (biases of value and gathered words would count then; it has none either).
     """
 
-    def __init__(self, channels: int, text_width: int, norm_gathered: bool = True):
+    def __init__(self, channels: int, text_width: int):
         super().__init__()
         self.norm = InstanceNorm()
-        self.norm_gathered = norm_gathered
         self.visual = nn.Sequential(nn.Linear(channels, channels), nn.GELU())
         self.query = nn.Linear(channels, channels, bias=False)
         self.key = nn.Linear(text_width, channels, bias=False)
@@ -35,8 +32,7 @@ class PWAM(nn.Module):
         query = self._over_cells(self.query(cells))
         scores = query @ self.key(words).transpose(1, 2) / math.sqrt(query.shape[-1])
         attention = scores.masked_fill(~word_mask[:, None, :], float("-inf")).softmax(-1)
-        gathered = self.gathered(attention @ self.value(words))
-        return self._over_cells(gathered) if self.norm_gathered else gathered, attention
+        return self._over_cells(self.gathered(attention @ self.value(words))), attention
 
     def _over_cells(self, cells: Tensor) -> Tensor:
         return self.norm(cells.transpose(1, 2)).transpose(1, 2)
@@ -48,16 +44,29 @@ class PWAM(nn.Module):
 
 
 class PWAMFusion(nn.Module):
-    """LAVT's last stage as the fusion of S²RM's Table VII: V_4 plus what PWAM makes of it, weighted by the gate."""
+    """LAVT's last stage as the fusion of S²RM's Table VII.
 
-    def __init__(self, channels: int, text_width: int, grid: tuple[int, int], norm_gathered: bool = True):
+    What LAVT's decoder gets of that stage is the multi-modal cells alone, layer-normalised: that is ``decoded``
+    "normed". With "residual" it is V_4 plus these cells, weighted by the gate, which in LAVT goes to the next stage of
+    the image encoder and to no decoder. There a sentence hardly moves the map: the cells are small beside V_4, and the
+    gate makes them smaller.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        text_width: int,
+        grid: tuple[int, int],
+        decoded: Literal["normed", "residual"] = "normed",
+    ):
         super().__init__()
-        self.attention = PWAM(channels, text_width, norm_gathered)
-        self.gate = LanguageGate(channels)
+        self.attention = PWAM(channels, text_width)
+        self.norm = nn.LayerNorm(channels) if decoded == "normed" else None
+        self.gate = LanguageGate(channels) if decoded == "residual" else None
 
     def forward(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
         """V_4 (E, C, H, W), words (E, L, D), mask (E, L) to (E, C, H, W)."""
         cells = vision.flatten(2).transpose(1, 2)
         attended = self.attention(cells, words, word_mask)
-        fused = cells + self.gate(attended) * attended
+        fused = self.norm(attended) if self.norm is not None else cells + self.gate(attended) * attended  # type: ignore
         return fused.transpose(1, 2).unflatten(2, vision.shape[-2:])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from refstudy.errors import StudyError
 from refstudy.models.fusion.tile_concat import TileConcat
-from refstudy.models.layers import conv_bn_relu
+from refstudy.models.layers import Gate, at_least_float32, conv_bn_relu, full_precision
 
 DIRECTIONS = ("l2v", "v2l")
 
@@ -32,8 +32,12 @@ def coparse(parsed: Tensor, generator: Tensor, shift: bool = True) -> tuple[Tens
 
 
 def gram(parsed: Tensor, generator: Tensor) -> Tensor:
-    """Inner products of all cells: two (B, C, H, W) to (B, H*W, H*W), entry [p, q] = <parsed[p], generator[q]>."""
-    return parsed.flatten(2).transpose(1, 2) @ generator.flatten(2)
+    """Inner products of all cells: two (B, C, H, W) to (B, H*W, H*W), entry [p, q] = <parsed[p], generator[q]>.
+
+    They are made at least in float32, also under autocast: a sum of hundreds of products of which gates are made.
+    """
+    with full_precision(parsed.device):
+        return at_least_float32(parsed).flatten(2).transpose(1, 2) @ at_least_float32(generator).flatten(2)
 
 
 def maps_of_gram(products: Tensor, height: int, width: int, shift: bool = True) -> tuple[Tensor, Tensor]:
@@ -108,15 +112,18 @@ class S2RM(nn.Module):
         planes = 2 * height * width if shift else height + width
         groups = 2 * len(self.directions)
         self.gate = nn.Conv2d(len(self.directions) * planes, groups, kernel_size=1) if balance else None
+        self.balance = Gate("sigmoid")
         self.compress = conv_bn_relu(len(self.directions) * planes, channels, kernel=1)
 
     def distribute(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
         """The distributed language feature T^dist (E, C, H, W) and the word attention (E, H*W, L), Eqs. (1)-(4)."""
         query = self.query(vision, words, word_mask).flatten(2).transpose(1, 2)  # Eq. (1)
         key, value = self.key(words), self.value(words)  # Eq. (2)
-        scores = query @ key.transpose(1, 2) / math.sqrt(query.shape[-1])
-        attention = scores.masked_fill(~word_mask[:, None, :], float("-inf")).softmax(-1)  # Eq. (3)
-        return (attention @ value).transpose(1, 2).unflatten(2, vision.shape[-2:]), attention  # Eq. (4)
+        with full_precision(vision.device):  # what differs from cell to cell is small beside what all cells share
+            query, key, value = (at_least_float32(x) for x in (query, key, value))
+            scores = query @ key.transpose(1, 2) / math.sqrt(query.shape[-1])
+            attention = scores.masked_fill(~word_mask[:, None, :], float("-inf")).softmax(-1)  # Eq. (3)
+            return (attention @ value).transpose(1, 2).unflatten(2, vision.shape[-2:]), attention  # Eq. (4)
 
     def coparse(self, vision: Tensor, language: Tensor) -> list[Tensor]:
         """The groups of maps, column then row for each direction; one Gram matrix serves both directions."""
@@ -133,7 +140,8 @@ class S2RM(nn.Module):
         """One weight in (0, 1) per group, (E, groups), Eq. (9); ones when balancing is off."""
         if self.gate is None:
             return groups[0].new_ones(len(groups[0]), len(groups))
-        return self.gate(torch.cat(groups, dim=1)).mean((2, 3)).sigmoid()
+        with full_precision(groups[0].device):
+            return self.balance(self.gate(torch.cat(groups, dim=1)).mean((2, 3)))
 
     def forward(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
         """V_4 (E, C, H, W), words (E, L, D), bool mask (E, L) to the fused map (E, C, H, W).
