@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from refstudy.config import ImageEncoderConfig, ModelConfig, PartConfig, TextEncoderConfig
+from refstudy.config import ImageEncoderConfig, ModelConfig, PartConfig, TextEncoderConfig, TrainConfig
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
+from refstudy.files import file_digest
 from refstudy.models.build import build_model, load_model, save_weights
 from refstudy.models.encoders import ImageEncoder, TextEncoder
 from refstudy.models.lavt import LAVT
@@ -20,7 +21,7 @@ from refstudy.models.mscan import published_name
 from refstudy.models.segmenter import ReferringSegmenter, Segmenter
 from refstudy.models.slvit import SLViT
 from refstudy.prediction import predict
-from refstudy.training import published_weights
+from refstudy.training import load_encoders, published_weights
 
 from .conftest import tiny_model
 from .test_models import TINY, variant_config
@@ -109,6 +110,17 @@ def test_bert_is_read_from_a_folder_with_its_own_sizes(tmp_path):
     assert torch.equal(text.eval()(ids, mask), again.eval()(ids, mask))
 
 
+def test_padding_is_not_attended_to_whatever_form_of_attention_a_folder_asks_for(tmp_path):
+    """The "eager" form would add our bool mask to the scores, and a word that is not there would count."""
+    name, _ = bert_folder(tmp_path / "bert", attn_implementation="eager")
+    for text in (TextEncoder(TextEncoderConfig(name=name, pretrained=True)), TextEncoder(tiny_model().text)):
+        assert text.bert.config._attn_implementation == "sdpa"
+        ids, mask = torch.tensor([[2, 5, 3, 0], [2, 5, 3, 7]]), torch.tensor([[True, True, True, False]] * 2)
+        with torch.inference_mode():
+            words = text.eval()(ids, mask)
+        assert (words[0, :3] - words[1, :3]).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
 def test_encoders_that_are_kept_in_half_precision_are_trained_in_float32(tmp_path, precision):
     name, swin = swin_folder(tmp_path / "swin", precision)
@@ -145,6 +157,29 @@ def test_mscan_weights_start_slvits_trunk(tmp_path, form):
         source = published_name(name)
         assert torch.equal(tensor, plain.image_encoder.state_dict()[name] if source is None else state[source])
     assert model.config == plain.config  # needs no file any more
+
+
+def test_fresh_strips_start_at_random_from_whatever_pretrained_weights(tmp_path):
+    """Those of Table 2(a), of which no published weights have all sizes: all start alike."""
+    state, path = mscan_state(), tmp_path / "encoders.safetensors"
+    save_file(state, tmp_path / "mscan_b.safetensors")
+    trunk = build_model(slvit_config()).image_encoder.state_dict()
+    save_file({f"image.{name}": torch.full_like(tensor, 7) for name, tensor in trunk.items()}, path)
+    settings = TrainConfig(encoder_weights=file_digest(path))
+    strips = [name for name in trunk if ".strips." in name]
+    assert strips
+    for fresh in (False, True):
+        torch.manual_seed(0)
+        plain = build_model(slvit_config(fresh_strips=fresh)).image_encoder.state_dict()
+        torch.manual_seed(0)
+        published = build_model(slvit_config(fresh_strips=fresh, pretrained=str(tmp_path))).image_encoder.state_dict()
+        ours = build_model(slvit_config(fresh_strips=fresh))
+        random = ours.image_encoder.state_dict()[strips[0]].clone()
+        load_encoders(ours, settings, path)
+        assert all(torch.equal(published[name], plain[name]) == fresh for name in strips)
+        assert torch.equal(published["norms.0.bias"], state["norm1.bias"])
+        assert torch.equal(ours.image_encoder.state_dict()[strips[0]], random) == fresh
+        assert (ours.image_encoder.norms[0].bias == 7).all()
 
 
 class Hostile:
@@ -341,3 +376,5 @@ def test_a_training_knows_the_published_weights_that_it_started_from(tmp_path):
     save_file(mscan_state(), tmp_path / "mscan_b.safetensors")
     slvit = slvit_config(pretrained=str(tmp_path / "mscan_b.safetensors"))
     assert digests(slvit) == digests(slvit, seed=1) and set(digests(slvit)) == {"image"}
+    fresh = slvit_config(pretrained=str(tmp_path / "mscan_b.safetensors"), fresh_strips=True)
+    assert digests(fresh) == digests(fresh, seed=1) != digests(slvit)  # random strips are not published ones

@@ -364,6 +364,25 @@ def test_urce_follows_equations_9_to_12(size, stages, restored):
         assert a.shape == b.shape and (a - b).abs().max() < 1e-10
 
 
+@torch.inference_mode()
+def test_the_skip_path_joins_what_was_and_what_became_of_it():
+    """As the public code has it: a linear map over both, LayerNorm, ReLU, in every cell of the stages put back."""
+    maps, scores, mask = urce_inputs((19, 27))
+    plain, part = urce(restored=(2, 4)), urce(restored=(2, 4), skip=True)  # the same weights where both have them
+    replaced, joined = plain(maps, scores, mask).maps, part(maps, scores, mask).maps
+    assert torch.equal(joined[0], maps[0]) and torch.equal(joined[2], maps[2])
+    for stage in (2, 4):
+        linear, norm, _ = part.joins[str(stage)]
+        torch.nn.init.normal_(norm.weight)
+        torch.nn.init.normal_(norm.bias)
+        x, y = maps[stage - 1], replaced[stage - 1]
+        made = part(maps, scores, mask).maps[stage - 1]
+        for e, (i, j) in itertools.product(range(2), itertools.product(*map(range, x.shape[-2:]))):
+            cell = linear.weight @ torch.cat([y[e, :, i, j], x[e, :, i, j]]) + linear.bias
+            cell = (cell - cell.mean()) / (cell.var(correction=0) + norm.eps).sqrt() * norm.weight + norm.bias
+            assert (made[e, :, i, j] - cell.clamp(min=0)).abs().max() < 1e-10
+
+
 def test_put_back_is_the_inverse_of_gather():
     x = torch.randn(2, 3, 7, 10)
     patches = to_patches(x, 4, (2, 3))
