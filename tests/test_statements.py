@@ -13,6 +13,7 @@ from refstudy.study import load_study
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "statements.md").read_text(encoding="utf-8")
+STUDY = load_study(ROOT / "papermill_runs.yaml")
 PARTS = dict(zip(("s2rm_casg", "slvit"), PAGE.split("\n## SLViT"), strict=True))
 
 
@@ -23,10 +24,15 @@ def test_the_object_exists(name):
     assert functools.reduce(getattr, path.split("."), module)
 
 
+def test_the_variants_exist():
+    named = set(re.findall(r"variant `(\w+)`", PAGE))
+    assert named and named <= set(STUDY.variants)
+
+
 @pytest.mark.parametrize("variant", PARTS)
 def test_the_settings_are_those_of_the_papers_profile(variant):
-    config = load_study(ROOT / "papermill_runs.yaml").run_config("refcoco", variant, seed=0)
-    named = re.findall(r"`((?:data|train)\.\w+): ([^`]+)`", PARTS[variant])
+    config = STUDY.run_config("refcoco", variant, seed=0)
+    named = re.findall(r"`((?:data|train|model)\.[\w.]+): ([^`]+)`", PARTS[variant])
     assert len(named) >= 5
     for path, value in named:
         assert functools.reduce(getattr, path.split("."), config) == yaml.safe_load(value), path
