@@ -143,6 +143,17 @@ def test_scale_divides_the_products():
         assert torch.allclose(a / math.sqrt(6), b)
 
 
+def test_nothing_but_the_gates_feels_the_scale():
+    made = []
+    for scale in (False, True):
+        fusion = module(balance=False, scale=scale).train()
+        fusion.compress[1].eps = 1e-14
+        made.append(fusion(*inputs()))
+    assert torch.allclose(*made, rtol=0, atol=1e-10)
+    balanced = [module(scale=scale).train()(*inputs()) for scale in (False, True)]
+    assert (balanced[0] - balanced[1]).abs().max() > 1e-3
+
+
 def test_unknown_direction_and_foreign_grid_are_refused():
     with pytest.raises(StudyError, match="directions"):
         module(directions=["up"])
