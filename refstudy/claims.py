@@ -128,7 +128,7 @@ CLAIMS = (
         "SLViT",
         "three strip pairs beat one of 21",
         "slvit",
-        "slvit_strip21",
+        "slvit_strip21_pretrained",
         "slvit_table2b",
         (FULL_SLVIT, "large: 21 B"),
         worse_table="slvit_table2a",

@@ -68,7 +68,7 @@ README_NAMES = {  # what the README calls the variants
     "lavt": "LAVT",
     "slvit": "SLViT",
     "slvit_no_urce": "SLViT without URCE",
-    "slvit_strip21": "SLViT with one strip pair of 21",
+    "slvit_strip21_pretrained": "SLViT with one strip pair of 21",
     "slvit_strips_7_11_21": "SLViT without the gate",
     "slvit_k4": "SLViT with four regions (K)",
 }
