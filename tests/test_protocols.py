@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
-from torch import nn
 
 from refstudy.config import DataConfig, EvaluationConfig, RunConfig, TrainConfig
 from refstudy.data.batches import IMAGE_MEAN, batches_per_epoch, build_corpus, grouped_batches, normalise
@@ -19,6 +18,7 @@ from refstudy.data.refer import load_refer
 from refstudy.data.words import build_tokenizer
 from refstudy.evaluation import evaluate, summarize_counts
 from refstudy.models.build import build_model, load_model, save_weights
+from refstudy.models.segmenter import ImageFeatures, Segmenter
 from refstudy.prediction import segment_photo
 from refstudy.records import read_record, record_name
 from refstudy.study import load_study
@@ -51,16 +51,18 @@ def table(tmp_path_factory):
     return load_refer(root, "halves", "unc")
 
 
-class Red(nn.Module):
+class Red(Segmenter):
     """Marks what is red, with the probability ``sure``."""
 
     def __init__(self, sure=0.9):
         super().__init__()
-        self.logit = nn.Parameter(torch.logit(torch.tensor(sure)))
+        self.logit = torch.nn.Parameter(torch.logit(torch.tensor(sure)))
 
-    def forward(self, images, token_ids, token_mask, image_index):
-        red = images[:, 0] > 1
-        return torch.where(red, self.logit, -self.logit.abs())[image_index]
+    def encode_image(self, images):
+        return ImageFeatures((images[:, 0] > 1,), (SIDE, SIDE))
+
+    def segment(self, features, token_ids, token_mask, image_index=None):
+        return torch.where(features.maps[0], self.logit, -self.logit.abs())[image_index]
 
 
 def corpus_of(table, **options):
@@ -123,8 +125,8 @@ def test_a_saved_model_sees_photos_as_in_training_and_places_their_masks(
     path = tmp_path / "model"
     save_weights(model, path) if saved == "file" else model.save_pretrained(path)
     model, seen, red = load_model(path), [], Red()
-    monkeypatch.setattr(model, "encode_image", lambda images: seen.append(images) or images)
-    monkeypatch.setattr(model, "segment", lambda images, ids, mask, index: red(images, ids, mask, index))
+    monkeypatch.setattr(model, "encode_image", lambda images: seen.append(images) or red.encode_image(images))
+    monkeypatch.setattr(model, "segment", red.segment)
     corpus = corpus_of(table, keep_aspect=keep_aspect)
     for number, row in enumerate(table.drop_duplicates("image_id").itertuples()):
         (answer,) = segment_photo(model, row.image_path, [row.expression])
