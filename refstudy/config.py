@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 THRESHOLD = 0.5  # a pixel whose probability exceeds it is marked
 Resolution = Literal["resized", "original"]
 Precision = Literal["float32", "bfloat16"]
+SentenceField = Literal["sent", "raw"]
 
 
 class Settings(BaseModel):
@@ -29,6 +30,11 @@ class DataConfig(Settings):
         False,
         description="pictures keep their aspect, centred on a square of ImageNet's mean colour",
         exclude_if=lambda value: not value,
+    )
+    sentence_field: SentenceField = Field(
+        "sent",
+        description="which of REFER's two texts of a sentence is read: the cleaned one, or raw, as it was typed",
+        exclude_if=lambda value: value == "sent",
     )
     scenes: dict[str, PositiveInt] = {}
     scenes_seed: int = 0
