@@ -158,6 +158,8 @@ def train(
         "best_epoch": trainer.best_epoch,
         "val_oIoU_of_best": trainer.best,
     }
+    if config.model.text.pretrained:
+        summary["text_encoder"] = model.config.text.model_dump()  # its own sizes; the settings name only where it lies
     first, *resumed = trainer.stretches
     provenance = first | {
         **({"resumed": resumed} if resumed else {}),
