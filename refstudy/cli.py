@@ -249,22 +249,20 @@ def evaluate_command(
     from refstudy.models.build import default_device, load_model
     from refstudy.study import load_study
     from refstudy.tables import data_name
-    from refstudy.training import images_at_once
+    from refstudy.training import evaluation_batching
 
     _refuse_unwritable(csv)
     loaded = load_study(study)
     settings, model = loaded.profile(profile), load_model(weights).to(default_device())
     root = prepare_data(settings.data, loaded.data_root, workers=CPU_COUNT)
-    table, how, bars = load_table(settings.data, root), settings.evaluation, sys.stderr.isatty()
-    images = images_at_once(settings.train)
+    table, bars = load_table(settings.data, root), sys.stderr.isatty()
+    how = evaluation_batching(settings.train, default_device()) | settings.evaluation.model_dump()
     corpora = {name: corpus_for(model, table, name, root / "cache", bars) for name in split or settings.splits}
-    counts = {
-        name: evaluate(model, corpus, images, bars, resolution=how.resolution, threshold=how.threshold)
-        for name, corpus in corpora.items()
-    }
+    counts = {name: evaluate(model, corpus, progress=bars, **how) for name, corpus in corpora.items()}
     sized = settings.data.model_copy(update={"image_size": model.config.image_size})
-    scores = pd.DataFrame({data_name(sized, name, how): summarize_counts(some) for name, some in counts.items()}).T
-    typer.echo(f"{weights}, in percent")
+    names = {name: data_name(sized, name, settings.evaluation) for name in counts}
+    scores = pd.DataFrame({names[name]: summarize_counts(some) for name, some in counts.items()}).T
+    typer.echo(f"{weights}, in percent, computed in {how['precision']}")
     typer.echo(scores.to_string(float_format="{:.1f}".format))
     if csv is not None:
         with atomic_write(csv) as temporary:

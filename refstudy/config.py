@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 THRESHOLD = 0.5  # a pixel whose probability exceeds it is marked
 Resolution = Literal["resized", "original"]
+Precision = Literal["float32", "bfloat16"]
+SentenceField = Literal["sent", "raw"]
 
 
 class Settings(BaseModel):
@@ -28,6 +30,11 @@ class DataConfig(Settings):
         False,
         description="pictures keep their aspect, centred on a square of ImageNet's mean colour",
         exclude_if=lambda value: not value,
+    )
+    sentence_field: SentenceField = Field(
+        "sent",
+        description="which of REFER's two texts of a sentence is read: the cleaned one, or raw, as it was typed",
+        exclude_if=lambda value: value == "sent",
     )
     scenes: dict[str, PositiveInt] = {}
     scenes_seed: int = 0
@@ -140,7 +147,7 @@ class TrainConfig(Settings):
     poly_power: float = Field(0.9, gt=0, allow_inf_nan=False)
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all updates with a linearly rising rate")
     clip_norm: float | None = Field(None, gt=0, allow_inf_nan=False)
-    precision: str = Field("float32", pattern="^(float32|bfloat16)$")
+    precision: Precision = Field("float32", description="on a GPU, in training and evaluation; a CPU has float32")
     evaluate_every: int = Field(1, ge=1, description="epochs between validations; the last epoch always validates")
     validation_images: int | None = Field(None, ge=1, description="images of val used for model selection; None: all")
     encoder_weights: str = Field("", description="SHA-256 of the pretrained encoders that training starts from")

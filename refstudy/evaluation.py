@@ -1,22 +1,25 @@
-"""Evaluation: one encoding per image, all of its expressions at once, pixels counted."""
+"""Evaluation: one encoding per image, its expressions in parts of bounded size, pixels counted."""
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from refstudy.bar import bar
-from refstudy.config import THRESHOLD, Resolution
+from refstudy.config import THRESHOLD, Precision, Resolution
 from refstudy.data.batches import Batch, Corpus, build_corpus, evaluation_batches, unfit
 from refstudy.data.masks import decode_mask, encode_mask
 from refstudy.metrics import summarize
 from refstudy.models.segmenter import Segmenter
 
+IMAGES_AT_ONCE = 16  # encoded together
+EXPRESSIONS_AT_ONCE = 32  # segmented together: SLViT at 480 px makes hundreds of megabytes of maps for each
 ABOUT = ["sent_id", "ref_id", "image_id", "split", "words", "kind"]
 
 
@@ -33,35 +36,61 @@ def corpus_for(
     )
 
 
+def precision_on(device: torch.device, wanted: Precision) -> Precision:
+    """The precision in which a model computes on this device: the wanted one on a GPU, float32 elsewhere."""
+    return wanted if device.type == "cuda" else "float32"
+
+
+def in_precision(device: torch.device, precision: Precision) -> AbstractContextManager:
+    """The context in which a forward pass on this device has this precision."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
 @torch.inference_mode()
-def predictions(model: nn.Module, corpus: Corpus, images_per_batch: int = 16) -> Iterator[tuple[Batch, Tensor]]:
-    """Batch by batch of the corpus, on the model's device: the batch and its mask logits (N, S, S)."""
+def predictions(
+    model: Segmenter,
+    corpus: Corpus,
+    images_per_batch: int = IMAGES_AT_ONCE,
+    expressions_per_batch: int = EXPRESSIONS_AT_ONCE,
+    precision: Precision = "float32",
+) -> Iterator[tuple[Batch, Tensor]]:
+    """The corpus in parts of at most ``expressions_per_batch`` expressions, on the model's device: each part, and its
+    mask logits, float32 (N, S, S). ``images_per_batch`` images are encoded together, each once."""
     model.eval()
     device = next(model.parameters()).device
     for batch in evaluation_batches(corpus, images_per_batch):
         batch = batch.to(device)
-        yield batch, model(batch.images, batch.token_ids, batch.token_mask, batch.image_index)
+        with in_precision(device, precision):
+            features = model.encode_image(batch.images)
+        for part in batch.slices(expressions_per_batch):
+            with in_precision(device, precision):
+                logits = model.segment(features, part.token_ids, part.token_mask, part.image_index)
+            yield part, logits.float()
 
 
 def evaluate(
-    model: nn.Module,
+    model: Segmenter,
     corpus: Corpus,
-    images_per_batch: int = 16,
+    images_per_batch: int = IMAGES_AT_ONCE,
     progress: bool = False,
     resolution: Resolution = "resized",
     threshold: float = THRESHOLD,
+    expressions_per_batch: int = EXPRESSIONS_AT_ONCE,
+    precision: Precision = "float32",
 ) -> pd.DataFrame:
     """Pixel counts per expression: the columns ``ABOUT``, intersection and union (integers), in the corpus' order.
 
     A pixel belongs to the prediction when its probability exceeds ``threshold``. Counts are made at the resized
     resolution S x S against the resized mask, as LAVT does, or, with ``resolution`` "original", at each image's own
-    size: logits resized bilinearly, against the mask as it is annotated. The frame then has a column ``resolution``.
+    size: logits resized bilinearly, against the mask as it is annotated. The frame then has a column ``resolution``,
+    and with another ``precision`` than float32 a column ``precision``. The numbers per batch are those of
+    ``predictions``: they bound the memory, and change the logits by rounding only.
     """
     cut = _logit(threshold)
     inter = np.zeros(len(corpus.table), np.int64)
     union = np.zeros(len(corpus.table), np.int64)
     with bar(total=len(corpus.table), desc="evaluating", unit="pair", shown=progress) as done:
-        for batch, logits in predictions(model, corpus, images_per_batch):
+        for batch, logits in predictions(model, corpus, images_per_batch, expressions_per_batch, precision):
             if resolution == "original":
                 for number, logit in zip(batch.expressions, logits, strict=True):
                     inter[number], union[number] = _original_counts(logit, corpus, number, cut)
@@ -71,7 +100,9 @@ def evaluate(
                 union[batch.expressions] = (predicted | truth).sum((1, 2)).cpu().numpy()
             done.update(len(batch.expressions))
     counts = corpus.table[ABOUT].assign(intersection=inter, union=union)
-    return counts.assign(resolution=resolution) if resolution == "original" else counts
+    if resolution == "original":
+        counts = counts.assign(resolution=resolution)
+    return counts.assign(precision=precision) if precision != "float32" else counts
 
 
 def _logit(threshold: float) -> float:
@@ -88,14 +119,17 @@ def _original_counts(logits: Tensor, corpus: Corpus, expression: int, cut: float
 
 
 def sample_masks(
-    model: nn.Module, corpus: Corpus, images: int, threshold: float = THRESHOLD
+    model: Segmenter, corpus: Corpus, images: int, threshold: float = THRESHOLD, **batching: Any
 ) -> dict[int, dict[str, Any]]:
-    """The predicted masks (S, S) of all expressions about the first ``images`` images, to be shown: sent_id -> RLE."""
+    """The predicted masks (S, S) of all expressions about the first ``images`` images, to be shown: sent_id -> RLE.
+
+    ``batching`` are further arguments of ``predictions``.
+    """
     sample = corpus.subset(images)
     sentences = sample.table["sent_id"].to_numpy()
     return {
         int(sentences[expression]): encode_mask(mask)
-        for batch, logits in predictions(model, sample)
+        for batch, logits in predictions(model, sample, **batching)
         for expression, mask in zip(batch.expressions, (logits > _logit(threshold)).cpu().numpy(), strict=True)
     }
 

@@ -15,6 +15,7 @@ from refstudy.data.batches import fit_image, normalise, unfit
 from refstudy.data.masks import encode_mask, mask_box
 from refstudy.data.words import strange_words, tokenize
 from refstudy.errors import StudyError
+from refstudy.evaluation import EXPRESSIONS_AT_ONCE
 from refstudy.models.segmenter import Segmenter
 
 WHITE = (255, 255, 255, 255)
@@ -53,15 +54,19 @@ class Prediction:
 
 @torch.inference_mode()
 def predict(model: Segmenter, image: np.ndarray, expressions: Sequence[str]) -> np.ndarray:
-    """Mask probabilities float32 (E, S, S) for expressions about one uint8 image (S, S, 3), encoded once."""
+    """Mask probabilities float32 (E, S, S) for expressions about one uint8 image (S, S, 3), encoded once.
+
+    At most ``EXPRESSIONS_AT_ONCE`` expressions go through the model together, which bounds its memory.
+    """
     model.eval()
     device = next(model.parameters()).device
     tokens = tokenize(model.tokenizer, expressions, model.config.max_words)
-    ids, mask = (torch.from_numpy(array).to(device) for array in tokens)
+    ids, mask = (torch.from_numpy(array).to(device).split(EXPRESSIONS_AT_ONCE) for array in tokens)
     pixels = torch.tensor(image.transpose(2, 0, 1), device=device)[None]
     features = model.encode_image(normalise(pixels))
-    index = torch.zeros(len(ids), dtype=torch.long, device=device)
-    return model.segment(features, ids, mask, index).sigmoid().float().cpu().numpy()
+    index = torch.zeros(len(expressions), dtype=torch.long, device=device).split(EXPRESSIONS_AT_ONCE)
+    parts = zip(ids, mask, index, strict=True)
+    return np.concatenate([model.segment(features, *part).sigmoid().float().cpu().numpy() for part in parts])
 
 
 def confidence(probability: np.ndarray) -> float:

@@ -28,7 +28,14 @@ from torch import Tensor, nn
 
 from refstudy.allocation import keep_freed_memory
 from refstudy.bar import bar
-from refstudy.config import DataConfig, RunConfig, TextEncoderConfig, TrainConfig, record_name
+from refstudy.config import (
+    DataConfig,
+    Precision,
+    RunConfig,
+    TextEncoderConfig,
+    TrainConfig,
+    record_name,
+)
 from refstudy.data.batches import (
     Batch,
     Corpus,
@@ -42,7 +49,15 @@ from refstudy.data.refer import load_table
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
-from refstudy.evaluation import evaluate, sample_masks, summarize_counts
+from refstudy.evaluation import (
+    EXPRESSIONS_AT_ONCE,
+    IMAGES_AT_ONCE,
+    evaluate,
+    in_precision,
+    precision_on,
+    sample_masks,
+    summarize_counts,
+)
 from refstudy.files import atomic_write, file_digest, note
 from refstudy.losses import dice_loss
 from refstudy.models.build import build_model, count_parameters, save_weights
@@ -54,7 +69,6 @@ from refstudy.records import circumstances, write_record
 CURVE_EVERY = 50  # updates between two points of the learning curve
 SHOWN_IMAGES = 24  # the images of the first counted split whose predicted masks a record keeps
 CURVE_COLUMNS = ("update", "pairs", "loss", "learning_rate", "val_oIoU")
-EVALUATED_AT_ONCE = 16  # images, where a batch goes through the model as a whole
 CHECKPOINT_EVERY = 120  # seconds between two checkpoints
 AGREE_EVERY = 8  # updates after which several processes agree on stopping and saving, for which all wait
 PATIENCE = timedelta(hours=2)  # how long processes wait for the main one, which may be making data or evaluating
@@ -131,14 +145,10 @@ def train(
         return done
     model = trainer.best_model()
     evaluation_start = time.time()
-    how, images = config.evaluation, images_at_once(config.train)
-    counts = pd.concat(
-        [
-            evaluate(model, corpora[split], images, bars, resolution=how.resolution, threshold=how.threshold)
-            for split in config.splits
-        ]
-    )
-    masks = sample_masks(model, corpora[config.splits[0]], SHOWN_IMAGES, how.threshold)
+    batching = evaluation_batching(config.train, trainer.device)
+    how = batching | config.evaluation.model_dump()
+    counts = pd.concat([evaluate(model, corpora[split], progress=bars, **how) for split in config.splits])
+    masks = sample_masks(model, corpora[config.splits[0]], SHOWN_IMAGES, how["threshold"], **batching)
     now = time.time()
     summary = {
         "data_fingerprint": digest,
@@ -148,6 +158,8 @@ def train(
         "best_epoch": trainer.best_epoch,
         "val_oIoU_of_best": trainer.best,
     }
+    if config.model.text.pretrained:
+        summary["text_encoder"] = model.config.text.model_dump()  # its own sizes; the settings name only where it lies
     first, *resumed = trainer.stretches
     provenance = first | {
         **({"resumed": resumed} if resumed else {}),
@@ -349,12 +361,12 @@ class Trainer:
             self.loss_sum.zero_()
 
     @property
-    def precision(self) -> str:
-        """That of the forward pass: what the settings ask for, but float32 on a CPU."""
-        return self.settings.precision if self.device.type == "cuda" else "float32"
+    def precision(self) -> Precision:
+        """That of the forward pass, in training and in evaluation."""
+        return precision_on(self.device, self.settings.precision)
 
     def _loss(self, part: Batch) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with in_precision(self.device, self.precision):
             logits = self.learner(part.images, part.token_ids, part.token_mask, part.image_index)
         return dice_loss(logits, part.masks)
 
@@ -365,12 +377,11 @@ class Trainer:
         if self.settings.validation_images is not None:
             corpus = corpus.subset(self.settings.validation_images)
         share = corpus.share(self.accelerator.process_index, self.processes)
-        how = self.config.evaluation
         if self.processes > 1:  # of batch normalisation, whose statistics differ by process on CPUs
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        images = images_at_once(self.settings)
-        counts = evaluate(self.model, share, images, resolution=how.resolution, threshold=how.threshold)
+        how = evaluation_batching(self.settings, self.device) | self.config.evaluation.model_dump()
+        counts = evaluate(self.model, share, **how)
         score = summarize_counts(pd.concat(gather_object([counts])))["oIoU"]
         self.curve.append({"update": self.update, "pairs": self.pairs, "val_oIoU": score})
         if score > self.best:
@@ -475,9 +486,14 @@ def recompute_blocks(image_encoder: nn.Module) -> None:
             module.grad_checkpointing = True
 
 
-def images_at_once(settings: TrainConfig) -> int:
-    """How many images to evaluate at once: fewer where a training step, too, is cut into parts to save memory."""
-    return max(1, EVALUATED_AT_ONCE // settings.accumulate)
+def evaluation_batching(settings: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """The arguments of ``predictions`` for a model of this training: its precision on this device, and smaller batches
+    where a training step, too, is cut into parts to save memory."""
+    return {
+        "images_per_batch": max(1, IMAGES_AT_ONCE // settings.accumulate),
+        "expressions_per_batch": max(1, EXPRESSIONS_AT_ONCE // settings.accumulate),
+        "precision": precision_on(device, settings.precision),
+    }
 
 
 def learning_rate(settings: TrainConfig, update: int, total: int) -> float:

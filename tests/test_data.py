@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from refstudy.config import DataConfig, TextEncoderConfig
 from refstudy.data.batches import (
     batches_per_epoch,
     build_corpus,
@@ -21,10 +22,11 @@ from refstudy.data.batches import (
 )
 from refstudy.data.forms.refer_files import read_pickle
 from refstudy.data.masks import decode_mask, encode_mask
-from refstudy.data.refer import load_refer, read_image
+from refstudy.data.refer import load_refer, load_table, read_image
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer, tokenize
 from refstudy.errors import StudyError
+from refstudy.training import load_corpora
 
 from .conftest import tiny_data, write_refer
 
@@ -87,6 +89,34 @@ def test_one_row_per_expression(tmp_path):
     assert table["image_path"].map(lambda p: p.rsplit("/", 1)[1]).tolist() == ["a.png", "a.png", "b.png"]
     assert table["category"].unique().tolist() == ["thing"]
     assert decode_mask(table.loc[2, "segmentation"], 4, 6).sum() == 6
+
+
+def test_raw_sentences_are_read_where_the_settings_say_so(tmp_path):
+    """As they were typed, "Left One!": other word pieces, other data; the rest of the table is the same."""
+    root = small_refer(tmp_path)
+    as_typed = DataConfig(dataset="mini", image_size=32, sentence_field="raw")
+    cleaned, raw = (load_table(data, root) for data in (DataConfig(dataset="mini", image_size=32), as_typed))
+    assert raw["expression"].tolist() == ["Left One!", "The One!", "Box!"]
+    assert raw.drop(columns="expression").equals(cleaned.drop(columns="expression"))
+    assert fingerprint(raw) != fingerprint(cleaned)
+    corpora, _ = load_corpora(as_typed, TextEncoderConfig(), ("train",), root, progress=False)
+    pieces, plain = (tokenize(build_tokenizer(), some["expression"].tolist()[:2])[0] for some in (raw, cleaned))
+    assert np.array_equal(corpora["train"].token_ids, pieces[:, : corpora["train"].token_ids.shape[1]])
+    assert (pieces != plain).any()  # BERT's uncased pieces differ by the exclamation mark
+
+
+@pytest.mark.parametrize("raw", [None, "absent"])
+def test_a_sentence_without_raw_text_is_named(tmp_path, raw):
+    refs = [ref(1, 10, 0, ["left one"], "train"), ref(2, 11, 1, ["box"], "val")]
+    refs[1]["sentences"][0]["raw"] = raw
+    if raw == "absent":
+        del refs[1]["sentences"][0]["raw"]
+    root = small_refer(tmp_path, refs=refs)
+    assert len(load_refer(root, "mini", "unc")) == 2
+    with pytest.raises(
+        StudyError, match=r"refs\(unc\).p: sentence 20 has no raw text; set data.sentence_field to sent"
+    ):
+        load_refer(root, "mini", "unc", "raw")
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2])

@@ -64,7 +64,9 @@ def refer_ref(ann_id):
         "split": SPLITS[ann_id],
         "file_name": f"COCO_train2014_{ann_id // 10:012d}_{ann_id}.jpg",
         "sent_ids": [number for number, _ in numbered],
-        "sentences": [{"sent": s, "raw": s, "tokens": s.split(), "sent_id": number} for number, s in numbered],
+        "sentences": [
+            {"sent": s, "raw": f"{s.title()}!", "tokens": s.split(), "sent_id": number} for number, s in numbered
+        ],
     }
 
 
@@ -201,6 +203,8 @@ def test_forms_with_refer_numbers_keep_them(tmp_path):
     refer, hub = (load_refer(tmp_path / name, "refcoco", "unc") for name in ("a", "b"))
     for column in ("sent_id", "ref_id", "ann_id", "image_id", "category_id", "height", "width"):
         assert refer[column].tolist() == hub[column].tolist()
+    raw = [load_refer(tmp_path / name, "refcoco", "unc", "raw")["expression"].tolist() for name in ("a", "b")]
+    assert raw[0] == raw[1] == [f"{text.title()}!" for text in refer["expression"]]
 
 
 def test_a_folder_may_be_named_as_the_papers_write_it(tmp_path):

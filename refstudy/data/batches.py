@@ -139,6 +139,20 @@ class Batch:
         ]
         return [part.pinned() for part in parts] if self.image_index.is_pinned() else parts
 
+    def slices(self, expressions: int) -> Iterator["Batch"]:
+        """The batch cut by expressions, at most so many in each, all with all of its pictures."""
+        for first in range(0, len(self.expressions), expressions):
+            some = slice(first, first + expressions)
+            yield Batch(
+                self.pixels,
+                self.image_index[some],
+                self.token_ids[some],
+                self.token_mask[some],
+                self.inside[some],
+                self.expressions[some],
+                self.of,
+            )
+
     def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         tensors = (self.pixels, self.image_index, self.token_ids, self.token_mask, self.inside)
         pixels, image_index, token_ids, token_mask, inside = map(change, tensors)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from refstudy.config import SentenceField
 from refstudy.errors import StudyError
 
 COLUMNS = (
@@ -130,7 +131,9 @@ def inside(folder: Path, name: str, source: Path) -> Path:
     return folder.joinpath(*windows.parts)
 
 
-def make_table(entries: Entries, report: Callable[[Problem], None]) -> pd.DataFrame:
+def make_table(
+    entries: Entries, report: Callable[[Problem], None], sentence_field: SentenceField = "sent"
+) -> pd.DataFrame:
     """One row per expression, with its referent, annotation and image: the columns of ``refer.load_refer``.
 
     Every broken entry is given to ``report`` and left out; a ``report`` that raises makes the reading strict.
@@ -160,7 +163,7 @@ def make_table(entries: Entries, report: Callable[[Problem], None]) -> pd.DataFr
             message = f"{entries.source}: a referent lacks {error}; it is no REFER file"
             report(Problem("broken referent", f"referent {number + 1} of the file", message))
         else:
-            rows += _sentences(sentences, shared, entries.source, report)
+            rows += _sentences(sentences, shared, entries.source, report, sentence_field)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -231,13 +234,21 @@ def _about_ref(ref: dict, images: dict, annotations: dict, entries: Entries) -> 
 
 
 def _sentences(
-    sentences: list[Any], shared: dict[str, Any], source: Path, report: Callable[[Problem], None]
+    sentences: list[Any],
+    shared: dict[str, Any],
+    source: Path,
+    report: Callable[[Problem], None],
+    sentence_field: SentenceField,
 ) -> list[dict[str, Any]]:
     rows = []
     for sentence in sentences:
         try:
-            number, text = sentence["sent_id"], str(sentence["sent"]).strip()
-            kind = sentence.get("kind")
+            number, kind = sentence["sent_id"], sentence.get("kind")
+            if sentence_field == "raw" and sentence.get("raw") is None:
+                message = f"{source}: sentence {number} has no raw text; set data.sentence_field to sent"
+                report(Problem("sentence without raw text", f"sentence {number}", message))
+                continue
+            text = str(sentence[sentence_field]).strip()
         except (KeyError, TypeError) as error:
             message = f"{source}: a referent lacks {error}; it is no REFER file"
             report(Problem("broken sentence", f"referent {shared['ref_id']}", message))

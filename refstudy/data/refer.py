@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from refstudy.config import DataConfig
+from refstudy.config import DataConfig, SentenceField
 from refstudy.data.entries import UNREADABLE, Found, Problem, make_table
 from refstudy.data.forms import FORMS
 from refstudy.data.pictures import read_image
@@ -15,19 +15,20 @@ from refstudy.files import note
 __all__ = ["choose", "find_data", "load_leniently", "load_refer", "load_table", "read_image"]
 
 
-def load_refer(root: Path | str, dataset: str, split_by: str) -> pd.DataFrame:
+def load_refer(root: Path | str, dataset: str, split_by: str, sentence_field: SentenceField = "sent") -> pd.DataFrame:
     """All expressions of a data set that lies under ``root``, with their referents, annotations and images.
 
     Columns: sent_id, ref_id, ann_id, image_id, split, category_id, category, expression, words, kind, image_path,
     height, width, bbox (x, y, width, height), area, segmentation (COCO polygons or RLE; empty in a form without masks,
     which serves statistics and cannot be trained on). ``refstudy.data.forms`` has a reader for each form; the first
-    that finds the data set reads it.
+    that finds the data set reads it. ``expression``, and ``words`` with it, is what REFER calls ``sent``, cleaned of
+    punctuation and capitals, or ``raw``, as it was typed, which lists without REFER's fields do not have.
 
     Raises StudyError, naming file and entry, for missing files, unknown names, referents without annotation,
-    annotations without image, and empty expressions.
+    annotations without image, and expressions that are empty or lack the ``sentence_field``.
     """
     chosen = choose(root, dataset, split_by)
-    table = make_table(chosen.read(), _refuse)
+    table = make_table(chosen.read(), _refuse, sentence_field)
     note("read", chosen.path)
     return table
 
@@ -35,7 +36,7 @@ def load_refer(root: Path | str, dataset: str, split_by: str) -> pd.DataFrame:
 def load_table(config: DataConfig, root: Path) -> pd.DataFrame:
     """``load_refer``'s table of these data under ``root``; of released data, where ``scenes`` names splits, the first
     so many pictures of those splits."""
-    table = load_refer(root, config.dataset, config.split_by)
+    table = load_refer(root, config.dataset, config.split_by, config.sentence_field)
     if config.dataset in FLAVOURS or not config.scenes:
         return table
     of_split = {split: rows["image_id"].unique() for split, rows in table.groupby("split")}

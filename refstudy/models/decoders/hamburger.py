@@ -77,9 +77,10 @@ class Hamburger(nn.Module):
         """
         size = (maps[0].shape[-2], maps[0].shape[-1])
         weights = self.squeeze.weight.split(self.channels, dim=1)
-        mixed = [conv2d(x, weight) for x, weight in zip(maps, weights, strict=True)]
-        wide = [mixed[0], *(interpolate(x, size=size, mode="bilinear", align_corners=False) for x in mixed[1:])]
-        return torch.stack(wide).sum(0)
+        total = conv2d(maps[0], weights[0])
+        for x, weight in zip(maps[1:], weights[1:], strict=True):
+            total += interpolate(conv2d(x, weight), size=size, mode="bilinear", align_corners=False)
+        return total
 
     def upsampled_first(self, maps: Sequence[Tensor]) -> Tensor:
         """``join`` as the paper writes it. Reference for tests and the cost table."""
