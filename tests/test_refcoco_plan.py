@@ -348,6 +348,7 @@ TRAINED = {
 }
 
 
+@pytest.mark.slow
 def test_every_notebook_runs_and_the_tables_say_what_they_were_measured_on(study):
     done = call(study, "run", "--profile", "refcoco", "--set", "scenes_per_split=10", "--workers", "1")
     assert done.exit_code == 0, done.output + repr(done.exception)
@@ -370,6 +371,7 @@ def test_every_notebook_runs_and_the_tables_say_what_they_were_measured_on(study
         assert any("RefCOCO (unc) val" in str(cell.get("outputs")) for cell in cells) or path.stem.startswith("08")
 
 
+@pytest.mark.slow
 def test_a_spent_budget_ends_before_the_notebooks(study):
     done = call(study, "run", "--profile", "referit_swinb", "--train", "--time-budget", "0")
     assert done.exit_code == UNFINISHED and not find_records(study.results("referit_swinb") / "records")
