@@ -11,7 +11,6 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 from PIL import Image
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = 3  # picture with mask, word attention, coparsed cell
 
