@@ -1,27 +1,31 @@
 # refstudy: `make study` and `make test` do everything, from a fresh clone on.
-# PYTHON chooses the interpreter (3.11 or 3.12); ARGS is handed to the command, e.g. make study ARGS=--train
+# PYTHON names the interpreter (3.11 to 3.14); without it tools/find_python.sh looks for one.
+# ARGS is handed to the command, e.g. make study ARGS=--train
 
-PYTHON ?= python3
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 UV_VERSION := 0.13.8
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup study test lab bench lock check
+.PHONY: help setup study test test-all test-long lab bench lock check
 
 help:
-	@echo "make study   set up, run every notebook, write results/scenes (about 10 minutes on 2 cores)"
-	@echo "make test    set up, run the tests and the smoke study"
-	@echo "make lab     open the notebooks in JupyterLab"
-	@echo "make bench   measure speed and memory, into benchmarks/results and docs/performance.md"
-	@echo "make check   style and types"
-	@echo "make lock    renew requirements.lock from pyproject.toml"
+	@echo "make study      set up, run every notebook, write results/scenes (about 10 minutes on 2 cores)"
+	@echo "make test       set up, run the fast tests (under 5 minutes on 2 cores)"
+	@echo "make test-all   these and the slow ones, the smoke study among them (under 30 minutes)"
+	@echo "make test-long  only those that take longer still"
+	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make bench      measure speed and memory, into benchmarks/results and docs/performance.md"
+	@echo "make check      style and types"
+	@echo "make lock       renew requirements.lock from pyproject.toml"
 
 setup: $(STAMP)
 
 $(BIN)/uv:
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 12) else "refstudy needs Python 3.11 or 3.12, but $(PYTHON) is %d.%d; try: make PYTHON=python3.11 setup" % v)'
-	@$(PYTHON) -m venv $(VENV)
+	@python=$$(sh tools/find_python.sh $(PYTHON)) || exit 1; \
+	if [ "$$python" = uv ]; then uv venv --quiet --allow-existing --seed --python 3.13 $(VENV); else "$$python" -m venv $(VENV); fi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(STAMP): requirements.lock pyproject.toml | $(BIN)/uv
@@ -34,7 +38,13 @@ study: setup
 	@$(BIN)/refstudy run --profile scenes $(ARGS)
 
 test: setup
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) -m "not slow and not long" $(ARGS)
+
+test-all: setup
+	@$(PYTEST) $(ARGS)
+
+test-long: setup
+	@$(PYTEST) -m long $(ARGS)
 
 lab: setup
 	@$(BIN)/jupyter lab notebooks

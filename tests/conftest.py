@@ -30,17 +30,8 @@ BROKEN_TRIPLES = {32055, 44766, 8789}  # named in the sample's notes
 
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no process is left with one of them in the end."""
-    longest = (
-        "test_smoke",
-        "test_refcoco_plan",
-        "test_runs",
-        "test_demo",
-        "test_scaling",
-        "test_trainings",
-        "test_training",
-        "test_data_forms",
-    )
-    rank = {f"{name}.py": number for number, name in enumerate(longest)}
+    longest = ("smoke", "refcoco_plan", "scaling", "runs", "trainings", "results", "demo")
+    rank = {f"test_{name}.py": number for number, name in enumerate(longest)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 

@@ -60,6 +60,7 @@ def test_the_weights_are_those_of_the_plain_convolution():
     UpsampledConv((6, 3), 2).load_state_dict(plain.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_compiled_it_trains_as_it_does_uncompiled():
     """Compiled once for any number of expressions, as a training's batches have them."""

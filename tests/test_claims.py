@@ -8,11 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from refstudy.claims import CLAIMS, cost_ledger, explanations, ledger
 from refstudy.cost import cost
 from refstudy.models.build import build_model
-from refstudy.records import circumstances, write_record
 from refstudy.reported import load_reported
 from refstudy.tables import TABLES
 
-from .test_tables import STUDY, fake_counts, put
+from .helpers import STUDY, fake_counts, put, put_counts
 
 
 def test_every_claim_names_variants_and_printed_rows():
@@ -82,8 +81,7 @@ def test_a_verdict_is_told_of_the_other_splits_too(tmp_path):
     for variant, ious in measured.items():
         config = STUDY.run_config("scenes", variant, 0)
         counts = [fake_counts([of] * 20).assign(split=split) for of, split in zip(ious, config.splits, strict=True)]
-        curve = pd.DataFrame({"update": [1]})
-        write_record(tmp_path / "records", config, {"updates": 1}, curve, pd.concat(counts), circumstances())
+        put_counts(tmp_path, variant, pd.concat(counts))
     line = ledger(STUDY, "scenes", str(tmp_path)).set_index("claim").loc["S²RM beats Tile & Concat"]
     assert line["verdict"] == "held in one run" and line["measured"] == pytest.approx(10)
     assert line["elsewhere"] == (

@@ -35,7 +35,7 @@ from refstudy.failures import (
 )
 from refstudy.training import load_corpora
 from tests.conftest import tiny_data, tiny_model
-from tests.test_tables import STUDY, fake_counts, put
+from tests.helpers import STUDY, fake_counts, put
 
 SIDE = 40
 NOTHING = np.zeros((SIDE, SIDE), bool)

@@ -1,7 +1,5 @@
 """Buckets of length and kinds: known counts to known cells, empty buckets stay empty."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,13 +24,10 @@ from refstudy.lengths import (
     measured_groups,
     printed_buckets,
 )
-from refstudy.records import circumstances, write_record
 from refstudy.reported import load_reported
-from refstudy.study import load_study
 from refstudy.tables import resampled_metrics, variant_records, write_table
 
-ROOT = Path(__file__).resolve().parents[1]
-STUDY = load_study(ROOT / "papermill_runs.yaml")
+from .helpers import STUDY, put_counts
 
 
 def put(
@@ -52,9 +47,7 @@ def put(
             "union": union,
         }
     )
-    curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
-    config = STUDY.run_config(profile, variant, seed)
-    write_record(results / "records", config, {"updates": 1}, curve, counts, circumstances())
+    put_counts(results, variant, counts, profile, seed)
     return variant_records(STUDY, profile, variant, str(results))
 
 

@@ -194,6 +194,7 @@ def test_images_need_be_neither_square_nor_multiples_of_32(size, decoder):
     assert torch.isfinite(logits).all()
 
 
+@pytest.mark.slow
 def test_compiled_in_one_piece_whatever_a_batch_holds_without_changing_a_number():
     torch.compiler.reset()
     counter = CompileCounterWithBackend("eager")

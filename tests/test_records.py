@@ -11,7 +11,7 @@ from refstudy.errors import StudyError
 from refstudy.files import atomic_folder, atomic_write
 from refstudy.records import find_records, read_record
 
-from .test_tables import put
+from .helpers import put
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pickle
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -24,7 +23,7 @@ from refstudy.cost import gpu_hours
 from refstudy.errors import StudyError
 from refstudy.lengths import kind_table, length_curve, length_table
 from refstudy.needs import refuse_without
-from refstudy.records import circumstances, find_records, write_record
+from refstudy.records import find_records
 from refstudy.reported import SPLITS
 from refstudy.study import load_study
 from refstudy.tables import (
@@ -38,8 +37,8 @@ from refstudy.tables import (
 )
 from refstudy.trainings import UNFINISHED, Stop, ended_in_time
 
-ROOT = Path(__file__).resolve().parents[1]
-STUDY = load_study(ROOT / "papermill_runs.yaml")
+from .helpers import ROOT, STUDY, put_counts
+
 PLAN = STUDY.together("refcoco")
 SIZES = ((96, 64), (64, 80), (72, 72), (120, 50))  # width, height
 PICTURES = {"train": 12, "val": 8, "testA": 4, "testB": 4, "test": 6}
@@ -111,8 +110,7 @@ def put(folder, profile, variant, share):
     rows = [(10 * k + n, k, s, 3) for n, s in enumerate(config.splits) for k in range(6)]
     counts = pd.DataFrame(rows, columns=["sent_id", "image_id", "split", "words"])
     counts = counts.assign(ref_id=counts["sent_id"], kind=None, intersection=int(1000 * share), union=1000)
-    curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
-    write_record(folder / profile / "records", config, {"updates": 1}, curve, counts, circumstances())
+    put_counts(folder / profile, variant, counts, profile)
 
 
 def test_records_of_all_profiles_come_together_in_one_table(tmp_path):
@@ -350,6 +348,7 @@ TRAINED = {
 }
 
 
+@pytest.mark.slow
 def test_every_notebook_runs_and_the_tables_say_what_they_were_measured_on(study):
     done = call(study, "run", "--profile", "refcoco", "--set", "scenes_per_split=10", "--workers", "1")
     assert done.exit_code == 0, done.output + repr(done.exception)
@@ -372,6 +371,7 @@ def test_every_notebook_runs_and_the_tables_say_what_they_were_measured_on(study
         assert any("RefCOCO (unc) val" in str(cell.get("outputs")) for cell in cells) or path.stem.startswith("08")
 
 
+@pytest.mark.slow
 def test_a_spent_budget_ends_before_the_notebooks(study):
     done = call(study, "run", "--profile", "referit_swinb", "--train", "--time-budget", "0")
     assert done.exit_code == UNFINISHED and not find_records(study.results("referit_swinb") / "records")

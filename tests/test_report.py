@@ -20,13 +20,12 @@ from refstudy.files import JOURNAL, JOURNAL_SUFFIX, note
 from refstudy.journal import end_journal, journal_head, read_journal
 from refstudy.manifest import write_manifest
 from refstudy.provenance import code_version
-from refstudy.records import circumstances, find_records, write_record
+from refstudy.records import circumstances, find_records
 from refstudy.report import WIDGET, write_report
-from refstudy.study import load_study
 from refstudy.tables import build_table, write_table
 
-ROOT = Path(__file__).resolve().parents[1]
-STUDY = load_study(ROOT / "papermill_runs.yaml")
+from .helpers import STUDY, fake_counts, put_counts
+
 KNOWN = {"parameters": {"profile": "scenes"}, "code_cells": "c", "modules": {}, "settings": {}, "inputs": {}}
 USAGE = {"versions": {"python": "3.11.7", "torch": "2.11.0"}, "device": "A <fast> one", "peak_memory_mb": 345}
 EVIL = "<script>alert('x')</script> & <img src=x onerror=alert(1)>"
@@ -34,15 +33,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 def put_record(results, variant, intersection):
-    counts = pd.DataFrame(
-        {
-            "sent_id": range(20), "ref_id": range(20), "image_id": range(20), "split": "val", "words": 3,
-            "kind": "location", "intersection": intersection, "union": 1000,
-        }
-    )  # fmt: skip
-    curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
-    config = STUDY.run_config("scenes", variant, 0)
-    write_record(results / "records", config, {"data_fingerprint": "abc"}, curve, counts, circumstances())
+    put_counts(results, variant, fake_counts([0.0] * 20).assign(intersection=intersection))
 
 
 def put_notebook(results, cell_times):
@@ -173,7 +164,7 @@ def test_the_manifest_ties_each_file_to_what_made_it(results):
     assert set(figure["files"]) == {"a_line.svg", "a_line.png"}
     assert figure["section"] == "A picture of $x^2$" and figure["caption"] == "A caption, of two lines."
     assert manifest["figures"]["by_hand"]["notebook"] is None
-    assert manifest["records"][table["records"][0]]["data_fingerprint"] == "abc"
+    assert manifest["records"][table["records"][0]]["data_fingerprint"] == "one"
 
 
 def test_a_table_of_gains_names_the_records_of_both_sides(results, monkeypatch):

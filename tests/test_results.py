@@ -372,7 +372,8 @@ def test_masks_that_records_keep_have_the_counts_of_the_records(tmp_path):
         truth = corpus.mask(corpus.ref_of_expression)
         for record in own:
             counts = record.counts().query("split == 'val' and image_id in @corpus.table.image_id")
-            masks = np.stack([record.masks()[sentence] for sentence in counts["sent_id"]])
+            kept = record.masks()
+            masks = np.stack([kept[sentence] for sentence in counts["sent_id"]])
             assert (counts["intersection"] == (masks & truth).sum((1, 2))).all(), record.path.name
             assert (counts["union"] == (masks | truth).sum((1, 2))).all(), record.path.name
 

@@ -124,6 +124,7 @@ DIE = "import os, signal, time\nopen('{}', 'a').write(f'{{os.getpid()}} ')"
 KILL = "os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)"  # a kernel's parent is the worker
 
 
+@pytest.mark.slow
 def test_on_a_cluster_a_run_outlives_its_worker_but_not_each_of_them(tmp_path):
     notebook(tmp_path / "once.ipynb", DIE.format("once"), f"if len(open('once').read().split()) == 1: {KILL}")
     notebook(tmp_path / "always.ipynb", DIE.format("always"), KILL)

@@ -100,6 +100,7 @@ def test_a_batch_in_parts_makes_the_same_updates(data_root):
     assert loss_of_parts.item() == pytest.approx(loss.item(), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch has no gloo here")
 def test_two_processes_make_the_updates_of_one_and_resume(data_root, corpora, tmp_path):
     """Batch normalisation, whose statistics are per process on CPUs, is replaced for the first; not for the others."""

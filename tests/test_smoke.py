@@ -19,6 +19,7 @@ from refstudy.records import find_record, find_records
 from refstudy.study import FILE_NAME, load_study
 from refstudy.training import load_corpora
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -1,14 +1,11 @@
 """Tables: known counts to known cells, gaps shown as gaps."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from refstudy.errors import StudyError
 from refstudy.metrics import METRICS
-from refstudy.records import circumstances, write_record
 from refstudy.reported import load_reported
 from refstudy.study import load_study
 from refstudy.tables import (
@@ -32,8 +29,7 @@ from refstudy.tables import (
     write_table,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
-STUDY = load_study(ROOT / "papermill_runs.yaml")
+from .helpers import STUDY, fake_counts, put, put_counts
 
 
 @pytest.mark.parametrize("stem", list(TABLES))
@@ -42,31 +38,6 @@ def test_every_printed_row_has_its_variant(stem):
     assert rows | set(TABLES[stem].unfilled) == set(printed_rows(stem).index)
     assert not rows & set(TABLES[stem].unfilled)
     assert TABLES[stem].baseline in rows
-
-
-def fake_counts(ious, images=20):
-    """Counts of 100 expressions over ``images`` images, with unions of 1000 pixels."""
-    ious = np.asarray(ious)
-    n = len(ious)
-    return pd.DataFrame(
-        {
-            "sent_id": np.arange(n),
-            "ref_id": np.arange(n),
-            "image_id": np.arange(n) % images,
-            "split": "val",
-            "words": 3,
-            "kind": "location",
-            "intersection": (1000 * ious).astype(int),
-            "union": 1000,
-        }
-    )
-
-
-def put(results, variant, ious, profile="scenes", seed=0, study=STUDY, images=20, data="one"):
-    config = study.run_config(profile, variant, seed)
-    curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
-    summary = {"updates": 1, "data_fingerprint": data}
-    write_record(results / "records", config, summary, curve, fake_counts(ious, images), circumstances())
 
 
 def test_numbers_are_read_with_their_intervals():
@@ -124,7 +95,7 @@ def test_ours_stands_beside_the_benchmark_it_is_modelled_on(stem, variant, tmp_p
     put(tmp_path, variant, [0.5] * 10, images=5)
     config = STUDY.run_config("scenes", variant, 0)
     counts = pd.concat([fake_counts([0.5] * 10, 5).assign(split=split) for split in config.splits])
-    write_record(tmp_path / "records", config, {"updates": 1}, pd.DataFrame({"update": [1]}), counts, circumstances())
+    put_counts(tmp_path, variant, counts)
     table = build_comparison(stem, STUDY, "scenes", str(tmp_path))
     filled = table[table["ours"].notna()]
     assert set(filled["benchmark"]) == {"RefCOCO val", "RefCOCO testA", "RefCOCO testB"}
@@ -146,7 +117,7 @@ def test_a_record_of_other_settings_is_not_used(tmp_path):
 
 def test_seeds_are_averaged(tmp_path):
     profile = STUDY.profiles["scenes"].model_copy(update={"seeds": (0, 1)})
-    study = load_study(ROOT / "papermill_runs.yaml")
+    study = load_study(STUDY.path)
     study.profiles["scenes"] = profile
     put(tmp_path, "tile_concat", [0.2] * 20, seed=0, study=study)
     half = build_table("s2rm_table4", study, "scenes", str(tmp_path)).set_index(["row", "metric"])
@@ -329,8 +300,7 @@ def test_the_estimate_is_what_the_metrics_say_of_that_split(tmp_path):
     split = np.where(np.arange(n) < 40, "val", "testA")
     image = random.integers(0, 9, n)
     counts = fake_counts([0.5] * n).assign(image_id=image, intersection=inter, union=union, split=split)
-    config, curve = STUDY.run_config("scenes", "tile_concat", 0), pd.DataFrame({"update": [1]})
-    write_record(tmp_path / "records", config, {"updates": 1}, curve, counts, circumstances())
+    put_counts(tmp_path, "tile_concat", counts)
     (record,) = variant_records(STUDY, "scenes", "tile_concat", str(tmp_path))
     for name in ("val", "testA"):
         assert resampled_metrics([record], name).iloc[0].to_dict() == pytest.approx(record.metrics[name])

@@ -287,6 +287,7 @@ def test_a_loss_that_is_no_number_ends_the_training(corpora, monkeypatch):
         trainer.step(batch)
 
 
+@pytest.mark.slow
 def test_every_model_of_a_process_is_compiled(corpora, monkeypatch):
     """Dynamo compiles one code object a limited number of times."""
     graphs = []
@@ -479,6 +480,7 @@ def test_the_kept_weights_are_those_of_the_earliest_best_validation(corpora, mon
     assert all((parameter == 2).all() for parameter in trainer.best_model().parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
 def test_freed_memory_is_kept_where_asked():
     """Resident pages after tensors of 16 MiB are gone."""

@@ -95,6 +95,7 @@ def test_sigterm_ends_with_a_checkpoint_and_the_same_command_goes_on(study, tmp_
         assert (records / whole.name / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_then_none_then_one_again(study):
     spent = call(study, "--at-once", "2", "--time-budget", "0")
     assert spent.exit_code == 75 and "2 of 2 runs are unfinished; the same command goes on" in spent.output
@@ -133,6 +134,7 @@ def test_runs_that_cannot_be_started_give_their_places_back(study, monkeypatch):
     assert len(asked) == 2 and places.get_nowait() == {}
 
 
+@pytest.mark.slow
 def test_what_is_named_twice_is_trained_once_at_once(study):
     done = call(study, "--at-once", "2", "--seed", "3", "--seed", "3")
     assert done.exit_code == 0 and done.output.count("12 of 12 updates") == 1
@@ -152,6 +154,7 @@ def test_runs_at_once_share_the_gpus(monkeypatch, named, expected):
     assert {place["CUDA_VISIBLE_DEVICES"] for place in _places(3)} == {named}
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_others(study, monkeypatch):
     records = study.results("small") / "records"
     checkpoint = study.root / "work" / "small"

@@ -1,17 +1,14 @@
 """Masks of one picture held against one another: a model without words gives one mask, whatever is asked."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from refstudy.data.masks import encode_mask
-from refstudy.records import circumstances, write_record
-from refstudy.study import load_study
 from refstudy.word_use import word_use
 
-STUDY = load_study(Path(__file__).resolve().parents[1] / "papermill_runs.yaml")
+from .helpers import STUDY, put_counts
+
 SIDE, IMAGES = 8, 4
 REFS = (0, 0, 1)  # of the expressions of each picture: two of one thing, one of another
 
@@ -30,9 +27,7 @@ def put(results, variant, columns, seed=0):
         mask = np.zeros((SIDE, SIDE), bool)
         mask[:, slice(*columns[sentence % 10])] = True
         masks[sentence] = encode_mask(mask)
-    curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
-    config = STUDY.run_config("scenes", variant, seed)
-    write_record(results / "records", config, {"updates": 1}, curve, counts, circumstances(), masks)
+    put_counts(results, variant, counts, seed=seed, masks=masks)
 
 
 def test_masks_that_heed_words_agree_on_one_thing_and_part_on_two(tmp_path):
@@ -66,8 +61,7 @@ def test_pictures_without_a_pair_of_one_sort_leave_their_draws_out(tmp_path):
     counts = pd.DataFrame({"sent_id": [0, 1, 2, 3], "ref_id": [0, 0, 1, 2], "image_id": [0, 0, 1, 1]})
     counts = counts.assign(split="val", words=2, kind="location", intersection=1, union=2)
     mask = encode_mask(np.eye(SIDE, dtype=bool))
-    config, curve = STUDY.run_config("scenes", "s2rm_fpn", 0), pd.DataFrame({"update": [1]})
-    write_record(tmp_path / "records", config, {}, curve, counts, circumstances(), dict.fromkeys(range(4), mask))
+    put_counts(tmp_path, "s2rm_fpn", counts, masks=dict.fromkeys(range(4), mask))
     line = word_use(STUDY, "scenes", str(tmp_path)).loc[0]
     assert line[["same", "same_low", "same_high", "other", "other_low", "other_high"]].tolist() == 6 * [100]
     assert line["same_pairs"] == line["other_pairs"] == 1
@@ -77,6 +71,5 @@ def test_a_run_without_masks_has_no_line(tmp_path):
     assert word_use(STUDY, "scenes", str(tmp_path)).empty
     counts = pd.DataFrame({"sent_id": [0, 1], "ref_id": [0, 1], "image_id": [0, 0], "split": "val", "words": 2})
     counts = counts.assign(kind="location", intersection=1, union=2)
-    config = STUDY.run_config("scenes", "s2rm_fpn", 0)
-    write_record(tmp_path / "records", config, {"updates": 1}, pd.DataFrame({"update": [1]}), counts, circumstances())
+    put_counts(tmp_path, "s2rm_fpn", counts)
     assert word_use(STUDY, "scenes", str(tmp_path)).empty

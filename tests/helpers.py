@@ -1,0 +1,43 @@
+"""Run records made up for tests: the study, counts of expressions, and the folder of a record that holds them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from refstudy.records import circumstances, write_record
+from refstudy.study import load_study
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDY = load_study(ROOT / "papermill_runs.yaml")
+
+
+def fake_counts(ious, images=20):
+    """Counts of an expression per IoU over ``images`` images, with unions of 1000 pixels."""
+    ious = np.asarray(ious)
+    n = len(ious)
+    return pd.DataFrame(
+        {
+            "sent_id": np.arange(n),
+            "ref_id": np.arange(n),
+            "image_id": np.arange(n) % images,
+            "split": "val",
+            "words": 3,
+            "kind": "location",
+            "intersection": (1000 * ious).astype(int),
+            "union": 1000,
+        }
+    )
+
+
+def put_counts(results, variant, counts, profile="scenes", seed=0, study=STUDY, data="one", masks=None):
+    """Write the record of a run that has these counts, and these masks by ``sent_id``, under ``results``."""
+    config = study.run_config(profile, variant, seed)
+    curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
+    summary = {"updates": 1, "data_fingerprint": data}
+    write_record(results / "records", config, summary, curve, counts, circumstances(), masks)
+
+
+def put(results, variant, ious, images=20, **run):
+    """Write the record of a run whose expressions have these IoUs on val."""
+    put_counts(results, variant, fake_counts(ious, images), **run)
