@@ -336,6 +336,16 @@ def card(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
 
 
 @app.command()
+def pages(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
+    """Fill the blocks of numbers in README.md and docs/findings.md from the tables of a profile."""
+    from refstudy.pages import fill_pages
+    from refstudy.study import load_study
+
+    changed = fill_pages(load_study(study), profile)
+    typer.echo("\n".join(map(str, changed)) or "nothing changed")
+
+
+@app.command()
 def cost(
     profile: Profile = "refcoco",
     variant: Annotated[list[str] | None, typer.Option(help="only this one; may be given several times")] = None,

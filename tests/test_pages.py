@@ -1,0 +1,89 @@
+"""README.md and docs/findings.md hold numbers in blocks, which are what the committed tables say."""
+
+import copy
+
+import pandas as pd
+import pytest
+
+from refstudy.pages import PAGES, fill_pages, filled
+from refstudy.study import load_study
+
+from .helpers import ROOT
+
+STUDY = load_study(ROOT / "papermill_runs.yaml")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_the_blocks_are_those_of_the_committed_tables(page):
+    text = (ROOT / page).read_text()
+    assert "<!-- end -->" in text
+    assert filled(text, STUDY, STUDY.results("scenes")) == text, "`refstudy pages` fills them anew"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = [
+        {"row": "W. S²RM (Full)", "variant": "s2rm_fpn", "metric": "oIoU", "ours": 43.0, "ours_low": 40.0, "runs": 3},
+        {
+            "row": "W. Tile & Concat.",
+            "variant": "tile_concat",
+            "metric": "oIoU",
+            "ours": 40.0,
+            "ours_low": 39.0,
+            "runs": 5,
+        },
+        {
+            "row": "W. Tile & Concat.",
+            "variant": "tile_concat",
+            "metric": "mIoU",
+            "ours": 1.0,
+            "ours_low": 0.0,
+            "runs": 5,
+        },
+        {
+            "row": "W. S²RM (-l2v)",
+            "variant": "s2rm_no_l2v",
+            "metric": "oIoU",
+            "ours": None,
+            "ours_low": None,
+            "runs": 0,
+        },
+    ]
+    table = pd.DataFrame(rows)
+    (tmp_path / "tables").mkdir()
+    table.assign(ours_high=table["ours"] + 1, data="RefScenes val").to_csv(tmp_path / "tables" / "s2rm_table4.csv")
+    claims = {"claim": ["a", "b"], "metric": "oIoU", "printed": [9.02, 1.0], "measured": [3.4, None], "low": 1.8}
+    verdicts = {"high": 5.1, "runs": [3, None], "verdict": ["supported", "not measured"]}
+    pd.DataFrame(claims | verdicts).to_csv(tmp_path / "claims.csv")
+    return tmp_path
+
+
+def test_a_block_has_the_trained_rows_the_lowest_first(folder):
+    text = filled("a\n<!-- rows -->\nold\n<!-- end -->\nz", STUDY, folder)
+    lines = text.splitlines()
+    assert lines[0] == "a" and lines[-1] == "z" and "old" not in text
+    assert lines[4:6] == [
+        "| Tile & Concat | 40.0 [39.0, 41.0] | 5 | RefScenes val |",
+        "| S²RM + FPN | 43.0 [40.0, 44.0] | 3 | RefScenes val |",
+    ]
+    assert filled(text, STUDY, folder) == text
+
+
+def test_a_block_may_name_its_rows(folder):
+    text = filled("<!-- rows tile_concat -->\n<!-- end -->", STUDY, folder)
+    assert "Tile & Concat" in text and "FPN" not in text and text.startswith("<!-- rows tile_concat -->\n")
+
+
+def test_claims_that_were_not_measured_are_left_out(folder):
+    text = filled("<!-- claims -->\n<!-- end -->", STUDY, folder)
+    assert "| a | oIoU | +9.02 | +3.4 |" in text and "supported" in text and "| b |" not in text
+
+
+def test_pages_that_are_up_to_date_stay_untouched(folder):
+    study = copy.copy(STUDY)
+    study.root = folder
+    (folder / "docs").mkdir()
+    for page in PAGES:
+        (folder / page).write_text("<!-- claims -->\n<!-- end -->\n")
+    assert fill_pages(study, "scenes", str(folder)) == [folder / page for page in PAGES]
+    assert fill_pages(study, "scenes", str(folder)) == []
