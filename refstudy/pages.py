@@ -32,8 +32,8 @@ def fill_pages(study: Study, profile: str, results: str = "") -> list[Path]:
 def filled(text: str, study: Study, folder: Path) -> str:
     """A page's text with every block as the tables in ``folder`` have it.
 
-    ``rows`` is a line for each variant that was trained, the lowest first, or for those that it names; ``claims`` a line
-    for each claim that was measured.
+    ``rows`` is a line for each variant that was trained, the lowest first, or for those that it names; ``claims`` is a
+    line for each claim that was measured.
     """
 
     def block(found: re.Match[str]) -> str:
