@@ -35,6 +35,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+
+
 @pytest.fixture(scope="session")
 def real_sample():
     """The folder with samples of the real benchmarks; the test is skipped without it."""
