@@ -1,11 +1,18 @@
-"""What several tests share: a small RefScenes, a REFER folder made of real triples, tiny model settings."""
+"""What several tests share: a small RefScenes, a REFER folder made of real triples, tiny model settings.
+
+TEST_THREADS is the number of threads, TEST_NOISE a salt of the noise of tests/noise.py; ``--shuffle SEED`` takes the
+files, and the tests of each, in random order.
+"""
 
 import json
+import math
 import os
+import random
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = os.environ.get("TEST_THREADS", "1")  # of the processes that tests start, too
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -23,13 +30,27 @@ from refstudy.data.masks import encode_mask
 from refstudy.data.samples import sample_folder
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.source import prepare_data
+from refstudy.evaluation import evaluate, predictions
 
-torch.set_num_threads(1)
+from .noise import install
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+if salt := os.environ.get("TEST_NOISE"):
+    install(int(salt))
 BROKEN_TRIPLES = {32055, 44766, 8789}  # named in the sample's notes
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--shuffle", type=int, help="seed of a random order of files, and of the tests in each")
+
+
+def pytest_collection_modifyitems(config, items):
     """The longest files first, so that no process is left with one of them in the end."""
+    if (seed := config.getoption("shuffle")) is not None:
+        draw = random.Random(seed)
+        place = {path: draw.random() for path in sorted({item.path for item in items})}
+        items.sort(key=lambda item: (place[item.path], draw.random()))
+        return
     longest = ("smoke", "refcoco_plan", "scaling", "runs", "trainings", "results", "demo")
     rank = {f"test_{name}.py": number for number, name in enumerate(longest)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
@@ -120,3 +141,29 @@ def tiny_run(**train):
     """Settings of a training that takes a second or two."""
     settings = {"epochs": 2, "images_per_batch": 4, "learning_rate": 2e-3} | train
     return RunConfig(variant="tiny", seed=0, data=tiny_data(), model=tiny_model(), train=TrainConfig(**settings))
+
+
+def assert_same_but_for_rounding(counts, model, corpus, threshold=0.5, **how):
+    """Hold pixel counts against those of ``evaluate``, as far as rounding tells them.
+
+    Processors add in different orders, so a pixel near the cut may fall on either side of it. A sum of n terms is
+    rounded by at most n 2^-24 of the sum of their sizes; one layer's n is what a weight of it has per output, and
+    layers come one after another, so logits move by at most the sum of all n, times 2^-24, of the largest. Counts at a
+    cut that much higher and lower are the bounds. Returns both frames, fewest and most.
+    """
+    terms = sum(weight[0].numel() for weight in model.parameters() if weight.ndim > 1)
+    largest = max(logits.abs().max().item() for _, logits in predictions(model, corpus))
+    margin = terms * 2**-24 * largest
+    cut = math.log(threshold / (1 - threshold))
+    fewest, most = (
+        evaluate(model, corpus, threshold=1 / (1 + math.exp(-cut - side * margin)), **how) for side in (1, -1)
+    )
+    about = fewest.columns.drop(["intersection", "union"])
+    pd.testing.assert_frame_equal(
+        counts[about].reset_index(drop=True), fewest[about].reset_index(drop=True), check_dtype=False
+    )
+    for column in ("intersection", "union"):
+        found = counts[column].to_numpy()
+        assert (fewest[column] <= found).all() and (found <= most[column]).all(), column
+        assert (most[column] - fewest[column]).mean() < 0.01 * corpus.image_size**2  # the bounds say something
+    return fewest, most

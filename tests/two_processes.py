@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from refstudy.data.batches import grouped_batches
+from refstudy.losses import dice_loss
 from refstudy.models.build import build_model
 from refstudy.training import Trainer, Unfinished, load_corpora, parameter_groups, train
 
@@ -17,27 +18,37 @@ from .conftest import tiny_run
 UPDATES = 5
 
 
-def without_batch_norm(config):
-    """The model with group normalisation in place of batch normalisation, whose output depends on the batch."""
+def exact_model(config):
+    """The model in float64, with group normalisation in place of batch normalisation, whose output depends on the
+    batch."""
     model = build_model(config)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):
                 setattr(module, name, nn.GroupNorm(1, child.num_features))
-    return model
+    model.register_forward_pre_hook(lambda _, given: (given[0].double(), *given[1:]))
+    return model.double()
+
+
+def exact_loss(logits, masks):
+    """The loss in float64."""
+    with patch.object(torch.Tensor, "float", torch.Tensor.double):
+        return dice_loss(logits, masks)
 
 
 def trained_weights(data_root, **settings):
-    """The weights after a few steps downhill. Plain gradient descent: Adam would blow rounding up to a step's size."""
+    """The weights after a few steps downhill, in float64. Plain gradient descent: where a gradient is nothing but
+    rounding, Adam would divide it by its own size and take a whole step."""
     config = tiny_run(clip_norm=1.0, learning_rate=0.3, **settings)
     corpora, _ = load_corpora(config.data, config.model.text, ("train", "val"), data_root, progress=False)
-    with patch("refstudy.training.build_model", without_batch_norm):
+    with patch("refstudy.training.build_model", exact_model):
         trainer = Trainer(config, corpora)
     trainer.optimizer = torch.optim.SGD(parameter_groups(trainer.model, 0.0), lr=1.0)
     share = {"share": trainer.accelerator.process_index, "shares": trainer.processes}
     batches = grouped_batches(corpora["train"], config.train.images_per_batch, 3, seed=0, epoch=0, **share)
-    for _, batch in zip(range(UPDATES), batches, strict=False):
-        trainer.step(batch)
+    with patch("refstudy.training.dice_loss", exact_loss):
+        for _, batch in zip(range(UPDATES), batches, strict=False):
+            trainer.step(batch)
     return trainer.model.state_dict(), trainer.loss_sum
 
 
