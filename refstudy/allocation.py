@@ -1,4 +1,4 @@
-"""Memory of tensors on the CPU: what is freed is kept for the next ones."""
+"""Memory of tensors on the CPU: what is freed is kept for the next ones, until it is returned."""
 
 import ctypes
 
@@ -17,3 +17,9 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and all(
         mallopt(parameter, value) for parameter, value in ((M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, NEVER))
     )
+
+
+def return_freed_memory() -> None:
+    """Return what glibc keeps of freed blocks to the system, where there is a glibc."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from refstudy.allocation import return_freed_memory
+
 LIBRARIES = ("torch", "timm", "transformers", "numpy", "pillow", "pycocotools")
 
 
@@ -53,7 +55,9 @@ def peak_memory() -> dict[str, int]:
 
 
 def forget_peak_memory() -> None:
-    """Let ``peak_memory`` speak of what follows alone, where the system allows it."""
+    """Let ``peak_memory`` speak of what follows alone, where the system allows it: memory that was freed and kept is
+    returned first."""
+    return_freed_memory()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM: proc(5)
     if cuda := _used_cuda():

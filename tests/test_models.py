@@ -122,13 +122,24 @@ def test_the_golden_forward_notices_a_broken_attention(name, part, method, broke
     assert golden(name) != pytest.approx(GOLDEN[name], **NEAR)
 
 
+def dead_parameters(model, images, *words):
+    """The parameters that a training would not move, by name.
+
+    What a norm or a softmax takes away again, as it does with some biases, has a gradient of nothing but rounding, zero
+    on one processor and not on another. In float64 that is at most 2^16 terms (of 3 expressions times 64 x 96 pixels)
+    times 2^-53, 1e-11, of the largest. A bias has to have a gradient, and any other parameter one above that.
+    """
+    model = model.double().train()
+    model(images.double(), *words).square().mean().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    sizes = {name: gradient.abs().max().item() for name, gradient in gradients.items() if gradient is not None}
+    noise = 1e-11 * max(sizes.values())
+    return {name for name in gradients if name not in sizes or (sizes[name] <= noise and not name.endswith(".bias"))}
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_parameter_gets_a_gradient(name):
-    model = build(name).train()
-    model(*inputs()).square().mean().backward()
-    dead = {k for k, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
-    # a softmax over words ignores what is added to all scores
-    dead.discard("text_encoder.bert.encoder.layer.0.attention.self.key.bias")
+    dead = dead_parameters(build(name), *inputs())
     if name.startswith("casg_no_d"):  # the norms of stages that these variants do not decode
         dead -= {k for k in dead if k.startswith("image_encoder.norms.") and int(k.split(".")[2]) < 3}
     if name == "slvit_urce_123":  # F̃4 is F4, and URCE replaces no cell of it

@@ -92,9 +92,8 @@ def test_runs_go_in_order_fail_alone_and_work_side_by_side(tmp_path, capsys):
     assert noted["first"]["commit"] == code_version()["commit"]
     assert noted["first"]["versions"]["torch"] == metadata.version("torch") and noted["first"]["device"]
     assert 0 < noted["first"]["seconds"] < 600
-    assert (
-        290 < noted["first"]["peak_memory_mb"] - noted["second"]["peak_memory_mb"] < 400
-    )  # the kernel's, each its own
+    peaks = [noted[name]["peak_memory_mb"] for name in ("first", "second")]
+    assert 150 < peaks[0] - peaks[1] < 450  # each kernel's own: nearer to the 300 MiB of the first than to none or two
     assert len({entry["key"] for entry in noted.values()}) == 3 and all(len(e["key"]) == 12 for e in noted.values())
     assert not list((results / "notebooks").glob(".*"))
 

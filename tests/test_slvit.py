@@ -17,7 +17,7 @@ from refstudy.models.slvit import SLViT
 from refstudy.models.urce import URCE, Enhanced, from_patches, to_patches
 
 from .conftest import tiny_model
-from .test_models import assert_padding_changes_nothing, lively, silent
+from .test_models import assert_padding_changes_nothing, dead_parameters, lively, silent
 
 WIDTHS = (8, 12, 16, 20)
 TINY = {"widths": WIDTHS, "depths": (1, 1, 2, 1), "mlp_ratios": (2, 2, 2, 2), "regions": 2}
@@ -533,17 +533,13 @@ def test_mixing_first_equals_upsampling_and_concatenating_first():
 @pytest.mark.parametrize("row", [*(row for row in ABLATIONS if ABLATIONS[row]), "2c SLViT(w/ URCE)", *MORE])
 def test_every_row_of_table_2_builds_and_every_parameter_learns(row):
     options = (ABLATIONS | MORE)[row]
-    model = lively(build(**options)).train()
+    model = lively(build(**options, drop_path_rate=0.0)).train()  # else chance may drop a block for all expressions
     logits = model(*inputs())
     assert logits.shape == (3, 64, 96) and torch.isfinite(logits).all()
-    logits.square().mean().backward()
-    dead = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
-    allowed = {"text_encoder.bert.encoder.layer.0.attention.self.key.bias"}  # a softmax ignores what all scores share
-    # batch normalisation removes these; what is left of their gradients is round-off
-    allowed |= {f"image_encoder.downs.{name}.bias" for name in ("0.0", "0.3", "1.0", "2.0", "3.0")}
+    dead = dead_parameters(model, *inputs())
     if not options.get("cross", True):
-        allowed |= {name for name in dead if name.startswith("text_encoder.")}
-    assert dead <= allowed
+        dead = {name for name in dead if not name.startswith("text_encoder.")}
+    assert not dead
 
 
 def test_rows_of_table_2_are_different_models():

@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import platform
-import resource
 import subprocess
 import sys
 from functools import partial
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,7 +30,6 @@ from refstudy.metrics import METRICS, overlap, summarize
 from refstudy.models.build import build_model, load_model
 from refstudy.prediction import predict
 from refstudy.pretraining import pretrain
-from refstudy.provenance import forget_peak_memory, peak_memory
 from refstudy.records import circumstances, find_record, find_records, read_record
 from refstudy.training import Trainer, Unfinished, file_digest, learning_rate, load_corpora, parameter_groups, train
 
@@ -326,7 +325,7 @@ def test_a_record_reads_back_and_is_found_by_its_settings(record_path):
     assert [r.path for r in find_records(record_path.parent)] == [record_path]
     made = record.provenance()
     assert {"commit", "versions", "device", "training_seconds"} <= set(made)
-    assert 100 < made["peak_memory_mb"] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    assert 100 < made["peak_memory_mb"] < psutil.virtual_memory().total >> 20  # PyTorch alone takes the first
     assert {"update", "pairs", "val_oIoU"} <= set(record.curve().columns)
 
 
@@ -499,8 +498,17 @@ print(resident() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="of Linux")
 def test_the_peak_of_one_run_is_not_that_of_the_run_before():
-    block = np.ones(200 << 17)  # 200 MiB
-    del block
-    before = peak_memory()["peak_memory_mb"]
-    forget_peak_memory()
-    assert peak_memory()["peak_memory_mb"] < before - 150
+    """Though what that run freed is kept: 300 MiB, of which at least half is no part of the next peak. In a process of
+    its own, where nothing else is allocated meanwhile."""
+    code = """
+from refstudy.allocation import keep_freed_memory
+from refstudy.provenance import forget_peak_memory, peak_memory
+keep_freed_memory()
+blocks = [b"1" * (1 << 20) for _ in range(300)]
+del blocks
+before = peak_memory()["peak_memory_mb"]
+forget_peak_memory()
+print(before - peak_memory()["peak_memory_mb"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 150 < int(done.stdout) < 450
