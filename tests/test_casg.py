@@ -14,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from refstudy.errors import StudyError
 from refstudy.models.decoders.casg import CASG, CASGStage, UpsampledConv, lifted_first, lifted_scores
 
+pytestmark = pytest.mark.numeric
+
 CHANNELS = (4, 6, 8, 10)
 
 

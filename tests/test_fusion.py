@@ -18,6 +18,8 @@ from refstudy.models.fusion.s2rm import S2RM
 from refstudy.models.fusion.tile_concat import TileConcat
 from refstudy.models.layers import InstanceNorm, position_planes
 
+pytestmark = pytest.mark.numeric
+
 GOLDEN = json.loads((Path(__file__).parent / "golden_fusion.json").read_text())
 FUSIONS = {
     "pwam": PWAMFusion,

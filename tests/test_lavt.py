@@ -17,6 +17,8 @@ from .conftest import tiny_model
 from .test_fusion import literal_pwam
 from .test_models import dead_parameters
 
+pytestmark = pytest.mark.numeric
+
 GOLDEN = json.loads((Path(__file__).parent / "golden_fusion.json").read_text())
 
 

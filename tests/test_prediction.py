@@ -22,6 +22,8 @@ from refstudy.prediction import confidence, predict, read_expressions, read_phot
 from .conftest import tiny_model
 from .test_models import variant_config
 
+pytestmark = pytest.mark.numeric
+
 EXPRESSIONS = ["the red car", "the dog on the left"]
 ORIENTATION = 0x0112  # the EXIF tag
 

@@ -29,6 +29,8 @@ from refstudy.training import load_encoders, published_weights, train
 from .conftest import tiny_model, tiny_run
 from .test_models import TINY, variant_config
 
+pytestmark = pytest.mark.numeric
+
 ROOT = Path(__file__).resolve().parents[1]
 SWIN = {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
 EXPRESSIONS = ["the red dog on the left", "a zebra"]

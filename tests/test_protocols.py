@@ -27,6 +27,8 @@ from refstudy.training import load_corpora, train
 
 from .conftest import assert_same_but_for_rounding, tiny_model, tiny_run, write_refer
 
+pytestmark = pytest.mark.numeric
+
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 32
 WIDE, HIGH = (40, 80), (96, 48)  # (height, width) of two pictures that are no squares

@@ -12,6 +12,8 @@ from refstudy.models.fusion.tile_concat import TileConcat
 from refstudy.models.layers import position_planes
 from refstudy.models.s2rm import coparse
 
+pytestmark = pytest.mark.numeric
+
 GRIDS = [(3, 4), (5, 3), (1, 6), (7, 7), (2, 1)]
 
 

@@ -20,6 +20,8 @@ from .test_models import Calls
 from .test_slvit import TINY
 from .two_processes import trained_weights
 
+pytestmark = pytest.mark.numeric
+
 RECORDS = Path(__file__).parent.parent / "results" / "scenes" / "records"
 
 

@@ -19,6 +19,8 @@ from refstudy.models.urce import URCE, Enhanced, from_patches, to_patches
 from .conftest import tiny_model
 from .test_models import assert_padding_changes_nothing, dead_parameters, lively, silent
 
+pytestmark = pytest.mark.numeric
+
 WIDTHS = (8, 12, 16, 20)
 TINY = {"widths": WIDTHS, "depths": (1, 1, 2, 1), "mlp_ratios": (2, 2, 2, 2), "regions": 2}
 TINY |= {"urce_width": 16, "urce_heads": 2, "ham_width": 24, "ham_rank": 4}

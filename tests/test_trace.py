@@ -26,6 +26,8 @@ from refstudy.trace import (
 
 from .conftest import tiny_data, tiny_model
 
+pytestmark = pytest.mark.numeric
+
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -35,6 +36,8 @@ from refstudy.training import Trainer, Unfinished, file_digest, learning_rate, l
 
 from .conftest import assert_same_but_for_rounding, tiny_data, tiny_model, tiny_run
 from .test_slvit import TINY
+
+pytestmark = pytest.mark.numeric
 
 
 def test_dice_is_its_formula():
@@ -286,6 +289,7 @@ def test_a_loss_that_is_no_number_ends_the_training(corpora, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("TEST_NOISE" in os.environ, reason="Dynamo would count the noise, too")
 def test_every_model_of_a_process_is_compiled(corpora, monkeypatch):
     """Dynamo compiles one code object a limited number of times."""
     graphs = []

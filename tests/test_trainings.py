@@ -58,6 +58,7 @@ def test_a_model_that_does_not_fit_is_told_before_the_first_training(study):
     assert not (study.root / "work").exists()
 
 
+@pytest.mark.numeric
 def test_trained_weights_are_scored_as_their_record_says(study, tmp_path):
     assert call(study, "--seed", "3").exit_code == 0
     (record,) = find_records(study.results("small") / "records")
