@@ -9,6 +9,8 @@ from refstudy.models.fusion.language_gate import LanguageGate
 from refstudy.models.fusion.s2rm import S2RM, gram
 from refstudy.models.layers import Gate
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize("kind, logit", [("sigmoid", 6.5), ("tanh", 3.5)])
 @pytest.mark.parametrize("sign", [1, -1])

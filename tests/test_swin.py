@@ -12,6 +12,8 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from refstudy.config import ImageEncoderConfig
 from refstudy.models.encoders import ImageEncoder, PaddedBlock
 
+pytestmark = pytest.mark.numeric
+
 HEADS, CHANNELS = 2, 4
 
 
