@@ -1,0 +1,136 @@
+"""Made-up studies, judged by the functions that judge the real one: how often its verdicts are wrong, what they find.
+
+``python -m refstudy.simulation`` prints the table of docs/statistics.md.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from refstudy.claims import CLAIMS
+from refstudy.inference import (
+    CONTRADICTED,
+    EQUIVALENT,
+    LOOKS,
+    MARGIN,
+    SUPPORTED,
+    Estimate,
+    Side,
+    Spread,
+    Verdicts,
+    estimate,
+    judge,
+    pooled,
+    second_look,
+)
+from refstudy.study import Study, find_study, load_study
+
+# Points of overall IoU. Seeds: the measured SD of runs; families without one get that of CASG. Pictures: of one
+# variant, so that a difference has 0.5, as the records' differences have (0.37 to 0.64).
+SEED_SD = {"fpn": 1.04, "casg": 1.0, "lavt": 1.0, "slvit": 1.0}
+PICTURES_SD = 0.35
+PICTURES = 400
+STUDIES = 1000
+SEED = 20261129
+
+
+class Design(NamedTuple):
+    """The claims' ``sides`` (better, worse), and the ``family`` of every row."""
+
+    sides: list[tuple[str, str]]
+    family: dict[str, str]
+
+    @property
+    def seed_sd(self) -> np.ndarray:
+        """Of each claim the SD over seeds: the larger one of its sides."""
+        return np.array([max(SEED_SD[self.family[row]] for row in pair) for pair in self.sides])
+
+
+def design(study: Study) -> Design:
+    """That of the study: every claim of the ledger about accuracy."""
+    sides = [(claim.better, claim.worse) for claim in CLAIMS]
+    return Design(sides, {row: study.variants[row].family for pair in sides for row in pair})
+
+
+def made_up(of: Design, gains: np.ndarray, random: np.random.Generator) -> tuple[Verdicts, Verdicts]:
+    """The verdicts of one study at both looks, where each claim's true gain is that of ``gains`` (points).
+
+    Every row has three runs at first; those that ``second_look`` names have five at the second.
+    """
+    pictures = {row: random.normal(0, PICTURES_SD) for row in of.family}
+    ends = {row: random.normal(0, SEED_SD[family], LOOKS[-1]) for row, family in of.family.items()}
+    resampled = 2 * PICTURES_SD**2 * random.chisquare(PICTURES - 1, len(of.sides)) / (PICTURES - 1)
+    runs = dict.fromkeys(of.family, LOOKS[0])
+
+    def look() -> Verdicts:
+        spreads = {
+            family: pooled([ends[row][: runs[row]] for row, own in of.family.items() if own == family])
+            for family in set(of.family.values())
+        }
+        mean = {row: ends[row][:count].mean() + pictures[row] for row, count in runs.items()}
+        found = [
+            estimate(mean[one] - mean[other], variance, *(_side(of, row, runs, spreads) for row in (one, other)))
+            for (one, other), variance in zip(of.sides, resampled, strict=True)
+        ]
+        points, error, freedom = np.array([(each.points, each.error, each.freedom) for each in found]).T
+        fewer = np.array([min(runs[row] for row in pair) for pair in of.sides])
+        return judge(Estimate(points + gains, error, freedom), fewer, np.ones(len(found), bool))
+
+    first = look()
+    runs |= dict.fromkeys(second_look(of.sides, list(first.verdict)), LOOKS[-1])
+    return first, look()
+
+
+def _side(of: Design, row: str, runs: dict[str, int], spreads: dict[str, Spread]) -> Side:
+    return Side(of.family[row], runs[row], spreads[of.family[row]])
+
+
+def wrong_calls(of: Design, studies: int = STUDIES, seed: int = SEED) -> tuple[int, float]:
+    """Of studies in which no row differs from another: how many call any claim supported or contradicted, at either
+    look; and the share of claims, in percent, that are rightly called equivalent in the end."""
+    random, wrong, right = np.random.default_rng([seed, 0]), 0, 0.0
+    for _ in range(studies):
+        looks = made_up(of, np.zeros(len(of.sides)), random)
+        wrong += any(np.isin(look.verdict, (SUPPORTED, CONTRADICTED)).any() for look in looks)
+        right += (looks[-1].verdict == EQUIVALENT).mean()
+    return wrong, 100 * right / studies
+
+
+def wrongly_equivalent(of: Design, studies: int = STUDIES, seed: int = SEED) -> float:
+    """The share of claims, in percent, that are called equivalent at either look where every true gain is the margin."""
+    random, wrong = np.random.default_rng([seed, 1]), 0.0
+    for _ in range(studies):
+        looks = made_up(of, np.full(len(of.sides), MARGIN), random)
+        wrong += np.any([look.verdict == EQUIVALENT for look in looks], axis=0).mean()
+    return 100 * wrong / studies
+
+
+def found(of: Design, size: float, studies: int = STUDIES, seed: int = SEED) -> tuple[float, float]:
+    """The share, in percent, of claims with a true gain of ``size`` SDs over seeds that are supported at the first look,
+    and in the end. One claim a study has such a gain, each in its turn; the others have none."""
+    random, supported = np.random.default_rng([seed, 2]), np.zeros(2)
+    for number in range(studies):
+        claim = number % len(of.sides)
+        gains = np.zeros(len(of.sides))
+        gains[claim] = size * of.seed_sd[claim]
+        looks = made_up(of, gains, random)
+        supported += [look.verdict[claim] == SUPPORTED for look in looks]
+    first, last = 100 * supported / studies
+    return float(first), float(last)
+
+
+def main() -> None:
+    """Print the page's numbers."""
+    of = design(load_study(find_study()))
+    wrong, right = wrong_calls(of)
+    print(f"Of {STUDIES} studies without any gain, {wrong} call a claim supported or contradicted, at either look.")
+    print(f"Of their claims {right:.0f} % are called equivalent in the end.")
+    print(f"With every true gain at the margin, {wrongly_equivalent(of):.1f} % of the claims are called equivalent.\n")
+    print("| true gain (SDs over seeds) | found at the first look | found in the end |\n|---|---|---|")
+    for size in range(2, 9):
+        first, last = found(of, size)
+        print(f"| {size} | {first:.0f} % | {last:.0f} % |")
+
+
+if __name__ == "__main__":
+    main()
