@@ -46,6 +46,10 @@ class Estimate:
     error: Any
     freedom: Any
 
+    def __getitem__(self, measure: Any) -> "Estimate":
+        """That of one measure."""
+        return Estimate(self.points[measure], self.error[measure], self.freedom[measure])
+
     def interval(self, level: float = LEVEL) -> tuple[Any, Any]:
         """Student's interval (low, high)."""
         half = stats.t.ppf((1 + level) / 2, self.freedom) * self.error
@@ -59,9 +63,9 @@ class Estimate:
         return 2 * stats.t.sf(ratio, self.freedom)
 
 
-def pooled(groups: Iterable[Sequence[Any]]) -> Spread:
-    """The variance within groups, pooled: of each group the squared distances from its own mean, over the sum of
-    n - 1. A group is the ends of one variant's runs, each a number or a Series of several measures."""
+def pooled(groups: Iterable[Any]) -> Spread:
+    """The variance within groups, pooled: the squared distances of each group from its own mean, over the sum of n - 1.
+    A group is a sequence of the ends of one variant's runs, each a number or a Series of several measures."""
     squares: Any = 0.0
     freedom = 0
     for ends in groups:
@@ -74,20 +78,20 @@ def pooled(groups: Iterable[Sequence[Any]]) -> Spread:
 def estimate(points: Any, pictures: Any, *sides: Side) -> Estimate:
     """A mean over the runs of one side, or the difference of the means of two.
 
-    ``pictures`` is the variance that another choice of pictures gives ``points``; it is taken as known. Seeds add
-    their spread over the runs of each side; sides of one family share one estimate of it. The degrees of freedom are
-    those of Welch and Satterthwaite.
+    ``pictures`` is the variance that another choice of pictures gives ``points``. Seeds add their spread over the runs
+    of each side; sides of one family share one estimate of it. The degrees of freedom are those of the seeds alone, of
+    two families by Welch and Satterthwaite: the many of the pictures would make an interval of few runs too short.
     """
     shares: dict[str, float] = {}
     spreads = {side.family: side.spread for side in sides}
     for side in sides:
         shares[side.family] = shares.get(side.family, 0.0) + 1 / side.runs
     parts = [(share * spreads[family].variance, spreads[family].freedom) for family, share in shares.items()]
-    total = pictures + sum(variance for variance, _ in parts)
+    seeds = sum(variance for variance, _ in parts)
     with np.errstate(invalid="ignore", divide="ignore"):
         uncertain = sum(np.divide(variance**2, freedom) for variance, freedom in parts)
-        freedom = np.where(np.asarray(uncertain) == 0, np.inf, np.divide(total**2, uncertain))
-    return Estimate(points, total**0.5, freedom[()])
+        freedom = np.divide(np.maximum(seeds**2, np.finfo(float).tiny), uncertain)  # infinite where seeds add nothing
+    return Estimate(points, (pictures + seeds) ** 0.5, freedom)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -101,8 +105,8 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def smallest_gain(error: Any, freedom: Any, level: float) -> np.ndarray:
-    """The gain, in points, that a two-sided test of this ``level`` finds with a chance of ``POWER``: by the noncentral t
-    distribution."""
+    """The gain, in points, that a two-sided test of this ``level`` finds with a chance of ``POWER``, by the noncentral
+    t distribution."""
     freedom = np.minimum(freedom, 1e6)  # as good as infinite
     return special.nctdtrinc(freedom, 1 - POWER, stats.t.isf(level / 2, freedom)) * np.asarray(error)
 
@@ -143,8 +147,8 @@ def judge(gains: Estimate, runs: np.ndarray, testable: np.ndarray, margin: Any =
         [UNTESTABLE, UNMEASURED, SUPPORTED, CONTRADICTED, EQUIVALENT],
         UNDECIDED,
     )
-    still_open = np.count_nonzero(testable & ~decided)  # Holm holds the least of their p-values against this level
-    smallest = smallest_gain(gains.error, gains.freedom, ALPHA / len(LOOKS) / max(still_open, 1))
+    still_open = max(int(np.sum(testable & ~decided)), 1)  # Holm holds the least of their p-values against this level
+    smallest = smallest_gain(gains.error, gains.freedom, ALPHA / len(LOOKS) / still_open)
     return Verdicts(p, verdict, np.where(verdict == UNDECIDED, smallest, np.nan))
 
 

@@ -97,7 +97,7 @@ def wrong_calls(of: Design, studies: int = STUDIES, seed: int = SEED) -> tuple[i
 
 
 def wrongly_equivalent(of: Design, studies: int = STUDIES, seed: int = SEED) -> float:
-    """The share of claims, in percent, that are called equivalent at either look where every true gain is the margin."""
+    """The share of claims, in percent, called equivalent at either look where every true gain is the margin."""
     random, wrong = np.random.default_rng([seed, 1]), 0.0
     for _ in range(studies):
         looks = made_up(of, np.full(len(of.sides), MARGIN), random)
@@ -106,8 +106,8 @@ def wrongly_equivalent(of: Design, studies: int = STUDIES, seed: int = SEED) -> 
 
 
 def found(of: Design, size: float, studies: int = STUDIES, seed: int = SEED) -> tuple[float, float]:
-    """The share, in percent, of claims with a true gain of ``size`` SDs over seeds that are supported at the first look,
-    and in the end. One claim a study has such a gain, each in its turn; the others have none."""
+    """The share, in percent, of claims with a true gain of ``size`` SDs over seeds that are supported at the first
+    look, and in the end. One claim a study has such a gain, each in its turn; the others have none."""
     random, supported = np.random.default_rng([seed, 2]), np.zeros(2)
     for number in range(studies):
         claim = number % len(of.sides)
