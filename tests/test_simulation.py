@@ -1,15 +1,17 @@
 """Made-up studies: the verdicts err as seldom as they say, and find what the design is to find."""
 
-from pathlib import Path
+import re
 
 import numpy as np
+import pytest
 
 from refstudy.inference import ALPHA, LOOKS, judge
-from refstudy.simulation import SEED_SD, design, found, made_up, wrong_calls, wrongly_equivalent
-from refstudy.study import load_study
+from refstudy.simulation import SEED_SD, design, found, made_up, planned, simulated, wrong_calls, wrongly_equivalent
 
-ROOT = Path(__file__).resolve().parents[1]
-DESIGN = design(load_study(ROOT / "papermill_runs.yaml"))
+from .helpers import ROOT, STUDY
+
+DESIGN = design(STUDY)
+PAGE = (ROOT / "docs" / "statistics.md").read_text()
 FEWER = 300  # studies; docs/statistics.md has 1,000
 
 
@@ -51,3 +53,17 @@ def test_rows_of_the_second_look_get_more_runs_and_others_none(monkeypatch):
     assert set(first) == {LOOKS[0]}
     more = set(DESIGN.sides[-1])
     assert [count == LOOKS[-1] for count in second] == [set(pair) <= more for pair in DESIGN.sides]
+
+
+def test_the_page_has_the_gains_that_the_design_can_show():
+    assert "\n".join(planned(DESIGN)) in PAGE
+
+
+@pytest.mark.long  # a minute of CPU time
+def test_the_page_has_what_a_thousand_studies_call():
+    lines = simulated(DESIGN)
+    assert "\n".join(lines) in PAGE
+    calls, studies = map(int, re.search(r"(\d+) of (\d+) studies", lines[2]).groups())
+    assert studies == 1000 and calls <= 65
+    assert float(re.search(r"([\d.]+) % of claims", lines[4])[1]) <= 6.5
+    assert int(re.search(r"(\d+) % in the end", next(line for line in lines if line.startswith("| 5 SDs")))[1]) >= 80
