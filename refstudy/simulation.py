@@ -126,7 +126,7 @@ def smallest_gains(of: Design) -> dict[tuple[str, ...], list[float]]:
     """By the families of a claim's sides, the gain (points) that is found with a chance of ``POWER`` at each of
     ``LOOKS``, were every spread as in ``SEED_SD`` and no other claim decided."""
     rows = Counter(of.family.values())
-    found = {}
+    found: dict[tuple[str, ...], list[float]] = {}
     for pair in of.sides:
         families = tuple(sorted(of.family[row] for row in pair))
         found[families] = []
