@@ -15,6 +15,7 @@ LEVEL = 0.95  # of the intervals that are shown
 ALPHA = 0.05  # of all claims and looks together; of each test of equivalence
 LOOKS = (3, 5)  # runs a side at the first and at the last look at the verdicts
 MARGIN = 2.0  # points; a gain that is surely smaller counts as none
+FAR = 4  # pooled SDs; runs of one row that lie farther apart than this have to be explained
 POWER = 0.8  # with which the smallest gain would have been seen
 
 SUPPORTED, CONTRADICTED, EQUIVALENT = "supported", "contradicted", "equivalent"
