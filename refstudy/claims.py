@@ -1,23 +1,38 @@
-"""The claims ledger: what the papers claim of their parts, what they printed, what was measured here, a verdict."""
+"""The claims ledger: what the papers claim of their parts, what they printed, what was measured here, a verdict.
+
+docs/statistics.md says by which rules.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from refstudy.cost import Cost, cost
+from refstudy.evaluation import read_ceilings, summarize_counts
+from refstudy.inference import CONTRADICTED, MARGIN, SUPPORTED, UNMEASURED, Estimate, judge
+from refstudy.models.build import mask_stride
 from refstudy.records import Record
 from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Study, training_command
-from refstudy.tables import interval, measured_by, printed_rows, resampled_gains, variant_records, verdict
+from refstudy.tables import (
+    Measure,
+    measured_by,
+    printed_rows,
+    resampled_counts,
+    variant_records,
+    with_interval,
+)
 
 
 @dataclass(frozen=True)
 class Claim:
     """That one variant is better than another by ``metric``, and the table whose two rows say so in print.
 
-    ``worse_table`` is the table of the second row where the two stand in different ones; ``column`` is that of the
-    printed numbers where they are not under the metric's name.
+    A gain that is surely below ``margin`` (points) counts as none. ``worse_table`` is the table of the second row where
+    the two stand in different ones; ``column`` is that of the printed numbers where they are not under the metric's
+    name.
     """
 
     paper: str
@@ -29,6 +44,7 @@ class Claim:
     metric: str = "oIoU"
     worse_table: str = ""
     column: str = ""
+    margin: float = MARGIN
 
     @property
     def printed(self) -> float:
@@ -40,9 +56,10 @@ class Claim:
 
 
 OURS = "this study"  # whose question it is that no paper answers
-UNMEASURED = "not measured"
-OF_ONE_RUN = {"supported": "held in one run", "not supported": "failed in one run", "undecided": "undecided in one run"}
 SATURATED = 1.0  # points; a gain below counts as none
+REACH = 60.0  # percent; the least that the regime brings the full model to, so a ceiling below it binds
+# Kinds of expressions: those that a thing's looks answer, and those that ask for its place.
+STRATA = {"looks": ("category", "attribute", "superlative"), "places": ("location", "relation")}
 FULL4, FULL5, ALL, FULL_SLVIT = "W. S²RM (Full)", "W. CASG (Full)", "Full", "7B + 11B + 21B + Gate"
 IV, V, VI, VII = (f"s2rm_table{number}" for number in (4, 5, 6, 7))
 CLAIMS = (
@@ -138,16 +155,12 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why an outcome is as it is, put so that one more variant can say no: ``better`` is better than ``worse``.
-
-    ``seeds``: those of the two runs that are held against each other, where they are not to be the same.
-    """
+    """Why an outcome is as it is, put so that one more variant can say no: ``better`` is better than ``worse``."""
 
     outcome: str
     text: str
     better: str
     worse: str
-    seeds: tuple[int, int] | None = None
 
 
 EXPLANATIONS = (
@@ -159,14 +172,6 @@ EXPLANATIONS = (
         "pwam_residual_fpn",
     ),
     Explanation(
-        "S²RM + CASG ends far lower with seed 1 than with seed 0",
-        "three epochs are too few for seed 1: with the same first weights and batches, and a rate that rises and falls "
-        "over twice the epochs, it ends above what seed 0 reached in half of them",
-        "s2rm_casg_longer",
-        "s2rm_casg",
-        seeds=(1, 0),
-    ),
-    Explanation(
         "whether the full model beats Tile & Concat stays open over five seeds",
         "three epochs are too few for some seeds of the full model, and enough for all of Tile & Concat: trained twice "
         "as long, both, the full model is better",
@@ -176,106 +181,132 @@ EXPLANATIONS = (
 )
 
 
-def explanations(study: Study, profile: str, results: str = "") -> pd.DataFrame:
-    """Every explanation with what the run that tests it gave, in overall IoU, a line each.
+@dataclass(frozen=True)
+class Question:
+    """Whether ``better`` is above ``worse``; with ``most``, whether it is so by less than that many points."""
 
-    Columns: outcome, explanation, variant, reference, metric, and from ``measured`` on as ``ledger``.
+    better: str
+    worse: str
+    metric: str = "oIoU"
+    margin: float = MARGIN
+    most: float | None = None
+
+
+COLUMNS = (
+    "variant reference metric printed measured low high p runs reference_runs verdict smallest ceiling looks places "
+    "elsewhere data missing"
+).split()
+
+
+def explanations(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+    """Every explanation with what the runs that test it gave, in overall IoU, a line each, judged together.
+
+    Columns: outcome, explanation, and those of ``ledger`` from variant on, without printed.
     """
-    lines = []
-    for one in EXPLANATIONS:
-        about = {"outcome": one.outcome, "explanation": one.text, "variant": one.better, "reference": one.worse}
-        found = _measured(study, profile, one.better, one.worse, "oIoU", results, one.seeds)
-        lines.append(about | _judged("oIoU", found))
-    columns = "outcome explanation variant reference metric measured low high runs data verdict missing"
-    return _with_gaps(pd.DataFrame(lines, columns=columns.split()))
+    table = _answers(study, profile, results, [Question(one.better, one.worse) for one in EXPLANATIONS])
+    table.insert(0, "outcome", [one.outcome for one in EXPLANATIONS])
+    table.insert(1, "explanation", [one.text for one in EXPLANATIONS])
+    return table.drop(columns="printed")
 
 
 def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
-    """Every claim with the printed gain and the measured one, a line each.
+    """Every claim with the printed gain and the measured one, a line each, judged together on the first split.
 
     Columns: paper, claim, variant and the reference that it is held against, metric, printed (points), measured with
-    its paired 95 % interval low, high; runs (the seeds that both sides have), data, verdict, elsewhere (the same on the
-    profile's other splits), missing (commands). The verdict is by rule: "supported" when the whole interval is above
-    zero, "not supported" when it is below, "undecided" otherwise; of one run a side, whose interval knows nothing of
-    other trainings, the weaker words of ``OF_ONE_RUN``; "not measured" without records of both sides. For a claim of no
-    gain see ``_saturation``. ``resampled_metrics`` says what the interval speaks of.
+    its 95 % interval low, high; p (adjusted for the number of claims and of looks); runs, reference_runs; verdict;
+    smallest (of an undecided claim the gain that could have been seen); ceiling (percent that averaged truth reaches at
+    the coarser side's stride; a claim whose ceiling is below ``REACH`` is untestable); looks, places (the gain on the
+    ``STRATA`` of expressions) and elsewhere (on the profile's other splits), each with its interval and without a
+    verdict; data; missing (the commands that train the seeds that are asked for and have no record).
     """
-    lines = []
-    for claim in CLAIMS:
-        about = {"paper": claim.paper, "claim": claim.text, "printed": claim.printed}
-        about |= {"variant": claim.better, "reference": claim.worse}
-        found = _measured(study, profile, claim.better, claim.worse, claim.metric, results)
-        lines.append(about | _judged(claim.metric, found))
-    lines.append(_saturation(study, profile, results))
-    columns = "paper claim variant reference metric printed measured low high runs data verdict elsewhere missing"
-    return _with_gaps(pd.DataFrame(lines, columns=columns.split()))
+    questions = [Question(claim.better, claim.worse, claim.metric, claim.margin) for claim in CLAIMS]
+    table = _answers(study, profile, results, [*questions, _saturation(study, profile)])
+    table.insert(0, "paper", [*(claim.paper for claim in CLAIMS), "SLViT"])
+    table.insert(1, "claim", [*(claim.text for claim in CLAIMS), "twice as many regions bring no more"])
+    table["printed"] = [*(claim.printed for claim in CLAIMS), np.nan]
+    if not table.iloc[-1]["variant"]:
+        table.loc[len(CLAIMS), "missing"] = "no variant has twice the K of this profile's SLViT"
+    return table
 
 
-def _with_gaps(table: pd.DataFrame) -> pd.DataFrame:
-    return table.astype({"runs": "Int64"}).fillna(dict.fromkeys(("data", "elsewhere", "missing"), ""))
+def _answers(study: Study, profile: str, results: str, questions: Sequence[Question]) -> pd.DataFrame:
+    """``COLUMNS`` of some questions, judged together."""
+    splits = study.profile(profile).splits
+
+    def sample(record: Record) -> pd.DataFrame:
+        parts = _parts(record, splits)
+        return pd.concat({name: resampled_counts(part) for name, part in parts.items()}, axis=1)
+
+    def exact(record: Record) -> pd.Series:
+        return pd.concat({name: pd.Series(summarize_counts(part)) for name, part in _parts(record, splits).items()})
+
+    measure = Measure(study, profile, results, sample, exact)
+    ceilings = read_ceilings(study.results(profile, results))
+    lines, tested = [], []
+    for asked in questions:
+        line, gain = _measured(study, profile, results, asked, measure)
+        if ceilings is not None and asked.better:
+            strides = [mask_stride(study.run_config(profile, name, 0).model) for name in (asked.better, asked.worse)]
+            line["ceiling"] = ceilings.loc[max(strides), asked.metric]
+        lines.append(line)
+        tested.append((gain.points if asked.most is None else asked.most - gain.points, gain.error, gain.freedom))
+    table = pd.DataFrame(lines, columns=COLUMNS).astype(dict.fromkeys(("measured", "low", "high", "ceiling"), float))
+    table = table.astype(dict.fromkeys(("runs", "reference_runs"), "Int64"))
+    fewer = table[["runs", "reference_runs"]].min(axis=1).fillna(0).to_numpy(int)
+    margins = np.array([asked.margin if asked.most is None else np.nan for asked in questions])
+    testable = ~(table["ceiling"] < REACH).to_numpy()
+    judged = judge(Estimate(*np.array(tested, float).T), fewer, testable, margins)
+    table = table.assign(verdict=judged.verdict, smallest=judged.smallest)
+    table["p"] = [
+        "" if np.isnan(p) or verdict == UNMEASURED else f"{p:.4f}" for p, verdict in zip(*judged[:2], strict=True)
+    ]
+    return table.fillna(dict.fromkeys(("variant", "reference", "looks", "places", "elsewhere", "data", "missing"), ""))
 
 
-def _judged(metric: str, found: dict[str, Any], most: float | None = None) -> dict[str, Any]:
-    """What ``_measured`` found, with the metric and the verdict on one variant being better than the other, or on its
-    being so by less than ``most`` points."""
-    rule, elsewhere = UNMEASURED, []
-
-    def ruled(low: float, high: float) -> str:
-        rule = verdict(low, high) if most is None else verdict(most - high, most - low)
-        return OF_ONE_RUN[rule] if found["runs"] == 1 else rule
-
-    if "low" in found:
-        rule = ruled(found["low"], found["high"])
-        elsewhere = [
-            f"{split}: {ruled(low, high)} {gain:+z.1f} [{low:+z.1f}, {high:+z.1f}]"
-            for split, (gain, low, high) in found.pop("others").items()
-        ]
-    return {"metric": metric, "verdict": rule, "elsewhere": "; ".join(elsewhere)} | found
+def _parts(record: Record, splits: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """A record's counts by split, and on the first split by ``STRATA``; none that is empty."""
+    counts = record.counts()
+    parts = {split: counts[counts["split"] == split] for split in splits}
+    parts |= {name: parts[splits[0]].query("kind in @kinds") for name, kinds in STRATA.items()}
+    return {name: part for name, part in parts.items() if len(part)}
 
 
 def _measured(
-    study: Study,
-    profile: str,
-    better: str,
-    worse: str,
-    metric: str,
-    results: str,
-    seeds: tuple[int, int] | None = None,
-) -> dict[str, Any]:
-    """The gain of one variant over another as cells of the ledger, or the commands that train what is missing: over
-    the seeds that both have, or of one run with the first of ``seeds`` over one with the second."""
-    trainers = _trainers(study, profile, better, worse)
+    study: Study, profile: str, results: str, asked: Question, measure: Measure
+) -> tuple[dict[str, Any], Estimate]:
+    """The gain of one variant over another as cells of the ledger, and itself; NaN without runs of both."""
+    line: dict[str, Any] = {"variant": asked.better, "reference": asked.worse, "metric": asked.metric}
+    names = (asked.better, asked.worse) if asked.better else ()
+    trainers = _trainers(study, profile, *names)
     sides = {
         name: variant_records(study, trainer, name, str(study.results_beside(profile, trainer, results)))
         for name, trainer in trainers.items()
     }
+    lacking = [name for name in names if len(sides[name]) < len(study.seeds(trainers[name], name))]
+    line["missing"] = " && ".join(training_command(trainers[name], name) for name in lacking)
+    unknown = Estimate(np.nan, np.nan, np.nan)
+    if not (names and all(sides.values())):
+        return line, unknown
     split, *others = study.profile(profile).splits
-    if seeds:
-        for name, seed in zip((better, worse), seeds, strict=True):
-            sides[name] = [record for record in sides[name] if record.config.seed == seed]
-    done = {name: {record.config.seed for record in records} for name, records in sides.items()}
-    runs = 1 if seeds else len(done[better] & done[worse])
-    records = [record for side in sides.values() for record in side]
-    splits = [split, *(other for other in others if all(other in record.metrics for record in records))]
-    gains = _gains(sides[better], sides[worse], splits, metric, paired=not seeds)
-    if not gains:
-        wanted = dict(zip((better, worse), seeds or 2 * study.profile(profile).seeds[:1], strict=True))
-        lacking = [name for name, seed in wanted.items() if seed not in done[name]]
-        commands = [training_command(trainers[name], name, wanted[name] if seeds else None) for name in lacking]
-        return {"missing": " && ".join(commands)}
-    measured, low, high = gains.pop(split)
-    data = dict.fromkeys(measured_by(sides[name], split) for name in (better, worse))
-    about = {"runs": runs, "data": " against ".join(data), "others": gains}
-    return {"measured": measured, "low": low, "high": high} | about
+    better, worse = (measure(trainers[name], name, sides[name]) for name in names)
+    gains = better.above(worse)
 
+    def gain(part: str) -> Estimate:
+        return gains[part, asked.metric] if (part, asked.metric) in gains.points else unknown
 
-def _gains(
-    better: list[Record], worse: list[Record], splits: Sequence[str], metric: str, paired: bool
-) -> dict[str, tuple[float, float, float]]:
-    """Split -> points by which one is above the other, with the 95 % interval; empty without runs to compare."""
-    found = {split: resampled_gains(better, worse, split, paired) for split in splits}
-    values = {split: gains[metric] for split, gains in found.items() if gains is not None}
-    return {split: (float(of[0]), *interval(of)) for split, of in values.items()}
+    def shown(part: str) -> str:
+        low, high = gain(part).interval()
+        measured = with_interval(
+            pd.DataFrame([{"x": gain(part).points, "x_low": low, "x_high": high}]), "x", signed=True
+        )
+        return measured[0]
+
+    line["measured"], (line["low"], line["high"]) = gain(split).points, gain(split).interval()
+    line["runs"], line["reference_runs"] = (len(sides[name]) for name in names)
+    line["data"] = " against ".join(dict.fromkeys(measured_by(sides[name], split) for name in names))
+    line |= {name: shown(name) for name in STRATA}
+    line["elsewhere"] = "; ".join(f"{other}: {found}" for other in others if (found := shown(other)))
+    return line, gain(split)
 
 
 def _trainers(study: Study, profile: str, *variants: str) -> dict[str, str]:
@@ -290,19 +321,13 @@ def _trainers(study: Study, profile: str, *variants: str) -> dict[str, str]:
     }
 
 
-def _saturation(study: Study, profile: str, results: str) -> dict[str, Any]:
-    """SLViT's claim that more regions than its K bring no more (Fig. 5a, without printed numbers): K against 2 K.
-
-    It is supported when 2 K brings less than ``SATURATED`` points with 95 % certainty, not when it brings more.
-    """
+def _saturation(study: Study, profile: str) -> Question:
+    """SLViT's claim that more regions than its K bring no more (Fig. 5a, without printed numbers): 2 K against K, by
+    less than ``SATURATED`` points. Without variants where none has 2 K."""
     by_regions = variants_by_regions(study, profile)
     own = next((K for K, name in by_regions.items() if name == "slvit"), 0)
     more = by_regions.get(2 * own, "") if own else ""
-    about = {"paper": "SLViT", "claim": "twice as many regions bring no more", "variant": more, "reference": "slvit"}
-    if not more:
-        missing = "no variant has twice the K of this profile's SLViT"
-        return about | {"metric": "oIoU", "verdict": UNMEASURED, "missing": missing}
-    return about | _judged("oIoU", _measured(study, profile, more, "slvit", "oIoU", results), SATURATED)
+    return Question(more, "slvit" if more else "", most=SATURATED)
 
 
 def variants_by_regions(study: Study, profile: str) -> dict[int, str]:
@@ -359,7 +384,7 @@ def cost_ledger(study: Study) -> pd.DataFrame:
             "printed": printed,
             "measured": (saved := _saving(first, second)),
             "data": f"counted at {size} px, BERT included",
-            "verdict": "supported" if saved > 0 else "not supported",
+            "verdict": SUPPORTED if saved > 0 else CONTRADICTED,
         }
         for paper, text, printed, first, second, size in lines
     ]

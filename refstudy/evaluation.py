@@ -10,16 +10,20 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
 
 from refstudy.bar import bar
 from refstudy.config import THRESHOLD, Precision, Resolution
 from refstudy.data.batches import Batch, Corpus, build_corpus, evaluation_batches, unfit
 from refstudy.data.masks import decode_mask, encode_mask
+from refstudy.files import note
 from refstudy.metrics import summarize
 from refstudy.models.segmenter import Segmenter
 
 IMAGES_AT_ONCE = 16  # encoded together
 EXPRESSIONS_AT_ONCE = 32  # segmented together: SLViT at 480 px makes hundreds of megabytes of maps for each
+STRIDES = (4, 8, 16, 32)
+SHARES = 20
 ABOUT = ["sent_id", "ref_id", "image_id", "split", "words", "kind"]
 
 
@@ -138,6 +142,48 @@ def whole_image_counts(corpus: Corpus) -> pd.DataFrame:
     """The counts of a model that predicts every pixel: the floor that any model has to pass."""
     area = np.bitwise_count(corpus.masks).sum(1, dtype=np.int64)[corpus.ref_of_expression]
     return corpus.table[ABOUT].assign(intersection=area, union=corpus.image_size**2)
+
+
+def ceilings(corpus: Corpus) -> pd.DataFrame:
+    """What a map of coarse cells can reach at most: each mask averaged over cells of ``stride`` pixels a side, and
+    upsampled bilinearly, as the models upsample their logits. A pixel is marked from a share on, in twentieths; each
+    metric has the share that is best for it.
+
+    A row for each of ``STRIDES``; columns: ``stride`` and all metrics, in percent.
+    """
+    lines = []
+    for stride in STRIDES:
+        refs = np.arange(len(corpus.image_of_ref))
+        counts = [_marked(corpus, some, stride) for some in np.array_split(refs, -(-len(refs) // 64))]
+        marked, inside = (np.concatenate(part)[corpus.ref_of_expression] for part in zip(*counts, strict=True))
+        area = inside[:, :1]
+        found = [summarize(inside[:, share], (marked + area - inside)[:, share]) for share in range(1, SHARES)]
+        lines.append({"stride": stride} | pd.DataFrame(found).max().to_dict())
+    return pd.DataFrame(lines)
+
+
+def _marked(corpus: Corpus, refs: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each referent and each share of ``SHARES``, in their order, how many pixels have at least that share after
+    averaging, and how many of these are inside the mask: (n, SHARES) each."""
+    truth = torch.from_numpy(corpus.mask(refs))
+    cells = avg_pool2d(truth[:, None].double(), stride, ceil_mode=True, count_include_pad=False)
+    shares = interpolate(cells, size=truth.shape[1:], mode="bilinear", align_corners=False)[:, 0]
+    level = (SHARES * shares).long().clamp(max=SHARES - 1)  # a share of k twentieths, and less than one more: k
+    groups = SHARES * torch.arange(len(refs))[:, None, None] + level
+    every, within = (
+        torch.bincount(some.flatten(), minlength=SHARES * len(refs)).reshape(-1, SHARES).flip(1).cumsum(1).flip(1)
+        for some in (groups, groups[truth])
+    )
+    return every.numpy(), within.numpy()
+
+
+def read_ceilings(results: Path) -> pd.DataFrame | None:
+    """The table of ``ceilings`` in a results folder, by stride; None where it was not made yet."""
+    path = results / "tables" / "ceilings.csv"
+    if not path.exists():
+        return None
+    note("read", path)
+    return pd.read_csv(path).set_index("stride")
 
 
 def summarize_counts(counts: pd.DataFrame) -> dict[str, float]:

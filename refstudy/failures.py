@@ -21,7 +21,7 @@ from refstudy.evaluation import ABOUT
 from refstudy.models.segmenter import Segmenter
 from refstudy.prediction import confidence, predict
 from refstudy.study import Study
-from refstudy.tables import draws, interval, resampled_counts, resampled_metrics, variant_records
+from refstudy.tables import draws, interval, metrics_of, resampled_counts, spelled, variant_records
 
 HIT = 0.5  # a mask whose IoU exceeds this is a hit, as in P@0.5
 FOUND = 0.5  # a referent, or another thing, is found when at least this share of it is marked
@@ -194,31 +194,29 @@ def _wordless(corpus: Corpus, marked: Callable[[int, np.ndarray], np.ndarray]) -
 def wordless_table(study: Study, profile: str, floors: dict[str, pd.DataFrame], results: str = "") -> pd.DataFrame:
     """How far every recorded variant is above masks that heed no words, on the profile's first split, the lowest first.
 
-    ``floors``: of each of ``WORDLESS`` the counts. Columns: variant, label, runs; oIoU and, paired with each floor's,
-    above_every and above_best (negative below it), each with its 95 % interval (_low, _high), in percent. The first
-    lines are the floors themselves.
+    ``floors``: of each of ``WORDLESS`` the counts. Columns: variant, label, runs; oIoU and, on the pictures of each
+    floor, above_every and above_best (negative below it), each with its 95 % interval (_low, _high), in percent. The
+    first lines are the floors themselves, whose intervals are over pictures alone.
     """
     split = study.profile(profile).splits[0]
-    wordless = {floor: resampled_counts(floors[floor])["oIoU"] for floor in WORDLESS}
-    lines: list[dict[str, object]] = [
-        {"variant": "", "label": label} | _estimated("oIoU", wordless[floor]) for floor, label in WORDLESS.items()
-    ]
+    wordless = {floor: resampled_counts(floors[floor]) for floor in WORDLESS}
+    lines: list[dict[str, object]] = []
+    for floor, label in WORDLESS.items():
+        low, high = interval(wordless[floor]["oIoU"])
+        lines.append({"label": label, "oIoU": wordless[floor]["oIoU"][0], "oIoU_low": low, "oIoU_high": high})
+    ends_of = metrics_of(study, profile, split, results)
     for name in study.variant_names(profile):
         if records := variant_records(study, profile, name, results):
-            own = resampled_metrics(records, split)["oIoU"]
+            own = ends_of(profile, name, records)
             line = {"variant": name, "label": study.variants[name].label, "runs": len(records)}
             for floor, values in wordless.items():
-                line |= _estimated(f"above_{floor}", own - values)
-            lines.append(line | _estimated("oIoU", own))
+                line |= spelled(f"above_{floor}", own.above_fixed(values)["oIoU"])
+            lines.append(line | spelled("oIoU", own.level()["oIoU"], percent=True))
     measured = [f"{name}{end}" for name in ("oIoU", *(f"above_{f}" for f in WORDLESS)) for end in ("", "_low", "_high")]
     table = pd.DataFrame(lines, columns=["variant", "label", "runs", *measured]).astype({"runs": "Int64"})
+    table["variant"] = table["variant"].fillna("")
     first = len(WORDLESS)
     return pd.concat([table[:first], table[first:].sort_values("oIoU")], ignore_index=True)
-
-
-def _estimated(name: str, resampled: pd.Series) -> dict[str, object]:
-    low, high = interval(resampled)
-    return {name: float(resampled[0]), f"{name}_low": low, f"{name}_high": high}
 
 
 def diagnose_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFrame:

@@ -10,22 +10,24 @@ import pandas as pd
 from refstudy.config import DataConfig
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.scenes.grammar import KINDS
+from refstudy.inference import Estimate, judge
 from refstudy.records import Record
 from refstudy.reported import load_reported
 from refstudy.study import Study, training_command
 from refstudy.tables import (
     DATA_NAMES,
+    Ends,
+    Measure,
     benchmark_splits,
     draws,
-    interval,
     measured_by,
-    over_runs,
+    own_ends,
     table_rows,
     variant_records,
-    verdict,
 )
 
 TABLE = "s2rm_table3"
+HARDER = ("relation", "superlative", "location")  # kinds that an attribute is held against
 MAIN = "s2rm_casg"  # the variant of the paper's own rows
 # Data set as Table III heads it -> the column of the tables over benchmarks that has its split: by its caption the
 # validation parts, of ReferIt the test part.
@@ -91,21 +93,32 @@ def by_kind_and_bucket(buckets: Sequence[Bucket]) -> Label:
     return lambda counts: by_kind(counts) + ", " + bucket(counts)
 
 
-def grouped_oiou(records: list[Record], split: str, label: Label, groups: Sequence) -> pd.DataFrame:
-    """Overall IoU in percent per group, averaged over records: row 0 the estimate, then one row per resampling.
+def grouped_oiou(records: list[Record], split: str, label: Label, groups: Sequence) -> Ends:
+    """Overall IoU in percent per group, of runs whose spread is their own.
 
-    The split's images are resampled whole, with the draws of ``refstudy.tables.resampled_metrics``, so that groups of
+    The split's pictures are resampled whole, with the draws of ``refstudy.tables.sampled_metrics``, so that groups of
     one split are paired. NaN where no expression of a group was drawn.
     """
-    return over_runs([_grouped(record, split, label, groups) for record in records]).clip(0, 100)
+    return own_ends([_grouped(record, split, label, groups) for record in records])
 
 
-def _grouped(record: Record, split: str, label: Label, groups: Sequence) -> pd.DataFrame:
+def measure_groups(
+    study: Study, profile: str, split: str, label: Label, groups: Sequence, results: str = ""
+) -> Measure:
+    """``grouped_oiou`` of a study's variants, seeds pooled by family."""
+
+    def exact(record: Record) -> pd.Series | None:
+        return _grouped(record, split, label, groups, resampled=False).iloc[0] if split in record.metrics else None
+
+    return Measure(study, profile, results, lambda record: _grouped(record, split, label, groups), exact)
+
+
+def _grouped(record: Record, split: str, label: Label, groups: Sequence, resampled: bool = True) -> pd.DataFrame:
     counts = record.counts().query("split == @split")
     images = np.sort(counts["image_id"].unique())
     named = counts.assign(group=label(counts)).dropna(subset="group")
     per_image = named.groupby(["image_id", "group"])[["intersection", "union"]].sum()
-    weights = draws(len(images))
+    weights = draws(len(images))[: None if resampled else 1]
     inter, union = (
         weights
         @ per_image[column].unstack(fill_value=0).reindex(index=images, columns=groups, fill_value=0).to_numpy(float)
@@ -114,50 +127,47 @@ def _grouped(record: Record, split: str, label: Label, groups: Sequence) -> pd.D
     return 100 * pd.DataFrame(np.divide(inter, union, out=np.full_like(inter, np.nan), where=union > 0), columns=groups)
 
 
-def measured_groups(records: list[Record], split: str, label: Label, groups: Sequence) -> pd.DataFrame:
+def measured_groups(
+    records: list[Record], split: str, label: Label, groups: Sequence, ends: Ends | None = None
+) -> pd.DataFrame:
     """A line per group: ours (overall IoU, percent) with its 95 % interval, and expressions, how many the group has.
 
-    An empty group has 0 expressions and no number; without records nothing has a number.
+    An empty group has 0 expressions and no number; without records nothing has a number. ``ends`` are those of
+    ``measure_groups``; without them the interval is of the runs alone, so that one run has none.
     """
     lines = pd.DataFrame(index=list(groups), columns=["ours", "ours_low", "ours_high", "expressions"], dtype=float)
     lines["expressions"] = 0
     if records:
-        values = grouped_oiou(records, split, label, groups)
+        level = (ends or grouped_oiou(records, split, label, groups)).level()
+        low, high = level.interval()
+        lines["ours"], lines["ours_low"], lines["ours_high"] = level.points, low.clip(0, 100), high.clip(0, 100)
         lines["expressions"] = (
             label(records[0].counts().query("split == @split")).value_counts().reindex(groups).fillna(0)
         )
-        for group in groups:
-            if not np.isnan(values[group][0]):
-                lines.loc[group, ["ours", "ours_low", "ours_high"]] = (
-                    values[group][0],
-                    *interval(values[group].dropna()),
-                )
     return lines.astype({"expressions": int})
 
 
-def group_gap(records: list[Record], split: str, label: Label, first: str, second: str) -> tuple[float, float, float]:
-    """Points of overall IoU that one group is above another, with the paired 95 % interval; NaN for an empty group."""
+def group_gap(records: list[Record], split: str, label: Label, first: str, second: str) -> Estimate:
+    """Points of overall IoU that one group is above another in the same runs; NaN for an empty group."""
     return _gap([_grouped(record, split, label, [first, second]) for record in records])
 
 
-def _gap(runs: list[pd.DataFrame]) -> tuple[float, float, float]:
-    """How far the first column is above the second, over runs, with its 95 % interval."""
-    gaps = over_runs([run.iloc[:, 0] - run.iloc[:, 1] for run in runs])
-    return (np.nan, np.nan, np.nan) if np.isnan(gaps[0]) else (float(gaps[0]), *interval(gaps.dropna()))
+def _gap(runs: list[pd.DataFrame]) -> Estimate:
+    """How far the first column is above the second, over runs."""
+    return own_ends([(run.iloc[:, 0] - run.iloc[:, 1]).to_frame("gap") for run in runs]).level()["gap"]
 
 
-def length_gaps(records: list[Record], split: str, label: Label, first: str, second: str) -> pd.DataFrame:
-    """Points of overall IoU that one group of lengths is above another.
+def length_gaps(records: list[Record], split: str, label: Label, first: str, second: str) -> dict[str, Estimate]:
+    """Points of overall IoU that one group of lengths is above another in the same runs.
 
-    Index: "as they are"; "one mix of kinds", when the expressions of both groups are weighted to the same shares of
-    kinds: what is left is not of the kinds; and the difference of these, "owed to kinds". Columns: gap, and its paired
-    95 % interval low, high. NaN where a group is empty or the two have no kind in common.
+    "as they are"; "one mix of kinds", when the expressions of both groups are weighted to the same shares of kinds:
+    what is left is not of the kinds; and the difference of these, "owed to kinds". NaN where a group is empty or the
+    two have no kind in common.
     """
     both = [first, second]
     plain, mixed = ([of(record, split, label, both) for record in records] for of in (_grouped, _at_one_mix))
     owed = [one - other for one, other in zip(plain, mixed, strict=True)]
-    lines = {"as they are": _gap(plain), "one mix of kinds": _gap(mixed), "owed to kinds": _gap(owed)}
-    return pd.DataFrame.from_dict(lines, orient="index", columns=["gap", "low", "high"])
+    return {"as they are": _gap(plain), "one mix of kinds": _gap(mixed), "owed to kinds": _gap(owed)}
 
 
 def _at_one_mix(record: Record, split: str, label: Label, groups: Sequence) -> pd.DataFrame:
@@ -190,44 +200,52 @@ def _at_one_mix(record: Record, split: str, label: Label, groups: Sequence) -> p
     return pd.DataFrame(found)
 
 
-def judged(claim: str, gap: Sequence[float]) -> dict[str, object]:
-    """A claim that a gap is positive, with the gap's points and interval (as ``group_gap`` gives them) and the verdict:
-    a line for ``tables.render_verdicts``."""
-    measured, low, high = gap
-    rule = "nothing to compare" if np.isnan(measured) else verdict(low, high)
-    return {"claim": claim, "measured": measured, "low": low, "high": high, "verdict": rule}
+def judged(claims: pd.DataFrame, gaps: Sequence[Estimate], runs: int) -> pd.DataFrame:
+    """Claims that a gap within the same ``runs`` is positive, judged together: with measured points, their interval
+    low, high, verdict and smallest, for ``tables.render_verdicts``."""
+    points, error, freedom = np.array([(gap.points, gap.error, gap.freedom) for gap in gaps], float).T
+    together = Estimate(points, error, freedom)
+    found = judge(together, np.full(len(gaps), runs), np.isfinite(points))
+    low, high = together.interval()
+    return claims.assign(measured=points, low=low, high=high, verdict=found.verdict, smallest=found.smallest)
 
 
 def length_verdicts(records: list[Record], split: str, buckets: Sequence[Bucket]) -> pd.DataFrame:
-    """Are short expressions easier than longer ones?
+    """Are short expressions easier than longer ones, and which kinds are easy?
 
     The first bucket against each longer one: all expressions "as they are" and, of the kinds that both have, at "one
     mix of kinds", and what of the gap is so "owed to kinds". Then, within each kind that several buckets have ("one
-    kind"), its first of these against its last. Columns: claim, compared (one of the four), short and longer (the two
-    buckets), kinds (a tuple; () for "as they are"); measured, low, high, verdict, as ``judged`` has them.
+    kind"), its first of these against its last. Last, *attribute* against each of ``HARDER`` ("two kinds"), whatever
+    the length. Columns: claim, compared (one of the five), short and longer (the two buckets, empty for two kinds),
+    kinds (a tuple; () for "as they are"); measured, low, high, verdict, smallest, as ``judged`` has them.
     """
     counts, both = records[0].counts().query("split == @split"), by_kind_and_bucket(buckets)
     present = [kind for kind in KINDS if (counts["kind"] == kind).any()]
     filled = set(both(counts).dropna()) if present else set()  # released data do not name kinds
     short, *longer_ones = names = [str(bucket) for bucket in buckets]
-    lines = []
+    lines: list[tuple[str, str, str, str, tuple[str, ...]]] = []
+    gaps: list[Estimate] = []
     for longer in longer_ones:
-        gaps = length_gaps(records, split, by_bucket(buckets), short, longer)
-        about = {"compared": "as they are", "short": short, "longer": longer, "kinds": ()}
+        found = length_gaps(records, split, by_bucket(buckets), short, longer)
         claim = f"{short} words are easier than {longer}"
-        lines.append(about | judged(claim, gaps.loc["as they are"]))
+        lines.append((claim, "as they are", short, longer, ()))
+        gaps.append(found["as they are"])
         if shared := tuple(kind for kind in present if {f"{kind}, {short}", f"{kind}, {longer}"} <= filled):
             named = f"{claim}, at one mix of kinds ({', '.join(shared)})"
             for how, text in (("one mix of kinds", named), ("owed to kinds", f"{claim} by their kinds")):
-                lines.append(about | {"compared": how, "kinds": shared} | judged(text, gaps.loc[how]))
+                lines.append((text, how, short, longer, shared))
+                gaps.append(found[how])
     for kind in present:
         own = [name for name in names if f"{kind}, {name}" in filled]
         if len(own) > 1:
-            gap = group_gap(records, split, both, f"{kind}, {own[0]}", f"{kind}, {own[-1]}")
             claim = f"among expressions of kind *{kind}*, {own[0]} words are easier than {own[-1]}"
-            about = {"compared": "one kind", "short": own[0], "longer": own[-1], "kinds": (kind,)}
-            lines.append(about | judged(claim, gap))
-    return pd.DataFrame(lines, columns="claim compared short longer kinds measured low high verdict".split())
+            lines.append((claim, "one kind", own[0], own[-1], (kind,)))
+            gaps.append(group_gap(records, split, both, f"{kind}, {own[0]}", f"{kind}, {own[-1]}"))
+    for kind in HARDER:
+        if {kind, "attribute"} <= set(present):
+            lines.append((f"*attribute* is easier than *{kind}*", "two kinds", "", "", ("attribute", kind)))
+            gaps.append(group_gap(records, split, by_kind, "attribute", kind))
+    return judged(pd.DataFrame(lines, columns="claim compared short longer kinds".split()), gaps, len(records))
 
 
 def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
@@ -239,10 +257,13 @@ def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     data set.
     """
     printed, measured_splits = load_reported(TABLE), benchmark_splits(study, profile)
-    found = {}
+    found, measures = {}, {}
     for dataset, column in COLUMNS.items():
         split, profiles = measured_splits.get(column, ("", []))
         found[dataset] = split, table_rows(TABLE, study, profile, results, profiles)
+        buckets = printed_buckets()[dataset]
+        names = [str(bucket) for bucket in buckets]
+        measures[dataset] = measure_groups(study, profile, split, by_bucket(buckets), names, results)
     variants = {row: variant for row, (_, variant) in study.rows(TABLE, study.together(profile)).items()}
     lines = []
     for row in printed.index:
@@ -250,7 +271,9 @@ def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
             split, rows = found[dataset]
             ours = rows.get(row)
             records = [record for record in ours.records if split in record.metrics] if ours else []
-            measured = measured_groups(records, split, by_bucket(buckets), [str(bucket) for bucket in buckets])
+            names = [str(bucket) for bucket in buckets]
+            ends = measures[dataset](ours.profile, ours.variant, records) if ours and records else None
+            measured = measured_groups(records, split, by_bucket(buckets), names, ends)
             about = {"runs": len(records), "data": "", "missing": ""}
             if ours:
                 about |= {"data": ours.data(split), "missing": ours.missing}
@@ -286,33 +309,38 @@ def kind_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
 def kinds_by_run(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     """``kind_table`` of every single run: what a seed decides.
 
-    Columns: variant, seed, kind, ours, ours_low, ours_high (over pictures), expressions, data.
+    Columns: variant, seed, kind, ours, expressions, data.
     """
     lines, split = [], study.profile(profile).splits[0]
     for variant in study.variant_names(profile):
         for record in variant_records(study, profile, variant, results):
             about = {"variant": variant, "seed": record.config.seed, "data": measured_by([record], split)}
             for kind, numbers in measured_groups([record], split, by_kind, KINDS).iterrows():
-                lines.append(about | {"kind": kind} | numbers.to_dict())
-    columns = "variant seed kind ours ours_low ours_high expressions data"
+                lines.append(about | {"kind": kind} | numbers[["ours", "expressions"]].to_dict())
+    columns = "variant seed kind ours expressions data"
     return pd.DataFrame(lines, columns=columns.split()).astype({"expressions": int, "seed": int})
 
 
 def _per_variant(study: Study, profile: str, results: str, label: Label, name: str) -> pd.DataFrame:
     """A line per variant and group, on the profile's first split."""
     lines, split = [], study.profile(profile).splits[0]
-    for variant in study.variant_names(profile):
-        records = variant_records(study, profile, variant, results)
-        if not records:
-            continue
-        groups = range(1, records[0].counts()["words"].max() + 1) if name == "words" else KINDS
+    recorded = {
+        variant: records
+        for variant in study.variant_names(profile)
+        if (records := variant_records(study, profile, variant, results))
+    }
+    words = max((records[0].counts()["words"].max() for records in recorded.values()), default=0)
+    groups: Sequence = range(1, words + 1) if name == "words" else KINDS
+    ends_of = measure_groups(study, profile, split, label, groups, results)
+    for variant, records in recorded.items():
         unseen = set(study.seeds(profile, variant)) - {record.config.seed for record in records}
         about = {
             "runs": len(records),
             "data": measured_by(records, split),
             "missing": training_command(profile, variant) if unseen else "",
         }
-        for group, numbers in measured_groups(records, split, label, groups).iterrows():
+        measured = measured_groups(records, split, label, groups, ends_of(profile, variant, records))
+        for group, numbers in measured.iterrows():
             lines.append({"variant": variant, name: group} | numbers.to_dict() | about)
     columns = ["variant", name, *"ours ours_low ours_high expressions runs data missing".split()]
     return pd.DataFrame(lines, columns=columns).astype({"expressions": int})

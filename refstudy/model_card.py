@@ -9,7 +9,7 @@ from refstudy.models.build import build_model, count_parameters, load_model
 from refstudy.models.segmenter import Segmenter
 from refstudy.records import Record, find_record, find_records
 from refstudy.study import Study
-from refstudy.tables import data_name, interval, resampled_metrics
+from refstudy.tables import data_name, interval, sampled_metrics
 
 FILE_NAME = "README.md"
 SHOWN = ("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9")
@@ -120,7 +120,7 @@ def _numbers(study: Study, records: dict[str, Record | None]) -> list[str]:
     for record in filter(None, records.values()):
         config, counts = record.config, record.counts()
         for split in config.splits:
-            metrics = resampled_metrics([record], split)
+            metrics = sampled_metrics(record, split)
             cells = []
             for metric in SHOWN:
                 low, high = interval(metrics[metric])

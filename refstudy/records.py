@@ -10,6 +10,8 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,9 +100,20 @@ def read_record(folder: Path | str) -> Record:
     """Read and check one record folder. Raises StudyError when a file is missing, broken, or was edited by hand."""
     folder = Path(folder)
     try:
-        content = json.loads((folder / "record.json").read_text())
+        record = _checked(folder, *((folder / name).read_bytes() for name in ("record.json", "counts.parquet")))
+    except OSError as error:
+        raise StudyError(f"{folder}: unreadable run record ({error}); restore it or train the run again") from error
+    note("read", folder)
+    return record
+
+
+@lru_cache(maxsize=1024)  # pooling seeds reads every record, for every table
+def _checked(folder: Path, about: bytes, pixels: bytes) -> Record:
+    """``read_record`` of a folder whose record.json and counts.parquet hold these bytes."""
+    try:
+        content = json.loads(about)
         config = RunConfig.model_validate(content.pop("config"))
-        counts = pd.read_parquet(folder / "counts.parquet")
+        counts = pd.read_parquet(BytesIO(pixels))
         metrics = {str(split): summarize_counts(rows) for split, rows in counts.groupby("split", sort=True)}
         follows = _alike(content.pop("metrics"), metrics)
         key = content.pop("key")
@@ -112,7 +125,6 @@ def read_record(folder: Path | str) -> Record:
         raise StudyError(
             f"{folder / 'record.json'}: {what} does not follow from its contents; restore it or train again"
         )
-    note("read", folder)
     return Record(folder, config, content, metrics)
 
 

@@ -26,11 +26,11 @@ from refstudy.files import atomic_folder
 from refstudy.manifest import executed_notebooks, write_manifest
 from refstudy.metrics import METRICS
 from refstudy.study import Study
-from refstudy.tables import PAPER_TABLES, TABLES, render, untrained, verdict
+from refstudy.tables import PAPER_TABLES, TABLES, render, untrained
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-MARKS = {"supported": ("▲ ", "above"), "not supported": ("▼ ", "below"), "undecided": ("· ", "")}
+MARKS = {1: ("▲ ", "above"), -1: ("▼ ", "below"), 0: ("· ", "")}  # by the signs of both ends of an interval
 NUMBER = re.compile(r"[▲▼·\s]*[+-]?\d[\d.]*(e[+-]?\d+)?( \[[^\]]*\])?")
 
 
@@ -118,7 +118,8 @@ def index_notebook(
         f"{study.profile(profile).about[1:]}.\n\nOurs stand beside the printed numbers with their 95 % intervals. They "
         "are measured on other data and at another size than the printed ones, as each table says, so only "
         "differences within one column can be compared. A gain is marked ▲ where its whole interval lies above zero, "
-        "▼ where it lies below, · where it holds zero. A click on a column's head sorts a table.\n\n"
+        "▼ where it lies below, · where it holds zero: each on its own; the claims have verdicts, which are judged "
+        "together. A click on a column's head sorts a table.\n\n"
     )
     links = []
     for title, cells in sections.items():
@@ -163,18 +164,17 @@ def _tables(folder: Path, manifest: dict[str, Any], pages: list[str]) -> list[No
 
 
 def _compared(path: Path) -> str:
-    """One of ``TABLES`` as a web table, from its CSV file: printed beside ours, first the gains, marked by their
-    verdict."""
+    """One of ``TABLES`` as a web table, from its CSV file: printed beside ours, first the gains, marked by where
+    their intervals lie."""
     table = pd.read_csv(path).astype({"variant": object, "data": object, "missing": object})
     table = table.fillna({"variant": "", "data": "", "missing": ""})
-    table["gain_runs"] = table.get("gain_runs", np.nan)  # which earlier tables have not
     shown = render(table).drop(columns="our data", level=0)
     shown.columns = pd.Index(["\n".join(filter(None, column)) for column in shown.columns])
     gains = [name for name in shown.columns if name.startswith("gain")]
     shown = shown[[*gains, *shown.columns.drop(gains)]]
     classes = pd.DataFrame("", shown.index, shown.columns)
     for line in table.query("metric == @METRICS[0]").dropna(subset=["gain_low"]).itertuples():
-        mark, colour = MARKS[verdict(line.gain_low, line.gain_high)]
+        mark, colour = MARKS[int((np.sign(line.gain_low) + np.sign(line.gain_high)) / 2)]
         shown.loc[line.row, GAIN] = mark + shown.loc[line.row, GAIN]
         classes.loc[line.row, GAIN] = colour
     return table_html(shown.astype(str).reset_index(), classes.reset_index(drop=True))

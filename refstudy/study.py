@@ -55,6 +55,12 @@ class Variant(Settings):
             raise ValueError("give 'fusion' and 'decoder', or 'whole' alone")
         return self
 
+    @property
+    def family(self) -> str:
+        """Of variants whose runs are taken to scatter alike: those of one decoder or whole model, equally long."""
+        name = (self.whole or self.decoder or self.fusion).name  # type: ignore[union-attr]
+        return name if self.longer == 1 else f"{name}, {self.longer} times as long"
+
 
 class Encoders(Settings):
     """The two encoders, which all variants of a profile share."""

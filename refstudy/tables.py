@@ -1,28 +1,25 @@
 """The study's tables: printed numbers beside our own, with intervals, from run records alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from refstudy.config import THRESHOLD, DataConfig, EvaluationConfig
 from refstudy.data.scenes import FLAVOURS
 from refstudy.errors import StudyError
 from refstudy.files import atomic_write
+from refstudy.inference import LEVEL, UNTESTABLE, Estimate, Side, Spread, estimate, pooled
 from refstudy.metrics import METRICS, THRESHOLDS, iou
 from refstudy.records import Record, find_record
 from refstudy.reported import SPLITS, load_reported
 from refstudy.study import Study, training_command
 
 RESAMPLES = 2000
-LEVEL = 0.95
 USUAL = EvaluationConfig()
-Values = TypeVar("Values", pd.DataFrame, pd.Series)  # resampled: row 0 the estimate, then a row per resampling
 SEED = 20240509  # of the resampling: the same draws for every table, variant and machine
 DATA_NAMES = {
     "refscenes": "RefScenes",
@@ -121,65 +118,114 @@ def measured_by(records: list[Record], split: str) -> str:
     return data_name(config.data, split, config.evaluation) if config else ""
 
 
-def resampled_metrics(records: list[Record], split: str) -> pd.DataFrame:
-    """Each metric under ``RESAMPLES`` resamplings of the split's images, averaged over runs; row 0 is the estimate.
+# One run's numbers: row 0 is what it reached, then a row per resampling of the pictures; a column per measure.
+Sample = Callable[[Record], pd.DataFrame]
 
-    Expressions of one image are not independent, so whole images are drawn (a cluster bootstrap). The draws depend on
-    the number of images alone: two variants on the same images are resampled together, so differences are paired.
-    ``over_runs`` says what several runs add; one run cannot say what another seed would give.
+
+@dataclass(frozen=True)
+class Ends:
+    """What a variant's ``runs`` reached: ``values`` are their mean, as a ``Sample``; ``family`` names those variants
+    over whose runs the ``spread`` of one run is pooled."""
+
+    values: pd.DataFrame
+    runs: int
+    family: str
+    spread: Spread
+    records: tuple[Record, ...] = ()
+
+    def level(self) -> Estimate:
+        """The mean itself, Series of measures."""
+        return _estimated(self.values, self._side)
+
+    def above(self, other: "Ends") -> Estimate:
+        """How far it is above another's, of other runs, pictures resampled together. Raises StudyError where the two
+        were measured on different data."""
+        _refuse_other_data([*self.records, *other.records])
+        return _estimated(self.values - other.values, self._side, other._side)
+
+    def above_fixed(self, values: pd.DataFrame) -> Estimate:
+        """How far it is above what no training moves, on pictures resampled together with these."""
+        return _estimated(self.values - values, self._side)
+
+    @property
+    def _side(self) -> Side:
+        return Side(self.family, self.runs, self.spread)
+
+
+def _estimated(values: pd.DataFrame, *sides: Side) -> Estimate:
+    return estimate(values.iloc[0], values.iloc[1:].var(ddof=0), *sides)
+
+
+def own_ends(samples: Sequence[pd.DataFrame]) -> Ends:
+    """The ends of some runs of one variant, whose spread is their own alone."""
+    return Ends(sum(samples) / len(samples), len(samples), "", pooled([[one.iloc[0] for one in samples]]))
+
+
+class Measure:
+    """Levels and gains of a study's variants by one ``sample``, with seeds pooled by family.
+
+    ``exact``: row 0 of ``sample``, where it can be had for less; None for a record that lacks what is measured. Seeds
+    are pooled over all variants that a profile trains, with those of their runs that are recorded.
     """
-    return over_runs([_resampled(record, split) for record in records]).clip(0, 100)
+
+    def __init__(
+        self,
+        study: Study,
+        profile: str,
+        results: str,
+        sample: Sample,
+        exact: Callable[[Record], pd.Series | None] | None = None,
+    ):
+        self._study, self._profile, self._results, self._sample = study, profile, results, sample
+        self._exact = exact or (lambda record: sample(record).iloc[0])
+        self._pools: dict[str, dict[str, Spread]] = {}
+        self._ends: dict[tuple[str, str], Ends] = {}
+
+    def __call__(self, trainer: str, variant: str, records: Sequence[Record]) -> Ends:
+        """The ends of a variant that the profile ``trainer`` trains; of its ``records``, at least one."""
+        found = self._ends.get((trainer, variant))
+        if found is None:
+            samples, family = [self._sample(record) for record in records], self._study.variants[variant].family
+            unknown = Spread(samples[0].iloc[0] * np.nan, 0)
+            spread = self._pool(trainer).get(family, unknown)
+            values = sum(samples) / len(samples)
+            found = Ends(values, len(samples), f"{trainer}: {family}", spread, tuple(records))
+            self._ends[trainer, variant] = found
+        return found
+
+    def _pool(self, trainer: str) -> dict[str, Spread]:
+        if trainer not in self._pools:
+            folder = str(self._study.results_beside(self._profile, trainer, self._results))
+            ends: dict[str, list[list[pd.Series]]] = {}
+            for name in self._study.variant_names(trainer):
+                reached = map(self._exact, variant_records(self._study, trainer, name, folder))
+                own = [one for one in reached if one is not None]
+                ends.setdefault(self._study.variants[name].family, []).append(own)
+            several = {family: [own for own in groups if len(own) > 1] for family, groups in ends.items()}
+            self._pools[trainer] = {family: pooled(groups) for family, groups in several.items() if groups}
+        return self._pools[trainer]
 
 
-def _resampled(record: Record, split: str) -> pd.DataFrame:
+def metrics_of(study: Study, profile: str, split: str, results: str = "") -> Measure:
+    """All metrics of a split, in percent. Expressions of one picture are not independent, so whole pictures are drawn
+    (a cluster bootstrap), by draws that depend on their number alone: variants on the same pictures are resampled
+    together."""
+
+    def exact(record: Record) -> pd.Series | None:
+        return pd.Series(record.metrics[split]) if split in record.metrics else None
+
+    return Measure(study, profile, results, lambda record: sampled_metrics(record, split), exact)
+
+
+def sampled_metrics(record: Record, split: str) -> pd.DataFrame:
+    """All metrics of one run, in percent, under ``RESAMPLES`` resamplings of the split's pictures, which say nothing of
+    other trainings; row 0 is the run's own."""
     counts = record.counts()
     return resampled_counts(counts[counts["split"] == split])
 
 
-def over_runs(values: Sequence[Values]) -> Values:
-    """The mean over runs of what each gave under the resamplings.
-
-    Where there are several, every row but the first, the estimate, is moved by the runs' standard error in it, times
-    Student's t: an interval then is the usual one for the mean of so few trainings, widened by the resampled images.
-    Differences between what shares its runs are to be taken run by run, before.
-    """
-    runs, mean = len(values), sum(values) / len(values)
-    if runs == 1:
-        return mean
-    error = (sum((one - mean) ** 2 for one in values) / (runs - 1) / runs) ** 0.5
-    return mean + error.mul(_student(runs), axis=0)
-
-
-@lru_cache(maxsize=8)
-def _student(runs: int) -> np.ndarray:
-    """Values of Student's t with ``runs`` - 1 degrees of freedom, evenly over its probabilities and in an order of
-    their own, (1 + RESAMPLES,); the first is 0."""
-    levels = (np.random.default_rng([SEED, 1]).permutation(RESAMPLES) + 0.5) / RESAMPLES
-    return np.concatenate([[0.0], stdtrit(runs - 1, levels)])
-
-
-def common_seeds(first: list[Record], second: list[Record]) -> list[int]:
-    """The seeds that two variants both have."""
-    one, other = ({record.config.seed for record in records} for records in (first, second))
-    return sorted(one & other)
-
-
-def resampled_gains(first: list[Record], second: list[Record], split: str, paired: bool = True) -> pd.DataFrame | None:
-    """How far the first variant is above the second, over the seeds that both have; as ``resampled_metrics``. None
-    where there is no such seed. ``paired`` False: of the records as they stand, one against one, whatever their seeds.
-    Raises StudyError where two that are compared were measured on different data."""
-    common = common_seeds(first, second)
-    sides = [first, second]
-    if paired:
-        sides = [sorted((r for r in side if r.config.seed in common), key=lambda r: r.config.seed) for side in sides]
-    if not all(sides):
-        return None
-    _refuse_other_data(sides[0] + sides[1])
-    return over_runs([_resampled(one, split) - _resampled(other, split) for one, other in zip(*sides, strict=True)])
-
-
 def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:
-    """As ``resampled_metrics``, of the pixel counts of one split's expressions, as ``evaluate`` returns them."""
+    """As ``sampled_metrics``, of the pixel counts of one split's expressions, as ``evaluate`` returns them."""
     counts = counts.sort_values("sent_id")
     ious = iou(counts["intersection"], counts["union"])
     per_image = counts[["image_id", "intersection", "union"]].assign(expressions=1, mIoU=ious)
@@ -205,9 +251,12 @@ def interval(values: pd.Series | np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def verdict(low: float, high: float) -> str:
-    """What a 95 % interval of a gain says about the claim that it is positive."""
-    return "supported" if low > 0 else "not supported" if high < 0 else "undecided"
+def spelled(name: str, found: Estimate, percent: bool = False) -> dict[str, float]:
+    """An estimate as cells of a table: name, name_low and name_high; ``percent`` keeps an interval within 0 to 100."""
+    low, high = (float(end) for end in found.interval())
+    if percent:
+        low, high = np.clip([low, high], 0, 100)
+    return {name: float(found.points), f"{name}_low": low, f"{name}_high": high}
 
 
 def variant_records(study: Study, profile: str, variant: str, results: str = "") -> list[Record]:
@@ -285,17 +334,16 @@ def printed_rows(stem: str) -> pd.DataFrame:
 def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.DataFrame:
     """One of ``TABLES``, a line per row and metric, all in percent.
 
-    Columns: row, variant, metric; printed (on the paper's data); ours with its 95 % interval ours_low, ours_high;
-    minus_printed; printed_gain and gain, gain_low, gain_high over the baseline row (paired resampling over the
-    gain_runs seeds that both rows have; empty for the baseline); runs (seeds averaged), data (what ours was measured
-    on), missing (the command that trains what the row lacks, or why none can).
-    What no run fills is empty.
+    Columns: row, variant, metric; printed (on the paper's data); ours, the mean over runs, with its 95 % interval
+    ours_low, ours_high (``Ends``; empty where nothing is known of the spread over seeds); minus_printed; printed_gain
+    and gain, gain_low, gain_high over the baseline row, which has none; runs, data (what ours was measured on), missing
+    (the command that trains what the row lacks, or why none can). What no run fills is empty.
     """
     spec, printed = TABLES[stem], printed_rows(stem)
     rows, split = table_rows(stem, study, profile, results), study.profile(profile).splits[0]
-    measured = {name: resampled_metrics(row.records, split) for name, row in rows.items() if row.records}
-    base = rows[spec.baseline].records if spec.baseline in rows else []
-    gained = {name: resampled_gains(row.records, base, split) for name, row in rows.items() if name != spec.baseline}
+    ends_of = metrics_of(study, profile, split, results)
+    ends = {name: ends_of(row.profile, row.variant, row.records) for name, row in rows.items() if row.records}
+    base = ends.get(spec.baseline)
     lines = []
     for name in printed.index:
         row = rows.get(name, Row(profile, "", [], spec.unfilled.get(name, "")))
@@ -305,21 +353,17 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
                 line["printed"] = printed.loc[name, metric]
                 if name != spec.baseline:
                     line["printed_gain"] = printed.loc[name, metric] - printed.loc[spec.baseline, metric]
-            if name in measured:
-                values = measured[name][metric]
-                line["ours"] = values[0]
-                line["ours_low"], line["ours_high"] = interval(values)
-                line["minus_printed"] = values[0] - line.get("printed", np.nan)  # type: ignore[operator]
-                if (gains := gained.get(name)) is not None:
-                    line["gain"] = gains[metric][0]
-                    line["gain_low"], line["gain_high"] = interval(gains[metric])
-                    line["gain_runs"] = len(common_seeds(row.records, base))
+            if name in ends:
+                line |= spelled("ours", ends[name].level()[metric], percent=True)
+                line["minus_printed"] = line["ours"] - line.get("printed", np.nan)  # type: ignore[operator]
+                if base and name != spec.baseline:
+                    line |= spelled("gain", ends[name].above(base)[metric])
             lines.append(line | {"runs": len(row.records), "data": row.data(split), "missing": row.missing})
     columns = (
-        "row variant metric printed ours ours_low ours_high minus_printed printed_gain gain gain_low gain_high "
-        "gain_runs runs data missing"
+        "row variant metric printed ours ours_low ours_high minus_printed printed_gain gain gain_low gain_high runs "
+        "data missing"
     )
-    return pd.DataFrame(lines, columns=columns.split()).astype({"gain_runs": "Int64"})
+    return pd.DataFrame(lines, columns=columns.split())
 
 
 def build_comparison(stem: str, study: Study, profile: str, results: str = "") -> pd.DataFrame:
@@ -335,23 +379,26 @@ def build_comparison(stem: str, study: Study, profile: str, results: str = "") -
         printed = pd.concat({"Overall IoU": printed}, names=["block"])
     variants = {row: variant for row, (_, variant) in study.rows(stem, study.together(profile)).items()}
     ours = {
-        column: (split, table_rows(stem, study, profile, results, profiles))
+        column: (
+            split,
+            table_rows(stem, study, profile, results, profiles),
+            metrics_of(study, profile, split, results),
+        )
         for column, (split, profiles) in benchmark_splits(study, profile).items()
     }
     lines = []
     for (measure, name), cells in printed.iterrows():
         metric = {"Overall IoU": "oIoU", "Mean IoU": "mIoU"}[measure]
         for column in cells.index.intersection(SPLITS):
-            split, rows = ours.get(column, ("", {}))
+            split, rows, ends_of = ours.get(column, ("", {}, None))
             row = rows.get(name)
             if np.isnan(cells[column]) and not (row and row.records):
                 continue
             line: dict[str, object] = {"row": name, "citation": cells["citation"], "metric": metric}
             line |= {"benchmark": column, "printed": cells[column], "variant": variants.get(name, "")}
-            if row and row.records:
-                values = resampled_metrics(row.records, split)[metric]
-                line["ours"] = values[0]
-                line["ours_low"], line["ours_high"] = interval(values)
+            if row and row.records and ends_of:
+                level = ends_of(row.profile, row.variant, row.records).level()
+                line |= spelled("ours", level[metric], percent=True)
                 line |= {"runs": len(row.records), "data": row.data(split)}
             if row:
                 line["missing"] = row.missing
@@ -381,9 +428,8 @@ def with_interval(table: pd.DataFrame, column: str, digits: int = 1, signed: boo
 
 def render(table: pd.DataFrame) -> pd.DataFrame:
     """A table to read: a line per row; printed number, and ours with its interval, for each metric that is printed;
-    then ours above the baseline row in overall IoU and how many seeds that is over; the number of runs, and what ours
-    was measured on. A number that was counted has no interval; of gains in overall IoU there are columns where there
-    are gains."""
+    then ours above the baseline row in overall IoU; the number of runs, and what ours was measured on. A number that
+    was counted has no interval; of gains in overall IoU there are columns where there are gains."""
     shown = table[table["printed"].notna()]
     cells = {}
     for metric in shown["metric"].unique():
@@ -396,8 +442,6 @@ def render(table: pd.DataFrame) -> pd.DataFrame:
         wide[f"gain in {METRICS[0]}", "printed"] = overall["printed_gain"].map("{:+.2f}".format).replace("+nan", "")
     if overall[["printed_gain", "gain"]].notna().any(axis=None):
         wide[f"gain in {METRICS[0]}", "ours"] = with_interval(overall, "gain", signed=True)
-        runs = overall["gain_runs"].map("{:.0f}".format, na_action="ignore")
-        wide[f"gain in {METRICS[0]}", "runs"] = runs.astype(object).fillna("")
     return wide.assign(**{"runs": overall["runs"], "our data": overall["data"]})
 
 
@@ -419,7 +463,9 @@ def render_comparison(table: pd.DataFrame) -> pd.DataFrame:
 
 def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
     """Verdicts to read: the columns ``texts`` as they are; printed, where the table has it, and measured points with
-    their 95 % interval; the number of runs, where the table has it; the verdict in Markdown's bold."""
+    their 95 % interval; runs, where the table has them, "5 / 3" where the reference has fewer or more; the verdict in
+    Markdown's bold with, of an undecided one, the smallest gain that could have been seen, of an untestable one the
+    ceiling."""
 
     def points(column: str, digits: int) -> pd.Series:
         return table[column].map(f"{{:+z.{digits}f}}".format, na_action="ignore").astype(object)
@@ -430,8 +476,14 @@ def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
     shown["measured"] = points("measured", 1)
     shown["95 % interval"] = points("low", 1).str.cat(points("high", 1), sep=" to ")
     if "runs" in table:
-        shown["runs"] = table["runs"].map("{:.0f}".format, na_action="ignore").astype(object)
-    return shown.assign(verdict="**" + table["verdict"] + "**").fillna("")
+        own, other = (table[side].map("{:.0f}".format, "ignore").astype(object) for side in ("runs", "reference_runs"))
+        shown["runs"] = own.where(own == other, own.str.cat(other, sep=" / "))
+    smallest = (table["smallest"].map("{:.1f}".format) + " would be seen)").radd(" (")
+    shown["verdict"] = "**" + table["verdict"] + "**" + smallest.where(table["smallest"].notna(), "")
+    if "ceiling" in table:
+        ceiling = (table["ceiling"].map("{:.1f}".format) + ")").radd(" (at most ")
+        shown["verdict"] += ceiling.where(table["verdict"] == UNTESTABLE, "")
+    return shown.fillna("")
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from refstudy.data.scenes.grammar import KINDS
+from refstudy.inference import Estimate
 from refstudy.lengths import (
     COLUMNS,
     Bucket,
@@ -25,7 +26,7 @@ from refstudy.lengths import (
     printed_buckets,
 )
 from refstudy.reported import load_reported
-from refstudy.tables import resampled_metrics, variant_records, write_table
+from refstudy.tables import sampled_metrics, variant_records, write_table
 
 from .helpers import STUDY, put_counts
 
@@ -80,6 +81,10 @@ def test_known_counts_give_known_cells(tmp_path):
     assert set(cells["runs"]) == {1} and set(cells["missing"]) == {
         "refstudy train --profile scenes --variant s2rm_casg"
     }
+    assert cells["ours_low"].isna().all()  # one run, of a family of which no row has two
+    put(tmp_path, [1, 2, 3, 4, 8, 9], ["location"] * 6, [12, 34, 50, 22, 30, 2], [100] * 5 + [200], seed=1)
+    table = length_table(STUDY, "scenes", str(tmp_path))
+    cells = table[table["row"] == "SwinT-Ours"].set_index(["dataset", "bucket"]).loc["RefCOCO"]
     assert (cells["ours_low"] <= cells["ours"]).all() and (cells["ours"] <= cells["ours_high"]).all()
 
 
@@ -108,13 +113,14 @@ def test_empty_buckets_stay_empty(tmp_path):
     measured = measured_groups(records, "val", by_bucket(printed_buckets()["RefCOCO"]), ["1-2", "3", "4-5", "6-20"])
     assert measured["expressions"].tolist() == [2, 2, 0, 0]
     assert measured.loc[["4-5", "6-20"], ["ours", "ours_low", "ours_high"]].isna().all(axis=None)
-    assert measured.loc[["1-2", "3"], ["ours", "ours_low", "ours_high"]].eq(50).all(axis=None)
-    assert np.isnan(group_gap(records, "val", by_words, 1, 2)).all()
+    assert measured.loc[["1-2", "3"], "ours"].eq(50).all(axis=None)
+    assert np.isnan(group_gap(records, "val", by_words, 1, 2).points)
 
 
 def test_a_bucket_in_few_images_is_not_drawn_each_time_but_has_its_interval(tmp_path):
-    records = put(tmp_path, [1, 1, 1, 1, 9], ["location"] * 5, [10, 12, 8, 10, 15], [20] * 5)
-    values = grouped_oiou(records, "val", by_words, [1, 9])
+    for seed in (0, 1):
+        records = put(tmp_path, [1, 1, 1, 1, 9], ["location"] * 5, [10, 12, 8, 10, 15], [20] * 5, seed=seed)
+    values = grouped_oiou(records, "val", by_words, [1, 9]).values
     missed = values[9].isna().mean()
     assert 0.2 < missed < 0.5  # (4 / 5)^5 = 0.33
     assert measured_groups(records, "val", by_words, [9]).loc[9, ["ours", "ours_low", "ours_high"]].eq(75).all()
@@ -123,9 +129,9 @@ def test_a_bucket_in_few_images_is_not_drawn_each_time_but_has_its_interval(tmp_
 def test_one_group_of_everything_is_the_tables_overall_iou(tmp_path):
     rng = np.random.default_rng(0)
     union = rng.integers(50, 100, 60)
-    records = put(tmp_path, rng.integers(1, 9, 60), ["location"] * 60, rng.integers(0, 50, 60), union, images=15)
-    whole = grouped_oiou(records, "val", by_kind, ["location"])["location"]
-    np.testing.assert_allclose(whole, resampled_metrics(records, "val")["oIoU"])
+    (record,) = put(tmp_path, rng.integers(1, 9, 60), ["location"] * 60, rng.integers(0, 50, 60), union, images=15)
+    whole = grouped_oiou([record], "val", by_kind, ["location"]).values["location"]
+    np.testing.assert_allclose(whole, sampled_metrics(record, "val")["oIoU"])
 
 
 def test_seeds_are_averaged(tmp_path):
@@ -161,16 +167,29 @@ def test_every_run_has_its_own_kinds(tmp_path):
     assert kinds_by_run(STUDY, "scenes", str(tmp_path / "none")).empty
 
 
-def test_gaps_are_paired(tmp_path):
-    """Two groups that rise and fall together from image to image: their gap is surer than either of them."""
+def test_gaps_are_within_a_run_and_its_pictures(tmp_path):
+    """Two groups that rise and fall together, from picture to picture and from run to run: their gap is surer than
+    either of them."""
     rng = np.random.default_rng(1)
     easy = rng.integers(20, 70, 40)
-    words, inter = np.repeat([1, 5], 40), np.concatenate([easy + 10, easy])
-    records = put(tmp_path, words, ["location"] * 80, inter, [100] * 80, images=40)
-    gap, low, high = group_gap(records, "val", by_words, 1, 5)
-    assert (gap, low, high) == pytest.approx((10, 10, 10))
+    words = np.repeat([1, 5], 40)
+    for seed, off in enumerate((0, 8, 3)):
+        inter = np.concatenate([easy + off + 10, easy + off])
+        records = put(tmp_path, words, ["location"] * 80, inter, [100] * 80, images=40, seed=seed)
+    gap = group_gap(records, "val", by_words, 1, 5)
+    assert (gap.points, *gap.interval()) == pytest.approx((10, 10, 10))
     one = measured_groups(records, "val", by_words, [1]).loc[1]
     assert one["ours_high"] - one["ours_low"] > 5
+
+
+def test_groups_have_the_spread_of_their_family(tmp_path):
+    """A row of one run gets the interval that the runs of another row with its decoder allow."""
+    for seed, reached in enumerate((30, 34)):
+        put(tmp_path, [1, 2], ["location"] * 2, [reached] * 2, [100] * 2, variant="tile_concat", seed=seed)
+    put(tmp_path, [1, 2], ["location"] * 2, [40] * 2, [100] * 2, variant="s2rm_fpn")
+    line = kind_table(STUDY, "scenes", str(tmp_path)).set_index(["variant", "kind"]).loc[("s2rm_fpn", "location")]
+    half = 12.7062 * 8**0.5  # Student's t, one degree of freedom; the variance of 30 and 34 is 8
+    assert [line["ours"], line["ours_low"], line["ours_high"]] == pytest.approx([40, 40 - half, 40 + half], rel=1e-4)
 
 
 def test_another_split_is_not_shown_as_the_printed_one(tmp_path):
@@ -190,29 +209,30 @@ def test_refcocog_is_googles_partition(tmp_path):
         assert len(table) == 7 * 16 and table["ours"].notna().sum() == 4
 
 
+def points(records):
+    """Those of ``length_gaps`` between one word and five."""
+    return {name: gap.points for name, gap in length_gaps(records, "val", by_words, 1, 5).items()}
+
+
 def test_one_mix_of_kinds_tells_length_from_kind(tmp_path):
     """Short ones are mostly easy, long ones mostly hard; first only the kind matters, then only the length."""
     words = [1] * 8 + [5] * 8
     kinds = ["attribute"] * 6 + ["relation"] * 2 + ["attribute"] * 2 + ["relation"] * 6
     by_kind_alone = put(tmp_path, words, kinds, [80 if kind == "attribute" else 40 for kind in kinds], [100] * 16)
-    gaps = length_gaps(by_kind_alone, "val", by_words, 1, 5)
-    assert gaps["gap"].to_dict() == pytest.approx({"as they are": 70 - 50, "one mix of kinds": 0, "owed to kinds": 20})
-    assert (gaps["low"] <= gaps["gap"] + 1e-9).all() and (gaps["gap"] <= gaps["high"] + 1e-9).all()
+    gaps = points(by_kind_alone)
+    assert gaps == pytest.approx({"as they are": 70 - 50, "one mix of kinds": 0, "owed to kinds": 20})
     by_length_alone = put(tmp_path, words, kinds, [80] * 8 + [50] * 8, [100] * 16)
-    gaps = length_gaps(by_length_alone, "val", by_words, 1, 5)["gap"]
-    assert gaps.to_dict() == pytest.approx({"as they are": 30, "one mix of kinds": 30, "owed to kinds": 0})
+    assert points(by_length_alone) == pytest.approx({"as they are": 30, "one mix of kinds": 30, "owed to kinds": 0})
 
 
 def test_a_kind_of_one_length_alone_is_in_no_mix(tmp_path):
     kinds = ["category"] * 4 + ["attribute"] * 4 + ["attribute"] * 4
     records = put(tmp_path, [1] * 8 + [5] * 4, kinds, [90] * 4 + [60] * 4 + [50] * 4, [100] * 12, images=4)
-    gaps = length_gaps(records, "val", by_words, 1, 5)["gap"]
-    assert gaps.to_dict() == pytest.approx({"as they are": 25, "one mix of kinds": 10, "owed to kinds": 15})
+    assert points(records) == pytest.approx({"as they are": 25, "one mix of kinds": 10, "owed to kinds": 15})
     apart = put(tmp_path, [1, 5], ["category", "relation"], [10, 10], [20, 20])
-    assert length_gaps(apart, "val", by_words, 1, 5).loc["one mix of kinds"].isna().all()
+    assert np.isnan(points(apart)["one mix of kinds"])
     unnamed = put(tmp_path, [1, 5], [None, None], [15, 10], [20, 20])  # as in released data
-    gaps = length_gaps(unnamed, "val", by_words, 1, 5)
-    assert gaps.loc["as they are", "gap"] == 25 and gaps.loc["one mix of kinds"].isna().all()
+    assert points(unnamed)["as they are"] == 25 and np.isnan(points(unnamed)["one mix of kinds"])
 
 
 def test_groups_of_kind_and_bucket():
@@ -221,12 +241,14 @@ def test_groups_of_kind_and_bucket():
     assert names[:2].tolist() == ["location, 1-2", "relation, 6-20"] and pd.isna(names[2])
 
 
-def test_a_gap_is_judged_by_its_interval():
-    gaps = {"supported": (2, 1, 3), "not supported": (-2, -3, -1), "undecided": (1, -1, 3)}
-    for verdict, gap in (gaps | {"nothing to compare": (np.nan,) * 3}).items():
-        line = judged("short is easier", gap)
-        assert (line["claim"], line["verdict"]) == ("short is easier", verdict)
-        assert [line[name] for name in ("measured", "low", "high")] == pytest.approx(gap, nan_ok=True)
+def test_gaps_are_judged_together():
+    claims = pd.DataFrame({"claim": ["up", "down", "open", "empty"]})
+    gaps = [Estimate(points, 0.1, 4) for points in (5, -5, 0.05)] + [Estimate(np.nan, np.nan, np.nan)]
+    table = judged(claims, gaps, 3).set_index("claim")
+    assert table["verdict"].tolist() == ["supported", "contradicted", "undecided", "untestable here"]
+    assert table["measured"].tolist()[:3] == [5, -5, 0.05] and table["smallest"].notna().tolist() == [0, 0, 1, 0]
+    assert (table["low"] < table["measured"]).tolist() == [True, True, True, False]
+    assert judged(claims, gaps, 1)["verdict"].tolist() == ["not measured"] * 3 + ["untestable here"]
 
 
 def test_verdicts_name_what_the_kinds_turn_round(tmp_path):
@@ -235,16 +257,18 @@ def test_verdicts_name_what_the_kinds_turn_round(tmp_path):
     kinds = ["attribute"] * 6 + ["relation"] * 2 + ["attribute"] * 2 + ["relation"] * 6
     easy = {("attribute", 1): 80, ("attribute", 5): 90, ("relation", 1): 30, ("relation", 5): 40}
     inter = [easy[pair] for pair in zip(kinds, words, strict=True)]
-    records = put(tmp_path, words, kinds, inter, [100] * 16, images=2)  # each has the same of all
+    for seed in range(3):
+        records = put(tmp_path, words, kinds, inter, [100] * 16, images=2, seed=seed)  # each has the same of all
     table = length_verdicts(records, "val", printed_buckets()["RefCOCO"]).set_index(["compared", "longer"])
     assert table.loc[("as they are", "4-5"), "measured"] == pytest.approx(15)
     assert table["verdict"].to_dict() == {
-        ("as they are", "3"): "nothing to compare",
+        ("as they are", "3"): "untestable here",  # no expression has so many words
         ("as they are", "4-5"): "supported",
-        ("one mix of kinds", "4-5"): "not supported",
+        ("one mix of kinds", "4-5"): "contradicted",
         ("owed to kinds", "4-5"): "supported",
-        ("as they are", "6-20"): "nothing to compare",
-        ("one kind", "4-5"): "not supported",
+        ("as they are", "6-20"): "untestable here",
+        ("one kind", "4-5"): "contradicted",
+        ("two kinds", ""): "supported",
     }
     mixed, alone = table.loc["one mix of kinds"].iloc[0], table.loc["one kind"]
     assert mixed["measured"] == pytest.approx(-10) and mixed["kinds"] == ("attribute", "relation")

@@ -16,7 +16,7 @@ from refstudy.photos import SHIPPED_WEIGHTS, shipped_weights
 from refstudy.records import find_records, read_record
 from refstudy.runs import train_run
 from refstudy.study import load_study
-from refstudy.tables import interval, resampled_metrics
+from refstudy.tables import interval, sampled_metrics
 
 from .conftest import SCENES
 
@@ -51,7 +51,7 @@ def test_its_numbers_are_those_of_the_tables_and_records(study):
     for record in shipped:
         label = re.escape(study.variants[record.config.variant].label)
         (line,) = re.findall(rf"\| {label} \| RefScenes val.*", card)
-        values = resampled_metrics([record], "val")
+        values = sampled_metrics(record, "val")
         for metric in ("oIoU", "mIoU"):
             low, high = interval(values[metric])
             assert f"{values[metric][0]:.1f} [{low:.1f}, {high:.1f}]" in line

@@ -53,7 +53,8 @@ def folder(tmp_path):
     (tmp_path / "tables").mkdir()
     table.assign(ours_high=table["ours"] + 1, data="RefScenes val").to_csv(tmp_path / "tables" / "s2rm_table4.csv")
     claims = {"claim": ["a", "b"], "metric": "oIoU", "printed": [9.02, 1.0], "measured": [3.4, None], "low": 1.8}
-    verdicts = {"high": 5.1, "runs": [3, None], "verdict": ["supported", "not measured"]}
+    verdicts = {"high": 5.1, "runs": [3, None], "reference_runs": [5, None], "verdict": ["supported", "not measured"]}
+    verdicts |= {"smallest": float("nan"), "ceiling": float("nan")}
     pd.DataFrame(claims | verdicts).to_csv(tmp_path / "claims.csv")
     return tmp_path
 
@@ -76,7 +77,7 @@ def test_a_block_may_name_its_rows(folder):
 
 def test_claims_that_were_not_measured_are_left_out(folder):
     text = filled("<!-- claims -->\n<!-- end -->", STUDY, folder)
-    assert "| a | oIoU | +9.02 | +3.4 |" in text and "supported" in text and "| b |" not in text
+    assert "| a | oIoU | +9.02 | +3.4 |" in text and "| 3 / 5 | **supported** |" in text and "| b |" not in text
 
 
 def test_pages_that_are_up_to_date_stay_untouched(folder):

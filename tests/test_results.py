@@ -17,6 +17,7 @@ from refstudy.data.refer import load_refer
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
+from refstudy.evaluation import ceilings, read_ceilings
 from refstudy.failures import WORDLESS, best_wordless_counts, scene_things, wordless_counts
 from refstudy.figures import PAPER_FIGURES, save
 from refstudy.manifest import FILE_NAME, read_manifest, write_manifest
@@ -51,24 +52,30 @@ def test_every_table_and_figure_of_the_papers_is_there():
 
 
 @pytest.fixture(scope="module")
-def floors(tmp_path_factory):
-    """The counts on val of the masks that heed no words."""
+def val(tmp_path_factory):
+    """The corpus of val, and all things in its pictures."""
     config = STUDY.profile("scenes").data
     config = config.model_copy(update={"scenes": {"val": config.scenes["val"]}})  # the same as beside other splits
     root = prepare_data(config, tmp_path_factory.mktemp("val"), progress=False)
     table = load_refer(root, config.dataset, config.split_by)
     corpus = build_corpus(table, "val", config.image_size, build_tokenizer(), config.max_words, progress=False)
     things = scene_things(root, config.dataset, table["image_id"].unique(), config.image_size)
-    return {"every": wordless_counts(corpus, things), "best": best_wordless_counts(corpus)}
+    return corpus, things
 
 
-def test_the_committed_floors_are_those_of_the_data(floors):
+def test_the_committed_floors_are_those_of_the_data(val):
+    floors = {"every": wordless_counts(*val), "best": best_wordless_counts(val[0])}
     written = pd.read_csv(SCENES / "tables" / "wordless.csv")[: len(floors)]
     for line, (floor, counts) in zip(written.itertuples(), floors.items(), strict=True):
         values = resampled_counts(counts)["oIoU"]
         low, high = interval(values)
         assert line.label == WORDLESS[floor]
         assert [line.oIoU, line.oIoU_low, line.oIoU_high] == pytest.approx([values[0], low, high], abs=0.0051)
+
+
+def test_the_committed_ceilings_are_those_of_the_data(val):
+    written, found = read_ceilings(SCENES), ceilings(val[0]).set_index("stride")
+    pd.testing.assert_frame_equal(written[found.columns], found, rtol=0, atol=0.0051)
 
 
 def test_the_page_on_performance_quotes_what_was_measured():

@@ -72,6 +72,15 @@ def build_model(config: ModelConfig) -> Segmenter:
     return model
 
 
+def mask_stride(config: ModelConfig) -> int:
+    """Pixels a side of one cell of the map on which a model draws its mask, before that map is upsampled."""
+    if config.whole is not None:
+        finest = min(config.whole.options.get("predict_stages", [1])) if config.whole.name == "slvit" else 1
+        return 2 ** (finest + 1)
+    stages = config.decoder.options.get("stages", 3) if config.decoder.name == "casg" else 3
+    return STRIDE >> stages
+
+
 def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *sizes) -> Any:
     if config.name not in known:
         raise StudyError(f"unknown {kind} '{config.name}'; known: {', '.join(sorted(known))}")
