@@ -1,9 +1,9 @@
 """Run records: what a training run was and what it reached, small enough to commit.
 
 A record is a folder ``<variant>-seed<seed>-<key>`` with ``record.json`` (settings, data, metrics: all that equal runs
-on one machine have in common), ``curve.csv`` (the learning curve), ``counts.parquet`` (pixel counts per expression),
-``masks.json`` (a few predicted masks, to be shown) and ``provenance.json`` (when, where, how long, with which
-versions, in how much memory).
+on one machine have in common), ``curve.csv`` (the learning curve), ``gates.csv`` (the ranges of its gates at each
+validation, where it has any), ``counts.parquet`` (pixel counts per expression), ``masks.json`` (a few predicted masks,
+to be shown) and ``provenance.json`` (when, where, how long, with which versions, in how much memory).
 """
 
 import json
@@ -24,9 +24,11 @@ from refstudy.data.masks import decode_mask
 from refstudy.errors import StudyError
 from refstudy.evaluation import summarize_counts
 from refstudy.files import atomic_folder, note
+from refstudy.models.gates import RANGES
 from refstudy.provenance import code_version, processor, versions
 
 Content = TypeVar("Content")
+GATE_COLUMNS = ("update", *RANGES)
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what reading a missing or broken file raises
 
 
@@ -49,6 +51,16 @@ class Record:
     def curve(self) -> pd.DataFrame:
         """The learning curve: update, pairs, loss, learning_rate, val_oIoU (empty between validations)."""
         return self._content("curve.csv", pd.read_csv)
+
+    def gates(self) -> pd.DataFrame:
+        """The ranges of the model's gates at each validation: update, and ``refstudy.models.gates.RANGES``; empty for a
+        model without gates, and for a record from before they were kept."""
+
+        def read(path: Path) -> pd.DataFrame:
+            found = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(GATE_COLUMNS))
+            return found[list(GATE_COLUMNS)]
+
+        return self._content("gates.csv", read)
 
     def masks(self) -> dict[int, np.ndarray]:
         """The predicted masks that were kept: sent_id -> bool (S, S); empty for a record that kept none."""
@@ -80,6 +92,7 @@ def write_record(
     counts: pd.DataFrame,
     provenance: dict[str, Any],
     masks: dict[int, dict[str, Any]] | None = None,
+    gates: pd.DataFrame | None = None,
 ) -> Path:
     """Write a record folder under ``records``, whole or not at all; an older one of the same name is replaced."""
     folder = Path(records) / record_name(config)
@@ -90,6 +103,8 @@ def write_record(
         (new / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
         curve.to_csv(new / "curve.csv", index=False, float_format="%.6g", lineterminator="\n")
         counts.reset_index(drop=True).to_parquet(new / "counts.parquet", compression="zstd", index=False)
+        if gates is not None and len(gates):
+            gates.to_csv(new / "gates.csv", index=False, float_format="%.6g", lineterminator="\n")
         if masks:
             (new / "masks.json").write_text(json.dumps(masks, indent=0) + "\n")
     note("wrote", folder)

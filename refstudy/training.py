@@ -61,14 +61,16 @@ from refstudy.evaluation import (
 from refstudy.files import atomic_write, file_digest, note
 from refstudy.losses import dice_loss
 from refstudy.models.build import build_model, count_parameters, save_weights
+from refstudy.models.gates import gate_ranges, watched_gates
 from refstudy.models.mscan import MSCAN, published_names
 from refstudy.models.segmenter import Segmenter
 from refstudy.provenance import peak_memory
-from refstudy.records import circumstances, write_record
+from refstudy.records import GATE_COLUMNS, circumstances, write_record
 
 CURVE_EVERY = 50  # updates between two points of the learning curve
 SHOWN_IMAGES = 24  # the images of the first counted split whose predicted masks a record keeps
 CURVE_COLUMNS = ("update", "pairs", "loss", "learning_rate", "val_oIoU")
+STUCK = 0.95  # a gate more saturated than this is told at the validation
 CHECKPOINT_EVERY = 120  # seconds between two checkpoints
 AGREE_EVERY = 8  # updates after which several processes agree on stopping and saving, for which all wait
 PATIENCE = timedelta(hours=2)  # how long processes wait for the main one, which may be making data or evaluating
@@ -172,7 +174,8 @@ def train(
     if ship is not None:
         save_weights(model, ship, half=True)
     curve = pd.DataFrame(trainer.curve, columns=list(CURVE_COLUMNS))
-    write_record(records, config, summary, curve, counts, provenance, masks)
+    gates = pd.DataFrame(trainer.gates, columns=list(GATE_COLUMNS))
+    write_record(records, config, summary, curve, counts, provenance, masks, gates)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     return done
@@ -252,6 +255,7 @@ class Trainer:
         self.best, self.best_epoch = -1.0, 0
         self.best_weights: dict[str, Tensor] = {}
         self.curve: list[dict[str, Any]] = []
+        self.gates: list[dict[str, Any]] = []  # their ranges at every validation
         self.stretches: list[dict[str, Any]] = []  # the circumstances of each process that has trained it
         self.loss_sum = torch.zeros((), device=self.device)
 
@@ -283,9 +287,15 @@ class Trainer:
                     score = f"{self.validate(self.update // self.per_epoch):.1f}"
                     done.set_postfix(val_oIoU=score)
                     if progress and done.disable:
+                        stuck = [
+                            str(row["gate"])
+                            for row in self.gates
+                            if row["update"] == self.update and row["saturated"] > STUCK
+                        ]
                         print(
                             f"{name}: {self.update} of {self.total} updates, "
-                            f"{self.settings.selection_split} oIoU {score}",
+                            f"{self.settings.selection_split} oIoU {score}"
+                            + (f"; gates at an end: {', '.join(stuck)}" if stuck else ""),
                             flush=True,
                         )
                     if watcher is not None:
@@ -381,7 +391,10 @@ class Trainer:
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, 0)
         how = evaluation_batching(self.settings, self.device) | self.config.evaluation.model_dump()
-        counts = evaluate(self.model, share, **how)
+        with watched_gates(self.model) as gates:
+            counts = evaluate(self.model, share, **how)
+        ranges = gate_ranges(pd.concat(gather_object([gates.totals()])))
+        self.gates += [{"update": self.update} | row for row in ranges.to_dict("records")]
         score = summarize_counts(pd.concat(gather_object([counts])))["oIoU"]
         self.curve.append({"update": self.update, "pairs": self.pairs, "val_oIoU": score})
         if score > self.best:
@@ -447,7 +460,7 @@ class Trainer:
 
 
 NOT_PRETRAINED = re.compile(r"^blocks\..*\.attention\.(cross|strips)\.")  # in SLViT's image encoder
-STATE = ("update", "pairs", "best", "best_epoch", "best_weights", "curve", "loss_sum")
+STATE = ("update", "pairs", "best", "best_epoch", "best_weights", "curve", "gates", "loss_sum")
 
 
 def random_state(device: torch.device) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """The few layers that several parts share."""
 
 import functools
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -32,12 +33,13 @@ class Gate(nn.Module):
     """Logits to weights by "tanh" or "sigmoid", computed and differentiated in float32 whatever autocast chooses.
 
     In bfloat16 a sigmoid of 6.5 and a tanh of 3.5 round to 1, and their gradients, y (1 - y) and 1 - y^2, to 0: a gate
-    that gets there could never come back.
+    that gets there could never come back. ``parts`` names the last dimension's entries, where they are gates of their
+    own (see ``refstudy.models.gates``).
     """
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, parts: Sequence[str] = ()):
         super().__init__()
-        self.kind = kind
+        self.kind, self.parts = kind, tuple(parts)
 
     def forward(self, logits: Tensor) -> Tensor:
         """Logits of any shape to weights of the same shape and type."""

@@ -112,7 +112,7 @@ class S2RM(nn.Module):
         planes = 2 * height * width if shift else height + width
         groups = 2 * len(self.directions)
         self.gate = nn.Conv2d(len(self.directions) * planes, groups, kernel_size=1) if balance else None
-        self.balance = Gate("sigmoid")
+        self.balance = Gate("sigmoid", [f"{way} {map_}" for way in self.directions for map_ in ("column", "row")])
         self.compress = conv_bn_relu(len(self.directions) * planes, channels, kernel=1)
 
     def distribute(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
