@@ -7,8 +7,9 @@ at a time; the others stay at 256 px, one image, one expression, 20 words: measu
 import pandas as pd
 import torch
 from bench_evaluation import random_weights
-from measure import DEVICE, added_megabytes, seconds, write
+from measure import DEVICE, seconds, write
 
+from refstudy.allocation import added_megabytes
 from refstudy.cost import slopes
 from refstudy.models.build import build_model
 

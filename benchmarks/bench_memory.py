@@ -8,8 +8,9 @@ import gc
 
 import torch
 from bench_evaluation import random_corpus, random_weights
-from measure import DEVICE, added_megabytes, write
+from measure import DEVICE, write
 
+from refstudy.allocation import added_megabytes
 from refstudy.config import RunConfig
 from refstudy.data.batches import grouped_batches
 from refstudy.study import load_study

@@ -7,9 +7,10 @@ results and the gradients of both.
 from collections.abc import Callable, Sequence
 
 import torch
-from measure import DEVICE, added_megabytes, compared, seconds, write
+from measure import DEVICE, compared, seconds, write
 from torch import Tensor
 
+from refstudy.allocation import added_megabytes
 from refstudy.models.decoders.casg import UpsampledConv
 from refstudy.models.fusion.coparse_literal import coparse_literal
 from refstudy.models.fusion.s2rm import S2RM

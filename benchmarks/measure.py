@@ -2,16 +2,12 @@
 
 import csv
 import datetime
-import os
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "7")  # the profiler would write a line at each start and end
-
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from refstudy.models.build import default_device
 from refstudy.provenance import processor
@@ -45,27 +41,6 @@ def synchronise() -> None:
     """Wait for the GPU, where there is one."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
-
-
-def added_megabytes(action: Callable[[], object]) -> float:
-    """The most memory, in MiB, that PyTorch holds during ``action`` beyond what it held before.
-
-    On a GPU the allocator knows it; on a CPU the profiler tells every allocation and its end.
-    """
-    if DEVICE.type == "cuda":
-        synchronise()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        action()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        action()
-    held = most = 0
-    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most / 2**20
 
 
 def compared(what: str, unit: str, baseline: float, ours: float, floor: float | None = None) -> dict:

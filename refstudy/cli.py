@@ -163,6 +163,35 @@ def train(
 
 
 @app.command()
+def rehearse(
+    profile: Annotated[
+        list[str] | None, typer.Option(help="several times, or none for both encoders of RefCOCO")
+    ] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="only this one; several times, or none for all")] = None,
+    images: Annotated[int, typer.Option(min=3, help="photographs: two to train on, the others to evaluate")] = 3,
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Take every variant at its true size through two updates, a validation and a cell of its table.
+
+    Prints memory, seconds and ranges of gates of each, and what a full run would take. Nothing is downloaded: weights
+    that are not on this machine are random ones. The same command goes on where an earlier one was interrupted. Exit
+    status 1 when a variant fails or gives what is no finite number.
+    """
+    from refstudy.rehearsal import FINE, rehearse
+    from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, load_study
+
+    loaded = load_study(study)
+    profiles = profile or [PAPERS_SWIN_T, PAPERS_SWIN_B]
+    names = {name: loaded.variant_names(name) for name in profiles}
+    cases = [(name, one) for name in profiles for one in (variant or names[name]) if profile or one in names[name]]
+    path = loaded.root / "work" / "rehearsal.csv"
+    found = rehearse(loaded, cases, images, path, typer.echo)
+    typer.echo(f"{sum(found['result'] == FINE)} of {len(found)} variants are sound; {path}")
+    if (found["result"] != FINE).any():
+        raise typer.Exit(1)
+
+
+@app.command()
 def pretrain(
     profile: Profile = "scenes",
     whole: Annotated[str, typer.Option(help="pretrain the image encoder of this whole model, e.g. slvit")] = "",

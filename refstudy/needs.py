@@ -1,7 +1,7 @@
 """What runs need to find before they start: data sets that are fetched, and published weights of encoders."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -51,10 +51,11 @@ def missing_data(study: Study, profiles: Iterable[str]) -> list[str]:
     return list(lines.values())
 
 
-def missing_weights(models: Iterable[ModelConfig]) -> list[str]:
+def missing_weights(models: Iterable[ModelConfig], fetch: bool = True) -> list[str]:
     """A line for each pretrained encoder of these models that cannot be had, saying what to put where.
 
-    Encoders are built to find out, which fetches those that the hub has and takes some seconds.
+    Encoders are built to find out, which takes some seconds; it fetches those that the hub has, unless ``fetch`` is
+    False.
     """
     from refstudy.models.build import build_model
     from refstudy.models.encoders import ImageEncoder, TextEncoder
@@ -72,7 +73,7 @@ def missing_weights(models: Iterable[ModelConfig]) -> list[str]:
             else:
                 tries["model.image.name", model.image.name] = partial(ImageEncoder, model.image, model.image_size)
     lines = []
-    with _offline_without_hub():
+    with _offline_without_hub() if fetch else offline():
         for (key, _), attempt in tries.items():
             try:
                 attempt()
@@ -81,13 +82,18 @@ def missing_weights(models: Iterable[ModelConfig]) -> list[str]:
     return lines
 
 
+def offline() -> AbstractContextManager:
+    """Within it, files of the hub are looked for in its cache alone."""
+    return patch.object(constants, "HF_HUB_OFFLINE", True)
+
+
 @contextmanager
 def _offline_without_hub() -> Iterator[None]:
-    """Look for files of the hub in its cache alone where it does not answer, instead of asking it again and again."""
+    """``offline`` where the hub does not answer, instead of asking it again and again."""
     try:
         get_session().head(constants.ENDPOINT, timeout=ANSWER)
-        offline = constants.HF_HUB_OFFLINE
+        answers = True
     except Exception:  # whatever its HTTP library raises
-        offline = True
-    with patch.object(constants, "HF_HUB_OFFLINE", offline):
+        answers = False
+    with nullcontext() if answers else offline():
         yield

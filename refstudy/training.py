@@ -147,10 +147,9 @@ def train(
         return done
     model = trainer.best_model()
     evaluation_start = time.time()
+    counts = pd.concat([trainer.counts(corpora[split], bars) for split in config.splits])
     batching = evaluation_batching(config.train, trainer.device)
-    how = batching | config.evaluation.model_dump()
-    counts = pd.concat([evaluate(model, corpora[split], progress=bars, **how) for split in config.splits])
-    masks = sample_masks(model, corpora[config.splits[0]], SHOWN_IMAGES, how["threshold"], **batching)
+    masks = sample_masks(model, corpora[config.splits[0]], SHOWN_IMAGES, config.evaluation.threshold, **batching)
     now = time.time()
     summary = {
         "data_fingerprint": digest,
@@ -390,9 +389,8 @@ class Trainer:
         if self.processes > 1:  # of batch normalisation, whose statistics differ by process on CPUs
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        how = evaluation_batching(self.settings, self.device) | self.config.evaluation.model_dump()
         with watched_gates(self.model) as gates:
-            counts = evaluate(self.model, share, **how)
+            counts = self.counts(share)
         ranges = gate_ranges(pd.concat(gather_object([gates.totals()])))
         self.gates += [{"update": self.update} | row for row in ranges.to_dict("records")]
         score = summarize_counts(pd.concat(gather_object([counts])))["oIoU"]
@@ -401,6 +399,11 @@ class Trainer:
             self.best, self.best_epoch = score, epoch
             self.best_weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         return score
+
+    def counts(self, corpus: Corpus, progress: bool = False) -> pd.DataFrame:
+        """The pixel counts of ``evaluate``, with the model as it is now and in the way of the settings."""
+        how = evaluation_batching(self.settings, self.device) | self.config.evaluation.model_dump()
+        return evaluate(self.model, corpus, progress=progress, **how)
 
     def best_model(self) -> Segmenter:
         """The model with the weights that did best on val."""
