@@ -40,7 +40,7 @@ TRAINED_ON = 2  # photographs; the others are for the validation
 EXPRESSIONS = 3  # of each photograph
 COLUMNS = (
     "profile variant image_size result update_s validation_s one_GB two_GB full_GB full_h oIoU gates seconds "
-    "parameters precision weights photographs device commit key"
+    "cpu_seconds parameters precision weights photographs device commit key"
 ).split()
 FINE = "finite"
 
@@ -71,12 +71,13 @@ def rehearse(
     rows = [dict(row) for _, row in done.iterrows()]
     keys = {(row["profile"], row["key"]) for row in rows}
     shown = []
+    runs = [(name, study.run_config(name, variant, study.seeds(name, variant)[0])) for name, variant in cases]
     with offline(), tempfile.TemporaryDirectory() as folder:
-        for number, (profile, variant) in enumerate(cases, 1):
-            config = study.run_config(profile, variant, study.seeds(profile, variant)[0])
+        for number, (profile, config) in enumerate(runs, 1):
+            variant = config.variant
             about = {"profile": profile, "variant": variant, "image_size": config.data.image_size, "key": config.key()}
             if (profile, config.key()) not in keys:
-                start = time.perf_counter()
+                start, used = time.perf_counter(), time.process_time()
                 try:
                     found = _rehearsed(study, profile, config, images, Path(folder))
                 except Exception as error:  # whatever it is, the others go on
@@ -84,12 +85,14 @@ def rehearse(
                 gc.collect()
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
-                rows.append(about | made_here | found | {"seconds": round(time.perf_counter() - start, 1)})
+                found["seconds"] = round(time.perf_counter() - start, 1)
+                found["cpu_seconds"] = round(time.process_time() - used, 1)
+                rows.append(about | made_here | found)
                 with atomic_write(path) as temporary:
                     pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False)
             row = next(row for row in rows if (row["profile"], row["key"]) == (profile, config.key()))
             shown.append(row)
-            say(f"[{number}/{len(cases)}] {line(row)}")
+            say(f"[{number}/{len(runs)}] {line(row)}")
     return pd.DataFrame(shown, columns=COLUMNS)
 
 
@@ -99,10 +102,11 @@ def line(row: dict[str, Any]) -> str:
     if "update_s" not in row:
         return f"{name}: FAILED: {row['result']}"
     gates = f"; gates: {row['gates']}" if isinstance(row["gates"], str) and row["gates"] else ""
+    hours = f", {row['full_h']:.0f} h" if math.isfinite(row["full_h"]) else ""
     return (
         f"{name}: {row['result']}; an update {row['update_s']:.1f} s, {row['one_GB']:.1f} GB (two photographs "
-        f"{row['two_GB']:.1f} GB); a validation {row['validation_s']:.1f} s; in full about {row['full_GB']:.0f} GB, "
-        f"{row['full_h']:.0f} h{gates}"
+        f"{row['two_GB']:.1f} GB); a validation {row['validation_s']:.1f} s; in full about {row['full_GB']:.0f} GB"
+        f"{hours}{gates}"
     )
 
 
@@ -123,6 +127,7 @@ def _rehearsed(study: Study, profile: str, config: RunConfig, images: int, folde
         trainer = Trainer(small, corpora, encoders)
     full, most = config.train.images_per_batch // config.train.accumulate, config.train.expressions_per_image
     finite = _Finite(trainer)
+    _make_moments(trainer)
     two, _ = _update(trainer, finite, TRAINED_ON, min(EXPRESSIONS, most))  # it warms up the next one, which is timed
     one, update = _update(trainer, finite, 1, EXPRESSIONS)
     states = trainer.optimizer.state_dict()["state"].values()
@@ -172,6 +177,15 @@ class _Finite:
         """Add ``what`` to those that are wrong unless all these are finite."""
         if what not in self.wrong and not all(bool(tensor.isfinite().all()) for tensor in tensors):
             self.wrong.append(what)
+
+
+def _make_moments(trainer: Trainer) -> None:
+    """Let AdamW make its moments, so that the first update holds what every later one does: a step at rate 0."""
+    for parameter in trainer.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 0.0
+    trainer.optimizer.step()
 
 
 def _update(trainer: Trainer, finite: _Finite, images: int, expressions: int) -> tuple[float, float]:
@@ -238,7 +252,7 @@ def pictures(study: Study, profile: str, count: int, folder: Path) -> tuple[pd.D
         if data.dataset not in FLAVOURS and samples and (samples / "refcoco_triples" / "triples.json").is_file():
             table, name = (
                 load_leniently(find_data(samples / "refcoco_triples")[0])[0],
-                "samples of RefCOCO's photographs",
+                "samples of RefCOCO",
             )
         else:
             drawn = DataConfig(
