@@ -1,5 +1,6 @@
 """How every figure of the study looks and is saved, and the drawings that several notebooks share."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from refstudy.files import atomic_write
 from refstudy.models.fusion.s2rm import coparse_indices
+from refstudy.models.gates import NEAR
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 PALETTE = {
@@ -47,6 +49,12 @@ PAPER_FIGURES = {
     "slvit_fig5a": "SLViT, Fig. 5(a): the number of regions",
     "slvit_fig5b": "SLViT, Fig. 5(b): accuracy against cost",
     "slvit_fig6": "SLViT, Fig. 6: feature maps of the stages",
+}
+GATE_KINDS = {  # in a gate's name -> which it is
+    "balance": "S²RM: weights of the groups, Eq. (9)",
+    "channel_gate": "CASG: channel attention C$_i$",
+    "spatial_gate": "CASG: spatial attention S$_i$",
+    "weigh": "language gates",
 }
 GROWTH_AXES = {"image size": "image side (px)", "batch": "images per batch", "words": "word pieces"}
 STYLE = {
@@ -185,6 +193,36 @@ def learning_curves(axes: Axes, runs: Mapping[str, Sequence[pd.DataFrame]], skip
                 loss.loc[smooth.index, "pairs"] / 1000, smooth, **line_style(k), **marks, linewidth=width, label=name
             )
     axes.set(xlabel="thousand pairs seen", ylabel="dice loss (training)")
+
+
+def gate_ranges(runs: Mapping[str, pd.DataFrame]) -> Figure:
+    """The ranges of gates at every validation (``Record.gates``), a panel for each run and kind: a mark at the mean and
+    a line from the lowest to the highest weight, a colour and mark a gate. Weights in the grey zones are saturated."""
+    panels = [
+        (label, kind, gates[gates["gate"].str.contains(part)])
+        for label, gates in runs.items()
+        for part, kind in GATE_KINDS.items()
+        if gates["gate"].str.contains(part).any()
+    ]
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.3 * len(panels), 3.1), squeeze=False)
+    for axis, (label, kind, gates) in zip(axes[0], panels, strict=True):
+        names, updates = gates["gate"].unique(), gates["update"].unique()
+        apart = (updates[-1] - updates[0] or 1) / len(updates) / (len(names) + 2)  # so that no line hides another
+        ends = (0, 1) if gates["low"].min() >= 0 else (-1, 1)  # of a sigmoid or of tanh
+        for end, inward in zip(ends, (NEAR, -NEAR), strict=True):
+            axis.axhspan(end, end + inward, color=GREY, alpha=0.3, linewidth=0)
+        for k, name in enumerate(names):
+            gate = gates[gates["gate"] == name]
+            x = gate["update"] + (k - (len(names) - 1) / 2) * apart
+            style, colour = {"marker": "osD^v"[k % 5], "markersize": 4, "linestyle": ""}, line_style(k)["color"]
+            number = re.search(r"\.(\d)\.", name)
+            of = name.split(": ")[1] if ": " in name else f"stage {int(number[1]) + 1}" if number else name
+            axis.vlines(x, gate["low"], gate["high"], color=colour, linewidth=1.2)
+            axis.plot(x, gate["mean"], color=colour, label=of, **style)
+        axis.set(title=f"{label}\n{kind}", xlabel="update", ylim=ends, xticks=updates[:: -(-len(updates) // 5)])
+        axis.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    axes[0, 0].set_ylabel("weight: lowest, mean, highest")
+    return figure
 
 
 def word_attention(image: np.ndarray, expression: str, words: Sequence[str], attention: np.ndarray) -> Figure:

@@ -125,11 +125,12 @@ def _rehearsed(study: Study, profile: str, config: RunConfig, images: int, folde
     corpora = _corpora(table, small)
     with chdir(study.root):  # where relative paths of pretrained parts start
         trainer = Trainer(small, corpora, encoders)
-    full, most = config.train.images_per_batch // config.train.accumulate, config.train.expressions_per_image
+    full = config.train.images_per_batch // config.train.accumulate
+    fewer = table.groupby("image_id", sort=False).head(config.train.expressions_per_image)
     finite = _Finite(trainer)
     _make_moments(trainer)
-    two, _ = _update(trainer, finite, TRAINED_ON, min(EXPRESSIONS, most))  # it warms up the next one, which is timed
-    one, update = _update(trainer, finite, 1, EXPRESSIONS)
+    two, _ = _update(trainer, finite, _corpora(fewer, small)["train"], TRAINED_ON)  # it warms up the next one
+    one, update = _update(trainer, finite, corpora["train"], 1)
     states = trainer.optimizer.state_dict()["state"].values()
     kept = [*trainer.model.state_dict().values(), *(value for state in states for value in state.values())]
     held = sum(tensor.nbytes for tensor in kept if isinstance(tensor, torch.Tensor))
@@ -146,8 +147,8 @@ def _rehearsed(study: Study, profile: str, config: RunConfig, images: int, folde
         "result": f"not finite: {', '.join(finite.wrong)}" if finite.wrong else FINE,
         "update_s": round(update, 2),
         "validation_s": round(validation, 2),
-        "one_GB": round((held + one) / 1e9, 2),
-        "two_GB": round((held + two) / 1e9, 2),
+        "one_GB": round((held + one) / 1e9, 3),
+        "two_GB": round((held + two) / 1e9, 3),
         "full_GB": round((held + two * full / TRAINED_ON) / 1e9, 1),
         "full_h": round(gpu_hours(config, macs, counted.further, rate), 1),
         "oIoU": round(cell, 2),
@@ -166,8 +167,8 @@ class _Finite:
         self.wrong: list[str] = []
         segment = trainer.model.segment
 
-        def watched(*arguments: Any) -> torch.Tensor:
-            logits = segment(*arguments)
+        def watched(*arguments: Any, **named: Any) -> torch.Tensor:
+            logits = segment(*arguments, **named)
             self.note("masks", [logits])
             return logits
 
@@ -188,10 +189,10 @@ def _make_moments(trainer: Trainer) -> None:
     trainer.optimizer.step()
 
 
-def _update(trainer: Trainer, finite: _Finite, images: int, expressions: int) -> tuple[float, float]:
-    """An update of so many photographs with so many expressions each: the bytes that it held beyond weights and what
-    the optimiser keeps, and its seconds."""
-    batch = next(grouped_batches(trainer.corpora["train"], images, expressions, 0, 0, sampling="sentence"))
+def _update(trainer: Trainer, finite: _Finite, corpus: Corpus, images: int) -> tuple[float, float]:
+    """An update of so many photographs with all their expressions: the bytes that it held beyond weights and what the
+    optimiser keeps, and its seconds."""
+    batch = next(grouped_batches(corpus, images, EXPRESSIONS, 0, 0, sampling="sentence"))
     trainer.optimizer.zero_grad(set_to_none=True)
     seconds = 0.0
 

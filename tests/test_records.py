@@ -26,6 +26,8 @@ BROKEN = [
     ("provenance.json", "5"),
     ("curve.csv", None),
     ("curve.csv", ""),
+    ("gates.csv", ""),
+    ("gates.csv", "update,gate"),
     ("masks.json", "{"),
     ("masks.json", "5"),
     ("masks.json", '{"1": 5}'),

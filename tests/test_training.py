@@ -141,7 +141,7 @@ SAME = ("record.json", "curve.csv", "counts.parquet", "masks.json", "weights.saf
 
 
 def record_bytes(folder):
-    return {name: (folder / name).read_bytes() for name in ("record.json", "curve.csv", "counts.parquet")}
+    return {name: (folder / name).read_bytes() for name in ("record.json", "curve.csv", "gates.csv", "counts.parquet")}
 
 
 def random_slvit(run):
@@ -165,9 +165,10 @@ def test_two_whole_trainings_and_one_in_halves_are_the_same(data_root, tmp_path,
             stopped = "stopped after 5 of 12 updates" in str(reached) and not (folder / "records").exists()
             train(config, folder / "records", folder, data_root, progress=False)
     assert stopped
-    made = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.name in SAME}
-    assert len(made) == 3 * len(SAME)
-    assert {name: len({made[path] for path in made if path.name == name}) for name in SAME} == dict.fromkeys(SAME, 1)
+    same = (*SAME, "gates.csv") if config.model.whole is None else SAME  # SLViT has none
+    made = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.name in (*SAME, "gates.csv")}
+    assert len(made) == 3 * len(same)
+    assert {name: len({made[path] for path in made if path.name == name}) for name in same} == dict.fromkeys(same, 1)
 
 
 @pytest.mark.parametrize("stop_at", [6, 12])
