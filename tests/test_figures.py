@@ -112,3 +112,22 @@ def test_growth_draws_every_point_and_names_the_exponents():
         assert [text.get_text() for text in axes.get_legend().get_texts()] == [f"a: {exponent}", f"b: {exponent}"]
     for k, line in enumerate(figure.axes[0].lines):
         assert np.allclose(line.get_xydata(), [[32, 1024 * (1 + k)], [64, 4096 * (1 + k)]])
+
+
+def test_ranges_of_gates_have_a_panel_for_each_run_and_kind():
+    names = ["fusion.balance: l2v column", "fusion.balance: l2v row", "decoder.stages.0.channel_gate"]
+    rows = [
+        (update, name, low, 0.1, 0.6) for update in (5, 10) for name, low in zip(names, (0, 0.05, -0.4), strict=True)
+    ]
+    gates = pd.DataFrame(rows, columns=["update", "gate", "low", "mean", "high"])
+    left, right, other = figures.gate_ranges({"one": gates, "two": gates[gates["gate"] == names[2]]}).axes
+    assert [axes.get_title().splitlines()[0] for axes in (left, right, other)] == ["one", "one", "two"]
+    assert left.get_ylim() == (0, 1) and right.get_ylim() == other.get_ylim() == (-1, 1)
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["l2v column", "l2v row"]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["stage 1"]
+    lines = left.collections
+    drawn = sorted(tuple(path.vertices[:, 1].tolist()) for line in lines for path in line.get_paths())
+    assert drawn[:2] == [(0.0, 0.6), (0.0, 0.6)]
+    assert (
+        len({x for line in lines for path in line.get_paths() for x in path.vertices[:, 0]}) == 4
+    )  # none hides another
