@@ -6,9 +6,6 @@ from collections.abc import Callable
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "7")  # the profiler would write a line at each start and end
 
-import torch
-from torch.profiler import ProfilerActivity, profile
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 LARGEST = 32 << 20  # bytes; the most that glibc takes for the second
 NEVER = 2**31 - 1
@@ -37,6 +34,9 @@ def added_megabytes(action: Callable[[], object]) -> float:
 
     On a GPU the allocator knows it; on a CPU the profiler tells every allocation and its end.
     """
+    import torch  # here, since ``provenance`` loads this module and nothing heavy
+    from torch.profiler import ProfilerActivity, profile
+
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

@@ -33,7 +33,7 @@ from refstudy.models.build import count_parameters
 from refstudy.needs import missing_weights, offline
 from refstudy.records import GATE_COLUMNS, circumstances, find_record, write_record
 from refstudy.study import Study
-from refstudy.tables import TABLES, build_table, resampled_metrics, write_table
+from refstudy.tables import TABLES, build_table, sampled_metrics, write_table
 from refstudy.training import CURVE_COLUMNS, Trainer
 
 TRAINED_ON = 2  # photographs; the others are for the validation
@@ -221,7 +221,7 @@ def _cell(study: Study, profile: str, config: RunConfig, trainer: Trainer, corpu
     stem = next((stem for stem in study.variants[config.variant].tables if stem in TABLES), None)
     if stem is None:
         record = find_record(results / "records", config)
-        return float(resampled_metrics([record], config.splits[0])["oIoU"].iloc[0]) if record else math.nan
+        return float(sampled_metrics(record, config.splits[0])["oIoU"].iloc[0]) if record else math.nan
     table = pd.read_csv(write_table(build_table(stem, study, profile, str(results)), results / "tables", stem))
     found = table[(table["variant"] == config.variant) & (table["metric"] == "oIoU")]
     return float(found["ours"].iloc[0])
