@@ -24,7 +24,7 @@ help:
 setup: $(STAMP)
 
 $(BIN)/uv:
-	@python=$$(sh tools/find_python.sh $(PYTHON)) || exit 1; \
+	@python=$$(sh tools/find_python.sh $(if $(PYTHON),"$(PYTHON)")) || exit 1; \
 	if [ "$$python" = uv ]; then uv venv --quiet --allow-existing --seed --python 3.13 $(VENV); else "$$python" -m venv $(VENV); fi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 

@@ -168,7 +168,7 @@ def rehearse(
         list[str] | None, typer.Option(help="several times, or none for both encoders of RefCOCO")
     ] = None,
     variant: Annotated[list[str] | None, typer.Option(help="only this one; several times, or none for all")] = None,
-    images: Annotated[int, typer.Option(min=3, help="photographs: two to train on, the others to evaluate")] = 3,
+    images: Annotated[int, typer.Option(help="photographs, 3 or more: two to train on, the others to evaluate")] = 3,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Take every variant at its true size through two updates, a validation and a cell of its table.
@@ -184,8 +184,14 @@ def rehearse(
     profiles = profile or [PAPERS_SWIN_T, PAPERS_SWIN_B]
     names = {name: loaded.variant_names(name) for name in profiles}
     cases = [(name, one) for name in profiles for one in (variant or names[name]) if profile or one in names[name]]
+    listed = {one for _, one in cases}
+    cases += [(profiles[0], one) for one in variant or () if one not in listed]  # one that no profile trains by itself
     path = loaded.root / "work" / "rehearsal.csv"
-    found = rehearse(loaded, cases, images, path, typer.echo)
+    try:
+        found = rehearse(loaded, cases, images, path, typer.echo)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; {path} keeps what is done, and the same command goes on", err=True)
+        raise typer.Exit(130) from None
     typer.echo(f"{sum(found['result'] == FINE)} of {len(found)} variants are sound; {path}")
     if (found["result"] != FINE).any():
         raise typer.Exit(1)

@@ -39,10 +39,11 @@ from refstudy.training import CURVE_COLUMNS, Trainer
 TRAINED_ON = 2  # photographs; the others are for the validation
 EXPRESSIONS = 3  # of each photograph
 COLUMNS = (
-    "profile variant image_size result update_s validation_s one_GB two_GB full_GB full_h oIoU gates seconds "
+    "profile variant image_size images result update_s validation_s one_GB two_GB full_GB full_h oIoU gates seconds "
     "cpu_seconds parameters precision weights photographs device commit key"
 ).split()
 FINE = "finite"
+SAME = ["profile", "key", "images", "photographs", "weights"]  # in common with a row that is taken over
 
 
 def rehearse(
@@ -54,10 +55,13 @@ def rehearse(
     a variant that failed, the first line of the error. update_s is of one photograph with three expressions, GB
     (10^9 bytes) the most that PyTorch held in it, and in an update of two photographs with as many expressions each as
     a batch of the profile has at most. full_GB is extrapolated to the full batch: what the second one holds beyond
-    weights and moments, by photographs. full_h is about what a training takes at the rate of the timed update.
+    weights and moments, by photographs; an upper bound, since not all of that grows with the batch. full_h is about
+    what a training takes at the rate of the timed update.
 
-    Every row is kept in the CSV at ``path`` once it is there. A later call takes over the rows of equal settings, code
-    and device that were finite, unless their code was not committed.
+    Every row is kept in the CSV at ``path`` once it is there. A later call takes over the rows of equal settings,
+    photographs, weights, code and device that were finite, unless their code was not committed.
+
+    Raises StudyError for an unknown profile or variant, and for more photographs than there are.
     """
     if images <= TRAINED_ON:
         raise StudyError(f"--images {images}: {TRAINED_ON} are trained on, the others evaluated; give more")
@@ -65,18 +69,22 @@ def rehearse(
     here = circumstances()
     made_here = {"device": here["device"], "commit": here["commit"] + "+" * here["uncommitted_changes"]}
     done = pd.read_csv(path, dtype={"key": str, "commit": str}) if path.exists() else pd.DataFrame(columns=COLUMNS)
+    done = done.reindex(columns=COLUMNS)
     done = done[(done[list(made_here)] == pd.Series(made_here)).all(axis=1) & (done["result"] == FINE)]
     if here["uncommitted_changes"]:
         done = done.iloc[:0]
     rows = [dict(row) for _, row in done.iterrows()]
-    keys = {(row["profile"], row["key"]) for row in rows}
+    kept = {tuple(row[name] for name in SAME) for row in rows}
     shown = []
     runs = [(name, study.run_config(name, variant, study.seeds(name, variant)[0])) for name, variant in cases]
     with offline(), tempfile.TemporaryDirectory() as folder:
         for number, (profile, config) in enumerate(runs, 1):
             variant = config.variant
             about = {"profile": profile, "variant": variant, "image_size": config.data.image_size, "key": config.key()}
-            if (profile, config.key()) not in keys:
+            photographs, weights = pictures(study, profile, images, Path(folder))[1], _start(study, profile, config)[2]
+            about |= {"images": images, "photographs": photographs, "weights": weights}
+            same = tuple(about[name] for name in SAME)
+            if same not in kept:
                 start, used = time.perf_counter(), time.process_time()
                 try:
                     found = _rehearsed(study, profile, config, images, Path(folder))
@@ -90,9 +98,9 @@ def rehearse(
                 rows.append(about | made_here | found)
                 with atomic_write(path) as temporary:
                     pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False)
-            row = next(row for row in rows if (row["profile"], row["key"]) == (profile, config.key()))
+            row = next(row for row in rows if tuple(row[name] for name in SAME) == same)
             shown.append(row)
-            say(f"[{number}/{len(runs)}] {line(row)}")
+            say(f"[{number}/{len(runs)}] {line(row)}" + ("; from an earlier call" if same in kept else ""))
     return pd.DataFrame(shown, columns=COLUMNS)
 
 
@@ -104,23 +112,21 @@ def line(row: dict[str, Any]) -> str:
     gates = f"; gates: {row['gates']}" if isinstance(row["gates"], str) and row["gates"] else ""
     hours = f", {row['full_h']:.0f} h" if math.isfinite(row["full_h"]) else ""
     return (
-        f"{name}: {row['result']}; an update {row['update_s']:.1f} s, {row['one_GB']:.1f} GB (two photographs "
-        f"{row['two_GB']:.1f} GB); a validation {row['validation_s']:.1f} s; in full about {row['full_GB']:.0f} GB"
+        f"{name}: {row['result']} ({row['weights']} weights, {row['photographs']}, {row['precision']}); an update "
+        f"{row['update_s']:.1f} s, {row['one_GB']:.1f} GB (two photographs {row['two_GB']:.1f} GB); a validation "
+        f"{row['validation_s']:.1f} s; extrapolated to the full batch at most about {row['full_GB']:.0f} GB"
         f"{hours}{gates}"
     )
 
 
 def _rehearsed(study: Study, profile: str, config: RunConfig, images: int, folder: Path) -> dict[str, Any]:
     """The measured part of a row."""
-    table, photographs = pictures(study, profile, images, folder)
-    model, weights = at_hand(config.model.model_dump_json(), study.root)
+    table, _ = pictures(study, profile, images, folder)
+    model, encoders, _ = _start(study, profile, config)
     own: dict[str, Any] = {"images_per_batch": 1, "expressions_per_image": EXPRESSIONS, "sampling": "sentence"}
     own |= {"accumulate": 1, "compile": False}
-    encoders = study.encoders(profile, config.variant)
-    if encoders is None or not encoders.exists():
+    if encoders is None:
         own["encoder_weights"] = ""
-    elif config.train.encoder_weights:
-        weights = "pretrained"
     small = config.model_copy(update={"model": model, "train": config.train.model_copy(update=own)})
     corpora = _corpora(table, small)
     with chdir(study.root):  # where relative paths of pretrained parts start
@@ -155,9 +161,17 @@ def _rehearsed(study: Study, profile: str, config: RunConfig, images: int, folde
         "gates": _gates_to_read(trainer),
         "parameters": round(count_parameters(trainer.model) / 1e6, 1),
         "precision": trainer.precision,
-        "weights": weights,
-        "photographs": photographs,
     }
+
+
+def _start(study: Study, profile: str, config: RunConfig) -> tuple[ModelConfig, Path | None, str]:
+    """What a rehearsal starts from, as far as it lies on this machine: the model, the file of encoders that refstudy
+    has pretrained, and what weights these give: "published", "pretrained" or "random"."""
+    model, weights = at_hand(config.model.model_dump_json(), study.root)
+    encoders = study.encoders(profile, config.variant)
+    if encoders is None or not encoders.exists():
+        return model, None, weights
+    return model, encoders, "pretrained" if config.train.encoder_weights else weights
 
 
 class _Finite:
