@@ -8,6 +8,7 @@ from refstudy.models.decoders.lavt_decoder import LAVTDecoder
 from refstudy.models.encoders import ImageEncoder, TextEncoder
 from refstudy.models.fusion.language_gate import LanguageGate
 from refstudy.models.fusion.pwam import PWAM
+from refstudy.models.layers import of_each
 from refstudy.models.segmenter import ImageFeatures, Segmenter
 
 
@@ -48,7 +49,7 @@ class LAVT(Segmenter):
         if image_index is None:
             image_index = torch.arange(len(token_ids), device=token_ids.device)
         words = self.text_encoder(token_ids, token_mask)
-        stream = features.maps[0][image_index].permute(0, 2, 3, 1)  # (E, H/4, W/4, C_1)
+        stream = of_each(features.maps[0], image_index).permute(0, 2, 3, 1)  # (E, H/4, W/4, C_1)
         maps = []
         for k, (attention, norm) in enumerate(zip(self.attentions, self.image_encoder.norms, strict=True)):
             cells = stream.flatten(1, 2)

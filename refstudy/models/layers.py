@@ -65,6 +65,15 @@ def mean_word(words: Tensor, word_mask: Tensor) -> Tensor:
     return (words * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
+def of_each(maps: Tensor, image_index: Tensor) -> Tensor:
+    """The maps of each expression's image: (B, C, H, W) and indices (E,) to (E, C, H, W), a channels-last view.
+
+    Indexing would do the same, but with several threads its gradient is added up in no fixed order, and no training
+    would be the same twice.
+    """
+    return maps.permute(0, 2, 3, 1).index_select(0, image_index).permute(0, 3, 1, 2)
+
+
 def tile(vectors: Tensor, height: int, width: int) -> Tensor:
     """(E, D) to (E, D, height, width), the same vector in every cell."""
     return vectors[:, :, None, None].expand(-1, -1, height, width)

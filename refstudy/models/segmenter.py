@@ -11,7 +11,7 @@ from transformers import BertTokenizerFast
 
 from refstudy.config import ModelConfig
 from refstudy.errors import StudyError
-from refstudy.models.layers import mean_word
+from refstudy.models.layers import mean_word, of_each
 
 
 class ImageFeatures(NamedTuple):
@@ -109,6 +109,6 @@ class ReferringSegmenter(Segmenter):
         if image_index is None:
             image_index = torch.arange(len(token_ids), device=token_ids.device)
         words = self.text_encoder(token_ids, token_mask)
-        fused = self.fusion(features.maps[3][image_index], words, token_mask)
+        fused = self.fusion(of_each(features.maps[3], image_index), words, token_mask)
         logits = self.decoder(features.maps[:3], fused, mean_word(words, token_mask), image_index)
         return interpolate(logits, size=features.size, mode="bilinear", align_corners=False).squeeze(1)

@@ -8,6 +8,7 @@ from torch.nn.functional import interpolate
 
 from refstudy.errors import StudyError
 from refstudy.models.decoders.hamburger import Hamburger
+from refstudy.models.layers import of_each
 from refstudy.models.mscan import MSCAN
 from refstudy.models.segmenter import ImageFeatures, Segmenter
 from refstudy.models.urce import STAGES, URCE
@@ -95,7 +96,7 @@ class SLViT(Segmenter):
         self, features: ImageFeatures, token_ids: Tensor, token_mask: Tensor, image_index: Tensor | None = None
     ) -> Steps:
         """Everything up to the logits at the head's size; arguments as for ``segment``, which upsamples them."""
-        vision = features.maps[0] if image_index is None else features.maps[0][image_index]
+        vision = features.maps[0] if image_index is None else of_each(features.maps[0], image_index)
         words = self.text_encoder(token_ids, token_mask)
         encoded, scores = self.image_encoder(vision, words, token_mask)
         enhanced, uncertainty, cells = encoded, None, None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, fold, interpolate
 
 from refstudy.errors import StudyError
-from refstudy.models.layers import GATES, Gate, conv_bn_relu
+from refstudy.models.layers import GATES, Gate, conv_bn_relu, of_each
 
 READINGS = ("lift", "double")
 
@@ -199,5 +199,5 @@ class CASG(nn.Module):
         """Mask logits (E, 1, h, w) at the last stage's stride; arguments as for ``FPN.forward``."""
         deeper = [fused]  # F_4, then F_3, F_2: the order of ``channels[:k:-1]``
         for level, stage in zip(self.levels, self.stages, strict=True):
-            deeper.append(stage(maps[level][image_index], deeper, sentence))
+            deeper.append(stage(of_each(maps[level], image_index), deeper, sentence))
         return self.predict(deeper[-1])

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from refstudy.models.layers import of_each
+
 
 class FPN(nn.Module):
     """Predicts from the finest level of the pyramid. ``width`` is the number of channels of every level."""
@@ -24,6 +26,6 @@ class FPN(nn.Module):
         """
         level = self.laterals[3](fused)
         for stage in (2, 1, 0):
-            lateral = self.laterals[stage](maps[stage])[image_index]
+            lateral = of_each(self.laterals[stage](maps[stage]), image_index)
             level = lateral + interpolate(level, size=lateral.shape[-2:], mode="nearest")
         return self.predict(self.smooth(level).relu())
