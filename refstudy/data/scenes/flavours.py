@@ -1,10 +1,8 @@
 """The four flavours of RefScenes, each after one benchmark: its splits, its lengths, and the figures it aims at."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from .grammar import Phrase, long_expressions, short_expressions
-from .scene import Scene
+from .grammar import Style
 
 
 @dataclass(frozen=True)
@@ -28,22 +26,24 @@ class Target:
 
 @dataclass(frozen=True)
 class Flavour:
-    """One flavour: which expressions it uses and how many.
+    """One flavour: how it speaks, how much, and how large things are.
 
-    ``lengths``: weight of each number of words that is asked for. ``per_referent`` and ``per_image``: weights of
-    1, 2, 3 ... expressions per referent and referents per image. ``partitions``: split_by -> its splits. ``version``
+    ``lengths``: weight of each number of words that is asked for, from one word on. ``per_referent`` and ``per_image``:
+    weights of 1, 2, 3 ... expressions per referent and referents per image. ``sizes``: shares of the picture, of which
+    each scene draws one for the box of the thing it is about. ``partitions``: split_by -> its splits. ``version``
     changes whenever a byte of the flavour's data does.
     """
 
     name: str
     target: Target
     partitions: dict[str, tuple[str, ...]]
-    expressions: Callable[[Scene, int], list[Phrase]]
-    lengths: dict[int, float]
+    style: Style
+    lengths: tuple[float, ...]
     per_referent: tuple[float, ...]
     per_image: tuple[float, ...]
-    stuff: bool = False
-    version: str = "2"
+    sizes: tuple[float, ...]
+    stuff: float = 0.0  # chance that a region of background is a referent
+    version: str = "3"
 
     @property
     def split_by(self) -> tuple[str, ...]:
@@ -55,15 +55,8 @@ class Flavour:
         return next(iter(self.partitions.values()))
 
 
-def _with_location(scene: Scene, target: int) -> list[Phrase]:
-    return short_expressions(scene, target, location=True)
-
-
-def _without_location(scene: Scene, target: int) -> list[Phrase]:
-    return short_expressions(scene, target, location=False)
-
-
 COCO_SPLITS = ("train", "val", "testA", "testB")
+COCO_SIZES = (0.1, 0.12, 0.14, 0.17, 0.2, 0.25, 0.32, 0.42, 0.55)
 FLAVOURS: dict[str, Flavour] = {
     flavour.name: flavour
     for flavour in (
@@ -71,39 +64,42 @@ FLAVOURS: dict[str, Flavour] = {
             "refscenes",
             Target("RefCOCO", 3.5, 142209, 50000, 19994),
             {"unc": COCO_SPLITS},
-            _with_location,
-            {1: 0.07, 2: 0.27, 3: 0.25, 4: 0.15, 5: 0.11, 6: 0.08, 7: 0.04, 8: 0.03},
-            (0.05, 0.2, 0.65, 0.1),
-            (0.08, 0.4, 0.38, 0.14),
-            version="1",  # records rest on it: scene.as_first_described
+            Style({"attribute": 4, "location": 6, "superlative": 2, "relation": 3}),
+            (9, 27, 23, 16, 10, 6, 4, 2, 1.4, 0.8, 0.5, 0.4, 0.3, 0.2, 0.2),
+            (5, 20, 65, 10),
+            (8, 40, 38, 14),
+            COCO_SIZES,
         ),
         Flavour(
             "refscenes+",
             Target("RefCOCO+", 3.5, 141564, 49856, 19992),
             {"unc": COCO_SPLITS},
-            _without_location,
-            {1: 0.04, 2: 0.15, 3: 0.25, 4: 0.29, 5: 0.2, 6: 0.07},
-            (0.03, 0.17, 0.65, 0.15),
-            (0.05, 0.33, 0.4, 0.22),
+            Style({"attribute": 6, "superlative": 2, "relation": 2}, places=False),
+            (9, 24, 21, 17, 11, 7, 4, 3, 1.4, 0.8, 0.5, 0.4, 0.3, 0.2, 0.2),
+            (3, 17, 65, 15),
+            (5, 33, 40, 22),
+            COCO_SIZES,
         ),
         Flavour(
             "refscenesg",
             Target("RefCOCOg", 8.4, 104560, 54822, 26711),
             {"umd": ("train", "val", "test"), "google": ("train", "val")},
-            long_expressions,
-            {4: 0.04, 5: 0.08, 6: 0.13, 7: 0.15, 8: 0.15, 9: 0.14, 10: 0.12, 11: 0.09, 12: 0.06, 13: 0.04},
-            (0.17, 0.76, 0.07),
-            (0.3, 0.42, 0.2, 0.08),
+            Style({"attribute": 3, "location": 3, "superlative": 1, "relation": 4}, articles=0.92, sentences=True),
+            (0, 2, 5, 6, 9, 12, 10, 12, 10, 9, 7, 6, 4, 3, 3, 2),
+            (17, 76, 7),
+            (30, 42, 20, 8),
+            COCO_SIZES,
         ),
         Flavour(
             "referscenes",
             Target("ReferIt", 3.44, 130525, 96654, 19894),
             {"berkeley": ("train", "val", "test")},
-            _with_location,
-            {1: 0.12, 2: 0.23, 3: 0.2, 4: 0.17, 5: 0.12, 6: 0.09, 7: 0.05, 8: 0.02},
-            (0.7, 0.25, 0.05),
-            (0.01, 0.04, 0.1, 0.19, 0.25, 0.23, 0.18),
-            stuff=True,
+            Style({"attribute": 4, "location": 6, "superlative": 2, "relation": 3}),
+            (16, 20, 20, 15, 10, 7, 4, 3, 2, 1.2, 0.6, 0.4, 0.3, 0.2, 0.2),
+            (70, 25, 5),
+            (1, 4, 10, 19, 25, 23, 18),
+            (0.02, 0.03, 0.04, 0.06, 0.1, 0.2),
+            stuff=1.0,
         ),
     )
 }
