@@ -32,11 +32,13 @@ def facts_of(scene: Scene, k: int) -> Facts:
             said.append(f"shade:{thing.shade} {thing.colour}")
     if thing.pattern != "plain":
         said.append(f"{'worn' if person else 'pattern'}:{thing.pattern}")
+    elif "patterned" in category.traits and not person:
+        said.append("plain")
     if category.name == "zebra":
         said.append("pattern:striped")
     if category.group in ("animal", "vehicle") and category.name not in NO_SIDE:
         said.append(f"facing:{'left' if thing.flip else 'right'}")
-    said += sorted(pose.extras)
+    said += sorted(pose.extras - {"dress", "jacket"})
     if thing.airborne:
         said.append("air")
     elif thing.on < 0:

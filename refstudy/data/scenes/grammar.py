@@ -6,10 +6,11 @@ a margin, and what a reader might take to be true counts as true of the other th
 picture agrees. The words are in `words.yaml`.
 """
 
+import functools
 import itertools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,13 +18,15 @@ from typing import Any
 import yaml
 
 from .facts import facts_of
-from .scene import STUFF, Scene
+from .scene import GROUNDS, STUFF, Scene, Stuff
 from .things import CATEGORIES, COLOURS
 
 
 def _listed(node: Any) -> Any:
     """The words as the file has them, its lines as lists."""
-    return {key: _listed(part) for key, part in node.items()} if isinstance(node, dict) else node.split(", ")
+    if isinstance(node, dict):
+        return {key: _listed(part) for key, part in node.items()}
+    return node.split(", ") if isinstance(node, str) else [part.split() for part in node]
 
 
 KINDS = ("category", "attribute", "location", "superlative", "relation", "stuff")
@@ -38,7 +41,12 @@ LOCATION_WORDS = frozenset(  # say where something is: counted in real and made 
 )
 WORDS: dict[str, Any] = _listed(yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8")))
 Step = list[Any]
-RANK = {kind: k for k, kind in enumerate(("category", "attribute", "superlative", "location", "relation"))}
+# A phrase is of the last kind it has.
+RANK = ("stuff", "category", "attribute", "clothes", "superlative", "location", "relation")
+ALIKE = {key: group[0] for group in WORDS["alike"] for key in group}
+CLAUSE = re.compile(r"\b(who|that|which|whose|you)\b")  # of which a sentence has one
+JOINED = "next beside by close near left right to on behind in above below under".split()
+TRIES = 14  # for an expression
 
 
 @dataclass(frozen=True)
@@ -55,17 +63,39 @@ class Phrase:
     def words(self) -> int:
         return len(self.text.split())
 
+    def also(self, form: str, true_of: frozenset[int], kind: str, step: Step, value: str = "") -> "Phrase":
+        """The phrase in a form of `words.yaml`, with what it is true of then."""
+        text = form.replace("V", value).replace("N", self.text)
+        return Phrase(text, true_of, max(kind, self.kind, key=RANK.index), (*self.program, step))
+
 
 @dataclass(frozen=True)
 class Style:
     """How a flavour speaks: ``articles`` and ``generic``: the chances of an article and of a name such as person;
-    ``kinds``: weight of what tells the referent from its like; ``places``: whether words of place are allowed."""
+    ``kinds``: weight of what tells the referent from its like; ``places``: whether words of place are allowed;
+    ``clothes``: the chance that a person goes by them alone; ``sentences``: whether it speaks in sentences."""
 
     kinds: dict[str, int]
     articles: float = 0.12
     generic: float = 0.2
+    clothes: float = 0.15
     places: bool = True
     sentences: bool = False
+
+
+@functools.cache
+def forms_of(said: str, places: bool, sentences: bool = True) -> list[str]:
+    """The forms of a fact or a relation: without words of place where ``places`` forbids them, and without clauses
+    outside of sentences."""
+    facts, key = WORDS["facts"], said.split(":")[0]
+    forms = WORDS["relations"].get(said) or facts.get(said, []) + (facts.get(key, []) if key != said else [])
+    fit = [form for form in forms if places or not LOCATION_WORDS & set(form.split())]
+    return [form for form in fit if sentences or not CLAUSE.search(form)]
+
+
+def _order(form: str) -> int:
+    """Where a form stands among others: adjectives, what belongs close to the name, the rest, a clause."""
+    return 0 if form.endswith("N") else 1 if " of V" in form else 3 if CLAUSE.search(form) else 2
 
 
 class Speaker:
@@ -74,139 +104,121 @@ class Speaker:
     def __init__(self, scene: Scene, rng: Random, style: Style):
         self.scene, self.rng, self.style = scene, rng, style
         self.facts = [facts_of(scene, k) for k in range(len(scene.things))]
+        self.seen = [shown > 0.5 and area > 0.008 for shown, area in zip(scene.shown, scene.areas, strict=True)]
         self.leading = places_of(scene) | sizes_of(scene)
+        self.true_of: dict[str, frozenset[int]] = {}
+        for k, facts in enumerate(self.facts):
+            for fact in facts if scene.areas[k] else ():
+                self.true_of[fact] = self.true_of.get(fact, frozenset()) | {k}
+        self.said = [[f for f, sure in facts.items() if sure and not f.startswith("noun:")] for facts in self.facts]
 
-    def describe(self, target: int, kind: str, parts: int) -> Phrase | None:
-        """One expression of about so many parts for a thing; it may be true of others too, and None where this kind
-        has nothing to say of it."""
-        rng = self.rng
+    def expressions(self, target: int, lengths: list[int]) -> list[Phrase]:
+        """An expression for each length, in words, that is asked for, or as near to it as a dozen tries come; all true
+        of ``target`` alone, none twice. Fewer, or none, where the tries find no more."""
+        rng, found = self.rng, dict[str, Phrase]()
+        kinds, weights = list(self.style.kinds), list(self.style.kinds.values())
+        for length in lengths:
+            best: Phrase | None = None
+            for _ in range(TRIES):
+                (kind,) = rng.choices(kinds, weights)
+                words = length - 2 * self.style.sentences - rng.randrange(1, 4)
+                phrase = self._described(target, kind, max(0, round(words / 3) + (kind != "relation")))
+                if phrase is None or phrase.true_of != {target}:
+                    continue
+                phrase = self._finished(phrase)
+                if phrase.text not in found and (best is None or abs(phrase.words - length) < abs(best.words - length)):
+                    best = phrase
+                    if abs(best.words - length) <= length // 6:
+                        break
+            if best is not None:
+                found[best.text] = best
+        return list(found.values())
+
+    def _described(self, target: int, kind: str, parts: int) -> Phrase | None:
+        """Words of about so many parts for a thing, which may be true of others too; None where this kind has nothing
+        to say of it."""
         compared = kind in ("location", "superlative")
         phrase = self._named(target, max(0, parts - compared))
-        if kind != "location" and not phrase.program[0][1].startswith("noun:"):
+        if kind == "attribute" or (kind != "location" and phrase.kind == "clothes"):
             return phrase  # clothes are neither big nor next to anything
-        if compared:
-            table = WORDS["places"] if kind == "location" else WORDS["sizes"]
-            options = [key for key in table if self.leading[key](phrase.true_of, target)]
-            if not options:
-                return None
-            key = rng.choice(options)
-            return self._said(phrase, rng.choice(table[key]), frozenset([target]), kind, [kind, key])
         if kind == "relation":
             return self._related(target, phrase, parts)
-        return phrase
+        table = WORDS["places"] if kind == "location" else WORDS["sizes"]
+        options = [key for key in table if self.leading[key](phrase.true_of, target)]
+        if not options:
+            return None
+        key = self.rng.choice(options)
+        return phrase.also(self.rng.choice(table[key]), frozenset([target]), kind, [kind, key])
 
     def _named(self, target: int, parts: int) -> Phrase:
         """A name of the thing with up to ``parts`` facts."""
-        rng, own = self.rng, self.facts[target]
-        said = [fact for fact, sure in own.items() if sure and not fact.startswith("noun:")]
-        worn = [fact for fact in said if fact.split(":")[0] in WORDS["garments"]]
-        if worn and parts and not self.style.sentences and rng.random() < 0.15:
-            fact = rng.choice(worn)
-            form = rng.choice(WORDS["garments"][fact.split(":")[0]])
-            text = self._filled(form, value=_spoken(rng, fact.partition(":")[2]))
-            return Phrase(text, self._true_of(fact, target), "attribute", (["fact", fact],))
+        rng, said = self.rng, self.said[target]
+        if parts and not self.style.sentences and rng.random() < self.style.clothes:
+            worn = [fact for fact in said if fact.split(":")[0] in WORDS["garments"]]
+            if worn:
+                fact = rng.choice(worn)
+                key, _, value = fact.partition(":")
+                start = Phrase("", self.true_of[fact], "clothes")
+                return start.also(rng.choice(WORDS["garments"][key]), start.true_of, "clothes", ["fact", fact], value)
         nouns = self.scene.things[target].category.nouns
         noun = nouns[-1] if rng.random() < self.style.generic else rng.choice(nouns)
-        phrase = Phrase(noun, self._true_of(f"noun:{noun}", target), "category", (["fact", f"noun:{noun}"],))
-        rng.shuffle(said)
-        for fact in said[:parts]:
-            key, _, value = fact.partition(":")
-            forms = WORDS["facts"].get(fact, []) + WORDS["facts"].get(key, [])
-            form = rng.choice(forms) if forms else ""
-            if not form or not self._fits(form, phrase):
-                continue
-            true_of = phrase.true_of & self._true_of(fact, target)
-            phrase = self._said(phrase, form, true_of, "attribute", ["fact", fact], _spoken(rng, value))
+        phrase = Phrase(noun, self.true_of[f"noun:{noun}"], "category", (["fact", f"noun:{noun}"],))
+        chosen: dict[str, tuple[int, str, str]] = {}
+        for fact in rng.sample(said, min(len(said), parts + 2)) if parts else ():
+            key, forms = fact.split(":")[0], forms_of(fact, self.style.places, self.style.sentences)
+            if forms and len(chosen) < parts:
+                form = rng.choice(forms)
+                chosen.setdefault(ALIKE.get(key, key), (_order(form), form, fact))
+        for order, form, fact in sorted(chosen.values()):
+            if order < 3 or not CLAUSE.search(phrase.text):
+                words = (rng.choice(WORDS["values"].get(word, [word])) for word in fact.partition(":")[2].split())
+                true_of = phrase.true_of & self.true_of[fact]
+                phrase = phrase.also(form, true_of, "attribute", ["fact", fact], " ".join(words))
         return phrase
 
-    def _fits(self, form: str, phrase: Phrase) -> bool:
-        """Whether a form may follow what is said already: no word of place where there are to be none, and one "who"
-        or "that" at most, in sentences only."""
-        if not self.style.places and LOCATION_WORDS & set(form.split()):
-            return False
-        clause = {"who", "that", "which", "whose", "you"}
-        return not (clause & set(form.split()) and (clause & set(phrase.text.split()) or not self.style.sentences))
-
     def _related(self, target: int, phrase: Phrase, parts: int) -> Phrase | None:
-        rng, others = self.rng, [k for k in range(len(self.scene.things)) if k != target and self._seen(k)]
-        rng.shuffle(others)
-        for other in others[:3]:
-            options = relations_of(self.scene, target, other)
-            if not self.style.places:
-                options = [option for option in options if option[0] in ("near", "touching", "on")]
-            anchor = self._anchor(other, target, 1 if parts < 4 else 2)
-            if not options or anchor is None or not phrase.true_of - {other}:
+        """The phrase with a relation to one of three other things, or to two, each of which its own words single out;
+        None where there is none."""
+        rng, others = self.rng, [k for k, seen in enumerate(self.seen) if seen and k != target]
+        for other in rng.sample(others, min(len(others), 3)):
+            relations = [one for one in self.relations(target, other) if forms_of(one[0], self.style.places)]
+            if not relations:
                 continue
-            relation, true_of = rng.choice(options)
-            form = rng.choice(WORDS["relations"][relation])
-            if not self.style.places and LOCATION_WORDS & set(form.split()):
+            rare = [one for one in relations if one[0] == "between"]
+            relation, true_of = rng.choice(rare if rare and parts > 1 else relations)
+            numbers = [other] if relation != "between" else [other, between(self.scene, target, other)]
+            anchors = [anchor for k in numbers if (anchor := self._anchor(k, 1 if parts < 4 else 2))]
+            if len(anchors) < len(numbers):
                 continue
-            anchors = [anchor]
-            if relation == "between":
-                second = self._anchor(between(self.scene, target, other), target, 1)
-                if second is None:
-                    continue
-                anchors.append(second)
-            if self.style.sentences:
+            form = rng.choice(forms_of(relation, self.style.places))
+            if self.style.sentences and form.split()[1] in JOINED and not CLAUSE.search(phrase.text):
                 animate = self.scene.things[target].category.group in ("person", "animal")
-                plain = form.split()[1] not in ("with", "standing", "sitting", "touching", "covering", "blocking")
-                link = rng.choice(["", *WORDS["links"][not animate :]])
-                if plain and not {"that", "which", "who"} & set(phrase.text.split()):
-                    form = form.replace("N", f"N {link}".strip(), 1)
-            for one in anchors:
-                form = form.replace("A", f"[the] {one.text}", 1)
-            programs = [list(one.program) for one in anchors]
-            return self._said(phrase, form, phrase.true_of & true_of, "relation", ["relation", relation, *programs])
+                form = form.replace("N", f"N {rng.choice(['', *WORDS['links'][not animate :]])}".strip())
+            for anchor in anchors:
+                form = form.replace("A", f"[the] {anchor.text}", 1)
+            step = ["relation", relation, *(list(anchor.program) for anchor in anchors)]
+            return phrase.also(form, phrase.true_of & true_of, "relation", step)
         return None
 
-    def _anchor(self, k: int, target: int, parts: int) -> Phrase | None:
-        """A name that singles out another thing, which is seen well; None when three tries find none."""
+    @functools.cache  # noqa: B019, it lives as long as the scene is spoken of
+    def relations(self, target: int, other: int) -> list[tuple[str, frozenset[int]]]:
+        return relations_of(self.scene, target, other)
+
+    def _anchor(self, k: int, parts: int) -> Phrase | None:
+        """A name that singles out another thing; None when three tries find none."""
         for attempt in range(3):
             phrase = self._named(k, min(attempt, parts))
-            if phrase.true_of == {k} and "cut" not in phrase.text and self._seen(k):
+            if phrase.true_of == {k}:
                 return phrase
         return None
 
-    def _seen(self, k: int) -> bool:
-        return self.scene.shown[k] > 0.5 and self.scene.areas[k] > 0.008
-
-    def _true_of(self, fact: str, target: int) -> frozenset[int]:
-        return frozenset(k for k, facts in enumerate(self.facts) if fact in facts and (k == target or self._visible(k)))
-
-    def _visible(self, k: int) -> bool:
-        return self.scene.areas[k] > 0
-
-    def _said(
-        self, phrase: Phrase, form: str, true_of: frozenset[int], kind: str, step: Step, value: str = ""
-    ) -> Phrase:
-        higher = kind if RANK[kind] >= RANK[phrase.kind] else phrase.kind
-        return Phrase(self._filled(form, phrase.text, value), true_of, higher, (*phrase.program, step))
-
-    def _filled(self, form: str, name: str = "", value: str = "") -> str:
-        """A form with its name, its value, and now and then its articles."""
-        words = []
-        for word in form.split():
-            if word.startswith("["):
-                words += [word[1:-1]] if self.rng.random() < self.style.articles else []
-            else:
-                words.append({"N": name, "V": value}.get(word, word))
-        return " ".join(words)
-
-    def finished(self, phrase: Phrase) -> Phrase:
-        """The phrase as it is written: an article before it in sentences, and a or an as the next word asks."""
-        text = phrase.text
-        if self.style.sentences:
-            definite = phrase.kind in ("location", "superlative") or self.rng.random() < 0.3
-            text = f"{'the' if definite else 'a'} {text}"
-        elif self.rng.random() < self.style.articles / 2:
-            text = f"the {text}"
-        text = re.sub(r"\ban? (?=[aeiou])", "an ", text)
-        return Phrase(re.sub(r"\ban (?=[^aeiou])", "a ", text), phrase.true_of, phrase.kind, phrase.program)
-
-
-def _spoken(rng: Random, value: str) -> str:
-    """A value in one of its spellings."""
-    return " ".join(rng.choice(WORDS["values"].get(word, [word])) for word in value.split())
+    def _finished(self, phrase: Phrase) -> Phrase:
+        """The phrase as it is written, with its articles: nearly all in sentences, few in terse speech."""
+        article = "the" if phrase.kind in ("location", "superlative") or self.rng.random() < 0.3 else "a"
+        text = f"{article} {phrase.text}" if self.style.sentences else phrase.text
+        text = re.sub(r"\[(\w+)\] ", lambda found: f"{found[1]} " * (self.rng.random() < self.style.articles), text)
+        text = re.sub(r"\ban?(?= ([aeiou])?)", lambda found: "an" if found[1] else "a", text)
+        return replace(phrase, text=text, kind="attribute" if phrase.kind == "clothes" else phrase.kind)
 
 
 def leading(values: list[float], among: frozenset[int], margin: float, ratio: bool = False) -> int | None:
@@ -225,11 +237,12 @@ def places_of(scene: Scene) -> dict[str, Test]:
     """Every place of `words.yaml` with the test that a thing, among those the words so far are true of, has it.
 
     A place is where a person would say so: a side only in its half, "far" in the outer fifth, "middle" in the central
-    third, "top" and "bottom" in their half or clearly beyond all others. Front and back are by nearness alone, among
-    things that all stand on something.
+    third, "top" and "bottom" in their half or clearly beyond all others. Front and back are by nearness alone, where it
+    shows, among things that all stand on something.
     """
     x, y = ([centre[axis] for centre in scene.centres] for axis in (0, 1))
     boxes, near = scene.boxes, [thing.near for thing in scene.things]
+    feet = [scene.things[thing.on].y if thing.on >= 0 else thing.y for thing in scene.things]
 
     def first(values: list[float], sign: int, margin: float = SIDE_MARGIN) -> Test:
         signed = [sign * value for value in values]
@@ -244,7 +257,13 @@ def places_of(scene: Scene) -> dict[str, Test]:
     def below(among: frozenset[int], k: int) -> bool:
         return y[k] > 0.5 or all(boxes[k][1] > y[other] for other in among if other != k)
 
-    def standing(among: frozenset[int], k: int) -> bool:
+    def evident(among: frozenset[int], k: int) -> bool:
+        """Whether it shows which is nearer: by their feet, by how one hides another, or by much."""
+        for one in among - {k}:
+            apart = near[k] - near[one]
+            lower = (feet[k] - feet[one]) * (1 if apart > 0 else -1) > 0.02
+            if not (lower or abs(apart) > 0.3 or max(gap(boxes[k], boxes[one])) < 0):
+                return False
         return not any(scene.things[one].airborne for one in among)
 
     def ordered(place: int, of: int = 0) -> Test:
@@ -266,8 +285,8 @@ def places_of(scene: Scene) -> dict[str, Test]:
         "far right": both(right, lambda _, k: x[k] > 0.8),
         "top": top,
         "bottom": bottom,
-        "front": both(first(near, -1, NEAR_MARGIN), standing),
-        "back": both(first(near, 1, NEAR_MARGIN), standing),
+        "front": both(first(near, -1, NEAR_MARGIN), evident),
+        "back": both(first(near, 1, NEAR_MARGIN), evident),
         "middle": both(ordered(1, 3), lambda _, k: 1 / 3 < x[k] < 2 / 3),
     }
     for vertical, up, half in (("top", top, lambda v: v < 0.4), ("bottom", bottom, lambda v: v > 0.6)):
@@ -369,46 +388,25 @@ def between(scene: Scene, k: int, anchor: int) -> int:
     return min(found, key=lambda one: abs(scene.centres[one][0] - x), default=-1)
 
 
-def expressions(scene: Scene, target: int, rng: Random, style: Style, lengths: list[int]) -> list[Phrase]:
-    """An expression for each length, in words, that is asked for, or as near to it as a few dozen tries come; all true
-    of ``target`` alone, none twice. Fewer, or none, where the tries find no more."""
-    speaker, found = Speaker(scene, rng, style), {}
-    kinds, weights = list(style.kinds), list(style.kinds.values())
+def stuff_expressions(rng: Random, region: Stuff, number: int, lengths: list[int]) -> list[Phrase]:
+    """What a region of background, of that ``number``, may be called, in about so many words; there is one region of
+    each name."""
+    found = {}
     for length in lengths:
-        best: Phrase | None = None
-        for _ in range(24):
-            kind = rng.choices(kinds, weights)[0]
-            parts = max(0, round((length - rng.choice((1, 2, 3)) - 2 * style.sentences) / 3) + (kind != "relation"))
-            phrase = speaker.describe(target, kind, parts)
-            if phrase is None or phrase.true_of != {target}:
-                continue
-            phrase = speaker.finished(phrase)
-            if phrase.text not in found and (best is None or abs(phrase.words - length) < abs(best.words - length)):
-                best = phrase
-            if best is not None and best.words == length:
-                break
-        if best is not None:
-            found[best.text] = best
-    return list(found.values())
-
-
-def stuff_expressions(scene: Scene, stuff: int, rng: Random, style: Style, lengths: list[int]) -> list[Phrase]:
-    """The same for a region of background; there is one region of each name."""
-    region, found = scene.stuff[stuff], {}
-    for length in lengths:
-        options = []
-        for _ in range(6):
-            name, form = rng.choice(WORDS["stuff"][region.name]), rng.choice(WORDS["stuff_forms"])
-            text = form.replace("N", name).replace("V", region.colour).replace("[the] ", "the ")
-            options.append(text)
-        text = min(options, key=lambda text: abs(len(text.split()) - length))
-        found[text] = Phrase(text, frozenset([stuff]), "stuff", (["stuff", region.name],))
+        name = rng.choice(WORDS["stuff"][region.name])
+        lies = "ground" if region.name in GROUNDS else "background"
+        forms = WORDS["stuff_forms"]["any"] + WORDS["stuff_forms"]["plural" if name[-1] == "s" else "single"]
+        some = [rng.choice(forms + WORDS["stuff_forms"][lies]) for _ in range(6)]
+        form = min(some, key=lambda form: abs(len(form.split()) - length)).replace("[the]", "the")
+        phrase = Phrase(name, frozenset([number]), "stuff")
+        phrase = phrase.also(form, phrase.true_of, "stuff", ["stuff", region.name], region.colour)
+        found[phrase.text] = phrase
     return list(found.values())
 
 
 def vocabulary() -> list[str]:
     """Every word that any flavour's expressions can contain, lower case, sorted."""
-    texts: list[str] = [*COLOURS, *STUFF, "dark light the a an brown"]
+    texts: list[str] = [*COLOURS, *STUFF, "dark light the a an"]
     for category in CATEGORIES:
         texts += category.nouns
 
@@ -419,6 +417,5 @@ def vocabulary() -> list[str]:
             for part in node.values() if isinstance(node, dict) else node:
                 collect(part)
 
-    for node in WORDS.values():
-        collect(node)
+    collect({key: node for key, node in WORDS.items() if key != "alike"})
     return sorted({word for text in texts for word in text.split()})

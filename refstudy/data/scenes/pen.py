@@ -59,7 +59,7 @@ class Pen:
         self.canvas.number_draw.polygon(placed, fill=self.number, outline=self.number)
 
     def body(self, points: Sequence[Point], fill: Colour) -> None:
-        """A polygon that carries the thing's pattern (stripes or spots in a contrasting shade)."""
+        """A polygon that carries the thing's pattern (stripes, squares or spots in a contrasting shade)."""
         self.poly(points, fill)
         if self.pattern == "plain":
             return
@@ -124,11 +124,13 @@ def oval_points(u: float, v: float, ru: float, rv: float, tilt: float = 0.0, sta
 
 
 def pattern_tile(pattern: str, period: int, phase: int, size: tuple[int, int]) -> Image.Image:
-    """An 8-bit picture of ``size`` (width, height) that is 255 on the stripes or spots of the pattern."""
+    """An 8-bit picture of ``size`` (width, height) that is 255 on the stripes, squares or spots of the pattern."""
     width, height = size
     rows, columns = np.mgrid[0:height, 0:width]
     if pattern == "striped":
         marks = ((columns + rows // 3 + phase) // period) % 2 == 0
+    elif pattern == "checkered":
+        marks = ((columns + phase) // period + (rows + phase) // period) % 2 == 0
     else:
         row = (rows + phase) // (2 * period)
         centre_u = (columns + phase + row % 2 * period) % (2 * period) - period

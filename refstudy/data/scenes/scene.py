@@ -18,7 +18,7 @@ from .things import BY_NAME, CATEGORIES, COLOURS, HAIR, PALETTES, SKIN, TROUSERS
 SUPERSAMPLING = 2  # drawn at twice the size, then averaged down: smooth edges
 STUFF = ("sky", "grass", "water", "sand", "road", "wall", "floor", "trees", "buildings", "table top", "snow", "hill")
 MOST_THINGS = 8
-SHADES = ("blue", "green", "brown", "gray", "red")  # of which there are darker and lighter ones
+SHADES = ("blue", "green", "brown", "gray")  # of which there are darker and lighter ones
 NO_SIDE = ("cat", "bicycle", "boat", "balloon", "kite")  # animals and vehicles that face nowhere in particular
 
 
@@ -88,6 +88,7 @@ PLACES: tuple[Place, ...] = (
     Place("table", "table top", 0.36),
     Place("snow", "snow", 0.42, slopes=True),
 )
+GROUNDS = frozenset(place.ground for place in PLACES)
 SCENERY = ("box", "rock")  # to stand on; no scene is about them
 PERSON_PLACES = tuple(place for place in PLACES if "man" in place.things)
 
@@ -213,7 +214,7 @@ def _put(rng: Random, place: Place, slope: float, zoom: float, category: Categor
     looks = {
         "colour": colour,
         "shade": rng.choice(("dark", "light")) if colour in SHADES and rng.random() < 0.3 else "",
-        "pattern": rng.choice(("striped", "spotted")) if patterned else "plain",
+        "pattern": rng.choice(("striped", "spotted", "checkered")) if patterned else "plain",
         "flip": rng.random() < 0.5,
         "pose": _pose(rng, category, airborne),
     }
@@ -221,11 +222,11 @@ def _put(rng: Random, place: Place, slope: float, zoom: float, category: Categor
 
 
 def _pose(rng: Random, category: Category, airborne: bool) -> Pose:
-    chances: dict[str, float] = {"flying": float(airborne)}
+    chances = {"flying": float(airborne and category.group != "toy")}
     child, female = category.name in ("boy", "girl"), category.name in ("woman", "girl")
     if category.group == "person":
         chances = {"walking": 0.35, "waving": 0.3, "bag": 0.2, "glasses": 0.2, "dress": 0.6 * female}
-        chances |= {"beard": 0.25 * (category.name == "man"), "jacket": 0.25}
+        chances |= {"beard": 0.4 * (category.name == "man"), "jacket": 0.25}
     extras = {extra for extra, chance in chances.items() if rng.random() < chance}
     if "dress" in extras:
         extras.discard("jacket")
@@ -257,9 +258,12 @@ def render(rng: Random, place: Place, slope: float, things: list[Thing], side: i
             _shadow(canvas, x, y, height * thing.category.aspect * 0.42, height * 0.05 + 1)
         pen = Pen(canvas, k, x, y, height, thing.flip, thing.pattern, phase=rng.randrange(100))
         thing.category.draw(pen, _tint(rng, COLOURS[thing.colour], thing.shade), thing.pose)
-        whole.append(max(1, canvas.numbers.histogram()[k]))
-    visible = canvas.numbers.histogram()[1 : len(things) + 1]
+        left, top, right, bottom = (int(scale * end) for end in thing.box)  # limbs may leave it a little
+        margin = int(0.2 * height)
+        around = canvas.numbers.crop((left - margin, top - margin, right + margin, bottom + margin))
+        whole.append(max(1, int(np.count_nonzero(np.asarray(around) == k))))
     numbers = np.asarray(canvas.numbers)
+    visible = np.bincount(numbers.ravel(), minlength=256)[1 : len(things) + 1].tolist()
     numbers = np.where(numbers > 0, numbers, stuff_numbers)
     picture = np.asarray(canvas.picture.resize((side, side), Image.Resampling.BOX)).astype(np.int16)
     noise = np.frombuffer(rng.randbytes(side * side), np.uint8).reshape(side, side, 1)
@@ -296,7 +300,7 @@ def _band(
     steps = np.clip(np.arange(side) - first, 0, last - first)[:, None, None]
     span = np.array(lower) - np.array(upper)
     rows = (np.array(upper) + span * steps // max(1, last - first)).astype(np.uint8)
-    gradient = Image.fromarray(np.ascontiguousarray(np.broadcast_to(rows, (side, side, 3))))
+    gradient = Image.fromarray(rows).resize((side, side), Image.Resampling.NEAREST)
     lift = int(slope * side / 2)
     corners = [(0, first - lift), (side, first + lift), (side, last - 1), (0, last - 1)]
     mask = Image.new("1", (side, side))

@@ -19,7 +19,7 @@ from refstudy.errors import StudyError
 
 from .facts import facts_of
 from .flavours import FLAVOURS, Flavour
-from .grammar import Phrase, expressions, stuff_expressions
+from .grammar import Phrase, Speaker, stuff_expressions
 from .scene import STUFF, Scene, make_scene
 from .things import CATEGORIES
 
@@ -211,11 +211,13 @@ def _choose_referents(rng: Random, flavour: Flavour, scene: Scene, people: bool 
     regions = [200 + k for k in range(len(scene.stuff)) if rng.random() < flavour.stuff]
     numbers += [number for number in regions if (scene.numbers == number).mean() >= 4 * LEAST_AREA]
     rng.shuffle(numbers)
-    chosen: dict[int, list[Phrase]] = {}
+    speaker, chosen = Speaker(scene, rng, flavour.style), dict[int, list[Phrase]]()
     for number in numbers:
         lengths = [_by_weight(rng, flavour.lengths) for _ in range(_by_weight(rng, flavour.per_referent))]
-        say, which = (stuff_expressions, number - 200) if number >= 200 else (expressions, number - 1)
-        phrases = say(scene, which, rng, flavour.style, lengths)
+        if number < 200:
+            phrases = speaker.expressions(number - 1, lengths)
+        else:
+            phrases = stuff_expressions(rng, scene.stuff[number - 200], number - 200, lengths)
         if phrases:
             chosen[number] = phrases
         if len(chosen) == wanted:
