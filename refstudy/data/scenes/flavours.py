@@ -56,7 +56,7 @@ class Flavour:
 
 
 COCO_SPLITS = ("train", "val", "testA", "testB")
-COCO_SIZES = (0.1, 0.12, 0.14, 0.17, 0.2, 0.25, 0.32, 0.42, 0.55)
+COCO_SIZES = (0.12, 0.14, 0.17, 0.21, 0.26, 0.32, 0.4, 0.5, 0.64)
 FLAVOURS: dict[str, Flavour] = {
     flavour.name: flavour
     for flavour in (
@@ -98,7 +98,7 @@ FLAVOURS: dict[str, Flavour] = {
             (16, 20, 20, 15, 10, 7, 4, 3, 2, 1.2, 0.6, 0.4, 0.3, 0.2, 0.2),
             (70, 25, 5),
             (1, 4, 10, 19, 25, 23, 18),
-            (0.02, 0.03, 0.05, 0.08, 0.13, 0.2),
+            (0.02, 0.03, 0.04, 0.08, 0.14, 0.24),
             stuff=1.0,
         ),
     )

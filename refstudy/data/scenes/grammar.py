@@ -46,7 +46,7 @@ RANK = ("stuff", "category", "attribute", "clothes", "superlative", "location", 
 ALIKE = {key: group[0] for group in WORDS["alike"] for key in group}
 CLAUSE = re.compile(r"\b(who|that|which|whose|you)\b")  # of which a sentence has one
 JOINED = "next beside by close near left right to on behind in above below under".split()
-TRIES = 14  # for an expression
+TRIES, MOST_WORDS = 14, 15  # for an expression; of it
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,12 @@ class Speaker:
                 if phrase is None or phrase.true_of != {target}:
                     continue
                 phrase = self._finished(phrase)
-                if phrase.text not in found and (best is None or abs(phrase.words - length) < abs(best.words - length)):
-                    best = phrase
-                    if abs(best.words - length) <= length // 6:
-                        break
+                off = abs(phrase.words - length)
+                if phrase.text in found or phrase.words > MOST_WORDS or (best and abs(best.words - length) <= off):
+                    continue
+                best = phrase
+                if off <= length // 6:
+                    break
             if best is not None:
                 found[best.text] = best
         return list(found.values())

@@ -64,6 +64,16 @@ class Stuff:
 
 
 @dataclass(frozen=True)
+class Ground:
+    """How the ground lies in the picture: how much it sinks from left to right, how high the farthest things stand in
+    its middle, and how much lower the nearest: hardly, seen from the height of a child, much from above."""
+
+    slope: float
+    first: float
+    depth: float
+
+
+@dataclass(frozen=True)
 class Place:
     """A kind of background: the ground that things stand on, from which height of the picture on, and whether it may
     be a slope."""
@@ -141,31 +151,39 @@ def make_scene(
     """
     place = rng.choice(PERSON_PLACES if people else PLACES)
     slope = rng.choice((0.0, 0.0, -0.36, -0.2, 0.2, 0.36)) if place.slopes else 0.0
-    return render(rng, place, slope, _compose(rng, place, slope, people, rng.choice(sizes)), side)
+    depth = rng.choice((0.2, 0.45, 1.0)) * (0.92 - place.horizon)
+    first = place.horizon + 0.1 + 0.6 * rng.random() * (0.92 - place.horizon - depth)
+    ground = Ground(slope, first, depth)
+    size = rng.choice(sizes)
+    for last in (False, False, False, True):  # mostly until there are two of a kind
+        things = _compose(rng, place, ground, people, size)
+        while last and len(things) < 2:
+            things = _compose(rng, place, ground, people, size)
+        if len({thing.category.name for thing in things}) < len(things):
+            break
+    return render(rng, place, slope, things, side)
 
 
-def _compose(rng: Random, place: Place, slope: float, people: bool | None, size: float) -> list[Thing]:
+def _compose(rng: Random, place: Place, ground: Ground, people: bool | None, size: float) -> list[Thing]:
     """Two to eight things: several of one category, as in RefCOCO (so that a bare noun seldom suffices), others around
     them, often something to stand on. The larger they are, the fewer."""
     focal = [name for name in place.things if name not in SCENERY and people in (None, name in PEOPLE)]
     main = BY_NAME[rng.choice(focal)]
     zoom = min(max(math.sqrt(size / main.aspect) / main.height, 0.6), 3.2)
-    most = MOST_THINGS if size < 0.1 else 6 if size < 0.2 else 4
+    most = MOST_THINGS if size < 0.16 else 6
     names = [main.name] * min(rng.choice((2, 2, 3, 3, 4)), most - 1)
     if main.name in PEOPLE and rng.random() < 0.5:
         names[-1] = rng.choice(PEOPLE)
     names += [rng.choice(place.things)] * rng.choice((1, 1, 2))
-    names += [rng.choice(place.things) for _ in range(rng.randrange(4))]
+    names += [rng.choice(place.things) for _ in range(rng.randrange(5))]
     supports = [name for name in place.things if BY_NAME[name].holds]
-    if supports and rng.random() < 0.6:
+    if supports and rng.random() < 0.7:
         names.insert(0, rng.choice(supports))
     things: list[Thing] = []
     for name in names[:most]:
-        thing = _put(rng, place, slope, zoom, BY_NAME[name], things)
+        thing = _put(rng, ground, zoom if BY_NAME[name] is main else 0.85 * zoom, BY_NAME[name], things)
         if thing is not None:
             things.append(thing)
-    if len(things) < 2:
-        return _compose(rng, place, slope, people, size)
     order = sorted(
         range(len(things)), key=lambda k: (things[k].near, k)
     )  # painter's order: the nearer hides the farther
@@ -175,23 +193,26 @@ def _compose(rng: Random, place: Place, slope: float, people: bool | None, size:
     ]
 
 
-def _put(rng: Random, place: Place, slope: float, zoom: float, category: Category, others: list[Thing]) -> Thing | None:
-    """Find room for one more thing: on the ground, in the air, or on another; None when twelve tries do not."""
+def _put(rng: Random, ground: Ground, zoom: float, category: Category, others: list[Thing]) -> Thing | None:
+    """Find room for one more thing: on the ground, in the air, or on another; None when sixteen tries do not."""
     airborne = "airborne" in category.traits or ("flies" in category.traits and rng.random() < 0.5)
+    afloat = "afloat" in category.traits
     free = [k for k, other in enumerate(others) if other.category.holds and all(t.on != k for t in others)]
     grown = rng.uniform(0.72, 1.36)
-    for _ in range(12):
+    for _ in range(16):
         near, x, on = rng.random(), rng.random(), -1
-        if "afloat" in category.traits:
-            near = -0.6 + 0.4 * near
+        if afloat:
+            near -= 1.2
         if free and not airborne and "climbs" in category.traits and rng.random() < 0.6:
             on = rng.choice(free)
             near = others[on].near
-        height = category.height * zoom * (0.74 + 0.48 * near) * grown
+        height = category.height * zoom * (0.74 + 0.48 * max(near, 0)) * grown
         half = height * category.aspect / 2
         kept = 0.25 if rng.random() < 0.3 else 1.0  # how much of each half has to be in the picture
         x = half * kept + x * (1 - 2 * half * kept)
-        y = place.horizon + 0.07 + near * (0.94 - place.horizon) + slope * (x - 0.5)
+        y = ground.first + near * ground.depth + ground.slope * (x - 0.5)
+        if afloat:
+            y = 0.6 + 0.1 * near
         if on >= 0:
             below = others[on]
             if half > 0.65 * below.height * below.category.aspect:
@@ -199,12 +220,12 @@ def _put(rng: Random, place: Place, slope: float, zoom: float, category: Categor
             x = below.x + (rng.random() - 0.5) * 0.5 * below.height * below.category.aspect
             y, near = below.y - below.category.holds * below.height, near + 0.01
         elif airborne:
-            y = height + rng.uniform(0.0, 0.3)
+            y = height + rng.random() * max(0.0, min(0.3, 0.6 - height))
         else:
             y = max(y, height + rng.uniform(-0.02, 0.1))  # what is large reaches below the picture, not above it
         thing = Thing(category, "", "", "", x, y, height, near, False, Pose(), airborne, on)
-        apart = all(_overlap(thing, other) < 0.3 for k, other in enumerate(others) if k != on)
-        if apart and thing.inside > 0.55 and y - height > -0.06:
+        apart = all(_overlap(thing, other) < 0.36 for k, other in enumerate(others) if k != on)
+        if apart and thing.inside > 0.55 and y - height > -0.06 and not (afloat and y > 0.62):
             break
     else:
         return None
@@ -426,7 +447,7 @@ def _street(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
 def _beach(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
     sky = _sky(rng, canvas, 0.36)
     _band(canvas, 0.36, 0.6, (60, 132, 190), (112, 184, 212), 201)
-    for _ in range(12):
+    for _ in range(16):
         x, y = rng.random() * canvas.side, rng.uniform(0.4, 0.56) * canvas.side
         canvas.draw.line((x, y, x + canvas.side * 0.06, y), fill=(206, 230, 240))
     _band(canvas, 0.59, 1, (236, 216, 164), (216, 190, 134), 202)
