@@ -46,6 +46,11 @@ class Flavour:
     version: str = "3"
 
     @property
+    def stands_for(self) -> str:
+        """What code that reads the benchmark's files calls it: refcoco, refcoco+, refcocog or refclef."""
+        return "refclef" if self.target.benchmark == "ReferIt" else self.target.benchmark.lower()
+
+    @property
     def split_by(self) -> tuple[str, ...]:
         return tuple(self.partitions)
 

@@ -225,7 +225,7 @@ def _put(rng: Random, ground: Ground, zoom: float, category: Category, others: l
             y = max(y, height + rng.uniform(-0.02, 0.1))  # what is large reaches below the picture, not above it
         thing = Thing(category, "", "", "", x, y, height, near, False, Pose(), airborne, on)
         apart = all(_overlap(thing, other) < 0.36 for k, other in enumerate(others) if k != on)
-        if apart and thing.inside > 0.55 and y - height > -0.06 and not (afloat and y > 0.62):
+        if apart and thing.inside > 0.55 and y - height > -0.06 and not (afloat and y > 0.57):
             break
     else:
         return None
@@ -408,18 +408,12 @@ def _snow(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
 
 def _street(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
     sky, side = _sky(rng, canvas, 0.51), canvas.side
-    x, painted = -0.05, {"brown": 0.0, "gray": 0.0}
+    colour, facades = rng.choice(
+        (("brown", ((190, 150, 124), (206, 180, 140), (150, 114, 96))), ("gray", ((172, 172, 180), (150, 150, 158))))
+    )
+    x = -0.05
     while x < 1:
-        wide, high = rng.uniform(0.16, 0.28), rng.uniform(0.22, 0.42)
-        colour, base = rng.choice(
-            (
-                ("brown", (190, 150, 124)),
-                ("gray", (172, 172, 180)),
-                ("brown", (206, 190, 158)),
-                ("brown", (150, 118, 108)),
-            )
-        )
-        painted[colour] += (min(x + wide, 1) - max(x, 0)) * high
+        wide, high, base = rng.uniform(0.16, 0.28), rng.uniform(0.22, 0.42), rng.choice(facades)
         corner = (x * side, (0.5 - high) * side, (x + wide) * side, 0.5 * side)
         canvas.draw.rectangle(corner, fill=base, outline=shade(base, 0.7))
         canvas.number_draw.rectangle(corner, fill=202)
@@ -441,7 +435,7 @@ def _street(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
             ],
             fill=(226, 222, 196),
         )
-    return [sky, Stuff("road", "gray"), Stuff("buildings", max(painted, key=lambda name: painted[name]))]
+    return [sky, Stuff("road", "gray"), Stuff("buildings", colour)]
 
 
 def _beach(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
