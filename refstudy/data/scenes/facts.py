@@ -32,12 +32,12 @@ def facts_of(scene: Scene, k: int) -> Facts:
             said.append(f"shade:{thing.shade} {thing.colour}")
     if thing.pattern != "plain":
         said.append(f"{'worn' if person else 'pattern'}:{thing.pattern}")
-    elif "patterned" in category.traits and not person:
+    elif any(other.category is category and other.pattern != "plain" for other in scene.things) and not person:
         said.append("plain")
     if category.name == "zebra":
         said.append("pattern:striped")
     if category.group in ("animal", "vehicle") and category.name not in NO_SIDE:
-        said.append(f"facing:{'left' if thing.flip else 'right'}")
+        (said if thing.inside > CUT else may).append(f"facing:{'left' if thing.flip else 'right'}")
     said += sorted(pose.extras - {"dress", "jacket"})
     if thing.airborne:
         said.append("air")

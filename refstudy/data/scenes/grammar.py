@@ -210,7 +210,7 @@ class Speaker:
         """A name that singles out another thing; None when three tries find none."""
         for attempt in range(3):
             phrase = self._named(k, min(attempt, parts))
-            if phrase.true_of == {k}:
+            if phrase.true_of == {k} and phrase.kind != "clothes":
                 return phrase
         return None
 
@@ -260,11 +260,11 @@ def places_of(scene: Scene) -> dict[str, Test]:
         return y[k] > 0.5 or all(boxes[k][1] > y[other] for other in among if other != k)
 
     def evident(among: frozenset[int], k: int) -> bool:
-        """Whether it shows which is nearer: by their feet, by how one hides another, or by much."""
+        """Whether it shows which is nearer: by their feet, or by how one hides another that is much farther."""
         for one in among - {k}:
             apart = near[k] - near[one]
-            lower = (feet[k] - feet[one]) * (1 if apart > 0 else -1) > 0.02
-            if not (lower or abs(apart) > 0.3 or max(gap(boxes[k], boxes[one])) < 0):
+            lower = (feet[k] - feet[one]) * (1 if apart > 0 else -1) > 0.03
+            if not (lower or (abs(apart) > 0.25 and max(gap(boxes[k], boxes[one])) < 0)):
                 return False
         return not any(scene.things[one].airborne for one in among)
 
@@ -350,7 +350,8 @@ def relations_of(scene: Scene, k: int, anchor: int) -> list[tuple[str, frozenset
     found: list[tuple[str, frozenset[int]]] = []
     if things[k].on == anchor:
         return [("on", where(lambda one: things[one].on == anchor or (max(gaps[one]) < 0 and centres[one][1] < ay)))]
-    if max(wide, high) < CLOSER and (beside or abs(near) < 0.15) and there.on != k:
+    alike = things[k].airborne == there.airborne
+    if alike and max(wide, high) < CLOSER and (beside or abs(near) < 0.15) and there.on != k:
         found.append(("near", where(lambda one: max(gaps[one]) < CLOSE)))
         if max(wide, high) < 0:
             found.append(("touching", where(lambda one: max(gaps[one]) < 0.04)))

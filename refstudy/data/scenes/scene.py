@@ -212,7 +212,7 @@ def _put(rng: Random, ground: Ground, zoom: float, category: Category, others: l
         x = half * kept + x * (1 - 2 * half * kept)
         y = ground.first + near * ground.depth + ground.slope * (x - 0.5)
         if afloat:
-            y = 0.6 + 0.1 * near
+            y = 0.56 + 0.1 * near
         if on >= 0:
             below = others[on]
             if half > 0.65 * below.height * below.category.aspect:
@@ -225,7 +225,7 @@ def _put(rng: Random, ground: Ground, zoom: float, category: Category, others: l
             y = max(y, height + rng.uniform(-0.02, 0.1))  # what is large reaches below the picture, not above it
         thing = Thing(category, "", "", "", x, y, height, near, False, Pose(), airborne, on)
         apart = all(_overlap(thing, other) < 0.36 for k, other in enumerate(others) if k != on)
-        if apart and thing.inside > 0.55 and y - height > -0.06 and not (afloat and y > 0.57):
+        if apart and thing.inside > 0.55 and y - height > -0.06 and not (afloat and y > 0.55):
             break
     else:
         return None
