@@ -10,19 +10,18 @@ import pandas as pd
 
 from refstudy.data.forms.refer_files import read_pickle
 
-QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 WORD_EXPRESSIONS, OF_SCENES = 30, 12_000  # a word counts when it is in so many expressions of so many scenes
 TOLD_APART = {("location", "front"): "near", ("location", "bottom"): "low", ("superlative", "big"): "area"}
 
 
 def things_of(folder: Path) -> pd.DataFrame:
     """Every visible thing of a folder: its annotation, with the centre of its box ``x``, ``low`` (y, from the top) and
-    its ``box`` and ``area`` as shares of the picture. Background is left out."""
+    its ``area`` as shares of the picture. Background is left out."""
     instances = json.loads((folder / "instances.json").read_text())
     side = instances["images"][0]["width"]
     things = pd.DataFrame([one for one in instances["annotations"] if "near" in one])
     x, y, width, height = np.array(things["bbox"].tolist()).T / side
-    return things.assign(x=x + width / 2, low=y + height / 2, box=width * height, area=things["area"] / side**2)
+    return things.assign(x=x + width / 2, low=y + height / 2, area=things["area"] / side**2)
 
 
 def sentences_of(folder: Path, split_by: str) -> list[dict[str, Any]]:
@@ -67,8 +66,7 @@ def census(folder: Path, split_by: str) -> dict[str, float]:
     words, common = words_of([sentence["sent"] for sentence in sentences], by_image.ngroups)
     lengths = np.array([len(sentence["sent"].split()) for sentence in sentences])
     apart = told_apart(folder, split_by).groupby("word").mean()
-    figures = {f"box, quantile {q:.0%}": 100 * referents["box"].quantile(q) for q in QUANTILES}
-    figures |= {"things per picture": by_image.size().mean(), "least": by_image.size().min()}
+    figures: dict[str, float] = {"things per picture": by_image.size().mean(), "least": by_image.size().min()}
     figures |= {"most": by_image.size().max(), "pictures with several of a kind": 100 * (alike > 1).mean()}
     figures |= {"referents cut by the border": 100 * (referents["inside"] < 0.97).mean()}
     figures |= {"referents partly hidden": 100 * (referents["shown"] < 0.97).mean()}
