@@ -106,6 +106,7 @@ class Speaker:
         self.facts = [facts_of(scene, k) for k in range(len(scene.things))]
         self.seen = [shown > 0.5 and area > 0.008 for shown, area in zip(scene.shown, scene.areas, strict=True)]
         self.leading = places_of(scene) | sizes_of(scene)
+        self.related: dict[tuple[int, int], list[tuple[str, frozenset[int]]]] = {}
         self.true_of: dict[str, frozenset[int]] = {}
         for k, facts in enumerate(self.facts):
             for fact in facts if scene.areas[k] else ():
@@ -183,7 +184,10 @@ class Speaker:
         None where there is none."""
         rng, others = self.rng, [k for k, seen in enumerate(self.seen) if seen and k != target]
         for other in rng.sample(others, min(len(others), 3)):
-            relations = [one for one in self.relations(target, other) if forms_of(one[0], self.style.places)]
+            if (target, other) not in self.related:
+                found = relations_of(self.scene, target, other)
+                self.related[target, other] = [one for one in found if forms_of(one[0], self.style.places)]
+            relations = self.related[target, other]
             if not relations:
                 continue
             rare = [one for one in relations if one[0] == "between"]
@@ -201,10 +205,6 @@ class Speaker:
             step = ["relation", relation, *(list(anchor.program) for anchor in anchors)]
             return phrase.also(form, phrase.true_of & true_of, "relation", step)
         return None
-
-    @functools.cache  # noqa: B019, it lives as long as the scene is spoken of
-    def relations(self, target: int, other: int) -> list[tuple[str, frozenset[int]]]:
-        return relations_of(self.scene, target, other)
 
     def _anchor(self, k: int, parts: int) -> Phrase | None:
         """A name that singles out another thing; None when three tries find none."""
