@@ -89,7 +89,7 @@ FLAVOURS: dict[str, Flavour] = {
             "refscenesg",
             Target("RefCOCOg", 8.4, 104560, 54822, 26711),
             {"umd": ("train", "val", "test"), "google": ("train", "val")},
-            Style({"attribute": 3, "location": 3, "superlative": 2, "relation": 4}, articles=0.92, sentences=True),
+            Style({"attribute": 3, "location": 3, "superlative": 4, "relation": 4}, articles=0.92, sentences=True),
             (0, 2, 5, 6, 9, 11, 10, 12, 10, 9, 7, 6, 5, 4, 3.5, 3),
             (17, 76, 7),
             (22, 42, 25, 11),
