@@ -439,6 +439,24 @@ def make(
 
 
 @data_app.command()
+def layout(
+    to: Annotated[Path, typer.Option(help="the folder that the other code takes as its data root")],
+    profile: Profile = "scenes",
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Link the RefScenes data of a profile to where code written for REFER's data sets looks for them."""
+    from refstudy.data.scenes import FLAVOURS
+    from refstudy.data.source import lay_out, prepare_data
+    from refstudy.study import load_study
+
+    loaded = load_study(study)
+    data = loaded.profile(profile).data
+    if data.dataset not in FLAVOURS:
+        raise StudyError(f"--profile {profile}: {data.dataset} is no RefScenes; name another")
+    typer.echo(lay_out(prepare_data(data, loaded.data_root), data.dataset, to))
+
+
+@data_app.command()
 def check(
     root: Annotated[Path, typer.Argument(help="the folder that holds the data sets")],
     dataset: Annotated[str, typer.Option(help="only this one, e.g. refcoco")] = "",

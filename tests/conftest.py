@@ -30,6 +30,7 @@ from refstudy.data.masks import encode_mask
 from refstudy.data.samples import sample_folder
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.source import prepare_data
+from refstudy.data.words import build_tokenizer
 from refstudy.evaluation import evaluate, predictions
 
 from .noise import install
@@ -116,7 +117,9 @@ def tiny_model(fusion="s2rm", decoder="fpn", image_size=64, fusion_options=None,
     return ModelConfig(
         image_size=image_size,
         image=ImageEncoderConfig(embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4),
-        text=TextEncoderConfig(vocab_size=199, hidden_size=32, layers=1, heads=2, intermediate_size=64, dropout=0.0),
+        text=TextEncoderConfig(
+            vocab_size=len(build_tokenizer()), hidden_size=32, layers=1, heads=2, intermediate_size=64, dropout=0.0
+        ),
         fusion=PartConfig(name=fusion, options=fusion_options or {}),
         decoder=PartConfig(name=decoder, options=options | (decoder_options or {})),
     )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from refstudy.data.scenes import vocabulary
+from refstudy.data.scenes.things import BY_NAME
 from refstudy.data.words import build_tokenizer
 from refstudy.evaluation import summarize_counts, whole_image_counts
 from refstudy.failures import (
@@ -164,9 +165,10 @@ def test_probes_mean_what_their_kind_says():
             else:
                 assert not meant and probe.target == -1
                 assert bool(named) == (probe.kind == "colour absent")
-    brown_and_white = {f"{colour} {noun}" for colour in ("brown", "white") for noun in ("dog", "puppy", "animal")}
-    assert seen["present"] == brown_and_white | {"man in red", "guy in red", "person in red"}
-    assert "black dog" in seen["colour absent"] and "man in blue" in seen["colour absent"]
+    brown_and_white = {f"{colour} {noun}" for colour in ("brown", "white") for noun in BY_NAME["dog"].nouns}
+    assert seen["present"] == brown_and_white | {f"{noun} in red" for noun in BY_NAME["man"].nouns}
+    assert {"black dog", "black hound"} & seen["colour absent"]
+    assert {f"{noun} in blue" for noun in BY_NAME["man"].nouns} & seen["colour absent"]
     assert "red car" in seen["category absent"] and "cat" in {t.split()[-1] for t in seen["category absent"]}
 
 
@@ -244,7 +246,7 @@ def test_no_mask_that_heeds_no_words_is_better_than_the_best(scenes):
         gained += own["intersection"].sum() - ratio * own["union"].sum()
         assert own["intersection"].sum() - ratio * own["union"].sum() >= most - 1e-6
     assert gained == pytest.approx(0, abs=1e-6)
-    assert ratio > 1.2 * summarize_counts(wordless_counts(corpus, things))["oIoU"] / 100
+    assert ratio > summarize_counts(wordless_counts(corpus, things))["oIoU"] / 100
 
 
 def test_recorded_variants_are_set_against_masks_that_heed_no_words(tmp_path):

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from refstudy.data.scenes import FLAVOURS
+from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
 from refstudy.files import file_digest
 from refstudy.model_card import model_card
@@ -19,6 +20,8 @@ from refstudy.study import load_study
 from refstudy.tables import interval, sampled_metrics
 
 from .conftest import SCENES
+
+WORDS = len(build_tokenizer())
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,7 +82,7 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
                 data: {{image_size: 64, scenes_version: "{FLAVOURS["refscenes"].version}", scenes: {SCENES}}}
                 model:
                   image: {{embed_dim: 16, depths: [1, 1, 1, 1], num_heads: [1, 1, 2, 2], window_size: 4}}
-                  text: {{vocab_size: 199, hidden_size: 32, layers: 1, heads: 2, intermediate_size: 64}}
+                  text: {{vocab_size: {WORDS}, hidden_size: 32, layers: 1, heads: 2, intermediate_size: 64}}
                 train: {{epochs: 1, images_per_batch: 4}}
                 ships: {{tiny: 0}}
             runs: {{}}

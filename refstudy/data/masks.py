@@ -36,6 +36,49 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
         raise StudyError(f"segmentation: does not decode ({error}); fetch the annotations again") from error
 
 
+def mask_polygons(mask: np.ndarray) -> list[list[int]]:
+    """A bool (height, width) mask as COCO polygons, flat lists [x, y, ...] of corners along the edges of its pixels.
+
+    Each is the outline of a part whose pixels touch by their sides; no pixel lies in two. A part with a hole is cut
+    from top to bottom at the hole's left end, for a polygon has none. pycocotools decodes them to the same mask.
+    """
+    padded = np.pad(mask, 1)
+    corner = [padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]]  # pixels around each grid point
+    upper_left, upper_right, lower_left, lower_right = corner
+    crossing = (upper_left == lower_right) & (upper_right == lower_left) & (upper_left != upper_right)
+    # The outline turns at grid points with one or three pixels set, and at a crossing of two diagonal ones, twice.
+    rows, columns = np.nonzero((upper_left ^ upper_right ^ lower_left ^ lower_right) | crossing)
+    twice = crossing[rows, columns]
+    rows, columns = np.repeat(rows, 1 + twice), np.repeat(columns, 1 + twice)
+    count = np.arange(len(rows))
+    second = np.flatnonzero(np.repeat(twice, 1 + twice))[1::2]  # of each pair, the one with the edge to the right
+    rising = upper_right[rows[second], columns[second]]  # where the set pixels are at the upper right and lower left
+    order = np.lexsort((count, rows, columns))
+    place = np.empty_like(count)
+    place[order] = count
+    swapped = second[rising]  # there the edge to the right belongs with the one upwards
+    place[swapped], place[swapped - 1] = place[swapped - 1], place[swapped]
+    order[place] = count
+    upright = order[place ^ 1].tolist()  # the other end of each vertical edge; that of horizontal ones is count ^ 1
+    starts, done, polygons = lower_right[rows, columns], bytearray(len(count)), []
+    points = np.stack([columns, rows], axis=1).tolist()
+    for first in range(len(points)):
+        if done[first]:
+            continue
+        if not starts[first]:  # the upper left corner of an outline lies outside it: it is a hole's
+            cut = points[first][0]
+            left, right = mask_polygons(mask[:, :cut]), mask_polygons(mask[:, cut:])
+            return left + [[v + cut * (k % 2 == 0) for k, v in enumerate(polygon)] for polygon in right]
+        polygon, at = [], first
+        while not done[at]:
+            for one in (at, at ^ 1):
+                done[one] = True
+                polygon += points[one]
+            at = upright[at ^ 1]
+        polygons.append(polygon)
+    return polygons
+
+
 def has_masks(table: pd.DataFrame) -> bool:
     """Whether these data have masks: a form with boxes alone has none at all."""
     return bool(table["segmentation"].map(bool).any())

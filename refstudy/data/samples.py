@@ -1,6 +1,5 @@
-"""Small samples of the real benchmarks, where they lie beside the repository; nothing depends on them."""
+"""What the real benchmarks are like: figures that come with the code, and small samples where they lie beside it."""
 
-import json
 import os
 from pathlib import Path
 
@@ -8,6 +7,10 @@ import numpy as np
 import pandas as pd
 
 from refstudy.data.refer import load_refer
+
+REAL_VAL = Path(__file__).with_name("real_val.csv")
+USUAL_PIXELS = 640 * 450  # of a picture of COCO whose size the lists of boxes do not say
+LONGEST = 16  # words; the last class holds all longer expressions
 
 # benchmark -> folder, data set and partition of a real validation split
 SAMPLES = {
@@ -28,13 +31,13 @@ def sample_folder() -> Path | None:
 def sample_expressions(folder: Path) -> pd.DataFrame:
     """Real expressions of the validation splits: benchmark, image_id, ref_id, expression, area, words.
 
-    ``area`` is the referent's box as a share of its image, known for ReferIt only (NaN elsewhere: the lists of RefCOCO
-    do not hold image sizes).
+    ``area`` is the referent's box as a share of its image; where the lists do not say its size, of ``USUAL_PIXELS``.
     """
     frames = []
     for benchmark, (part, dataset, split_by) in SAMPLES.items():
         rows = load_refer(folder / part, dataset, split_by).query("split == 'val'")
         box = pd.DataFrame(rows["bbox"].tolist(), rows.index, ["x", "y", "width", "height"])
+        pixels = (rows["height"] * rows["width"]).replace(0, USUAL_PIXELS)
         frames.append(
             pd.DataFrame(
                 {
@@ -42,7 +45,7 @@ def sample_expressions(folder: Path) -> pd.DataFrame:
                     "image_id": rows["image_id"].astype(str),
                     "ref_id": rows["ref_id"].astype(str),
                     "expression": rows["expression"],
-                    "area": (box["width"] * box["height"] / (rows["height"] * rows["width"])).replace(np.inf, np.nan),
+                    "area": box["width"] * box["height"] / pixels,
                     "words": rows["words"],
                 }
             )
@@ -50,16 +53,21 @@ def sample_expressions(folder: Path) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def sample_areas(folder: Path) -> dict[str, np.ndarray]:
-    """Real shares of the image, by what was measured: masks of RefCOCO's referents and of COCO's things, ReferIt's
-    boxes."""
-    triples = json.loads((folder / "refcoco_triples" / "triples.json").read_text())
-    coco = json.loads((folder / "coco_small" / "annotations" / "instances_train2017_128.json").read_text())
-    pixels = {image["id"]: image["height"] * image["width"] for image in coco["images"]}
-    things = [a["area"] / pixels[a["image_id"]] for a in coco["annotations"] if not a["iscrowd"]]
-    boxes = sample_expressions(folder).drop_duplicates("ref_id")["area"].dropna()
-    return {
-        "RefCOCO val masks": np.array([t["mask_area"] / (t["width"] * t["height"]) for t in triples]),
-        "COCO train masks": np.array(things),
-        "ReferIt val boxes": boxes.to_numpy(),
-    }
+def summary(expressions: pd.DataFrame) -> pd.DataFrame:
+    """Of the table of ``sample_expressions``, what `real_val.csv` holds: of each benchmark the quantiles of its
+    referents' boxes, and the share of its expressions by number of words. Columns: benchmark, measure, at, value."""
+    lines = []
+    for benchmark, rows in expressions.groupby("benchmark", sort=False):
+        boxes = rows.drop_duplicates("ref_id")["area"]
+        for at in np.arange(0, 41) / 40:
+            lines.append((benchmark, "box over picture, quantile", at, boxes.quantile(at)))
+        lengths = rows["words"].clip(upper=LONGEST).value_counts(normalize=True)
+        lines += [(benchmark, "expressions by words", n, lengths.get(n, 0.0)) for n in range(1, LONGEST + 1)]
+    return pd.DataFrame(lines, columns=["benchmark", "measure", "at", "value"])
+
+
+def real_figures(measure: str) -> dict[str, pd.Series]:
+    """Of each benchmark's validation split, the values of a measure of ``summary`` by what they are at."""
+    table = pd.read_csv(REAL_VAL)
+    rows = table[table["measure"] == measure]
+    return {str(name): part.set_index("at")["value"] for name, part in rows.groupby("benchmark", sort=False)}

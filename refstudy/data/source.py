@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from refstudy.config import DataConfig
+from refstudy.data.entries import COCO_FOLDERS, IMAGE_FOLDERS
 from refstudy.data.scenes import FLAVOURS, make_refscenes
 from refstudy.errors import StudyError
 
@@ -35,3 +36,22 @@ def prepare_data(
     root = data_root / f"refscenes-v{version}-{config.image_size}px-seed{config.scenes_seed}-{counts}"
     make_refscenes(root, config.dataset, config.scenes, config.scenes_seed, config.image_size, workers, progress)
     return root
+
+
+def lay_out(root: Path, flavour: str, to: Path) -> Path:
+    """Link one flavour of RefScenes under ``root`` to where code for the benchmark it is after looks for that, and
+    return its annotations' folder: ``<to>/refcoco``, and for its pictures ``<to>/images/mscoco/images/train2014``.
+
+    Raises StudyError when something else lies there, or links cannot be made.
+    """
+    name = FLAVOURS[flavour].stands_for
+    wanted = {to / name: root / flavour, to / IMAGE_FOLDERS.get(name, COCO_FOLDERS)[0]: root / flavour / "images"}
+    for link, folder in wanted.items():
+        if link.is_symlink() and link.resolve() == folder.resolve():
+            continue
+        try:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(folder.resolve(), target_is_directory=True)
+        except OSError as error:
+            raise StudyError(f"{link}: cannot be linked to {folder} ({error.strerror}); give another --to") from error
+    return to / name

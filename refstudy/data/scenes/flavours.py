@@ -1,10 +1,8 @@
 """The four flavours of RefScenes, each after one benchmark: its splits, its lengths, and the figures it aims at."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from .grammar import Phrase, long_expressions, short_expressions
-from .scene import Scene
+from .grammar import Style
 
 
 @dataclass(frozen=True)
@@ -28,22 +26,29 @@ class Target:
 
 @dataclass(frozen=True)
 class Flavour:
-    """One flavour: which expressions it uses and how many.
+    """One flavour: how it speaks, how much, and how large things are.
 
-    ``lengths``: weight of each number of words that is asked for. ``per_referent`` and ``per_image``: weights of
-    1, 2, 3 ... expressions per referent and referents per image. ``partitions``: split_by -> its splits. ``version``
+    ``lengths``: weight of each number of words that is asked for, from one word on. ``per_referent`` and ``per_image``:
+    weights of 1, 2, 3 ... expressions per referent and referents per image. ``sizes``: shares of the picture, of which
+    each scene draws one for the box of the thing it is about. ``partitions``: split_by -> its splits. ``version``
     changes whenever a byte of the flavour's data does.
     """
 
     name: str
     target: Target
     partitions: dict[str, tuple[str, ...]]
-    expressions: Callable[[Scene, int], list[Phrase]]
-    lengths: dict[int, float]
+    style: Style
+    lengths: tuple[float, ...]
     per_referent: tuple[float, ...]
     per_image: tuple[float, ...]
-    stuff: bool = False
-    version: str = "2"
+    sizes: tuple[float, ...]
+    stuff: float = 0.0  # chance that a region of background is a referent
+    version: str = "3"
+
+    @property
+    def stands_for(self) -> str:
+        """What code that reads the benchmark's files calls it: refcoco, refcoco+, refcocog or refclef."""
+        return "refclef" if self.target.benchmark == "ReferIt" else self.target.benchmark.lower()
 
     @property
     def split_by(self) -> tuple[str, ...]:
@@ -55,15 +60,8 @@ class Flavour:
         return next(iter(self.partitions.values()))
 
 
-def _with_location(scene: Scene, target: int) -> list[Phrase]:
-    return short_expressions(scene, target, location=True)
-
-
-def _without_location(scene: Scene, target: int) -> list[Phrase]:
-    return short_expressions(scene, target, location=False)
-
-
 COCO_SPLITS = ("train", "val", "testA", "testB")
+COCO_SIZES = (0.12, 0.14, 0.17, 0.21, 0.26, 0.32, 0.4, 0.5, 0.64)
 FLAVOURS: dict[str, Flavour] = {
     flavour.name: flavour
     for flavour in (
@@ -71,39 +69,42 @@ FLAVOURS: dict[str, Flavour] = {
             "refscenes",
             Target("RefCOCO", 3.5, 142209, 50000, 19994),
             {"unc": COCO_SPLITS},
-            _with_location,
-            {1: 0.07, 2: 0.27, 3: 0.25, 4: 0.15, 5: 0.11, 6: 0.08, 7: 0.04, 8: 0.03},
-            (0.05, 0.2, 0.65, 0.1),
-            (0.08, 0.4, 0.38, 0.14),
-            version="1",  # records rest on it: scene.as_first_described
+            Style({"attribute": 3, "location": 5, "superlative": 4, "relation": 4}),
+            (22, 29, 22, 13, 8, 5, 3, 2, 1.2, 0.8, 0.6, 0.4, 0.3, 0.2, 0.2),
+            (4, 18, 66, 12),
+            (6, 32, 40, 22),
+            COCO_SIZES,
         ),
         Flavour(
             "refscenes+",
             Target("RefCOCO+", 3.5, 141564, 49856, 19992),
             {"unc": COCO_SPLITS},
-            _without_location,
-            {1: 0.04, 2: 0.15, 3: 0.25, 4: 0.29, 5: 0.2, 6: 0.07},
-            (0.03, 0.17, 0.65, 0.15),
-            (0.05, 0.33, 0.4, 0.22),
+            Style({"attribute": 5, "superlative": 3, "relation": 3}, places=False),
+            (22, 26, 20, 15, 9, 6, 3, 2, 1.2, 0.8, 0.6, 0.4, 0.3, 0.2, 0.2),
+            (3, 17, 66, 14),
+            (4, 30, 40, 26),
+            COCO_SIZES,
         ),
         Flavour(
             "refscenesg",
             Target("RefCOCOg", 8.4, 104560, 54822, 26711),
             {"umd": ("train", "val", "test"), "google": ("train", "val")},
-            long_expressions,
-            {4: 0.04, 5: 0.08, 6: 0.13, 7: 0.15, 8: 0.15, 9: 0.14, 10: 0.12, 11: 0.09, 12: 0.06, 13: 0.04},
-            (0.17, 0.76, 0.07),
-            (0.3, 0.42, 0.2, 0.08),
+            Style({"attribute": 3, "location": 3, "superlative": 4, "relation": 4}, articles=0.92, sentences=True),
+            (0, 2, 5, 6, 9, 11, 10, 12, 10, 9, 7, 6, 5, 4, 3.5, 3),
+            (17, 76, 7),
+            (22, 42, 25, 11),
+            COCO_SIZES,
         ),
         Flavour(
             "referscenes",
             Target("ReferIt", 3.44, 130525, 96654, 19894),
             {"berkeley": ("train", "val", "test")},
-            _with_location,
-            {1: 0.12, 2: 0.23, 3: 0.2, 4: 0.17, 5: 0.12, 6: 0.09, 7: 0.05, 8: 0.02},
-            (0.7, 0.25, 0.05),
-            (0.01, 0.04, 0.1, 0.19, 0.25, 0.23, 0.18),
-            stuff=True,
+            Style({"attribute": 3, "location": 5, "superlative": 4, "relation": 4}),
+            (16, 20, 20, 15, 10, 7, 4, 3, 2, 1.2, 0.6, 0.4, 0.3, 0.2, 0.2),
+            (70, 25, 5),
+            (1, 4, 10, 19, 25, 23, 18),
+            (0.02, 0.03, 0.04, 0.08, 0.14, 0.24),
+            stuff=1.0,
         ),
     )
 }

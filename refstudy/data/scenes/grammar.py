@@ -1,85 +1,229 @@
-"""Expressions about a scene, built together with what they mean: each phrase carries the set of things it is true of.
+"""Expressions about a scene, built together with what they mean: each carries the set of things it is true of, and
+the program, step by step, that finds it.
 
-A phrase is only ever used when its meaning, evaluated on the scene, is exactly the one referent. Comparisons keep a
-margin, so that a person looking at the picture agrees.
+An expression is only ever used when its meaning, evaluated on the scene, is exactly the one referent. Comparisons keep
+a margin, and what a reader might take to be true counts as true of the other things, so that a person looking at the
+picture agrees. The words are in `words.yaml`.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import functools
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
 
-import numpy as np
+import yaml
 
-from .scene import STUFF, Scene
+from .facts import facts_of
+from .scene import GROUNDS, STUFF, Scene, Stuff
 from .things import CATEGORIES, COLOURS
+
+
+def _listed(node: Any) -> Any:
+    """The words as the file has them, its lines as lists."""
+    if isinstance(node, dict):
+        return {key: _listed(part) for key, part in node.items()}
+    return node.split(", ") if isinstance(node, str) else [part.split() for part in node]
+
 
 KINDS = ("category", "attribute", "location", "superlative", "relation", "stuff")
 SIDE_MARGIN = 0.07  # share of the picture by which the leftmost, topmost ... thing leads
-SIZE_MARGIN = 1.45  # ratio of areas by which the biggest, smallest thing leads
-NEAR = 0.34  # share of the picture within which a thing is next to another
+NEAR_MARGIN = 0.12  # of nearness, 0 to 1, by which the nearest, farthest thing leads
+SIZE_MARGIN, TALL_MARGIN = 1.45, 1.25  # ratio of areas, of heights, by which the biggest, the tallest thing leads
+CLOSE, CLOSER = 0.24, 0.08  # gap between boxes: what a reader may call next to each other, and what is called so
 LOCATION_WORDS = frozenset(  # say where something is: counted in real and made expressions; RefScenes+ has none
-    "left right middle center top bottom front back closest farthest far second third behind side corner near".split()
+    "left right middle center central top bottom front back closest nearest farthest furthest far second third 2nd 3rd "
+    "behind side corner near upper lower uppermost lowest highest higher leftmost rightmost foreground background "
+    "distance edge above over below under underneath beneath between away".split()
 )
-ORDINALS = ("second", "third")
+WORDS: dict[str, Any] = _listed(yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8")))
+Step = list[Any]
+# A phrase is of the last kind it has.
+RANK = ("stuff", "category", "attribute", "clothes", "superlative", "location", "relation")
+ALIKE = {key: group[0] for group in WORDS["alike"] for key in group}
+CLAUSE = re.compile(r"\b(who|that|which|whose|you)\b")  # of which a sentence has one
+JOINED = "next beside by close near left right to on behind in above below under".split()
+TRIES, MOST_WORDS = 14, 15  # for an expression; of it
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """Words and their meaning: ``true_of`` holds the numbers (from 0) of the things the words are true of."""
+    """Words and their meaning: ``true_of`` holds the numbers (from 0) of the things the words are true of, ``program``
+    the steps that find them, each a list: an operation, its value, and for a relation the programs of its others."""
 
     text: str
     true_of: frozenset[int]
     kind: str
+    program: tuple[Step, ...] = ()
 
     @property
     def words(self) -> int:
         return len(self.text.split())
 
-
-def noun_phrases(scene: Scene, target: int) -> list[Phrase]:
-    """What the thing ``target`` may be called, alone or with its colour or pattern: true of it, perhaps of others."""
-    thing = scene.things[target]
-    phrases = []
-    for noun in thing.category.nouns:
-        named = frozenset(k for k, other in enumerate(scene.things) if noun in other.category.nouns)
-        coloured = frozenset(k for k in named if scene.things[k].colour == thing.colour)
-        phrases.append(Phrase(noun, named, "category"))
-        if thing.category.group == "person":
-            clothing = "dress" if thing.category.name in ("woman", "girl") else "shirt"
-            dressed = frozenset(k for k in coloured if clothing in _clothing(scene, k))
-            phrases.append(Phrase(f"{noun} in {thing.colour}", coloured, "attribute"))
-            phrases.append(Phrase(f"{noun} in {thing.colour} {clothing}", dressed, "attribute"))
-            phrases.append(Phrase(f"{noun} wearing {thing.colour}", coloured, "attribute"))
-            everyone = frozenset(k for k in range(len(scene.things)) if clothing in _clothing(scene, k))
-            worn = frozenset(k for k in everyone if scene.things[k].colour == thing.colour)
-            phrases.append(Phrase(f"{thing.colour} {clothing}", worn, "attribute"))
-        else:
-            phrases.append(Phrase(f"{thing.colour} {noun}", coloured, "attribute"))
-        if thing.pattern != "plain":
-            marked = frozenset(k for k in named if scene.things[k].pattern == thing.pattern)
-            both = marked & coloured
-            if thing.category.group == "person":
-                phrases.append(
-                    Phrase(f"{noun} in {thing.pattern} {clothing}", marked & _wearing(scene, clothing), "attribute")
-                )
-                phrases.append(
-                    Phrase(f"{noun} in {thing.pattern} {thing.colour} {clothing}", both & dressed, "attribute")
-                )
-            else:
-                phrases.append(Phrase(f"{thing.pattern} {noun}", marked, "attribute"))
-                phrases.append(Phrase(f"{thing.pattern} {thing.colour} {noun}", both, "attribute"))
-    return phrases
+    def also(self, form: str, true_of: frozenset[int], kind: str, step: Step, value: str = "") -> "Phrase":
+        """The phrase in a form of `words.yaml`, with what it is true of then."""
+        text = form.replace("V", value).replace("N", self.text)
+        return Phrase(text, true_of, max(kind, self.kind, key=RANK.index), (*self.program, step))
 
 
-def _clothing(scene: Scene, k: int) -> str:
-    name = scene.things[k].category.name
-    return {"man": "shirt", "boy": "shirt", "woman": "dress", "girl": "dress"}.get(name, "")
+@dataclass(frozen=True)
+class Style:
+    """How a flavour speaks: ``articles`` and ``generic``: the chances of an article and of a name such as person;
+    ``kinds``: weight of what tells the referent from its like; ``places``: whether words of place are allowed;
+    ``clothes``: the chance that a person goes by them alone; ``sentences``: whether it speaks in sentences."""
+
+    kinds: dict[str, int]
+    articles: float = 0.12
+    generic: float = 0.2
+    clothes: float = 0.15
+    places: bool = True
+    sentences: bool = False
 
 
-def _wearing(scene: Scene, clothing: str) -> frozenset[int]:
-    return frozenset(k for k in range(len(scene.things)) if _clothing(scene, k) == clothing)
+@functools.cache
+def forms_of(said: str, places: bool, sentences: bool = True) -> list[str]:
+    """The forms of a fact or a relation: without words of place where ``places`` forbids them, and without clauses
+    outside of sentences."""
+    facts, key = WORDS["facts"], said.split(":")[0]
+    forms = WORDS["relations"].get(said) or facts.get(said, []) + (facts.get(key, []) if key != said else [])
+    fit = [form for form in forms if places or not LOCATION_WORDS & set(form.split())]
+    return [form for form in fit if sentences or not CLAUSE.search(form)]
 
 
-def leading(values: np.ndarray, among: frozenset[int], margin: float, ratio: bool = False) -> int | None:
+def _order(form: str) -> int:
+    """Where a form stands among others: adjectives, what belongs close to the name, the rest, a clause."""
+    return 0 if form.endswith("N") else 1 if " of V" in form else 3 if CLAUSE.search(form) else 2
+
+
+class Speaker:
+    """Says things about one scene, by lot. What holds of the scene is worked out once."""
+
+    def __init__(self, scene: Scene, rng: Random, style: Style):
+        self.scene, self.rng, self.style = scene, rng, style
+        self.facts = [facts_of(scene, k) for k in range(len(scene.things))]
+        self.seen = [shown > 0.5 and area > 0.008 for shown, area in zip(scene.shown, scene.areas, strict=True)]
+        self.leading = places_of(scene) | sizes_of(scene)
+        self.related: dict[tuple[int, int], list[tuple[str, frozenset[int]]]] = {}
+        self.true_of: dict[str, frozenset[int]] = {}
+        for k, facts in enumerate(self.facts):
+            for fact in facts if scene.areas[k] else ():
+                self.true_of[fact] = self.true_of.get(fact, frozenset()) | {k}
+        self.said = [[f for f, sure in facts.items() if sure and not f.startswith("noun:")] for facts in self.facts]
+
+    def expressions(self, target: int, lengths: list[int]) -> list[Phrase]:
+        """An expression for each length, in words, that is asked for, or as near to it as a dozen tries come; all true
+        of ``target`` alone, none twice. Fewer, or none, where the tries find no more."""
+        rng, found = self.rng, dict[str, Phrase]()
+        kinds, weights = list(self.style.kinds), list(self.style.kinds.values())
+        for length in lengths:
+            best: Phrase | None = None
+            for _ in range(TRIES):
+                (kind,) = rng.choices(kinds, weights)
+                words = length - 2 * self.style.sentences - rng.randrange(1, 4)
+                phrase = self._described(target, kind, max(0, round(words / 3) + (kind != "relation")))
+                if phrase is None or phrase.true_of != {target}:
+                    continue
+                phrase = self._finished(phrase)
+                off = abs(phrase.words - length)
+                if phrase.text in found or phrase.words > MOST_WORDS or (best and abs(best.words - length) <= off):
+                    continue
+                best = phrase
+                if off <= length // 6:
+                    break
+            if best is not None:
+                found[best.text] = best
+        return list(found.values())
+
+    def _described(self, target: int, kind: str, parts: int) -> Phrase | None:
+        """Words of about so many parts for a thing, which may be true of others too; None where this kind has nothing
+        to say of it."""
+        compared = kind in ("location", "superlative")
+        phrase = self._named(target, max(0, parts - compared))
+        if kind == "attribute" or (kind != "location" and phrase.kind == "clothes"):
+            return phrase  # clothes are neither big nor next to anything
+        if kind == "relation":
+            return self._related(target, phrase, parts)
+        table = WORDS["places"] if kind == "location" else WORDS["sizes"]
+        options = [key for key in table if self.leading[key](phrase.true_of, target)]
+        if not options:
+            return None
+        key = self.rng.choice(options)
+        return phrase.also(self.rng.choice(table[key]), frozenset([target]), kind, [kind, key])
+
+    def _named(self, target: int, parts: int) -> Phrase:
+        """A name of the thing with up to ``parts`` facts."""
+        rng, said = self.rng, self.said[target]
+        if parts and not self.style.sentences and rng.random() < self.style.clothes:
+            worn = [fact for fact in said if fact.split(":")[0] in WORDS["garments"]]
+            if worn:
+                fact = rng.choice(worn)
+                key, _, value = fact.partition(":")
+                start = Phrase("", self.true_of[fact], "clothes")
+                return start.also(rng.choice(WORDS["garments"][key]), start.true_of, "clothes", ["fact", fact], value)
+        nouns = self.scene.things[target].category.nouns
+        noun = nouns[-1] if rng.random() < self.style.generic else rng.choice(nouns)
+        phrase = Phrase(noun, self.true_of[f"noun:{noun}"], "category", (["fact", f"noun:{noun}"],))
+        chosen: dict[str, tuple[int, str, str]] = {}
+        for fact in rng.sample(said, min(len(said), parts + 2)) if parts else ():
+            key, forms = fact.split(":")[0], forms_of(fact, self.style.places, self.style.sentences)
+            if forms and len(chosen) < parts:
+                form = rng.choice(forms)
+                chosen.setdefault(ALIKE.get(key, key), (_order(form), form, fact))
+        for order, form, fact in sorted(chosen.values()):
+            if order < 3 or not CLAUSE.search(phrase.text):
+                words = (rng.choice(WORDS["values"].get(word, [word])) for word in fact.partition(":")[2].split())
+                true_of = phrase.true_of & self.true_of[fact]
+                phrase = phrase.also(form, true_of, "attribute", ["fact", fact], " ".join(words))
+        return phrase
+
+    def _related(self, target: int, phrase: Phrase, parts: int) -> Phrase | None:
+        """The phrase with a relation to one of three other things, or to two, each of which its own words single out;
+        None where there is none."""
+        rng, others = self.rng, [k for k, seen in enumerate(self.seen) if seen and k != target]
+        for other in rng.sample(others, min(len(others), 3)):
+            if (target, other) not in self.related:
+                found = relations_of(self.scene, target, other)
+                self.related[target, other] = [one for one in found if forms_of(one[0], self.style.places)]
+            relations = self.related[target, other]
+            if not relations:
+                continue
+            rare = [one for one in relations if one[0] == "between"]
+            relation, true_of = rng.choice(rare if rare and parts > 1 else relations)
+            numbers = [other] if relation != "between" else [other, between(self.scene, target, other)]
+            anchors = [anchor for k in numbers if (anchor := self._anchor(k, 1 if parts < 4 else 2))]
+            if len(anchors) < len(numbers):
+                continue
+            form = rng.choice(forms_of(relation, self.style.places))
+            if self.style.sentences and form.split()[1] in JOINED and not CLAUSE.search(phrase.text):
+                animate = self.scene.things[target].category.group in ("person", "animal")
+                form = form.replace("N", f"N {rng.choice(['', *WORDS['links'][not animate :]])}".strip())
+            for anchor in anchors:
+                form = form.replace("A", f"[the] {anchor.text}", 1)
+            step = ["relation", relation, *(list(anchor.program) for anchor in anchors)]
+            return phrase.also(form, phrase.true_of & true_of, "relation", step)
+        return None
+
+    def _anchor(self, k: int, parts: int) -> Phrase | None:
+        """A name that singles out another thing; None when three tries find none."""
+        for attempt in range(3):
+            phrase = self._named(k, min(attempt, parts))
+            if phrase.true_of == {k} and phrase.kind != "clothes":
+                return phrase
+        return None
+
+    def _finished(self, phrase: Phrase) -> Phrase:
+        """The phrase as it is written, with its articles: nearly all in sentences, few in terse speech."""
+        article = "the" if phrase.kind in ("location", "superlative") or self.rng.random() < 0.3 else "a"
+        text = f"{article} {phrase.text}" if self.style.sentences else phrase.text
+        text = re.sub(r"\[(\w+)\] ", lambda found: f"{found[1]} " * (self.rng.random() < self.style.articles), text)
+        text = re.sub(r"\ban?(?= ([aeiou])?)", lambda found: "an" if found[1] else "a", text)
+        return replace(phrase, text=text, kind="attribute" if phrase.kind == "clothes" else phrase.kind)
+
+
+def leading(values: list[float], among: frozenset[int], margin: float, ratio: bool = False) -> int | None:
     """Which of ``among`` has the smallest value, by at least ``margin`` (difference or ratio); None if none leads."""
     order = sorted(among, key=lambda k: values[k])
     if len(order) < 2:
@@ -88,222 +232,193 @@ def leading(values: np.ndarray, among: frozenset[int], margin: float, ratio: boo
     return order[0] if (second > first * margin if ratio else second - first > margin) else None
 
 
-def located(scene: Scene, phrase: Phrase) -> Iterator[Phrase]:
-    """The phrase with a place in the picture: left, second from the right, in front ... of the things it is true of."""
-    among, noun = phrase.true_of, phrase.text
-    if len(among) < 2:
-        return
-    x, y = scene.centres[:, 0], scene.centres[:, 1]
-    feet = np.array([thing.y for thing in scene.things])
-    sides = (
-        (
-            x,
-            1,
-            (
-                "left {}",
-                "{} on left",
-                "{} on the left",
-                "left side {}",
-                "{} on the left side",
-                "leftmost {}",
-                "{} on far left",
-            ),
-        ),
-        (
-            x,
-            -1,
-            (
-                "right {}",
-                "{} on right",
-                "{} on the right",
-                "right side {}",
-                "{} on the right side",
-                "rightmost {}",
-                "{} on far right",
-            ),
-        ),
-        (y, 1, ("top {}", "{} at the top", "{} on top")),
-        (y, -1, ("bottom {}", "{} at the bottom", "{} on bottom")),
-        (feet, -1, ("front {}", "{} in front", "closest {}", "{} closest to us")),
-        (feet, 1, ("back {}", "{} in back", "{} in the back", "{} farthest away")),
-    )
-    for values, sign, forms in sides:
-        first = leading(sign * values, among, SIDE_MARGIN)
-        if first is not None:
-            for form in forms:
-                yield Phrase(form.format(noun), frozenset([first]), "location")
-    order = sorted(among, key=lambda k: x[k])
-    if len(order) >= 3 and min(np.diff(x[order])) > SIDE_MARGIN:
-        if len(order) == 3:
-            for form in ("middle {}", "{} in middle", "{} in the middle", "center {}"):
-                yield Phrase(form.format(noun), frozenset([order[1]]), "location")
-        for place, word in enumerate(ORDINALS[: len(order) - 2], start=1):
-            for end, index in (("left", place), ("right", -1 - place)):
-                for form in (f"{word} {{}} from {end}", f"{word} {{}} from the {end}"):
-                    yield Phrase(form.format(noun), frozenset([order[index]]), "location")
+Test = Callable[[frozenset[int], int], bool]
 
 
-def sized(scene: Scene, phrase: Phrase) -> Iterator[Phrase]:
-    """The phrase with a size: the biggest or smallest, by visible area, of the things it is true of."""
-    if len(phrase.true_of) < 2:
-        return
-    for values, words in ((-1, ("big", "biggest", "largest", "larger")), (1, ("small", "smallest", "little", "tiny"))):
-        sizes = scene.areas if values == 1 else 1 / np.maximum(scene.areas, 1e-6)
-        first = leading(sizes, phrase.true_of, SIZE_MARGIN, ratio=True)
-        if first is not None and min(scene.shown[k] for k in phrase.true_of) > 0.75:
-            for word in words:
-                yield Phrase(f"{word} {phrase.text}", frozenset([first]), "superlative")
+def places_of(scene: Scene) -> dict[str, Test]:
+    """Every place of `words.yaml` with the test that a thing, among those the words so far are true of, has it.
 
-
-def relation_words(scene: Scene, first: int, anchor: int) -> Iterator[tuple[str, frozenset[int]]]:
-    """Relations in which ``first`` clearly stands to ``anchor``, each with all things of which it could be said.
-
-    ``first`` has to meet a strict bound, while every thing within a looser one counts as meant too: an expression is
-    then unambiguous for a reader whose idea of "next to" is wider than ours.
+    A place is where a person would say so: a side only in its half, "far" in the outer fifth, "middle" in the central
+    third, "top" and "bottom" in their half or clearly beyond all others. Front and back are by nearness alone, where it
+    shows, among things that all stand on something.
     """
-    gap = scene.centres - scene.centres[anchor]
-    distance = np.hypot(gap[:, 0], gap[:, 1])
-    depth = np.array([thing.y for thing in scene.things]) - scene.things[anchor].y  # below zero: farther away
+    x, y = ([centre[axis] for centre in scene.centres] for axis in (0, 1))
+    boxes, near = scene.boxes, [thing.near for thing in scene.things]
+    feet = [scene.things[thing.on].y if thing.on >= 0 else thing.y for thing in scene.things]
 
-    def where(condition: np.ndarray) -> frozenset[int]:
-        return frozenset(k for k in np.flatnonzero(condition).tolist() if k != anchor)
+    def first(values: list[float], sign: int, margin: float = SIDE_MARGIN) -> Test:
+        signed = [sign * value for value in values]
+        return lambda among, k: leading(signed, among, margin) == k
 
-    if distance[first] > NEAR:
-        return
-    near = where(distance < 1.35 * NEAR)
-    sideways = abs(gap[first, 0]) > 0.5 * abs(gap[first, 1])
-    if sideways:
-        yield from ((words, near) for words in ("next to", "beside", "by", "near"))
-    if sideways and gap[first, 0] < -SIDE_MARGIN:
-        yield from ((words, where(gap[:, 0] < 0)) for words in ("to the left of", "left of"))
-    if sideways and gap[first, 0] > SIDE_MARGIN:
-        yield from ((words, where(gap[:, 0] > 0)) for words in ("to the right of", "right of"))
-    if depth[first] < -0.08:
-        yield "behind", where(depth < 0)
-    if depth[first] > 0.08:
-        yield "in front of", where(depth > 0)
+    def both(test: Test, also: Callable[[frozenset[int], int], bool]) -> Test:
+        return lambda among, k: also(among, k) and test(among, k)
 
+    def above(among: frozenset[int], k: int) -> bool:
+        return y[k] < 0.5 or all(boxes[k][3] < y[other] for other in among if other != k)
 
-def related(scene: Scene, target: int, phrase: Phrase, anchors: list[Phrase]) -> Iterator[Phrase]:
-    """The phrase, where it does not suffice alone, with a relation to something that its own words single out."""
-    if len(phrase.true_of) < 2:
-        return
-    for anchor in anchors:
-        (other,) = anchor.true_of
-        for words, true_of in relation_words(scene, target, other):
-            both = phrase.true_of & true_of
-            yield Phrase(f"{phrase.text} {words} {anchor.text}", both, "relation")
-            yield Phrase(f"{phrase.text} {words} the {anchor.text}", both, "relation")
+    def below(among: frozenset[int], k: int) -> bool:
+        return y[k] > 0.5 or all(boxes[k][1] > y[other] for other in among if other != k)
 
+    def evident(among: frozenset[int], k: int) -> bool:
+        """Whether it shows which is nearer: by their feet, or by how one hides another that is much farther."""
+        for one in among - {k}:
+            apart = near[k] - near[one]
+            lower = (feet[k] - feet[one]) * (1 if apart > 0 else -1) > 0.03
+            if not (lower or (abs(apart) > 0.25 and max(gap(boxes[k], boxes[one])) < 0)):
+                return False
+        return not any(scene.things[one].airborne for one in among)
 
-def short_expressions(scene: Scene, target: int, location: bool) -> list[Phrase]:
-    """Expressions true of ``target`` alone, in the terse style of RefCOCO (with ``location``) or RefCOCO+ (without)."""
-    names = noun_phrases(scene, target)
-    phrases = list(names)
-    for name in names:
-        phrases += sized(scene, name)
-        if location:
-            phrases += located(scene, name)
-    if location:
-        anchors = _single_names(scene, target)
-        for name in names:
-            phrases += related(scene, target, name, anchors)
-    else:
-        phrases += [Phrase(f"the {phrase.text}", phrase.true_of, phrase.kind) for phrase in phrases]
-    return _only(phrases, target)
+    def ordered(place: int, of: int = 0) -> Test:
+        def test(among: frozenset[int], k: int) -> bool:
+            order = sorted(among, key=lambda one: x[one])
+            if len(order) < 3 or (of and len(order) != of) or order[place] != k:
+                return False
+            return all(x[after] - x[before] > SIDE_MARGIN for before, after in itertools.pairwise(order))
 
+        return test
 
-def long_expressions(scene: Scene, target: int) -> list[Phrase]:
-    """Expressions true of ``target`` alone, in the full sentences of RefCOCOg."""
-    names = [
-        phrase
-        for phrase in noun_phrases(scene, target)
-        if phrase.text.split()[-1] not in ("person", "animal", "vehicle")
-    ]
-    anchors = [Phrase(_article(phrase.text), phrase.true_of, phrase.kind) for phrase in _single_names(scene, target)]
-    place = _stuff_below(scene, target)
-    phrases: list[Phrase] = []
-    for name in names:
-        thing = Phrase(_article(name.text), name.true_of, name.kind)
-        doing = "standing" if scene.things[target].category.group in ("person", "animal") else "that is"
-        phrases += [thing, Phrase(f"{thing.text} {doing} on the {place}", thing.true_of, thing.kind)]
-        for phrase in (*sized(scene, name), *located(scene, name)):
-            phrases.append(Phrase(_article(phrase.text, "the"), phrase.true_of, phrase.kind))
-            phrases.append(
-                Phrase(f"{_article(phrase.text, 'the')} {doing} on the {place}", phrase.true_of, phrase.kind)
-            )
-        for anchor in anchors:
-            (other,) = anchor.true_of
-            for words, true_of in relation_words(scene, target, other):
-                both = name.true_of & true_of
-                for link in (f"{doing} ", "that is ", "which is ", ""):
-                    phrases.append(Phrase(f"{thing.text} {link}{words} {anchor.text}", both, "relation"))
-                phrases.append(Phrase(f"{thing.text} {doing} on the {place} {words} {anchor.text}", both, "relation"))
-    return _only(phrases, target)
+    left, right, top, bottom = first(x, 1), first(x, -1), both(first(y, 1), above), both(first(y, -1), below)
+    tests: dict[str, Test] = {
+        "left": both(left, lambda _, k: x[k] < 0.6),
+        "right": both(right, lambda _, k: x[k] > 0.4),
+        "left half": both(left, lambda _, k: x[k] < 0.45),
+        "right half": both(right, lambda _, k: x[k] > 0.55),
+        "far left": both(left, lambda _, k: x[k] < 0.2),
+        "far right": both(right, lambda _, k: x[k] > 0.8),
+        "top": top,
+        "bottom": bottom,
+        "front": both(first(near, -1, NEAR_MARGIN), evident),
+        "back": both(first(near, 1, NEAR_MARGIN), evident),
+        "middle": both(ordered(1, 3), lambda _, k: 1 / 3 < x[k] < 2 / 3),
+    }
+    for vertical, up, half in (("top", top, lambda v: v < 0.4), ("bottom", bottom, lambda v: v > 0.6)):
+        for side, beside, part in (("left", left, lambda u: u < 0.36), ("right", right, lambda u: u > 0.64)):
+
+            def corner(among: frozenset[int], k: int, up=up, half=half, beside=beside, part=part) -> bool:
+                return half(y[k]) and part(x[k]) and up(among, k) and beside(among, k)
+
+            tests[f"{vertical} {side}"] = corner
+    for place, word in ((1, "second"), (2, "third")):
+        tests[f"{word} left"], tests[f"{word} right"] = ordered(place), ordered(-1 - place)
+    return tests
 
 
-def stuff_expressions(scene: Scene, stuff: int) -> list[Phrase]:
-    """What a region of background may be called; there is one region of each name."""
-    region = scene.stuff[stuff]
-    forms = [region.name, f"the {region.name}", f"{region.colour} {region.name}", f"all the {region.name}"]
-    if region.name in ("sky", "wall"):
-        forms += [
-            f"{region.name} at the top",
-            f"{region.colour} {region.name} at the top",
-            f"{region.name} in the back",
-        ]
-    if region.name in ("grass", "road", "sand", "floor"):
-        forms += [
-            f"{region.name} at the bottom",
-            f"{region.colour} {region.name} at the bottom",
-            f"{region.name} in front",
-        ]
-    forms.append(
-        f"the {region.colour} {region.name} behind everything"
-        if region.name in ("sky", "wall")
-        else f"the {region.colour} {region.name}"
+def sizes_of(scene: Scene) -> dict[str, Test]:
+    """Every size of `words.yaml` with its test: by visible area, or by height, of things that are seen nearly whole."""
+    heights = [thing.height for thing in scene.things]
+    whole = [thing.inside > 0.8 and shown > 0.75 for thing, shown in zip(scene.things, scene.shown, strict=True)]
+    upright = [thing.category.aspect < 1 for thing in scene.things]
+
+    def test(values: list[float], sign: int, margin: float, fit: list[bool]) -> Test:
+        signed = values if sign > 0 else [1 / max(value, 1e-6) for value in values]
+        return lambda among, k: all(fit[one] for one in among) and leading(signed, among, margin, ratio=True) == k
+
+    tall = [a and b for a, b in zip(whole, upright, strict=True)]
+    return {
+        "big": test(scene.areas, -1, SIZE_MARGIN, whole),
+        "small": test(scene.areas, 1, SIZE_MARGIN, whole),
+        "tall": test(heights, -1, TALL_MARGIN, tall),
+        "short": test(heights, 1, TALL_MARGIN, tall),
+    }
+
+
+def gap(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, float]:
+    """Horizontal and vertical gap between two boxes, below zero where they overlap."""
+    return (
+        max(first[0], second[0]) - min(first[2], second[2]),
+        max(first[1], second[1]) - min(first[3], second[3]),
     )
-    return [Phrase(form, frozenset([stuff]), "stuff") for form in forms]
 
 
-def _only(phrases: list[Phrase], target: int) -> list[Phrase]:
-    return [phrase for phrase in phrases if phrase.true_of == frozenset([target])]
+def relations_of(scene: Scene, k: int, anchor: int) -> list[tuple[str, frozenset[int]]]:
+    """Relations in which ``k`` clearly stands to ``anchor``, each with all things of which it could be said.
+
+    ``k`` has to meet a strict bound, while every thing within a looser one counts as meant too: an expression is then
+    unambiguous for a reader whose idea of "next to" is wider than ours.
+    """
+    things, boxes, centres = scene.things, scene.boxes, scene.centres
+    others = [one for one in range(len(things)) if one != anchor and scene.areas[one] > 0]
+    gaps = {one: gap(boxes[one], boxes[anchor]) for one in others}
+
+    def where(test: Callable[[int], bool]) -> frozenset[int]:
+        return frozenset(one for one in others if test(one))
+
+    wide, high = gaps[k]
+    (x, y), (ax, ay) = centres[k], centres[anchor]
+    near, there = things[k].near - things[anchor].near, things[anchor]
+    beside = wide > -0.1 and high < 0 and abs(x - ax) > abs(y - ay)
+    found: list[tuple[str, frozenset[int]]] = []
+    if things[k].on == anchor:
+        return [("on", where(lambda one: things[one].on == anchor or (max(gaps[one]) < 0 and centres[one][1] < ay)))]
+    alike = things[k].airborne == there.airborne
+    if alike and max(wide, high) < CLOSER and (beside or abs(near) < 0.15) and there.on != k:
+        found.append(("near", where(lambda one: max(gaps[one]) < CLOSE)))
+        if max(wide, high) < 0:
+            found.append(("touching", where(lambda one: max(gaps[one]) < 0.04)))
+    if beside and max(wide, high) < CLOSE:
+        side, sign = ("left of", 1) if x < ax else ("right of", -1)
+        found.append((side, where(lambda one: sign * (ax - centres[one][0]) > 0)))
+        if (other := between(scene, k, anchor)) >= 0:
+            low, most = sorted((ax, centres[other][0]))
+            found.append(("between", where(lambda one: one != other and low < centres[one][0] < most)))
+    grounded = not (things[k].airborne or there.airborne)
+    if grounded and abs(near) > 0.14 and wide < -0.03 and high < 0.03 and there.on < 0 and things[k].on < 0:
+        if near < 0:
+            found.append(("behind", where(lambda one: things[one].near < there.near)))
+        else:
+            found.append(("in front of", where(lambda one: things[one].near > there.near)))
+    if wide < -0.03 and high > -0.04 and abs(y - ay) < 0.6:
+        if y < ay:
+            found.append(("above", where(lambda one: centres[one][1] < ay)))
+        else:
+            found.append(("below", where(lambda one: centres[one][1] > ay)))
+    return found
 
 
-def _single_names(scene: Scene, target: int) -> list[Phrase]:
-    """For every other thing that can be seen well, its shortest names that are true of it alone."""
-    names: list[Phrase] = []
-    for k in range(len(scene.things)):
-        if k != target and scene.shown[k] > 0.5 and scene.areas[k] > 0.008:
-            single = sorted(_only(noun_phrases(scene, k), k), key=lambda phrase: (phrase.words, phrase.text))
-            names += single[:3]
-    return names
-
-
-def _stuff_below(scene: Scene, target: int) -> str:
-    if scene.things[target].category.afloat:
-        return "water"
-    return {"park": "grass", "farm": "grass", "street": "road", "beach": "sand", "room": "floor", "table": "table"}[
-        scene.place.name
+def between(scene: Scene, k: int, anchor: int) -> int:
+    """The thing on the other side of ``k``, at about the same height, nearest to it; -1 when there is none."""
+    x = scene.centres[k][0]
+    sign = 1 if scene.centres[anchor][0] < x else -1
+    found = [
+        one
+        for one in range(len(scene.things))
+        if one not in (k, anchor)
+        and scene.areas[one] > 0.008
+        and sign * (scene.centres[one][0] - x) > SIDE_MARGIN
+        and max(gap(scene.boxes[one], scene.boxes[k])) < CLOSE
+        and gap(scene.boxes[one], scene.boxes[k])[1] < 0
     ]
+    return min(found, key=lambda one: abs(scene.centres[one][0] - x), default=-1)
 
 
-def _article(text: str, article: str = "") -> str:
-    """``text`` behind its article: the given one, or a/an (no word of ours begins with a sounded u)."""
-    return f"{article or ('an' if text[0] in 'aeou' else 'a')} {text}"
+def stuff_expressions(rng: Random, region: Stuff, number: int, lengths: list[int]) -> list[Phrase]:
+    """What a region of background, of that ``number``, may be called, in about so many words; there is one region of
+    each name."""
+    found = {}
+    for length in lengths:
+        name = rng.choice(WORDS["stuff"][region.name])
+        lies = "ground" if region.name in GROUNDS else "background"
+        forms = WORDS["stuff_forms"]["any"] + WORDS["stuff_forms"]["plural" if name[-1] == "s" else "single"]
+        some = [rng.choice(forms + WORDS["stuff_forms"][lies]) for _ in range(6)]
+        form = min(some, key=lambda form: abs(len(form.split()) - length)).replace("[the]", "the")
+        phrase = Phrase(name, frozenset([number]), "stuff")
+        phrase = phrase.also(form, phrase.true_of, "stuff", ["stuff", region.name], region.colour)
+        found[phrase.text] = phrase
+    return list(found.values())
 
 
 def vocabulary() -> list[str]:
     """Every word that any flavour's expressions can contain, lower case, sorted."""
-    words = set(
-        "a an the in on at of to by from us away next beside near left right side far leftmost rightmost "
-        "top bottom front closest back farthest middle center second third big biggest largest larger "
-        "small smallest little tiny behind wearing shirt dress striped spotted standing that is which all "
-        "table everything".split()
-    )
+    texts: list[str] = [*COLOURS, *STUFF, "dark light the a an"]
     for category in CATEGORIES:
-        words.update(category.nouns)
-    for name in STUFF:
-        words.update(name.split())
-    words.update(COLOURS)
-    return sorted(words)
+        texts += category.nouns
+
+    def collect(node: Any) -> None:
+        if isinstance(node, str):
+            texts.append(re.sub(r"[\[\]]|\b[NVA]\b", " ", node))
+        else:
+            for part in node.values() if isinstance(node, dict) else node:
+                collect(part)
+
+    collect({key: node for key, node in WORDS.items() if key != "alike"})
+    return sorted({word for text in texts for word in text.split()})

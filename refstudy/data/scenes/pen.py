@@ -1,5 +1,7 @@
 """The pen that draws a thing twice at once: its colours into the picture, its number into the map of what is where."""
 
+import functools
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -57,7 +59,7 @@ class Pen:
         self.canvas.number_draw.polygon(placed, fill=self.number, outline=self.number)
 
     def body(self, points: Sequence[Point], fill: Colour) -> None:
-        """A polygon that carries the thing's pattern (stripes or spots in a contrasting shade)."""
+        """A polygon that carries the thing's pattern (stripes, squares or spots in a contrasting shade)."""
         self.poly(points, fill)
         if self.pattern == "plain":
             return
@@ -89,12 +91,15 @@ class Pen:
             self.poly(points, fill)
 
     def limb(self, points: Sequence[Point], width: float, fill: Colour) -> None:
-        """A thick line with round ends (legs, arms, handles); ``width`` in units of the thing's height."""
-        placed, thick = self._place(points), max(1, round(width * self.height))
-        radius = thick / 2
+        """A thick line with round joints (legs, arms, handles); ``width`` in units of the thing's height."""
+        placed, radius = self._place(points), max(1, round(width * self.height)) / 2
         for draw, paint in ((self.canvas.draw, fill), (self.canvas.number_draw, self.number)):
-            draw.line(placed, fill=paint, width=thick, joint="curve")
-            for u, v in (placed[0], placed[-1]):
+            for (u, v), (p, q) in itertools.pairwise(placed):
+                length = math.sqrt((p - u) ** 2 + (q - v) ** 2) or 1.0
+                across, along = radius * (q - v) / length, radius * (p - u) / length
+                corners = [(u - across, v + along), (u + across, v - along), (p + across, q - along)]
+                draw.polygon([*corners, (p - across, q + along)], fill=paint)
+            for u, v in placed:
                 draw.ellipse((u - radius, v - radius, u + radius, v + radius), fill=paint)
 
     def dot(self, u: float, v: float, radius: float, fill: Colour) -> None:
@@ -104,20 +109,28 @@ class Pen:
         self.canvas.draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
 
 
+@functools.cache
+def _turn(angle: float) -> Point:
+    """Cosine and sine, to so many digits that they do not depend on the machine's mathematical library."""
+    return round(math.cos(angle), 9), round(math.sin(angle), 9)
+
+
 def oval_points(u: float, v: float, ru: float, rv: float, tilt: float = 0.0, start=0.0, stop=2 * math.pi, n=18):
     """``n`` points along an ellipse (or the arc of it from ``start`` to ``stop`` radians)."""
-    cos, sin = math.cos(tilt), math.sin(tilt)
-    angles = (start + (stop - start) * k / (n - (0 if stop - start >= 2 * math.pi else 1)) for k in range(n))
-    around = [(ru * math.cos(a), rv * math.sin(a)) for a in angles]
+    cos, sin = _turn(tilt)
+    step = (stop - start) / (n - (0 if stop - start >= 2 * math.pi else 1))
+    around = [(ru * p, rv * q) for p, q in (_turn(start + step * k) for k in range(n))]
     return [(u + p * cos - q * sin, v + p * sin + q * cos) for p, q in around]
 
 
 def pattern_tile(pattern: str, period: int, phase: int, size: tuple[int, int]) -> Image.Image:
-    """An 8-bit picture of ``size`` (width, height) that is 255 on the stripes or spots of the pattern."""
+    """An 8-bit picture of ``size`` (width, height) that is 255 on the stripes, squares or spots of the pattern."""
     width, height = size
     rows, columns = np.mgrid[0:height, 0:width]
     if pattern == "striped":
         marks = ((columns + rows // 3 + phase) // period) % 2 == 0
+    elif pattern == "checkered":
+        marks = ((columns + phase) // period + (rows + phase) // period) % 2 == 0
     else:
         row = (rows + phase) // (2 * period)
         centre_u = (columns + phase + row % 2 * period) % (2 * period) - period

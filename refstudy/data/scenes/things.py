@@ -1,8 +1,10 @@
-"""The things of RefScenes: what each category is called, how large it is, and how it is drawn with a pen."""
+"""The things of RefScenes: how each category is drawn with a pen; `categories.csv` says the rest."""
 
+import csv
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from .pen import Colour, Pen, oval_points, shade
 
@@ -19,22 +21,29 @@ COLOURS: dict[str, Colour] = {
     "white": (240, 240, 238),
     "gray": (138, 140, 144),
 }
-BRIGHT = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "white", "gray")
-FUR = ("brown", "black", "white", "gray", "orange")
+PALETTES = {
+    "bright": ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "white", "gray"),
+    "fur": ("brown", "black", "white", "gray", "orange"),
+}
 SKIN = ((244, 206, 172), (224, 172, 130), (172, 116, 78), (112, 72, 50))
-HAIR = ((40, 28, 22), (92, 58, 32), (196, 150, 74), (120, 120, 122))
-CLOTH = ((52, 60, 84), (70, 68, 66), (112, 98, 80), (60, 84, 120))
-DARK, GLASS, METAL, WOOD = (40, 40, 44), (176, 214, 232), (120, 124, 130), (150, 104, 62)
+HAIR = {"black": (40, 28, 22), "brown": (104, 62, 32), "blond": (226, 184, 92), "gray": (168, 168, 170)}
+TROUSERS = {"blue": (52, 84, 140), "black": (48, 48, 52), "brown": (124, 96, 66), "gray": (128, 130, 134)}
+DARK, GLASS, METAL, WOOD, BAG = (40, 40, 44), (176, 214, 232), (120, 124, 130), (150, 104, 62), (150, 92, 44)
 
 
 @dataclass(frozen=True)
 class Pose:
-    """What varies between two things of one category and colour."""
+    """What varies between two things of one category and colour.
 
-    lean: float  # -1..1: arms, legs, tail
-    skin: int
-    hair: int
-    cloth: int
+    ``extras`` of people: dress or jacket, walking, waving, bag, beard, glasses; of a bird: flying.
+    """
+
+    lean: float = 0.0  # -1..1: legs, tail
+    skin: int = 0
+    hair: str = "black"
+    trousers: str = "blue"
+    hat: str = ""  # its colour
+    extras: frozenset[str] = frozenset()
 
 
 Draw = Callable[[Pen, Colour, Pose], None]
@@ -42,21 +51,26 @@ Draw = Callable[[Pen, Colour, Pose], None]
 
 @dataclass(frozen=True)
 class Category:
-    """A category: names that expressions may use, its group, its colours, its size and its drawing.
+    """A category: a line of `categories.csv`, and its drawing.
 
-    ``height`` is the share of the picture's side that the thing measures when it stands nearest; ``aspect`` is width
-    over height of what is drawn.
+    ``nouns`` are names that expressions may use, ``loosely`` names that a reader may still take to mean it. ``places``
+    are where it is found. ``height`` is the share of the picture's side that the thing measures in a middling shot,
+    ``aspect`` width over height of what is drawn. ``traits``: patterned; walks; climbs (may stand on something);
+    afloat, airborne, or flies (now and then). ``holds`` is how high its upper side is, of its height, where something
+    can stand on it, else 0.
     """
 
     name: str
     nouns: tuple[str, ...]
+    loosely: tuple[str, ...]
     group: str
+    places: tuple[str, ...]
     colours: tuple[str, ...]
     height: float
     aspect: float
+    traits: frozenset[str]
+    holds: float
     draw: Draw
-    patterned: bool = False
-    afloat: bool = False  # stands on water, whatever the ground
 
 
 def wheel(pen: Pen, u: float, v: float, radius: float) -> None:
@@ -64,18 +78,20 @@ def wheel(pen: Pen, u: float, v: float, radius: float) -> None:
     pen.oval(u, v, radius * 0.5, radius * 0.5, (190, 192, 196))
 
 
-def person(pen: Pen, colour: Colour, pose: Pose, child: bool, dress: bool) -> None:
-    skin, cloth = SKIN[pose.skin], CLOTH[pose.cloth]
-    hair = HAIR[pose.hair % 3 if child else pose.hair]  # no grey-haired children
+def person(pen: Pen, colour: Colour, pose: Pose, child: bool, female: bool) -> None:
+    skin, hair, below = SKIN[pose.skin], HAIR[pose.hair], TROUSERS[pose.trousers]
     head, neck = (0.125, 0.74) if child else (0.085, 0.82)
-    stride = 0.05 + 0.04 * abs(pose.lean)
-    leg = skin if dress else cloth
+    dress, stride = "dress" in pose.extras, 0.13 if "walking" in pose.extras else 0.06
     for side in (-1, 1):
-        pen.limb([(side * 0.05, 0.45), (side * stride * 1.2, 0.03)], 0.095 if not dress else 0.06, leg)
-        pen.limb([(side * stride * 1.2, 0.02), (side * stride * 1.2 + 0.045, 0.02)], 0.045, DARK)
-    if dress:  # long hair behind the shoulders
+        foot = side * stride
+        pen.limb([(side * 0.05, 0.45), (foot, 0.03)], 0.06 if dress else 0.095, skin if dress else below)
+        pen.limb([(foot, 0.02), (foot + 0.045, 0.02)], 0.045, DARK)
+    if female:  # long hair behind the shoulders
         pen.oval(0, neck + 0.02, head * 1.15, head * 1.7, hair)
-    raised = 0.30 if pose.lean > 0.35 else -0.26
+    if "bag" in pose.extras:
+        pen.box(-0.3, neck - 0.5, -0.12, neck - 0.3, BAG)
+        pen.limb([(-0.21, neck - 0.3), (-0.13, neck - 0.06)], 0.025, shade(BAG, 0.7))
+    raised = 0.30 if "waving" in pose.extras else -0.26
     pen.limb([(-0.11, neck - 0.06), (-0.19, neck - 0.19), (-0.17, neck - 0.33)], 0.062, shade(colour, 0.85))
     pen.dot(-0.17, neck - 0.35, 0.034, skin)
     pen.limb([(0.11, neck - 0.06), (0.19, neck - 0.06 + raised * 0.4), (0.2, neck - 0.06 + raised)], 0.062, colour)
@@ -85,32 +101,41 @@ def person(pen: Pen, colour: Colour, pose: Pose, child: bool, dress: bool) -> No
             [(-0.1, neck - 0.01), (0.1, neck - 0.01), (0.09, 0.56), (0.19, 0.25), (-0.19, 0.25), (-0.09, 0.56)], colour
         )
     else:
-        pen.box(-0.1, 0.4, 0.1, 0.5, cloth)
+        pen.box(-0.1, 0.4, 0.1, 0.5, below)
         pen.body([(-0.14, neck - 0.02), (0.14, neck - 0.02), (0.115, 0.46), (-0.115, 0.46)], colour)
+    if "jacket" in pose.extras:  # open, over something white
+        pen.poly([(-0.04, neck - 0.02), (0.04, neck - 0.02), (0.03, 0.47), (-0.03, 0.47)], (244, 244, 244))
     pen.limb([(0, neck - 0.03), (0, neck)], 0.07, skin)
     pen.oval(0, neck + head, head * 0.92, head, skin)
     pen.poly(oval_points(0, neck + head * 1.15, head, head * 0.95, 0, 0.0, math.pi, 10), hair)
-    if dress:
+    if female:
         pen.limb([(-head * 0.9, neck + head * 1.1), (-head * 0.95, neck)], 0.035, hair)
+    if "beard" in pose.extras:
+        pen.poly(oval_points(0, neck + head * 0.75, head * 0.85, head * 0.85, 0, math.pi, 2 * math.pi, 9), hair)
     for eye in (-0.35, 0.4):
         pen.dot(eye * head, neck + head * 0.85, 0.011, DARK)
+        if "glasses" in pose.extras:
+            pen.oval(eye * head, neck + head * 0.87, head * 0.33, head * 0.27, (20, 20, 24))
     pen.dot(0.03 * head, neck + head * 0.4, 0.012, (170, 70, 66))
+    if pose.hat:
+        pen.box(-head * 0.85, neck + head * 1.25, head * 0.85, neck + head * 2.1, COLOURS[pose.hat])
+        pen.limb([(-head * 1.4, neck + head * 1.3), (head * 1.4, neck + head * 1.3)], 0.035, COLOURS[pose.hat])
 
 
 def man(pen: Pen, colour: Colour, pose: Pose) -> None:
-    person(pen, colour, pose, child=False, dress=False)
+    person(pen, colour, pose, child=False, female=False)
 
 
 def woman(pen: Pen, colour: Colour, pose: Pose) -> None:
-    person(pen, colour, pose, child=False, dress=True)
+    person(pen, colour, pose, child=False, female=True)
 
 
 def boy(pen: Pen, colour: Colour, pose: Pose) -> None:
-    person(pen, colour, pose, child=True, dress=False)
+    person(pen, colour, pose, child=True, female=False)
 
 
 def girl(pen: Pen, colour: Colour, pose: Pose) -> None:
-    person(pen, colour, pose, child=True, dress=True)
+    person(pen, colour, pose, child=True, female=True)
 
 
 def four_legs(pen: Pen, colour: Colour, spread: float, top: float, width: float, lean: float) -> None:
@@ -191,14 +216,15 @@ def sheep(pen: Pen, colour: Colour, pose: Pose) -> None:
 
 
 def bird(pen: Pen, colour: Colour, pose: Pose) -> None:
-    for u in (-0.03, 0.1):
+    flying = "flying" in pose.extras
+    for u in () if flying else (-0.03, 0.1):
         pen.limb([(u, 0.3), (u, 0.03)], 0.045, (222, 144, 40))
         pen.limb([(u - 0.05, 0.02), (u + 0.09, 0.02)], 0.035, (222, 144, 40))
     pen.poly([(-0.3, 0.52), (-0.78, 0.44), (-0.74, 0.62), (-0.24, 0.66)], shade(colour, 0.7))
     pen.oval(0, 0.5, 0.4, 0.26, colour, 0.25, body=True)
     pen.oval(0.32, 0.78, 0.2, 0.19, colour)
     pen.poly([(0.48, 0.84), (0.72, 0.77), (0.48, 0.7)], (236, 160, 44))
-    wing = 0.3 * max(0.0, pose.lean)
+    wing = 0.75 if flying else 0.1
     pen.poly([(0.16, 0.6), (-0.14, 0.44), (-0.52, 0.56 + wing), (-0.16, 0.68 + wing)], shade(colour, 0.75))
     pen.dot(0.37, 0.83, 0.035, DARK)
 
@@ -253,17 +279,9 @@ def bicycle(pen: Pen, colour: Colour, pose: Pose) -> None:
         rim = oval_points(u, 0.33, 0.31, 0.31, n=24)
         pen.limb([*rim, rim[0]], 0.06, DARK)
         pen.limb([(u, 0.33), (u, 0.34)], 0.07, METAL)
+        spokes = oval_points(u, 0.33, 0.28, 0.28, n=6)
         for k in range(3):
-            a = k * math.pi / 3 + pose.lean
-            pen.canvas.draw.line(
-                pen._place(
-                    [
-                        (u - 0.28 * math.cos(a), 0.33 - 0.28 * math.sin(a)),
-                        (u + 0.28 * math.cos(a), 0.33 + 0.28 * math.sin(a)),
-                    ]
-                ),
-                fill=METAL,
-            )
+            pen.canvas.draw.line(pen._place([spokes[k], spokes[k + 3]]), fill=METAL)
     pen.limb([(-0.5, 0.33), (-0.16, 0.72), (0.34, 0.74), (0.0, 0.33), (-0.5, 0.33)], 0.085, colour)
     pen.limb([(0.0, 0.33), (-0.18, 0.82)], 0.085, colour)
     pen.limb([(0.5, 0.33), (0.32, 0.9)], 0.085, colour)
@@ -277,6 +295,250 @@ def boat(pen: Pen, colour: Colour, pose: Pose) -> None:
     pen.poly([(-0.04, 0.9), (-0.04, 0.36), (-0.38, 0.36)], (228, 226, 216))
     pen.body([(-0.62, 0.28), (0.66, 0.28), (0.44, 0.02), (-0.44, 0.02)], colour)
     pen.limb([(-0.62, 0.28), (0.66, 0.28)], 0.05, shade(colour, 0.6))
+
+
+def zebra(pen: Pen, colour: Colour, pose: Pose) -> None:
+    horse(pen, colour, pose)
+    for k in range(7):
+        u = -0.32 + 0.09 * k
+        pen.limb([(u, 0.42), (u + 0.04, 0.65)], 0.035, DARK)
+    for k in range(3):
+        pen.limb([(0.3 + 0.05 * k, 0.6 + 0.09 * k), (0.4 + 0.03 * k, 0.58 + 0.09 * k)], 0.03, DARK)
+
+
+def pig(pen: Pen, colour: Colour, pose: Pose) -> None:
+    four_legs(pen, colour, 0.36, 0.35, 0.13, pose.lean * 0.5)
+    pen.limb([(-0.56, 0.55), (-0.68, 0.62), (-0.64, 0.72)], 0.05, colour)
+    pen.oval(-0.04, 0.52, 0.56, 0.36, colour, body=True)
+    pen.oval(0.48, 0.62, 0.28, 0.28, colour)
+    pen.oval(0.72, 0.56, 0.11, 0.13, shade(colour, 0.8))
+    pen.poly([(0.34, 0.82), (0.52, 0.84), (0.4, 1.02)], shade(colour, 0.75))
+    pen.dot(0.56, 0.7, 0.035, DARK)
+
+
+def giraffe(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.limb([(-0.26, 0.5), (-0.32, 0.3)], 0.025, shade(colour, 0.5))
+    four_legs(pen, colour, 0.2, 0.4, 0.05, pose.lean * 0.5)
+    pen.oval(0, 0.47, 0.26, 0.11, colour)
+    pen.poly([(0.08, 0.5), (0.24, 0.46), (0.3, 0.9), (0.22, 0.92)], colour)
+    pen.poly([(0.2, 0.94), (0.28, 0.96), (0.42, 0.86), (0.38, 0.82), (0.24, 0.86)], colour)
+    pen.limb([(0.23, 0.94), (0.22, 0.99)], 0.02, shade(colour, 0.5))
+    for u, v in ((-0.15, 0.5), (-0.02, 0.46), (0.1, 0.5), (-0.1, 0.42), (0.18, 0.58), (0.22, 0.7), (0.25, 0.82)):
+        pen.dot(u, v, 0.035, shade(colour, 0.55))
+    pen.dot(0.29, 0.91, 0.012, DARK)
+
+
+def bear(pen: Pen, colour: Colour, pose: Pose) -> None:
+    four_legs(pen, colour, 0.36, 0.4, 0.2, pose.lean * 0.5)
+    pen.oval(-0.04, 0.58, 0.54, 0.34, colour, body=True)
+    for u in (0.36, 0.56):
+        pen.oval(u, 0.95, 0.08, 0.08, shade(colour, 0.7))
+    pen.oval(0.46, 0.76, 0.24, 0.22, colour)
+    pen.oval(0.64, 0.69, 0.13, 0.1, shade(colour, 1.35))
+    pen.dot(0.74, 0.72, 0.04, DARK)
+    pen.dot(0.5, 0.82, 0.025, DARK)
+
+
+def duck(pen: Pen, colour: Colour, pose: Pose) -> None:
+    for u in (-0.06, 0.1):
+        pen.limb([(u, 0.2), (u, 0.03), (u + 0.1, 0.02)], 0.06, (236, 140, 30))
+    pen.poly([(-0.3, 0.36), (-0.62, 0.62), (-0.2, 0.6)], colour)
+    pen.oval(-0.02, 0.38, 0.42, 0.24, colour, body=True)
+    pen.limb([(0.3, 0.5), (0.34, 0.76)], 0.17, colour)
+    pen.oval(0.36, 0.82, 0.18, 0.17, colour)
+    pen.poly([(0.5, 0.86), (0.68, 0.78), (0.5, 0.74)], (240, 150, 30))
+    pen.oval(-0.08, 0.42, 0.24, 0.12, shade(colour, 0.8), -0.2)
+    pen.dot(0.4, 0.87, 0.03, DARK)
+
+
+def van(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.body([(-0.86, 0.14), (-0.86, 0.9), (-0.8, 0.98), (0.36, 0.98), (0.66, 0.6), (0.88, 0.52), (0.88, 0.14)], colour)
+    pen.poly([(0.14, 0.6), (0.14, 0.88), (0.34, 0.88), (0.56, 0.6)], GLASS)
+    for u in (-0.72, -0.3):
+        pen.box(u, 0.6, u + 0.34, 0.86, GLASS)
+    pen.box(-0.86, 0.34, 0.86, 0.4, shade(colour, 0.7))
+    for u in (-0.5, 0.52):
+        wheel(pen, u, 0.17, 0.17)
+    pen.oval(0.85, 0.44, 0.04, 0.06, (250, 240, 170))
+
+
+def plane(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.poly([(-1.0, 0.5), (-1.1, 1.0), (-0.86, 1.0), (-0.66, 0.6)], shade(colour, 0.75))
+    pen.oval(0, 0.48, 1.08, 0.2, colour)
+    for k in range(6):
+        pen.dot(-0.5 + 0.2 * k, 0.52, 0.045, (60, 80, 110))
+    pen.poly([(0.86, 0.56), (1.0, 0.56), (0.94, 0.66), (0.82, 0.64)], GLASS)
+    pen.poly([(0.2, 0.44), (-0.16, 0.44), (-0.5, 0.0), (-0.28, 0.0)], shade(colour, 0.7))
+
+
+def balloon(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.limb([(0, 0.38), (0.04, 0.2), (-0.03, 0.02)], 0.022, METAL)
+    pen.oval(0, 0.68, 0.28, 0.32, colour)
+    pen.poly([(-0.05, 0.33), (0.05, 0.33), (0, 0.38)], shade(colour, 0.7))
+    pen.oval(-0.1, 0.8, 0.05, 0.08, shade(colour, 1.6), 0.3, edge=False)
+
+
+def kite(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.limb([(0, 0.3), (0.12, 0.2), (-0.04, 0.1), (0.06, 0.02)], 0.025, METAL)
+    pen.poly([(0, 1.0), (0.38, 0.68), (0, 0.3), (-0.38, 0.68)], colour)
+    pen.poly([(0, 1.0), (0, 0.68), (0.38, 0.68)], shade(colour, 1.5))
+    pen.poly([(0, 0.68), (0, 0.3), (-0.38, 0.68)], shade(colour, 0.7))
+
+
+def bed(pen: Pen, colour: Colour, pose: Pose) -> None:
+    for u in (-0.94, 0.94):
+        pen.limb([(u, 0.4), (u, 0.04)], 0.09, WOOD)
+    pen.box(-1.02, 0.1, -0.9, 1.0, WOOD)
+    pen.box(-0.94, 0.14, 0.98, 0.34, shade(WOOD, 0.8))
+    pen.body([(-0.9, 0.34), (1.0, 0.34), (0.98, 0.56), (-0.9, 0.56)], colour)
+    pen.poly([(-0.88, 0.56), (-0.4, 0.56), (-0.46, 0.74), (-0.84, 0.74)], (250, 250, 246))
+
+
+def bench(pen: Pen, colour: Colour, pose: Pose) -> None:
+    for u in (-0.74, 0.74):
+        pen.limb([(u, 0.5), (u, 0.04)], 0.08, DARK)
+    for v in (0.66, 0.86):
+        pen.box(-0.92, v, 0.92, v + 0.14, colour)
+    pen.box(-0.94, 0.42, 0.94, 0.56, shade(colour, 0.8))
+
+
+def tv(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.box(-0.28, 0.0, 0.28, 0.06, METAL)
+    pen.limb([(0, 0.05), (0, 0.2)], 0.09, METAL)
+    pen.box(-0.74, 0.14, 0.74, 1.0, colour)
+    pen.box(-0.66, 0.22, 0.66, 0.92, (96, 150, 190))
+    pen.poly([(-0.66, 0.22), (0.66, 0.22), (0.2, 0.56), (-0.1, 0.4), (-0.4, 0.62)], (90, 150, 90), edge=False)
+
+
+def plant(pen: Pen, colour: Colour, pose: Pose) -> None:
+    for u, v in ((-0.24, 0.74), (0.02, 0.88), (0.25, 0.7)):
+        pen.limb([(0, 0.3), (u, v)], 0.04, (60, 130, 60))
+        pen.oval(u * 0.6, 0.5, 0.13, 0.06, (72, 150, 70), 0.5 if u < 0 else -0.5)
+        for p, q in ((-0.07, 0), (0.07, 0), (0, 0.07), (0, -0.07)):
+            pen.oval(u + p, v + q, 0.065, 0.065, colour)
+        pen.dot(u, v, 0.045, (250, 220, 80))
+    pen.poly([(-0.24, 0.34), (0.24, 0.34), (0.17, 0.0), (-0.17, 0.0)], (176, 96, 62))
+
+
+def clock(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.limb([(-0.28, 0.08), (-0.34, 0.02)], 0.08, shade(colour, 0.6))
+    pen.limb([(0.28, 0.08), (0.34, 0.02)], 0.08, shade(colour, 0.6))
+    pen.oval(0, 0.5, 0.5, 0.5, colour)
+    pen.oval(0, 0.5, 0.39, 0.39, (248, 248, 244))
+    pen.limb([(0, 0.5), (0, 0.8)], 0.045, DARK)
+    pen.limb([(0, 0.5), (0.2 * (1 if pose.lean > 0 else -1), 0.42)], 0.055, DARK)
+
+
+def pear(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.limb([(0, 0.84), (0.05, 0.98)], 0.05, (90, 60, 34))
+    pen.oval(0, 0.64, 0.2, 0.25, colour)
+    pen.oval(0, 0.34, 0.36, 0.34, colour)
+    pen.oval(0, 0.5, 0.2, 0.22, colour, edge=False)
+    pen.oval(-0.16, 0.44, 0.05, 0.1, shade(colour, 1.5), 0.3, edge=False)
+
+
+def carrot(pen: Pen, colour: Colour, pose: Pose) -> None:
+    for v in (0.2, 0.5, 0.8):
+        pen.limb([(-0.8, 0.5), (-1.2, v)], 0.13, (72, 150, 60))
+    pen.poly([(-0.86, 0.86), (-0.7, 1.0), (1.3, 0.52), (1.3, 0.44), (-0.7, 0.0), (-0.86, 0.14)], colour)
+    for u in (-0.4, 0.1, 0.5):
+        pen.limb([(u, 0.62), (u + 0.04, 0.82 - 0.2 * u)], 0.06, shade(colour, 0.75))
+
+
+def donut(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.oval(0, 0.44, 0.7, 0.44, (212, 160, 96))
+    pen.oval(0, 0.56, 0.64, 0.38, colour)
+    pen.oval(0, 0.58, 0.2, 0.1, shade((212, 160, 96), 0.55))
+    for k in range(8):
+        u, v = oval_points(0, 0.56, 0.44, 0.25, n=8)[k]
+        pen.dot(u, v, 0.035, ((250, 240, 90), (90, 200, 230), (250, 250, 250))[k % 3])
+
+
+def sandwich(pen: Pen, colour: Colour, pose: Pose) -> None:
+    bread = (214, 164, 96) if sum(colour) > 300 else (176, 116, 62)
+    pen.box(-0.62, 0.02, 0.62, 0.24, bread)
+    pen.box(-0.68, 0.24, 0.68, 0.34, (80, 170, 70))
+    pen.box(-0.64, 0.34, 0.64, 0.46, (130, 62, 44))
+    pen.box(-0.66, 0.46, 0.66, 0.54, (250, 206, 70))
+    pen.poly(oval_points(0, 0.54, 0.66, 0.44, 0, 0, math.pi, 12), bread)
+    for u, v in ((-0.3, 0.76), (0.0, 0.86), (0.3, 0.74)):
+        pen.dot(u, v, 0.03, (250, 240, 210))
+
+
+def bowl(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.oval(0, 0.8, 0.84, 0.2, shade(colour, 0.7))
+    pen.oval(0, 0.84, 0.6, 0.14, (226, 190, 120), edge=False)
+    pen.body([(-0.84, 0.78), (0.84, 0.78), (0.6, 0.22), (0.32, 0.0), (-0.32, 0.0), (-0.6, 0.22)], colour)
+
+
+def vase(pen: Pen, colour: Colour, pose: Pose) -> None:
+    outline = ((-0.15, 0.0), (-0.3, 0.34), (-0.26, 0.58), (-0.1, 0.78), (-0.18, 0.98))
+    pen.body([*outline, *((-u, v) for u, v in reversed(outline))], colour)
+    pen.oval(0, 0.97, 0.18, 0.03, shade(colour, 0.6))
+
+
+def laptop(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.poly([(-0.58, 0.26), (0.58, 0.26), (0.5, 1.0), (-0.5, 1.0)], colour)
+    pen.poly([(-0.5, 0.32), (0.5, 0.32), (0.43, 0.93), (-0.43, 0.93)], (110, 170, 220))
+    pen.poly([(-0.58, 0.26), (0.58, 0.26), (0.72, 0.0), (-0.72, 0.0)], shade(colour, 0.85))
+    pen.poly([(-0.5, 0.22), (0.5, 0.22), (0.55, 0.12), (-0.55, 0.12)], (60, 60, 64))
+
+
+def suitcase(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.limb([(-0.16, 0.8), (-0.16, 0.98), (0.16, 0.98), (0.16, 0.8)], 0.05, METAL)
+    for u in (-0.28, 0.28):
+        pen.oval(u, 0.04, 0.05, 0.04, DARK)
+    pen.box(-0.42, 0.06, 0.42, 0.82, colour)
+    for u in (-0.22, 0.0, 0.22):
+        pen.limb([(u, 0.16), (u, 0.72)], 0.03, shade(colour, 0.65))
+
+
+def teddy(pen: Pen, colour: Colour, pose: Pose) -> None:
+    for side in (-1, 1):
+        pen.oval(side * 0.28, 0.12, 0.14, 0.12, shade(colour, 0.85))
+        pen.oval(side * 0.32, 0.42, 0.09, 0.18, shade(colour, 0.9), side * 0.5)
+        pen.oval(side * 0.22, 0.92, 0.09, 0.09, shade(colour, 0.8))
+    pen.oval(0, 0.34, 0.28, 0.3, colour)
+    pen.oval(0, 0.3, 0.16, 0.18, shade(colour, 1.4))
+    pen.oval(0, 0.74, 0.27, 0.23, colour)
+    pen.oval(0, 0.67, 0.11, 0.08, shade(colour, 1.4))
+    for u in (-0.1, 0.1):
+        pen.dot(u, 0.8, 0.03, DARK)
+    pen.dot(0, 0.7, 0.035, DARK)
+
+
+def box(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.box(-0.62, 0.0, 0.62, 0.98, colour)
+    for v in (0.1, 0.5, 0.9):
+        pen.limb([(-0.56, v), (0.56, v)], 0.04, shade(colour, 0.7))
+    pen.limb([(-0.52, 0.1), (0.52, 0.9)], 0.07, shade(colour, 0.75))
+
+
+def rock(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.poly([(-0.78, 0.0), (-0.7, 0.5), (-0.42, 0.9), (-0.1, 0.96), (0.4, 0.92), (0.66, 0.6), (0.8, 0.0)], colour)
+    pen.poly([(-0.42, 0.9), (-0.1, 0.96), (-0.02, 0.5), (-0.36, 0.34)], shade(colour, 1.25), edge=False)
+    pen.poly([(0.1, 0.3), (0.66, 0.6), (0.8, 0.0), (0.2, 0.0)], shade(colour, 0.75), edge=False)
+
+
+def sign(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.limb([(0, 0.6), (0, 0.02)], 0.05, METAL)
+    pen.poly(oval_points(0, 0.76, 0.24, 0.24, math.pi / 8, n=8), (246, 246, 244))
+    pen.poly(oval_points(0, 0.76, 0.21, 0.21, math.pi / 8, n=8), colour)
+    pen.box(-0.13, 0.71, 0.13, 0.81, (246, 246, 244))
+
+
+def hydrant(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.box(-0.24, 0.0, 0.24, 0.1, shade(colour, 0.7))
+    pen.box(-0.17, 0.1, 0.17, 0.76, colour)
+    pen.poly(oval_points(0, 0.76, 0.2, 0.24, 0, 0, math.pi, 10), colour)
+    for side in (-1, 1):
+        pen.box(side * 0.3, 0.46, side * 0.16, 0.62, shade(colour, 0.75))
+    pen.oval(0, 0.52, 0.09, 0.09, METAL)
+
+
+def surfboard(pen: Pen, colour: Colour, pose: Pose) -> None:
+    pen.oval(0, 0.5, 0.14, 0.5, colour, body=True)
+    pen.limb([(0, 0.06), (0, 0.94)], 0.025, shade(colour, 0.6))
 
 
 def chair(pen: Pen, colour: Colour, pose: Pose) -> None:
@@ -339,10 +601,10 @@ def banana(pen: Pen, colour: Colour, pose: Pose) -> None:
 def pizza(pen: Pen, colour: Colour, pose: Pose) -> None:
     pen.oval(0, 0.5, 0.95, 0.48, (206, 148, 78))
     pen.oval(0, 0.52, 0.8, 0.38, colour)
-    for k in range(7):
-        a = 2 * math.pi * k / 7 + pose.lean
-        pen.oval(0.5 * math.cos(a), 0.52 + 0.23 * math.sin(a), 0.12, 0.07, (170, 36, 30), edge=False)
-        pen.dot(0.28 * math.cos(a + 0.4), 0.52 + 0.13 * math.sin(a + 0.4), 0.035, (60, 120, 50))
+    for u, v in oval_points(0, 0.52, 0.5, 0.23, n=7):
+        pen.oval(u, v, 0.12, 0.07, (170, 36, 30), edge=False)
+    for u, v in oval_points(0, 0.52, 0.28, 0.13, 0.2, n=7):
+        pen.dot(u, v, 0.035, (60, 120, 50))
     pen.canvas.draw.line(pen._place([(-0.9, 0.5), (0.9, 0.54)]), fill=(170, 110, 60))
     pen.canvas.draw.line(pen._place([(-0.2, 0.07), (0.2, 0.95)]), fill=(170, 110, 60))
 
@@ -414,83 +676,31 @@ def book(pen: Pen, colour: Colour, pose: Pose) -> None:
     pen.poly([(-0.4, 0.42), (0.3, 0.37), (0.46, 0.53), (-0.18, 0.59)], shade(colour, 1.5), edge=False)
 
 
-CATEGORIES: tuple[Category, ...] = (
-    Category("man", ("man", "guy", "person"), "person", BRIGHT, 0.48, 0.46, man, True),
-    Category("woman", ("woman", "lady", "person"), "person", BRIGHT, 0.46, 0.46, woman, True),
-    Category("boy", ("boy", "kid", "child", "person"), "person", BRIGHT, 0.36, 0.48, boy, True),
-    Category("girl", ("girl", "kid", "child", "person"), "person", BRIGHT, 0.36, 0.48, girl, True),
-    Category("dog", ("dog", "puppy", "animal"), "animal", FUR, 0.26, 1.4, dog, True),
-    Category("cat", ("cat", "kitty", "animal"), "animal", FUR, 0.23, 0.9, cat, True),
-    Category("horse", ("horse", "pony", "animal"), "animal", ("brown", "black", "white", "gray"), 0.42, 1.2, horse),
-    Category("cow", ("cow", "animal"), "animal", ("brown", "black", "white"), 0.34, 1.3, cow),
-    Category("sheep", ("sheep", "lamb", "animal"), "animal", ("white", "gray", "black", "brown"), 0.26, 1.2, sheep),
-    Category(
-        "bird", ("bird", "animal"), "animal", ("red", "yellow", "blue", "white", "black", "green"), 0.22, 1.4, bird
-    ),
-    Category("elephant", ("elephant", "animal"), "animal", ("gray", "brown"), 0.46, 1.4, elephant),
-    Category("car", ("car", "auto", "vehicle"), "vehicle", BRIGHT, 0.22, 2.1, car),
-    Category(
-        "bus", ("bus", "vehicle"), "vehicle", ("red", "yellow", "blue", "green", "orange", "white"), 0.32, 1.98, bus
-    ),
-    Category(
-        "truck",
-        ("truck", "lorry", "vehicle"),
-        "vehicle",
-        ("red", "blue", "green", "orange", "black"),
-        0.29,
-        2.05,
-        truck,
-    ),
-    Category(
-        "bicycle",
-        ("bike", "bicycle", "vehicle"),
-        "vehicle",
-        ("red", "blue", "green", "yellow", "black", "pink"),
-        0.28,
-        1.65,
-        bicycle,
-    ),
-    Category(
-        "boat",
-        ("boat", "sailboat", "vehicle"),
-        "vehicle",
-        ("red", "blue", "green", "brown", "white", "yellow"),
-        0.3,
-        1.28,
-        boat,
-        afloat=True,
-    ),
-    Category(
-        "chair",
-        ("chair", "seat"),
-        "furniture",
-        ("red", "blue", "green", "brown", "white", "black", "yellow"),
-        0.36,
-        0.68,
-        chair,
-    ),
-    Category(
-        "sofa",
-        ("sofa", "couch"),
-        "furniture",
-        ("red", "blue", "green", "brown", "gray", "purple", "pink"),
-        0.28,
-        2.1,
-        sofa,
-        True,
-    ),
-    Category("table", ("table", "desk"), "furniture", ("brown", "white", "black", "gray"), 0.26, 1.64, table),
-    Category(
-        "lamp", ("lamp", "light"), "furniture", ("yellow", "red", "blue", "green", "white", "purple"), 0.46, 0.4, lamp
-    ),
-    Category("apple", ("apple", "fruit"), "food", ("red", "green", "yellow"), 0.2, 0.95, apple),
-    Category("banana", ("banana", "fruit"), "food", ("yellow", "green"), 0.17, 1.9, banana),
-    Category("pizza", ("pizza",), "food", ("yellow", "red", "orange"), 0.2, 1.9, pizza),
-    Category("cake", ("cake", "dessert"), "food", ("pink", "white", "brown", "purple", "yellow"), 0.3, 1.44, cake),
-    Category("umbrella", ("umbrella", "parasol"), "object", BRIGHT, 0.38, 1.16, umbrella, True),
-    Category("cup", ("cup", "mug"), "object", BRIGHT, 0.22, 1.05, cup, True),
-    Category("bottle", ("bottle",), "object", ("green", "blue", "brown", "red", "white", "purple"), 0.36, 0.34, bottle),
-    Category("ball", ("ball",), "object", BRIGHT, 0.18, 1.0, ball, True),
-    Category("book", ("book",), "object", BRIGHT, 0.18, 1.75, book),
-)
+def _read() -> tuple[Category, ...]:
+    categories = []
+    with open(Path(__file__).with_name("categories.csv"), encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            nouns, loosely, places, colours, traits = (
+                tuple(row[key].split()) for key in ("nouns", "loosely", "places", "colours", "traits")
+            )
+            holds = [float(trait.split("=")[1]) for trait in traits if trait.startswith("holds=")]
+            categories.append(
+                Category(
+                    row["name"],
+                    nouns,
+                    loosely,
+                    row["group"],
+                    places,
+                    PALETTES.get(row["colours"], colours),
+                    float(row["height"]),
+                    float(row["aspect"]),
+                    frozenset(traits),
+                    sum(holds),
+                    globals()[row["name"]],
+                )
+            )
+    return tuple(categories)
+
+
+CATEGORIES = _read()
 BY_NAME = {category.name: category for category in CATEGORIES}

@@ -4,29 +4,29 @@ import json
 import multiprocessing
 import pickle
 import shutil
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
-import numpy as np
 from filelock import FileLock
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from refstudy.bar import bar
+from refstudy.data.masks import mask_polygons
 from refstudy.errors import StudyError
 
+from .facts import facts_of
 from .flavours import FLAVOURS, Flavour
-from .grammar import Phrase, stuff_expressions
-from .scene import STUFF, Scene, as_first_described, make_scene
+from .grammar import Phrase, Speaker, stuff_expressions
+from .scene import STUFF, Scene, make_scene
 from .things import CATEGORIES
 
 MARKER = "refscenes.json"
 CATEGORY_IDS = {category.name: k for k, category in enumerate(CATEGORIES, start=1)}
 STUFF_IDS = {name: k for k, name in enumerate(STUFF, start=100)}
-LEAST_AREA, LEAST_SHOWN = 0.01, 0.6  # a referent is at least this share of the picture, and this much of it is seen
+LEAST_AREA, LEAST_SHOWN = 0.01, 0.5  # a referent is at least this share of the picture, and this much of it is seen
 CHUNK = 32
 
 
@@ -144,13 +144,10 @@ def _make_chunk(order: Order) -> list[dict]:
 
 
 def _make_one(order: Order, flavour: Flavour, index: int) -> dict:
-    names = zlib.crc32(flavour.name.encode()), zlib.crc32(order.split.encode())
-    rng = np.random.default_rng([order.seed, *names, index])
+    rng = Random(f"{order.seed} {flavour.name} {order.split} {index}")
     people = {"testA": True, "testB": False}.get(order.split)
     while True:  # now and then a scene holds nothing that can be told apart: draw another
-        scene = make_scene(rng, order.size, people)
-        if flavour.version == "1":
-            scene = as_first_described(scene)
+        scene = make_scene(rng, order.size, people, flavour.sizes)
         chosen = _choose_referents(rng, flavour, scene, people)
         if chosen:
             break
@@ -166,7 +163,7 @@ def _make_one(order: Order, flavour: Flavour, index: int) -> dict:
     }
     annotations = {number: _annotation(scene, number, image_id) for number in _numbers(scene)}
     refs = [
-        _ref(flavour, order.split, image, annotations[number], phrases, rank)
+        _ref(order.split, image, annotations[number], phrases, rank)
         for rank, (number, phrases) in enumerate(chosen.items())
     ]
     return {"image": image, "annotations": list(annotations.values()), "refs": refs}
@@ -174,34 +171,36 @@ def _make_one(order: Order, flavour: Flavour, index: int) -> dict:
 
 def _numbers(scene: Scene) -> list[int]:
     """The numbers in the scene's map that stand for something visible."""
-    return [int(number) for number in np.unique(scene.numbers) if number]
+    return sorted(set(scene.numbers.tobytes()) - {0})
 
 
 def _annotation(scene: Scene, number: int, image_id: int) -> dict:
-    rle = coco_mask.encode(np.asfortranarray(scene.numbers == number).astype(np.uint8))
-    if number < 200:
-        thing = scene.things[number - 1]
-        category, colour = CATEGORY_IDS[thing.category.name], thing.colour
-    else:
-        region = scene.stuff[number - 200]
-        category, colour = STUFF_IDS[region.name], region.colour
-    return {
+    """An annotation as COCO has it. Things also have what programs ask for: their ``facts`` (true: may be said; false:
+    a reader might take it to be true), how ``near`` they are, and more of what `Thing` has."""
+    mask = scene.numbers == number
+    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+    x, y = int(columns[0]), int(rows[0])
+    annotation = {
         "id": image_id * 1000 + number,
         "image_id": image_id,
-        "category_id": category,
-        "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode()},
-        "area": int(coco_mask.area(rle)),
-        "bbox": [float(side) for side in coco_mask.toBbox(rle)],
+        "segmentation": mask_polygons(mask),
+        "area": int(mask.sum()),
+        "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
         "iscrowd": 0,
-        "color": colour,
     }
+    if number >= 200:
+        region = scene.stuff[number - 200]
+        return annotation | {"category_id": STUFF_IDS[region.name], "color": region.colour}
+    thing = scene.things[number - 1]
+    about = {"category_id": CATEGORY_IDS[thing.category.name], "color": thing.colour, "airborne": thing.airborne}
+    about |= {"near": round(thing.near, 4), "height": round(thing.height, 4), "on": thing.on + 1}
+    about |= {"inside": round(thing.inside, 4), "shown": round(scene.shown[number - 1], 4)}
+    return annotation | about | {"facts": facts_of(scene, number - 1)}
 
 
-def _choose_referents(
-    rng: np.random.Generator, flavour: Flavour, scene: Scene, people: bool | None
-) -> dict[int, list[Phrase]]:
+def _choose_referents(rng: Random, flavour: Flavour, scene: Scene, people: bool | None) -> dict[int, list[Phrase]]:
     """Number in the scene's map -> its expressions, for as many referents as the flavour asks for, in random order."""
-    wanted = 1 + int(rng.choice(len(flavour.per_image), p=flavour.per_image))
+    wanted = _by_weight(rng, flavour.per_image)
     numbers = [
         k + 1
         for k, thing in enumerate(scene.things)
@@ -209,39 +208,29 @@ def _choose_referents(
         and scene.shown[k] >= LEAST_SHOWN
         and (people is None or (thing.category.group == "person") == people)
     ]
-    if flavour.stuff:
-        sizes = np.bincount(scene.numbers.ravel(), minlength=256) / scene.numbers.size
-        numbers += [200 + k for k in range(len(scene.stuff)) if sizes[200 + k] >= 4 * LEAST_AREA]
-    chosen: dict[int, list[Phrase]] = {}
-    for number in rng.permutation(numbers).tolist():
-        phrases = flavour.expressions(scene, number - 1) if number < 200 else stuff_expressions(scene, number - 200)
+    regions = [200 + k for k in range(len(scene.stuff)) if rng.random() < flavour.stuff]
+    numbers += [number for number in regions if (scene.numbers == number).mean() >= 4 * LEAST_AREA]
+    rng.shuffle(numbers)
+    speaker, chosen = Speaker(scene, rng, flavour.style), dict[int, list[Phrase]]()
+    for number in numbers:
+        lengths = [_by_weight(rng, flavour.lengths) for _ in range(_by_weight(rng, flavour.per_referent))]
+        if number < 200:
+            phrases = speaker.expressions(number - 1, lengths)
+        else:
+            phrases = stuff_expressions(rng, scene.stuff[number - 200], number - 200, lengths)
         if phrases:
-            chosen[number] = _choose_expressions(rng, flavour, phrases)
+            chosen[number] = phrases
         if len(chosen) == wanted:
             break
     return chosen
 
 
-def _choose_expressions(rng: np.random.Generator, flavour: Flavour, phrases: list[Phrase]) -> list[Phrase]:
-    """Draw a length, then a kind among the phrases nearest to that length, then one of those; no phrase twice."""
-    count = 1 + int(rng.choice(len(flavour.per_referent), p=flavour.per_referent))
-    lengths, weights = list(flavour.lengths), np.array(list(flavour.lengths.values()))
-    chosen: dict[str, Phrase] = {}
-    for length in rng.choice(lengths, size=count, p=weights / weights.sum()):
-        rest = [phrase for phrase in phrases if phrase.text not in chosen]
-        if not rest:
-            break
-        nearest = min(abs(phrase.words - length) for phrase in rest)
-        fitting = [phrase for phrase in rest if abs(phrase.words - length) == nearest]
-        kinds = sorted({phrase.kind for phrase in fitting})
-        kind = kinds[int(rng.integers(len(kinds)))]
-        fitting = [phrase for phrase in fitting if phrase.kind == kind]
-        phrase = fitting[int(rng.integers(len(fitting)))]
-        chosen[phrase.text] = phrase
-    return list(chosen.values())
+def _by_weight(rng: Random, weights: tuple[float, ...]) -> int:
+    """A number from one on, each as likely as its weight says."""
+    return rng.choices(range(1, len(weights) + 1), weights)[0]
 
 
-def _ref(flavour: Flavour, split: str, image: dict, annotation: dict, phrases: list[Phrase], rank: int) -> dict:
+def _ref(split: str, image: dict, annotation: dict, phrases: list[Phrase], rank: int) -> dict:
     """A REFER entry. ``rank`` counts the image's referents: the google partition splits them, not images, as it did."""
     ref_id = annotation["id"]
     return {
@@ -255,6 +244,7 @@ def _ref(flavour: Flavour, split: str, image: dict, annotation: dict, phrases: l
         "sent_ids": [ref_id * 10 + k for k in range(len(phrases))],
         "sentences": [
             {"tokens": p.text.split(), "raw": p.text, "sent": p.text, "sent_id": ref_id * 10 + k, "kind": p.kind}
+            | {"program": p.program}
             for k, p in enumerate(phrases)
         ],
     }

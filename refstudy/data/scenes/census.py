@@ -1,0 +1,79 @@
+"""Counts of what a folder of RefScenes holds, for its test and for notebook 01."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from refstudy.data.forms.refer_files import read_pickle
+
+WORD_EXPRESSIONS, OF_SCENES = 30, 12_000  # a word counts when it is in so many expressions of so many scenes
+TOLD_APART = {("location", "front"): "near", ("location", "bottom"): "low", ("superlative", "big"): "area"}
+
+
+def things_of(folder: Path) -> pd.DataFrame:
+    """Every visible thing of a folder: its annotation, with the centre of its box ``x``, ``low`` (y, from the top) and
+    its ``area`` as shares of the picture. Background is left out."""
+    instances = json.loads((folder / "instances.json").read_text())
+    side = instances["images"][0]["width"]
+    things = pd.DataFrame([one for one in instances["annotations"] if "near" in one])
+    x, y, width, height = np.array(things["bbox"].tolist()).T / side
+    return things.assign(x=x + width / 2, low=y + height / 2, area=things["area"] / side**2)
+
+
+def sentences_of(folder: Path, split_by: str) -> list[dict[str, Any]]:
+    """Every expression with its program, and of its referent ``ann_id`` and ``image_id``."""
+    refs = read_pickle(folder / f"refs({split_by}).p")
+    return [sent | {key: ref[key] for key in ("ann_id", "image_id")} for ref in refs for sent in ref["sentences"]]
+
+
+def meant_before(step: list[Any], program: list[list[Any]], things: pd.DataFrame) -> pd.DataFrame:
+    """Those of a picture's things that all facts before a step of a program are, or might be, true of."""
+    facts = [fact for kind, fact, *_ in program[: program.index(step)] if kind == "fact"]
+    return things[[all(fact in own for fact in facts) for own in things["facts"]]]
+
+
+def told_apart(folder: Path, split_by: str) -> pd.DataFrame:
+    """Every expression that says front, bottom or big, and whether the thing it means is also the nearest, the lowest
+    and the largest in area of those that its words before could mean. Columns: word, near, low, area."""
+    by_image, lines = dict(list(things_of(folder).groupby("image_id"))), []
+    for sentence in sentences_of(folder, split_by):
+        for step in sentence["program"]:
+            if tuple(step[:2]) in TOLD_APART:
+                among = meant_before(step, sentence["program"], by_image[sentence["image_id"]]).set_index("id")
+                first = {name: among[name].idxmax() == sentence["ann_id"] for name in TOLD_APART.values()}
+                lines.append({"word": step[1]} | first)
+    return pd.DataFrame(lines)
+
+
+def words_of(expressions: list[str], scenes: int) -> tuple[int, int]:
+    """How many words there are, and how many of them in enough expressions for their number of scenes."""
+    counts = Counter(word for text in expressions for word in set(text.split()))
+    return len(counts), sum(count * OF_SCENES >= WORD_EXPRESSIONS * scenes for count in counts.values())
+
+
+def census(folder: Path, split_by: str) -> dict[str, float]:
+    """The figures of a folder, in percent unless they are counts."""
+    things, sentences = things_of(folder), sentences_of(folder, split_by)
+    referents = things[things["id"].isin({sentence["ann_id"] for sentence in sentences})]
+    by_image = things.groupby("image_id")
+    alike = things.groupby(["image_id", "category_id"]).size().groupby("image_id").max()
+    grounded = things[~things["airborne"]]
+    near, low = (grounded[key] - grounded.groupby("image_id")[key].transform("mean") for key in ("near", "low"))
+    words, common = words_of([sentence["sent"] for sentence in sentences], by_image.ngroups)
+    lengths = np.array([len(sentence["sent"].split()) for sentence in sentences])
+    apart = told_apart(folder, split_by).groupby("word").mean()
+    figures: dict[str, float] = {"things per picture": by_image.size().mean(), "least": by_image.size().min()}
+    figures |= {"most": by_image.size().max(), "pictures with several of a kind": 100 * (alike > 1).mean()}
+    figures |= {"referents cut by the border": 100 * (referents["inside"] < 0.97).mean()}
+    figures |= {"referents partly hidden": 100 * (referents["shown"] < 0.97).mean()}
+    figures |= {"correlation of nearness and height": near.corr(low)}
+    figures |= {"words": words, "words in enough expressions": common, "longest expression": lengths.max()}
+    figures |= {"expressions of nine words and more": 100 * (lengths > 8).mean()}
+    for word, other in (("front", "low"), ("front", "area"), ("bottom", "near"), ("big", "near")):
+        if word in apart.index:
+            figures[f"{word}, not the first in {other}"] = 100 * (1 - apart.loc[word, other])
+    return figures
