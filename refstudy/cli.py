@@ -205,7 +205,7 @@ def pretrain(
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Pretrain the encoders on RefScenes and print the SHA-256 to put into the profile."""
-    from refstudy.config import PARTS, DataConfig, ImageEncoderConfig, ModelConfig, PartConfig
+    from refstudy.config import PARTS, DataConfig, ImageEncoderConfig, ModelConfig, PartConfig, PretrainConfig
     from refstudy.data.scenes import FLAVOURS
     from refstudy.files import file_digest
     from refstudy.pretraining import pretrain as pretrain_encoders
@@ -231,7 +231,8 @@ def pretrain(
         text=settings.model.text,
         whole=PartConfig(name=whole, options=settings.part_options.get(whole, {})) if whole else None,
     )
-    reached = pretrain_encoders(data, model, settings.pretraining, path, loaded.data_root)
+    how = PretrainConfig.model_validate(settings.pretraining.model_dump() | special.pretraining)
+    reached = pretrain_encoders(data, model, how, path, loaded.data_root)
     for name, value in reached.items():
         typer.echo(f"{name.replace('_', ' ')}: {value:.1f} %")
     typer.echo(f"{path}\nencoder_weights: {file_digest(path)}")

@@ -70,12 +70,13 @@ class Encoders(Settings):
 
 
 class Special(Settings):
-    """What a profile sets differently for one whole model: its data, its image encoder, its training, and the file of
-    its pretrained encoder."""
+    """What a profile sets differently for one whole model: its data, its image encoder, its training, the pretraining
+    of its encoder and the file of it."""
 
     data: dict[str, Any] = {}
     image: dict[str, Any] = {}
     train: dict[str, Any] = {}
+    pretraining: dict[str, Any] = {}
     encoders: str = ""
 
 
@@ -524,6 +525,7 @@ def _wrong_specials(name: str, profile: Profile) -> list[Problem]:
             ("data", DataConfig, profile.data, special.data),
             ("image", ImageEncoderConfig, profile.model.image, special.image),
             ("train", TrainConfig, profile.train, special.train),
+            ("pretraining", PretrainConfig, profile.pretraining, special.pretraining),
         )
         for kind, config, usual, own in settings:
             try:
