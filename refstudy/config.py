@@ -29,12 +29,10 @@ class DataConfig(Settings):
     keep_aspect: bool = Field(
         False,
         description="pictures keep their aspect, centred on a square of ImageNet's mean colour",
-        exclude_if=lambda value: not value,
     )
     sentence_field: SentenceField = Field(
         "sent",
         description="which of REFER's two texts of a sentence is read: the cleaned one, or raw, as it was typed",
-        exclude_if=lambda value: value == "sent",
     )
     scenes: dict[str, PositiveInt] = {}
     scenes_seed: int = 0
@@ -97,18 +95,15 @@ class ModelConfig(Settings):
     whole: PartConfig | None = Field(
         None,
         description="a model that is no composition of encoders, fusion and decoder (lavt, slvit), in their place",
-        exclude_if=lambda value: value is None,  # settings made before it existed keep their key
     )
     keep_aspect: bool = Field(
         False,
         description="as ``DataConfig.keep_aspect``: how pictures are prepared goes with the weights",
-        exclude_if=lambda value: not value,
     )
     max_words: int = Field(
         20,
         ge=3,
         description="as ``DataConfig.max_words``: where expressions are clipped goes with the weights",
-        exclude_if=lambda value: value == 20,
     )
 
     @property
@@ -147,28 +142,26 @@ class TrainConfig(Settings):
     poly_power: float = Field(0.9, gt=0, allow_inf_nan=False)
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all updates with a linearly rising rate")
     clip_norm: float | None = Field(None, gt=0, allow_inf_nan=False)
-    precision: Precision = Field("float32", description="on a GPU, in training and evaluation; a CPU has float32")
+    precision: Precision = Field(
+        "float32", description="where it is computed natively, in training and evaluation; else float32"
+    )
     evaluate_every: int = Field(1, ge=1, description="epochs between validations; the last epoch always validates")
     validation_images: int | None = Field(None, ge=1, description="images of val used for model selection; None: all")
     encoder_weights: str = Field("", description="SHA-256 of the pretrained encoders that training starts from")
-    # At their defaults these are not part of the key: settings made before they existed keep theirs.
     accumulate: int = Field(
         1,
         ge=1,
         description="parts in which a batch goes through the model, one after the other, to save memory; the gradient "
         "is that of the whole batch, but batch normalisation and what is random see the parts",
-        exclude_if=lambda value: value == 1,
     )
     checkpointing: bool = Field(
         False,
         description="compute the image encoder's blocks again in the backward pass, to save memory",
-        exclude_if=lambda value: not value,
     )
-    compile: bool = Field(False, description="train with torch.compile", exclude_if=lambda value: not value)
+    compile: bool = Field(False, description="train with torch.compile")
     sampling: Literal["referent", "sentence"] = Field(
         "referent",
         description="what an epoch shows once: every referent, with one random sentence, or every sentence",
-        exclude_if=lambda value: value == "referent",
     )
     selection_split: str = Field(
         "val", description="the split that chooses the best epoch", exclude_if=lambda value: value == "val"
@@ -203,7 +196,7 @@ class RunConfig(Settings):
     model: ModelConfig
     train: TrainConfig
     splits: tuple[str, ...] = ("val",)
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), exclude_if=lambda value: value == EvaluationConfig())
+    evaluation: EvaluationConfig = Field(EvaluationConfig())
 
     @model_validator(mode="after")
     def _weights_know_their_data(self) -> Self:
@@ -213,8 +206,9 @@ class RunConfig(Settings):
         return self
 
     def key(self) -> str:
-        """12 hexadecimal digits of the SHA-256 of these settings: equal settings, equal key."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """12 hexadecimal digits of the SHA-256 of these settings: equal settings, equal key. Settings at their default
+        are left out, so that a new setting leaves the keys of earlier records alone."""
+        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -19,6 +19,7 @@ from refstudy.data.masks import decode_mask, encode_mask
 from refstudy.files import note
 from refstudy.metrics import summarize
 from refstudy.models.segmenter import Segmenter
+from refstudy.provenance import processor
 
 IMAGES_AT_ONCE = 16  # encoded together
 EXPRESSIONS_AT_ONCE = 32  # segmented together: SLViT at 480 px makes hundreds of megabytes of maps for each
@@ -41,8 +42,15 @@ def corpus_for(
 
 
 def precision_on(device: torch.device, wanted: Precision) -> Precision:
-    """The precision in which a model computes on this device: the wanted one on a GPU, float32 elsewhere."""
-    return wanted if device.type == "cuda" else "float32"
+    """The precision in which a model computes on this device: the wanted one where it is native, else float32."""
+    return wanted if device.type == "cuda" or native_bfloat16() else "float32"
+
+
+def native_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 faster than float32: one with AMX, or AMD's with AVX512-BF16. Intel's
+    AVX512-BF16 alone is slower than its float32 (docs/performance.md)."""
+    amd = "AMD" in processor() and torch.cpu._is_avx512_bf16_supported()
+    return amd or torch.cpu._is_amx_tile_supported()
 
 
 def in_precision(device: torch.device, precision: Precision) -> AbstractContextManager:

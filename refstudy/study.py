@@ -95,7 +95,8 @@ class Profile(Settings):
     The first of ``splits`` is the one that ablations and notebooks speak of. ``beside`` are profiles with the other
     settings of the same study (other data, another encoder): tables take from their records what this one does not
     train. ``rows``: row as its variant names it -> the row that it fills under this profile. ``further_seeds``: what a
-    variant is trained with besides ``seeds``, where these leave open what they were to decide.
+    variant is trained with besides ``seeds``, where these leave open what they were to decide. ``pilot``: seeds with
+    which the regime was chosen; ``ships`` may name one of them.
     """
 
     about: str
@@ -110,6 +111,7 @@ class Profile(Settings):
     variants: tuple[str, ...] | Literal["all"] = "all"
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     further_seeds: dict[str, tuple[Annotated[int, Field(ge=0)], ...]] = {}
+    pilot: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="seeds of the pilot; no table counts them")
     splits: tuple[str, ...] = Field(("val",), min_length=1)
     beside: tuple[str, ...] = ()
     rows: dict[str, str] = {}
@@ -407,7 +409,7 @@ def _wrong_names(study: Study) -> list[Problem]:
                 f"profile '{name}': 'ships' names seed {seed} of '{variant}'; its seeds: {', '.join(map(str, own))}",
             )
             for variant, seed in profile.ships.items()
-            if seed not in (own := seeds.get(variant, profile.seeds))
+            if seed not in (own := (*seeds.get(variant, profile.seeds), *profile.pilot))
         ]
         found += [
             (

@@ -261,12 +261,21 @@ def spelled(name: str, found: Estimate, percent: bool = False) -> dict[str, floa
 
 def variant_records(study: Study, profile: str, variant: str, results: str = "") -> list[Record]:
     """The records of a variant under exactly the profile's settings, one per seed that has been run. Raises StudyError
-    where two were measured on different data."""
+    where two were measured on different data or computed in different precisions."""
     folder = study.results(profile, results) / "records"
     found = (find_record(folder, study.run_config(profile, variant, s)) for s in study.seeds(profile, variant))
     records = [record for record in found if record is not None]
     _refuse_other_data(records)
+    _refuse_other_precision(records)
     return records
+
+
+def _refuse_other_precision(records: list[Record]) -> None:
+    """Refuse seeds of one row that were computed in different precisions."""
+    kinds = {record.provenance().get("precision", "float32"): record.path for record in records}
+    if len(kinds) > 1:
+        names = " and ".join(f"{path} in {kind}" for kind, path in sorted(kinds.items()))
+        raise StudyError(f"{names}: seeds of one row are computed in one precision; train one of them again")
 
 
 def _refuse_other_data(records: list[Record]) -> None:

@@ -135,7 +135,8 @@ def train(
             line += f", to which commit {begun[:7]} trained it; to begin again, delete {folder / 'checkpoint.pt'}"
         print(line, flush=True)
     if trainer.precision != config.train.precision and progress and accelerator.is_main_process:
-        print(f"{folder.name}: train.precision {config.train.precision} needs a GPU; computes in {trainer.precision}")
+        wanted = config.train.precision
+        print(f"{folder.name}: train.precision {wanted} is not native here; computes in {trainer.precision}")
     about = {"precision": trainer.precision, "processes": accelerator.num_processes, "started": started}
     trainer.stretches.append(here | about)
     if not trainer.run(folder / "checkpoint.pt", progress, watcher, stop):
@@ -417,6 +418,7 @@ class Trainer:
             return
         state = {name: getattr(self, name) for name in STATE} | {
             "key": self.config.key(),
+            "precision": self.precision,
             "seconds": self.seconds + more_seconds,
             "stretches": self.stretches,
             "model": self.model.state_dict(),
@@ -429,7 +431,7 @@ class Trainer:
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint, if there is one, by whatever number of processes it was written.
 
-        Raises StudyError for one that is broken or of another run.
+        Raises StudyError for one that is broken, of another run, or computed in another precision.
         """
         if not path.exists():
             return
@@ -437,6 +439,11 @@ class Trainer:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if state["key"] != self.config.key():
                 raise StudyError(f"{path}: is the checkpoint of another run; remove it to train afresh")
+            if state["precision"] != self.precision:
+                raise StudyError(
+                    f"{path}: this run began in {state['precision']}, and here it would go on in {self.precision}; go "
+                    "on with it on a machine like the first, or remove it to train afresh"
+                )
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             for name in (*STATE, "seconds"):

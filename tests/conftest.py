@@ -57,6 +57,12 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
+@pytest.fixture(autouse=True)
+def float32_on_cpus(monkeypatch):
+    """Tests give the same on every processor: none of them computes bfloat16 by itself."""
+    monkeypatch.setattr("refstudy.evaluation.native_bfloat16", lambda: False)
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no GPU")

@@ -30,12 +30,14 @@ def fake_counts(ious, images=20):
     )
 
 
-def put_counts(results, variant, counts, profile="scenes", seed=0, study=STUDY, data="one", masks=None):
+def put_counts(
+    results, variant, counts, profile="scenes", seed=0, study=STUDY, data="one", masks=None, precision="float32"
+):
     """Write the record of a run that has these counts, and these masks by ``sent_id``, under ``results``."""
     config = study.run_config(profile, variant, seed)
     curve = pd.DataFrame({"update": [1], "pairs": [1], "loss": [0.5], "val_oIoU": [1.0]})
     summary = {"updates": 1, "data_fingerprint": data}
-    write_record(results / "records", config, summary, curve, counts, circumstances(), masks)
+    write_record(results / "records", config, summary, curve, counts, circumstances() | {"precision": precision}, masks)
 
 
 def put(results, variant, ious, images=20, **run):

@@ -12,7 +12,7 @@ from torch import nn
 from refstudy.config import PartConfig, TextEncoderConfig
 from refstudy.cost import LiveBytes, evaluation_memory
 from refstudy.data.batches import evaluation_batches
-from refstudy.evaluation import EXPRESSIONS_AT_ONCE, evaluate, predictions
+from refstudy.evaluation import EXPRESSIONS_AT_ONCE, evaluate, native_bfloat16, precision_on, predictions
 from refstudy.models.build import build_model
 from refstudy.models.decoders.hamburger import Hamburger
 from refstudy.prediction import predict
@@ -130,6 +130,25 @@ def test_a_training_that_is_cut_to_save_memory_evaluates_less_at_once():
     half = tiny_run(precision="bfloat16", accumulate=64, images_per_batch=64).train
     assert evaluation_batching(half, torch.device("cuda")) == dict(zip(batching, (1, 1, "bfloat16"), strict=True))
     assert evaluation_batching(half, torch.device("cpu"))["precision"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "native"),
+    [
+        ("INTEL(R) XEON(R) PLATINUM", {"amx": True, "avx": True}, True),
+        ("INTEL(R) XEON(R) PLATINUM", {"amx": False, "avx": True}, False),
+        ("AMD EPYC 9R14", {"amx": False, "avx": True}, True),
+        ("AMD EPYC 7763", {"amx": False, "avx": False}, False),
+    ],
+)
+def test_bfloat16_is_computed_where_the_processor_is_faster_in_it(name, flags, native, monkeypatch):
+    monkeypatch.undo()  # of what holds for all tests
+    monkeypatch.setattr("refstudy.evaluation.processor", lambda: name)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: flags["amx"])
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: flags["avx"])
+    assert native_bfloat16() is native
+    assert precision_on(torch.device("cpu"), "bfloat16") == ("bfloat16" if native else "float32")
+    assert precision_on(torch.device("cpu"), "float32") == "float32"
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from refstudy import results
 from refstudy.cli import app
+from refstudy.config import record_name
 from refstudy.data.batches import build_corpus
 from refstudy.data.refer import load_refer
 from refstudy.data.source import prepare_data
@@ -43,6 +44,14 @@ COUNTED = ("s2rm_table2", "claims", "costs", "printed_costs")
 def test_a_committed_table_is_what_the_records_give(stem, tmp_path):
     made = write_table(BUILDERS[stem](STUDY, "scenes", ""), tmp_path, stem)
     assert made.read_bytes() == (SCENES / "tables" / f"{stem}.csv").read_bytes()
+
+
+def test_the_study_file_gives_every_committed_record_its_key():
+    """A setting that is new, or whose default is another now, must not orphan what was measured before."""
+    found = [(name, record) for name in STUDY.profiles for record in find_records(STUDY.results(name) / "records")]
+    assert found
+    for profile, record in found:
+        assert record.path.name == record_name(STUDY.run_config(profile, record.config.variant, record.config.seed))
 
 
 def test_every_table_and_figure_of_the_papers_is_there():

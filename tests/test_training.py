@@ -263,6 +263,17 @@ def test_bad_checkpoints_are_refused(corpora, tmp_path, spoil, message):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_run_goes_on_in_its_precision_alone(corpora, tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    Trainer(tiny_run(precision="bfloat16"), corpora).save(path, 0.0)
+    Trainer(tiny_run(precision="bfloat16"), corpora).resume(path)
+    monkeypatch.setattr("refstudy.evaluation.native_bfloat16", lambda: True)
+    with pytest.raises(
+        StudyError, match="began in float32, and here it would go on in bfloat16.*a machine like the first"
+    ):
+        Trainer(tiny_run(precision="bfloat16"), corpora).resume(path)
+
+
 def test_variants_of_one_seed_see_equal_batches(corpora):
     first, second = (
         [b.expressions.tolist() for b in grouped_batches(corpora["train"], 4, 3, seed=0, epoch=1)] for _ in range(2)
@@ -312,7 +323,7 @@ def test_half_precision_on_a_cpu_is_told(data_root, tmp_path, capsys):
     run = tiny_run(epochs=1, precision="bfloat16")
     record = read_record(train(run, tmp_path / "records", tmp_path, data_root))
     assert record.provenance()["precision"] == "float32"
-    assert "train.precision bfloat16 needs a GPU; computes in float32" in capsys.readouterr().out
+    assert "train.precision bfloat16 is not native here; computes in float32" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
