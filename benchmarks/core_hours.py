@@ -1,0 +1,65 @@
+"""What the study's runs cost on one core of this processor: core-hours by block, for docs/decisions.md.
+
+Of every variant of profile `scenes`, a few updates at their true size are timed (process time, one thread) and an
+evaluation of some pictures; a run is its updates, its validations and the evaluation of its splits. Reading pictures
+and starting up are not counted.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from measure import write
+
+from refstudy.allocation import keep_freed_memory
+from refstudy.data.batches import grouped_batches
+from refstudy.study import load_study
+from refstudy.training import Trainer, load_corpora
+
+PROFILE, STEPS, PICTURES = "scenes", 3, 48
+EXPRESSIONS = 6.6  # of a picture that is evaluated (RefScenes val)
+
+
+def process_seconds(action: Callable[[], object], repeats: int) -> float:
+    """The median process time of an action, after one that warms up."""
+    action()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        action()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
+
+
+def minutes(variant: str) -> float:
+    """Core-minutes of one run."""
+    study = load_study()
+    config = study.run_config(PROFILE, variant, 0)
+    small = config.data.model_copy(update={"scenes": {"train": 60, "val": PICTURES}})
+    corpora, _ = load_corpora(small, config.model.text, ("train", "val"), study.data_root, progress=False)
+    trainer = Trainer(config.model_copy(update={"data": small}), corpora, study.encoders(PROFILE, variant))
+    grouping = (config.train.images_per_batch, config.train.expressions_per_image)
+    batch = next(grouped_batches(corpora["train"], *grouping, 0, 0))
+    update = process_seconds(lambda: trainer.step(batch), STEPS)
+    evaluated = process_seconds(lambda: trainer.counts(corpora["val"]), 1) / len(corpora["val"].table)
+    scenes = config.data.scenes
+    updates = scenes["train"] // config.train.images_per_batch * config.train.epochs
+    counted = EXPRESSIONS * sum(scenes[split] for split in ("val",) * config.train.epochs + config.splits)
+    return (updates * update + counted * evaluated) / 60
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    study = load_study()
+    rows = []
+    for variant in study.variant_names(PROFILE):
+        one = round(minutes(variant), 1)
+        rows.append({"variant": variant, "core_minutes": one, "runs": len(study.seeds(PROFILE, variant))})
+        print(f"{variant}: {one} core-minutes a run", flush=True)
+    write("core_hours", rows)
+
+
+if __name__ == "__main__":
+    main()
