@@ -20,7 +20,7 @@ from refstudy.models.segmenter import Segmenter
 from refstudy.prediction import Prediction, read_expressions, read_photo, segment_photo
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository; an installed package has no weights there
-SHIPPED_WEIGHTS = ROOT / "results" / "scenes" / "weights" / "s2rm_casg_longer.safetensors"
+SHIPPED_WEIGHTS = ROOT / "results" / "scenes" / "weights" / "s2rm_casg.safetensors"
 SLUG = 40  # characters of an expression in a file name
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as f
 from refstudy.errors import StudyError
 from refstudy.models.decoders.hamburger import NMF, Hamburger, factorise, update_codes
 from refstudy.models.encoders import TextEncoder
-from refstudy.models.fusion.lmfa import LMFA, CrossModalAttention
+from refstudy.models.fusion.lmfa import LMFA, CrossModalAttention, Strip
 from refstudy.models.mscan import MSCAN, load_mscan
 from refstudy.models.slvit import SLViT
 from refstudy.models.urce import URCE, Enhanced, from_patches, to_patches
@@ -148,6 +149,22 @@ def test_the_order_of_a_strip_pair_is_immaterial_but_for_the_bias_between():
     with torch.no_grad():
         across.bias.zero_(), down.bias.zero_()
     assert (across(down(x)) - down(across(x))).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size, grid", [(5, (9, 6)), (21, (16, 16)), (21, (4, 5)), (3, (1, 1))])
+def test_a_strip_is_the_convolution_that_it_says(size, grid, layout):
+    """By value and by both gradients, kernels longer than the map among them."""
+    for sides in ((1, size), (size, 1)):
+        strip = Strip(3, *sides).double()
+        x = torch.randn(2, 3, *grid, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+        back = torch.randn(2, 3, *grid, dtype=torch.float64)
+        found = {}
+        for name, forward in (("ours", strip.forward), ("plain", partial(nn.Conv2d.forward, strip))):
+            out = forward(x)
+            found[name] = (out, *torch.autograd.grad(out, (x, strip.weight, strip.bias), back))
+        for ours, plain in zip(*found.values(), strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("strips", [(7, 7), (4,), (-3,)])
@@ -591,7 +608,7 @@ def test_expressions_images_and_batches_do_not_mix():
         assert torch.equal(model(images, ids, mask, index), together)
     assert torch.allclose(together, torch.cat(alone), atol=1e-4)
     assert torch.allclose(together, paired, atol=1e-4)
-    assert (together[0] - together[1]).abs().max() > 1e-2  # two expressions about one image
+    assert (together[0] - together[1]).abs().max() > 1e-3  # two expressions about one image: ten times what rounding may
 
 
 def test_padding_never_changes_a_result():
