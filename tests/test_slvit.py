@@ -608,7 +608,9 @@ def test_expressions_images_and_batches_do_not_mix():
         assert torch.equal(model(images, ids, mask, index), together)
     assert torch.allclose(together, torch.cat(alone), atol=1e-4)
     assert torch.allclose(together, paired, atol=1e-4)
-    assert (together[0] - together[1]).abs().max() > 1e-3  # two expressions about one image: ten times what rounding may
+    assert (
+        together[0] - together[1]
+    ).abs().max() > 1e-3  # two expressions about one image: ten times what rounding may
 
 
 def test_padding_never_changes_a_result():

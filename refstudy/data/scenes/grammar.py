@@ -31,6 +31,7 @@ def _listed(node: Any) -> Any:
 
 KINDS = ("category", "attribute", "location", "superlative", "relation", "stuff")
 SIDE_MARGIN = 0.07  # share of the picture by which the leftmost, topmost ... thing leads
+EDGE_MARGIN = 0.04  # and by which the upper edge of the topmost, the lower edge of the bottommost leads
 NEAR_MARGIN = 0.12  # of nearness, 0 to 1, by which the nearest, farthest thing leads
 SIZE_MARGIN, TALL_MARGIN = 1.45, 1.25  # ratio of areas, of heights, by which the biggest, the tallest thing leads
 CLOSE, CLOSER = 0.24, 0.08  # gap between boxes: what a reader may call next to each other, and what is called so
@@ -45,6 +46,7 @@ Step = list[Any]
 RANK = ("stuff", "category", "attribute", "clothes", "superlative", "location", "relation")
 ALIKE = {key: group[0] for group in WORDS["alike"] for key in group}
 CLAUSE = re.compile(r"\b(who|that|which|whose|you)\b")  # of which a sentence has one
+OF_TWO = frozenset(WORDS["of_two"])
 JOINED = "next beside by close near left right to on behind in above below under".split()
 TRIES, MOST_WORDS = 14, 15  # for an expression; of it
 
@@ -151,7 +153,10 @@ class Speaker:
         if not options:
             return None
         key = self.rng.choice(options)
-        return phrase.also(self.rng.choice(table[key]), frozenset([target]), kind, [kind, key])
+        forms = (
+            table[key] if len(phrase.true_of) == 2 else [form for form in table[key] if not OF_TWO & set(form.split())]
+        )
+        return phrase.also(self.rng.choice(forms), frozenset([target]), kind, [kind, key])
 
     def _named(self, target: int, parts: int) -> Phrase:
         """A name of the thing with up to ``parts`` facts."""
@@ -188,6 +193,10 @@ class Speaker:
                 found = relations_of(self.scene, target, other)
                 self.related[target, other] = [one for one in found if forms_of(one[0], self.style.places)]
             relations = self.related[target, other]
+            if not relations:
+                continue
+            if phrase.text.endswith(("left", "right")):  # not "facing left left of"
+                relations = [one for one in relations if one[0] not in ("left of", "right of")]
             if not relations:
                 continue
             rare = [one for one in relations if one[0] == "between"]
@@ -268,16 +277,25 @@ def places_of(scene: Scene) -> dict[str, Test]:
                 return False
         return not any(scene.things[one].airborne for one in among)
 
-    def ordered(place: int, of: int = 0) -> Test:
+    def ordered(place: int, of: int = 0, least: int = 3) -> Test:
         def test(among: frozenset[int], k: int) -> bool:
             order = sorted(among, key=lambda one: x[one])
-            if len(order) < 3 or (of and len(order) != of) or order[place] != k:
+            if len(order) < least or (of and len(order) != of) or order[place] != k:
                 return False
             return all(x[after] - x[before] > SIDE_MARGIN for before, after in itertools.pairwise(order))
 
         return test
 
-    left, right, top, bottom = first(x, 1), first(x, -1), both(first(y, 1), above), both(first(y, -1), below)
+    def ahead(edge: int, sign: int) -> Callable[[frozenset[int], int], bool]:
+        """Whether an edge of its box leads, too: of things that all reach out of the picture, none is at the top."""
+        return lambda among, k: all(sign * (boxes[one][edge] - boxes[k][edge]) > EDGE_MARGIN for one in among - {k})
+
+    def central(among: frozenset[int], k: int) -> bool:
+        apart = {one: (x[one] - 0.5) ** 2 + (y[one] - 0.5) ** 2 for one in among}
+        return 1 / 3 < x[k] < 2 / 3 and apart[k] == min(apart.values())
+
+    left, right = first(x, 1), first(x, -1)
+    top, bottom = both(both(first(y, 1), above), ahead(1, 1)), both(both(first(y, -1), below), ahead(3, -1))
     tests: dict[str, Test] = {
         "left": both(left, lambda _, k: x[k] < 0.6),
         "right": both(right, lambda _, k: x[k] > 0.4),
@@ -289,7 +307,7 @@ def places_of(scene: Scene) -> dict[str, Test]:
         "bottom": bottom,
         "front": both(first(near, -1, NEAR_MARGIN), evident),
         "back": both(first(near, 1, NEAR_MARGIN), evident),
-        "middle": both(ordered(1, 3), lambda _, k: 1 / 3 < x[k] < 2 / 3),
+        "middle": both(ordered(1, 3), central),
     }
     for vertical, up, half in (("top", top, lambda v: v < 0.4), ("bottom", bottom, lambda v: v > 0.6)):
         for side, beside, part in (("left", left, lambda u: u < 0.36), ("right", right, lambda u: u > 0.64)):
@@ -298,8 +316,8 @@ def places_of(scene: Scene) -> dict[str, Test]:
                 return half(y[k]) and part(x[k]) and up(among, k) and beside(among, k)
 
             tests[f"{vertical} {side}"] = corner
-    for place, word in ((1, "second"), (2, "third")):
-        tests[f"{word} left"], tests[f"{word} right"] = ordered(place), ordered(-1 - place)
+    for place, word in ((1, "second"), (2, "third")):  # the third of three is the last
+        tests[f"{word} left"], tests[f"{word} right"] = (ordered(at, least=place + 2) for at in (place, -1 - place))
     return tests
 
 
@@ -353,7 +371,7 @@ def relations_of(scene: Scene, k: int, anchor: int) -> list[tuple[str, frozenset
     alike = things[k].airborne == there.airborne
     if alike and max(wide, high) < CLOSER and (beside or abs(near) < 0.15) and there.on != k:
         found.append(("near", where(lambda one: max(gaps[one]) < CLOSE)))
-        if max(wide, high) < 0:
+        if max(wide, high) < 0 and scene.touch(k, anchor):
             found.append(("touching", where(lambda one: max(gaps[one]) < 0.04)))
     if beside and max(wide, high) < CLOSE:
         side, sign = ("left of", 1) if x < ax else ("right of", -1)

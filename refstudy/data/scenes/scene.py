@@ -10,7 +10,7 @@ from functools import cached_property
 from random import Random
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from .pen import Canvas, Colour, Pen, shade
 from .things import BY_NAME, CATEGORIES, COLOURS, HAIR, PALETTES, SKIN, TROUSERS, Category, Pose
@@ -135,6 +135,12 @@ class Scene:
             boxes.append(tuple(corner / side for corner in corners))
         return boxes  # type: ignore[return-value]
 
+    def touch(self, one: int, other: int) -> bool:
+        """Whether at most a 64th of the side lies between what is seen of two things."""
+        reach = max(1, self.numbers.shape[0] // 64)
+        grown = Image.fromarray(self.numbers == one + 1).convert("L").filter(ImageFilter.MaxFilter(2 * reach + 1))
+        return bool(np.asarray(grown)[self.numbers == other + 1].any())
+
     @cached_property
     def centres(self) -> list[tuple[float, float]]:
         """Centre (x, y) of the box of each thing's visible pixels as shares of the side."""
@@ -225,7 +231,8 @@ def _put(rng: Random, ground: Ground, zoom: float, category: Category, others: l
             y = max(y, height + rng.uniform(-0.02, 0.1))  # what is large reaches below the picture, not above it
         thing = Thing(category, "", "", "", x, y, height, near, False, Pose(), airborne, on)
         apart = all(_overlap(thing, other) < 0.36 for k, other in enumerate(others) if k != on)
-        if apart and thing.inside > 0.55 and y - height > -0.06 and not (afloat and y > 0.55):
+        whole_side = thing.box[0] >= 0 or thing.box[2] <= 1
+        if apart and whole_side and thing.inside > 0.55 and y - height > -0.06 and not (afloat and y > 0.55):
             break
     else:
         return None
