@@ -14,6 +14,7 @@ from refstudy.study import Study
 from refstudy.tables import PAPER_TABLES, markdown, render_verdicts, with_interval
 
 PAGES = (Path("README.md"), Path("docs/findings.md"))
+NONE = "*No run is recorded yet.*"
 BLOCK = re.compile(r"<!-- (rows|claims)((?: \w+)*) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -51,6 +52,8 @@ def _rows(study: Study, folder: Path, variants: list[str]) -> str:
     own = own.drop_duplicates("variant").sort_values("ours")
     if variants:
         own = own[own["variant"].isin(variants)]
+    if own.empty:
+        return NONE
     shown = pd.DataFrame({"": [study.variants[name].label for name in own["variant"]]})
     shown["overall IoU"] = with_interval(own, "ours").to_numpy()
     shown["runs"] = own["runs"].map("{:.0f}".format).to_numpy()
@@ -61,4 +64,6 @@ def _rows(study: Study, folder: Path, variants: list[str]) -> str:
 def _claims(folder: Path) -> str:
     table = pd.read_csv(folder / "claims.csv")
     measured = table[table["measured"].notna() & table["runs"].notna()]  # the others are counted, not trained
+    if measured.empty:
+        return NONE
     return markdown(render_verdicts(measured, "claim", "metric").astype(str))
