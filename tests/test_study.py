@@ -182,6 +182,11 @@ TYPOS = [
     ("  plain:", '  "../plain":', "String should match pattern"),
     ("image_size: 64", "split_by: umd", "refscenes has no partition 'umd'; known: unc"),
     ("epochs: 1}", "epochs: 1}\n    part_options: {s2rmm: {scale: true}}", "unknown part 's2rmm' in 'part_options'"),
+    (
+        "epochs: 1}",
+        "epochs: 1}\n    special: {slvit: {pretraining: {image_updates: 0}}}",
+        "special.slvit.pretraining.image_updates: Input should be greater than or equal to 1",
+    ),
     ("epochs: 1}", "epochs: 1}\n    special: {slvitt: {}}", "unknown whole model 'slvitt'; known: lavt, slvit"),
     ("epochs: 1}", "epochs: 1}\n    rows: {Full: Half}", "no variant fills a row 'Full'"),
     ("name: tile_concat", "name: tile", "unknown fusion 'tile'; known: s2rm"),
