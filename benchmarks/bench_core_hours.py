@@ -1,24 +1,26 @@
-"""What the study's runs cost on one core of this processor: core-hours by block, for docs/decisions.md.
+"""What a run of each variant of profile `scenes` costs on one core of this processor, in minutes.
 
-Of every variant of profile `scenes`, a few updates at their true size are timed (process time, one thread) and an
-evaluation of some pictures; a run is its updates, its validations and the evaluation of its splits. Reading pictures
-and starting up are not counted.
+A few updates at their true size are timed (process time, one thread) and an evaluation of some pictures; a run is its
+updates, its validations and the evaluation of its splits. Reading pictures and starting up are not counted.
 """
 
 import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
+import pandas as pd
 import torch
 from measure import write
 
 from refstudy.allocation import keep_freed_memory
 from refstudy.data.batches import grouped_batches
-from refstudy.study import load_study
+from refstudy.data.refer import load_table
+from refstudy.data.source import prepare_data
+from refstudy.study import Study, load_study
 from refstudy.training import Trainer, load_corpora
 
 PROFILE, STEPS, PICTURES = "scenes", 3, 48
-EXPRESSIONS = 6.6  # of a picture that is evaluated (RefScenes val)
 
 
 def process_seconds(action: Callable[[], object], repeats: int) -> float:
@@ -32,9 +34,8 @@ def process_seconds(action: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-def minutes(variant: str) -> float:
-    """Core-minutes of one run."""
-    study = load_study()
+def minutes(study: Study, variant: str, table: pd.DataFrame) -> float:
+    """Core-minutes of one run on the data of ``table``."""
     config = study.run_config(PROFILE, variant, 0)
     small = config.data.model_copy(update={"scenes": {"train": 60, "val": PICTURES}})
     corpora, _ = load_corpora(small, config.model.text, ("train", "val"), study.data_root, progress=False)
@@ -43,19 +44,21 @@ def minutes(variant: str) -> float:
     batch = next(grouped_batches(corpora["train"], *grouping, 0, 0))
     update = process_seconds(lambda: trainer.step(batch), STEPS)
     evaluated = process_seconds(lambda: trainer.counts(corpora["val"]), 1) / len(corpora["val"].table)
-    scenes = config.data.scenes
-    updates = scenes["train"] // config.train.images_per_batch * config.train.epochs
-    counted = EXPRESSIONS * sum(scenes[split] for split in ("val",) * config.train.epochs + config.splits)
+    referents = table[table["split"] == "train"].groupby("image_id")["ref_id"].nunique()
+    groups = np.ceil(referents / config.train.expressions_per_image).sum()
+    updates = groups // config.train.images_per_batch * config.train.epochs
+    counted = table["split"].value_counts()[["val"] * config.train.epochs + list(config.splits)].sum()
     return (updates * update + counted * evaluated) / 60
 
 
 def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
-    study = load_study()
-    rows = []
+    study, rows = load_study(), []
+    data = study.profile(PROFILE).data
+    table = load_table(data, prepare_data(data, study.data_root))
     for variant in study.variant_names(PROFILE):
-        one = round(minutes(variant), 1)
+        one = round(minutes(study, variant, table), 1)
         rows.append({"variant": variant, "core_minutes": one, "runs": len(study.seeds(PROFILE, variant))})
         print(f"{variant}: {one} core-minutes a run", flush=True)
     write("core_hours", rows)

@@ -163,9 +163,7 @@ class TrainConfig(Settings):
         "referent",
         description="what an epoch shows once: every referent, with one random sentence, or every sentence",
     )
-    selection_split: str = Field(
-        "val", description="the split that chooses the best epoch", exclude_if=lambda value: value == "val"
-    )
+    selection_split: str = Field("val", description="the split that chooses the best epoch")
 
 
 class EvaluationConfig(Settings):

@@ -43,14 +43,13 @@ def corpus_for(
 
 def precision_on(device: torch.device, wanted: Precision) -> Precision:
     """The precision in which a model computes on this device: the wanted one where it is native, else float32."""
-    return wanted if device.type == "cuda" or native_bfloat16() else "float32"
+    return wanted if wanted == "float32" or device.type == "cuda" or native_bfloat16() else "float32"
 
 
 def native_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 faster than float32: one with AMX, or AMD's with AVX512-BF16. Intel's
     AVX512-BF16 alone is slower than its float32 (docs/performance.md)."""
-    amd = "AMD" in processor() and torch.cpu._is_avx512_bf16_supported()
-    return amd or torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and "AMD" in processor())
 
 
 def in_precision(device: torch.device, precision: Precision) -> AbstractContextManager:

@@ -421,6 +421,11 @@ def _wrong_names(study: Study) -> list[Problem]:
             for seed, count in Counter(own).items()
             if count > 1 and seed in profile.further_seeds[variant]
         ]
+        found += [
+            ((*where, "pilot"), f"profile '{name}': seed {seed} of 'pilot' is one that tables count; name another")
+            for seed in profile.pilot
+            if seed in profile.seeds or any(seed in further for further in profile.further_seeds.values())
+        ]
         lists = {key: getattr(profile, key) for key in ("seeds", "splits", "beside")}
         found += [
             ((*where, key), f"profile '{name}': '{value}' stands {count} times in '{key}'; name it once")

@@ -140,7 +140,7 @@ class Ends:
     def above(self, other: "Ends") -> Estimate:
         """How far it is above another's, of other runs, pictures resampled together. Raises StudyError where the two
         were measured on different data."""
-        _refuse_other_data([*self.records, *other.records])
+        _refuse_unlike([*self.records, *other.records])
         return _estimated(self.values - other.values, self._side, other._side)
 
     def above_fixed(self, values: pd.DataFrame) -> Estimate:
@@ -265,26 +265,22 @@ def variant_records(study: Study, profile: str, variant: str, results: str = "")
     folder = study.results(profile, results) / "records"
     found = (find_record(folder, study.run_config(profile, variant, s)) for s in study.seeds(profile, variant))
     records = [record for record in found if record is not None]
-    _refuse_other_data(records)
-    _refuse_other_precision(records)
+    _refuse_unlike(records)
     return records
 
 
-def _refuse_other_precision(records: list[Record]) -> None:
-    """Refuse seeds of one row that were computed in different precisions."""
-    kinds = {record.provenance().get("precision", "float32"): record.path for record in records}
-    if len(kinds) > 1:
-        names = " and ".join(f"{path} in {kind}" for kind, path in sorted(kinds.items()))
-        raise StudyError(f"{names}: seeds of one row are computed in one precision; train one of them again")
-
-
-def _refuse_other_data(records: list[Record]) -> None:
+def _refuse_unlike(records: list[Record]) -> None:
+    """Refuse runs, of one row or of two that are compared, of different data or computed in different precisions."""
     for record in records[1:]:
         if record.summary.get("data_fingerprint") != records[0].summary.get("data_fingerprint"):
             raise StudyError(
                 f"{records[0].path} and {record.path}: measured on different data (data_fingerprint); "
                 "train one of them again"
             )
+    kinds = {record.provenance().get("precision", "float32"): record.path for record in records}
+    if len(kinds) > 1:
+        names = " and ".join(f"{path} in {kind}" for kind, path in sorted(kinds.items()))
+        raise StudyError(f"{names}: runs that are compared are computed in one precision; train one of them again")
 
 
 @dataclass(frozen=True)

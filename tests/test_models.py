@@ -49,12 +49,15 @@ TINY = {
 
 
 def variant_config(name: str) -> ModelConfig:
+    """A small model of the variant. Its vocabulary has a size of its own, so that no new word moves the goldens."""
     parts = STUDY.variants[name]
     if parts.whole is not None:
         sized = PartConfig(name=parts.whole.name, options=TINY[parts.whole.name] | parts.whole.options)
-        return tiny_model().model_copy(update={"whole": sized})
-    options = TINY.get(parts.fusion.name, {}) | parts.fusion.options
-    return tiny_model(parts.fusion.name, parts.decoder.name, 64, options, parts.decoder.options)
+        config = tiny_model().model_copy(update={"whole": sized})
+    else:
+        options = TINY.get(parts.fusion.name, {}) | parts.fusion.options
+        config = tiny_model(parts.fusion.name, parts.decoder.name, 64, options, parts.decoder.options)
+    return config.model_copy(update={"text": config.text.model_copy(update={"vocab_size": 199})})
 
 
 def build(name: str):

@@ -83,7 +83,7 @@ def test_claims_that_were_not_measured_are_left_out(folder):
 def test_blocks_say_so_where_nothing_is_recorded(folder):
     for path in (folder / "tables" / "s2rm_table4.csv", folder / "claims.csv"):
         table = pd.read_csv(path, index_col=0)
-        table.assign(**{name: 0 if path.name != "claims.csv" else None for name in ["runs"]}).to_csv(path)
+        table.assign(runs=None if path.name == "claims.csv" else 0).to_csv(path)
     text = filled("<!-- rows -->\n<!-- end -->\n<!-- claims -->\n<!-- end -->", STUDY, folder)
     assert text.count("*No run is recorded yet.*") == 2 and "|" not in text
 

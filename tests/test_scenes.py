@@ -221,14 +221,14 @@ def check_places(folder, split_by):
     for sentence in sentences_of(folder, split_by):
         there, words = things[sentence["image_id"]], sentence["sent"].split()
         referent = there.get(sentence["ann_id"])  # None for a region of background
-        for kind, word, *_ in sentence["program"]:
+        for number, (kind, word, *_) in enumerate(sentence["program"]):
             if kind != "location":
                 continue
             checked[word] += 1
             x, y = referent["x"], referent["low"]
             if word == "top":
-                others = [one for one in there.values() if one["id"] != referent["id"]]
-                assert y < 0.5 or any(box_of(referent)[3] < one["low"] for one in others)
+                among = meaning(sentence["program"][:number], list(there.values())) - {referent["id"]}
+                assert y < 0.5 or all(box_of(referent)[3] < there[one]["low"] for one in among)
             if word == "middle":
                 assert 1 / 3 < x < 2 / 3
             if word in ("far left", "far right"):
@@ -248,11 +248,14 @@ def test_words_of_place_stand_where_a_person_would_say_them(made):
 
 def test_clothes_alone_do_nothing(made):
     """Clothes stand for their wearer in terse expressions only, and without verbs, sizes or neighbours."""
+    alone = Counter()
     for flavour in FLAVOURS.values():
         for sentence in sentences_of(made / flavour.name, flavour.split_by[0]):
             (kind, first, *_), *rest = sentence["program"]
             if kind == "fact" and not first.startswith("noun:"):
                 assert not flavour.style.sentences and {step[0] for step in rest} <= {"location"}
+                alone[flavour.name] += 1
+    assert set(alone) == {flavour.name for flavour in FLAVOURS.values() if not flavour.style.sentences}
 
 
 @pytest.mark.slow
@@ -386,7 +389,7 @@ def test_comparisons_without_a_superlative_are_of_two(made, flavour):
     """Among three dogs, a reader of "big dog" or "dog in front" would ask which."""
     folder, compared = made / flavour.name, Counter()
     things = {image: by_number(rows) for image, rows in things_of(folder).groupby("image_id")}
-    plain = {"big", "large", "huge", "little", "tiny", "small", "tall", "short", "distance", "foreground"}
+    plain = set("big bigger large larger huge little tiny small smaller tall taller short shorter distance".split())
     for sentence in sentences_of(folder, flavour.split_by[0]):
         program, there = sentence["program"], things[sentence["image_id"]]
         compares = [k for k, step in enumerate(program) if step[0] == "superlative" or step[1] in ("front", "back")]

@@ -12,7 +12,7 @@ from torch.nn import functional as f
 from refstudy.errors import StudyError
 from refstudy.models.decoders.hamburger import NMF, Hamburger, factorise, update_codes
 from refstudy.models.encoders import TextEncoder
-from refstudy.models.fusion.lmfa import LMFA, CrossModalAttention, Strip
+from refstudy.models.fusion.lmfa import LMFA, CrossModalAttention, Strip, depthwise
 from refstudy.models.mscan import MSCAN, load_mscan
 from refstudy.models.slvit import SLViT
 from refstudy.models.urce import URCE, Enhanced, from_patches, to_patches
@@ -156,7 +156,7 @@ def test_the_order_of_a_strip_pair_is_immaterial_but_for_the_bias_between():
 def test_a_strip_is_the_convolution_that_it_says(size, grid, layout):
     """By value and by both gradients, kernels longer than the map among them."""
     for sides in ((1, size), (size, 1)):
-        strip = Strip(3, *sides).double()
+        strip = depthwise(3, *sides, Strip).double()
         x = torch.randn(2, 3, *grid, dtype=torch.float64).to(memory_format=layout).requires_grad_()
         back = torch.randn(2, 3, *grid, dtype=torch.float64)
         found = {}

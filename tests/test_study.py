@@ -172,6 +172,7 @@ TYPOS = [
     ("epochs: 1}", "epochs: 1}\n    variants: [plain, plain]", "'plain' stands 2 times in 'variants'"),
     ("epochs: 1}", "epochs: 1}\n    ships: {plain: 1}", "'ships' names seed 1 of 'plain'; its seeds: 0"),
     ("epochs: 1}", "epochs: 1}\n    ships: [plain]", "ships: .*dictionary"),
+    ("epochs: 1}", "epochs: 1}\n    pilot: [7, 0]", "seed 0 of 'pilot' is one that tables count; name another"),
     ("epochs: 1}", "epochs: 1}\n    splits: [val, val]", "'val' stands 2 times in 'splits'"),
     ("epochs: 1}", "epochs: 1}\n    beside: [small, small]", "'small' stands 2 times in 'beside'"),
     (

@@ -163,15 +163,15 @@ def test_runs_on_other_data_are_neither_compared_nor_averaged(tmp_path):
         variant_records(STUDY, "scenes", "pwam_fpn", str(tmp_path))
 
 
-def test_seeds_of_one_row_are_computed_in_one_precision(tmp_path):
+def test_what_is_compared_is_computed_in_one_precision(tmp_path):
     put(tmp_path, "pwam_fpn", [0.3] * 20, precision="bfloat16")
     put(tmp_path, "tile_concat", [0.3] * 20)
     assert len(variant_records(STUDY, "scenes", "pwam_fpn", str(tmp_path))) == 1
+    refused = "pwam_fpn-seed0-.* in bfloat16 and .*{0}-.* in float32: runs that are compared.*train one of them again"
+    with pytest.raises(StudyError, match=refused.format("tile_concat-seed0")):
+        gain(tmp_path, "pwam_fpn", "tile_concat")
     put(tmp_path, "pwam_fpn", [0.3] * 20, seed=1)
-    refused = (
-        "pwam_fpn-seed0-.* in bfloat16 and .*pwam_fpn-seed1-.* in float32: seeds of one row.*train one of them again"
-    )
-    with pytest.raises(StudyError, match=refused):
+    with pytest.raises(StudyError, match=refused.format("pwam_fpn-seed1")):
         variant_records(STUDY, "scenes", "pwam_fpn", str(tmp_path))
 
 

@@ -16,6 +16,8 @@ def facts_of(scene: Scene, k: int) -> Facts:
         garments = {"dress", "jacket"} & pose.extras or {"shirt"}
         said += [f"{garment}:{thing.colour}" for garment in garments] + [f"upper:{thing.colour}"]
         may += [f"{garment}:{thing.colour}" for garment in ("shirt", "jacket")]
+        if "jacket" in pose.extras:  # it is open, over something white
+            may += ["shirt:white", "upper:white"]
         if "dress" not in pose.extras:
             said += [f"trousers:{pose.trousers}"]
             may += [f"upper:{pose.trousers}"]

@@ -153,9 +153,8 @@ class Speaker:
         if not options:
             return None
         key = self.rng.choice(options)
-        forms = (
-            table[key] if len(phrase.true_of) == 2 else [form for form in table[key] if not OF_TWO & set(form.split())]
-        )
+        of_two = len(phrase.true_of) == 2 or key in ("far left", "far right")
+        forms = [form for form in table[key] if of_two or not OF_TWO & set(form.split())]
         return phrase.also(self.rng.choice(forms), frozenset([target]), kind, [kind, key])
 
     def _named(self, target: int, parts: int) -> Phrase:
