@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from refstudy.cells import declared_parameters
 from refstudy.cli import app, main
 from refstudy.config import PARTS, TrainConfig
+from refstudy.data.scenes import FLAVOURS
 from refstudy.errors import StudyError
 from refstudy.study import load_study
 
@@ -307,6 +308,35 @@ def test_the_command_line_speaks_one_line_and_sets_the_exit_status(tmp_path, mon
 def test_pretraining_a_whole_model_never_replaces_the_shared_encoders(whole, message):
     wrong = CliRunner().invoke(app, ["pretrain", "--whole", whole, "--study", str(STUDY)])
     assert isinstance(wrong.exception, StudyError) and message in str(wrong.exception)
+
+
+def test_each_encoder_is_pretrained_as_its_profile_says(tmp_path, monkeypatch):
+    asked = []
+
+    def pretrained(data, model, settings, path, data_root):
+        asked.append(settings)
+        path.write_bytes(b"")
+        return {}
+
+    monkeypatch.setattr("refstudy.pretraining.pretrain", pretrained)
+    for whole in ([], ["--whole", "slvit"]):
+        command = ["pretrain", *whole, "--output", str(tmp_path / "encoder"), "--study", str(STUDY)]
+        assert CliRunner().invoke(app, command).exit_code == 0
+    profile = load_study(STUDY).profile("scenes")
+    assert asked[0] == profile.pretraining
+    assert asked[1].model_dump() == profile.pretraining.model_dump() | profile.special["slvit"].pretraining
+
+
+def test_data_are_laid_out_for_code_of_the_field(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFSTUDY_DATA", str(tmp_path / "data"))
+    notebook(tmp_path / "a.ipynb")
+    path = study_file(tmp_path, "a: {notebook: a.ipynb}")
+    version = f'image_size: 64, scenes_version: "{FLAVOURS["refscenes"].version}"'
+    path.write_text(path.read_text().replace("image_size: 64", version))
+    command = ["data", "layout", "--profile", "small", "--to", str(tmp_path / "there"), "--study", str(path)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "there" / "refcoco" / "refs(unc).p").is_file() and str(tmp_path / "there") in done.output
 
 
 def test_pretraining_is_refused_where_things_have_no_colours():
