@@ -1,26 +1,28 @@
-"""Pretraining of both encoders on RefScenes: what is where, and which words go together.
+"""Pretraining of both encoders on RefScenes: what is where, and what an expression says.
 
 The stand-in for ImageNet's and BERT's weights: the image encoder learns to name category and colour of every pixel,
-the text encoder to fill in masked words. It happens once; every variant starts from the same file.
+the text encoder to tell which category, facts, places and relations its words state. Neither sees what the other sees.
+It happens once; every variant starts from the same file.
 """
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate
 
 from refstudy.bar import bar
 from refstudy.config import DataConfig, ModelConfig, PartConfig, PretrainConfig
 from refstudy.data.batches import Corpus, normalise
 from refstudy.data.masks import decode_mask
+from refstudy.data.scenes.census import sentences_of
 from refstudy.data.source import prepare_data
-from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
 from refstudy.files import atomic_write
 from refstudy.models.build import build_model, default_device, halved
@@ -29,8 +31,7 @@ from refstudy.models.mscan import MSCAN
 from refstudy.training import load_corpora, parameter_groups
 
 STRIDE = 4  # of the pixel labels and of V_1
-MASKED = 0.15  # share of the words that are hidden, as in BERT
-IGNORED = -100
+OFTEN = 4500  # a step counts that is in one of so many training expressions
 
 
 def pretrain(
@@ -56,7 +57,7 @@ def pretrain(
     reached = pretrain_image_encoder(image_encoder, see, corpora, labels, settings, progress)
     encoders: dict[str, nn.Module] = {"image": image_encoder}
     if settings.text_updates:
-        reached |= pretrain_text_encoder(text_encoder, corpora, settings, progress)
+        reached |= pretrain_text_encoder(text_encoder, corpora, said(data, corpora, data_root), settings, progress)
         encoders["text"] = text_encoder
     tensors = {
         f"{prefix}.{name}": halved(tensor).cpu().contiguous()
@@ -173,49 +174,66 @@ def pretrain_image_encoder(
     return {"category_accuracy": float(category), "colour_accuracy": float(colour)}
 
 
+def said(data: DataConfig, corpora: dict[str, Corpus], data_root: Path | str | None) -> dict[str, np.ndarray]:
+    """What every expression says (n, K), bool: the category of its referent, and every step of its program, those of
+    other things apart. Steps that are rarer than one in ``OFTEN`` training
+    expressions are left out."""
+    folder = prepare_data(data, data_root, progress=False) / data.dataset
+    programs = {sentence["sent_id"]: sentence["program"] for sentence in sentences_of(folder, data.split_by)}
+    steps = {
+        split: [
+            {f"category {row.category}", *_flat(programs[row.sent_id])}
+            for row in corpus.table[["sent_id", "category"]].itertuples()
+        ]
+        for split, corpus in corpora.items()
+    }
+    often = Counter(step for own in steps["train"] for step in own)
+    known = sorted(step for step, count in often.items() if count * OFTEN >= len(steps["train"]))
+    return {split: np.array([[step in own for step in known] for own in rows]) for split, rows in steps.items()}
+
+
+def _flat(program: Sequence[Sequence[Any]], whose: str = "") -> Iterator[str]:
+    """The steps of a program as texts, those of the programs within it too."""
+    for kind, word, *others in program:
+        yield f"{whose}{kind} {word}"
+        for other in others:
+            yield from _flat(other, "other ")
+
+
 def pretrain_text_encoder(
-    encoder: TextEncoder, corpora: dict[str, Corpus], settings: PretrainConfig, progress: bool
+    encoder: TextEncoder,
+    corpora: dict[str, Corpus],
+    labels: dict[str, np.ndarray],
+    settings: PretrainConfig,
+    progress: bool,
 ) -> dict[str, float]:
-    """Train the encoder to fill in masked words; percent of val's masked words filled in rightly."""
+    """Train the encoder to tell what an expression says from the mean of its words; percent of val's expressions of
+    which all is told."""
     device = next(encoder.parameters()).device
-    embedding = encoder.bert.get_input_embeddings()
-    bias = nn.Parameter(torch.zeros(embedding.num_embeddings, device=device))
-    groups = [*parameter_groups(encoder, settings.weight_decay), {"params": [bias], "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    tell = nn.Linear(encoder.width, labels["train"].shape[1], device=device)
+    both = nn.ModuleList([encoder, tell])
+    optimizer = torch.optim.AdamW(parameter_groups(both, settings.weight_decay), lr=settings.learning_rate)
     rng = np.random.default_rng(settings.seed)
 
-    def fill_in(corpus: Corpus, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        ids, mask, truth = (torch.from_numpy(a).to(device) for a in hide_words(corpus, rows, rng))
-        return encoder(ids, mask) @ embedding.weight.T + bias, truth
+    def told(corpus: Corpus, rows: np.ndarray) -> Tensor:
+        ids, mask = (torch.from_numpy(a[rows]).to(device) for a in (corpus.token_ids, corpus.token_mask))
+        words = encoder(ids, mask) * mask[..., None]
+        return tell(words.sum(1) / mask.sum(1, keepdim=True))
 
-    encoder.train()
-    for update in bar(range(settings.text_updates), desc="filling in words", shown=progress):
+    both.train()
+    for update in bar(range(settings.text_updates), desc="telling what is said", shown=progress):
         _set_rate(optimizer, settings.learning_rate, update, settings.text_updates)
-        logits, truth = fill_in(
-            corpora["train"], rng.integers(len(corpora["train"].token_ids), size=settings.expressions_per_batch)
-        )
-        loss = cross_entropy(logits.flatten(0, 1), truth.flatten(), ignore_index=IGNORED)
+        rows = rng.integers(len(corpora["train"].token_ids), size=settings.expressions_per_batch)
+        truth = torch.from_numpy(labels["train"][rows]).float().to(device)
+        loss = binary_cross_entropy_with_logits(told(corpora["train"], rows), truth, reduction="sum") / len(rows)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimizer.step()
-    encoder.eval()
+    both.eval()
     with torch.inference_mode():
-        logits, truth = fill_in(corpora["val"], np.arange(min(2000, len(corpora["val"].token_ids))))
-        hidden = truth != IGNORED
-        right = (logits.argmax(-1) == truth)[hidden].float().mean().item()
-    return {"word_accuracy": 100 * right}
-
-
-def hide_words(corpus: Corpus, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids with some words replaced by [MASK], their mask, the hidden words' ids (else IGNORED); (n, L) each."""
-    tokenizer = build_tokenizer()
-    ids, mask = corpus.token_ids[rows].copy(), corpus.token_mask[rows]
-    words = mask & ~np.isin(ids, [tokenizer.cls_token_id, tokenizer.sep_token_id])
-    chance = np.where(words, rng.random(ids.shape), 2.0)
-    hidden = words & ((chance < MASKED) | (chance == chance.min(axis=1, keepdims=True)))  # at least one each
-    truth = np.where(hidden, ids, IGNORED)
-    ids[hidden] = tokenizer.mask_token_id
-    return ids, mask, truth
+        found = told(corpora["val"], np.arange(len(labels["val"]))).cpu().numpy() > 0
+    return {"said_accuracy": 100 * float((found == labels["val"]).all(axis=1).mean())}
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float, update: int, total: int) -> None:
