@@ -65,7 +65,8 @@ def test_its_numbers_are_those_of_the_tables_and_records(study):
     for record in find_records(study.results("scenes") / "records"):
         if record.config.variant in profile.ships and record not in shipped:
             assert f"{record.metrics['val']['oIoU']:.1f} (seed {record.config.seed})" in card
-    for path in (study.results("scenes") / "weights").glob("*.safetensors"):
+    encoders = {study.encoders("scenes", variant) for variant in profile.ships}
+    for path in [*encoders, *(study.weights("scenes", variant) for variant in profile.ships)]:
         assert f"| `{path.name}` |" in card and file_digest(path)[:16] in card
 
 
