@@ -8,11 +8,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 from refstudy import results
 from refstudy.cli import app
-from refstudy.config import record_name
+from refstudy.config import DataConfig, record_name
 from refstudy.data.batches import build_corpus
 from refstudy.data.refer import load_refer
 from refstudy.data.source import prepare_data
@@ -52,6 +53,18 @@ def test_the_study_file_gives_every_committed_record_its_key():
     assert found
     for profile, record in found:
         assert record.path.name == record_name(STUDY.run_config(profile, record.config.variant, record.config.seed))
+
+
+def test_encoders_were_pretrained_as_the_study_file_says_and_equally_well():
+    """So that rows of one table start alike; the mean of both accuracies is to differ by less than a point."""
+    profile, reached = STUDY.profile("scenes"), {}
+    for variant, special in (("s2rm_casg", {}), ("slvit", profile.special["slvit"].pretraining)):
+        with safe_open(STUDY.encoders("scenes", variant), "pt") as file:
+            about = {name: json.loads(text) for name, text in file.metadata().items()}
+        assert about["pretraining"] == profile.pretraining.model_dump(mode="json") | special
+        assert DataConfig.model_validate(about["data"]) == profile.data
+        reached[variant] = np.mean([about["reached"]["category_accuracy"], about["reached"]["colour_accuracy"]])
+    assert abs(reached["s2rm_casg"] - reached["slvit"]) < 1
 
 
 def test_every_table_and_figure_of_the_papers_is_there():
