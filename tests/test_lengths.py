@@ -201,7 +201,8 @@ def test_another_split_is_not_shown_as_the_printed_one(tmp_path):
 def test_refcocog_is_googles_partition(tmp_path):
     """As the paper prints it; UMD's, which is beside it, has a val too."""
     for profile, inter in (("scenes_g_umd", 5), ("scenes_g_google", 10)):
-        put(tmp_path / profile, [4, 7, 9, 12], ["relation"] * 4, [inter] * 4, [20] * 4, profile=profile)
+        for seed in STUDY.seeds(profile, "s2rm_casg"):
+            put(tmp_path / profile, [4, 7, 9, 12], ["relation"] * 4, [inter] * 4, [20] * 4, profile=profile, seed=seed)
     for profile in ("scenes", "scenes_g_umd"):
         table = length_table(STUDY, profile, str(tmp_path / profile))
         ours = table[table["row"] == "SwinT-Ours"].set_index("dataset").loc["RefCOCOg (Google)"]
