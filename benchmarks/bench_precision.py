@@ -29,7 +29,7 @@ def main() -> None:
         with patch("refstudy.evaluation.native_bfloat16", lambda: True):
             trainers = {}
             for kind in KINDS:
-                train = config.train.model_copy(update={"precision": kind})
+                train = config.train.model_copy(update={"precision": kind, "epochs": 99})
                 its = config.model_copy(update={"data": small, "train": train})
                 trainers[kind] = Trainer(its, corpora, study.encoders("scenes", variant))
             times: dict[str, list[float]] = {kind: [] for kind in KINDS}

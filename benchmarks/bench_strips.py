@@ -24,7 +24,8 @@ def main() -> None:
     for variant in ("slvit", "slvit_strip21"):
         config = study.run_config("scenes", variant, 0)
         small = config.data.model_copy(update={"scenes": {"train": 60, "val": 20}})
-        config = config.model_copy(update={"data": small})
+        longer = config.train.model_copy(update={"epochs": 99})  # more updates than are timed
+        config = config.model_copy(update={"data": small, "train": longer})
         corpora, _ = load_corpora(small, config.model.text, ("train", "val"), study.data_root, progress=False)
         trainer = Trainer(config, corpora, study.encoders("scenes", variant))
         batch = next(grouped_batches(corpora["train"], 14, 3, 0, 0))
