@@ -4,6 +4,7 @@ that the field's own code reads."""
 import colorsys
 import errno
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -353,34 +354,32 @@ def test_polygons_decode_to_their_mask_and_no_pixel_is_in_two():
     assert mask_polygons(ring) == [[0, 0, 1, 0, 1, 3, 0, 3], [1, 0, 3, 0, 3, 3, 1, 3, 1, 2, 2, 2, 2, 1, 1, 1]]
 
 
+def pairs(scenes, side):
+    """Every two visible things of so many scenes, in both orders, with their scene."""
+    for seed in range(scenes):
+        scene = make_scene(Random(seed), side)
+        seen = [k for k, area in enumerate(scene.areas) if area > 0]
+        yield from ((scene, *pair) for pair in itertools.permutations(seen, 2))
+
+
 def test_relations_exclude_all_that_could_be_meant():
     checked = Counter()
-    for seed in range(12):
-        scene = make_scene(Random(seed), 64)
-        for first in range(len(scene.things)):
-            for anchor in range(len(scene.things)):
-                if first != anchor and min(scene.areas[first], scene.areas[anchor]) > 0:
-                    for relation, true_of in relations_of(scene, first, anchor):
-                        assert first in true_of and anchor not in true_of, relation
-                        checked[relation] += 1
+    for scene, first, anchor in pairs(12, 64):
+        for relation, true_of in relations_of(scene, first, anchor):
+            assert first in true_of and anchor not in true_of, relation
+            checked[relation] += 1
     assert len(checked) == 10
 
 
 def test_things_that_touch_do_so_in_the_pixels():
     """By the distance of every pixel of the one to the other: at most two rows lie between them."""
     found = Counter()
-    for seed in range(40):
-        scene = make_scene(Random(seed), 128)
-        for one in range(len(scene.things)):
-            for other in range(len(scene.things)):
-                if one == other or min(scene.areas[one], scene.areas[other]) == 0:
-                    continue
-                away = ndimage.distance_transform_cdt(scene.numbers != other + 1, "chessboard")
-                near = bool(away[scene.numbers == one + 1].min() <= 2)
-                found[near] += 1
-                assert near == scene.touch(one, other) == scene.touch(other, one)
-                said = {relation for relation, _ in relations_of(scene, one, other)}
-                assert near or "touching" not in said
+    for scene, one, other in pairs(40, 128):
+        away = ndimage.distance_transform_cdt(scene.numbers != other + 1, "chessboard")
+        near = bool(away[scene.numbers == one + 1].min() <= 2)
+        found[near] += 1
+        assert near == scene.touch(one, other) == scene.touch(other, one)
+        assert near or "touching" not in {relation for relation, _ in relations_of(scene, one, other)}
     assert min(found.values()) > 100
 
 
