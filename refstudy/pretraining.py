@@ -52,11 +52,12 @@ def pretrain(
     device = default_device()
     image_encoder = wordless_image_encoder(model)
     image_encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    text_encoder = TextEncoder(model.text).to(device)
     see = image_encoder.see if isinstance(image_encoder, MSCAN) else image_encoder
     reached = pretrain_image_encoder(image_encoder, see, corpora, labels, settings, progress)
     encoders: dict[str, nn.Module] = {"image": image_encoder}
     if settings.text_updates:
+        torch.manual_seed(settings.seed)  # so the text encoder is the same beside every image encoder
+        text_encoder = TextEncoder(model.text).to(device)
         reached |= pretrain_text_encoder(text_encoder, corpora, said(data, corpora, data_root), settings, progress)
         encoders["text"] = text_encoder
     tensors = {
