@@ -316,11 +316,15 @@ def predict(
     ] = None,
     output: Annotated[Path, typer.Option(help="the folder for masks, overlays and JSON")] = Path("predictions"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what an earlier call wrote")] = False,
+    study: Annotated[str, typer.Option("--study", help="the study file, for weights with a class of one's own")] = "",
 ) -> None:
     """Segment what the expressions mean in a photo: per expression a mask and an overlay, per photo a JSON file."""
     from refstudy.models.build import default_device, load_model
     from refstudy.photos import find_photos, remarks, segment_files, shipped_weights
+    from refstudy.study import load_study
 
+    if study:
+        load_study(study)
     photos = find_photos(image)
     path = weights or shipped_weights()
     model = load_model(path).to(default_device())

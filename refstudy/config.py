@@ -70,10 +70,11 @@ class TextEncoderConfig(Settings):
 
 
 class PartConfig(Settings):
-    """A fusion module or decoder by name, with the options that make it an ablation."""
+    """A fusion module, decoder or whole model by name, with the options that make it an ablation."""
 
     name: str
     options: dict[str, Any] = {}
+    source: str = Field("", description="SHA-256 of the file of a class of one's own: an edited one is another run")
 
 
 # The names that ``models/build.py`` knows, here because the study file is checked without loading PyTorch.

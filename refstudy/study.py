@@ -26,6 +26,7 @@ from refstudy.config import (
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.source import default_data_root
 from refstudy.errors import StudyError
+from refstudy.own_parts import is_own, register
 from refstudy.reported import row_names, stems
 
 FILE_NAME = "papermill_runs.yaml"
@@ -152,10 +153,11 @@ class StudyFile(Settings):
 
 
 class Study:
-    """A checked study file at ``path``; relative paths in it start at its folder, ``root``."""
+    """A checked study file at ``path``. Relative paths start at ``root``: its folder, or that of the file it extends.
+    Only classes of one's own are looked for in its own folder."""
 
-    def __init__(self, path: Path, content: StudyFile):
-        self.path, self.root = path, path.parent
+    def __init__(self, path: Path, content: StudyFile, root: Path | None = None):
+        self.path, self.root = path, root or path.parent
         self.variants, self.profiles, self.runs = content.variants, content.profiles, content.runs
 
     def profile(self, name: str) -> Profile:
@@ -244,7 +246,7 @@ class Study:
         data = DataConfig.model_validate(settings.data.model_dump() | special.data)
         train = TrainConfig.model_validate(settings.train.model_dump() | special.train)
         chosen = {
-            kind: PartConfig(name=part.name, options=settings.part_options.get(part.name, {}) | part.options)
+            kind: part.model_copy(update={"options": settings.part_options.get(part.name, {}) | part.options})
             for kind in ("fusion", "decoder", "whole")
             if (part := getattr(parts, kind)) is not None
         }
@@ -302,29 +304,85 @@ def output_name(step: str) -> str:
 
 
 def load_study(name: str | Path = FILE_NAME) -> Study:
-    """Read and check a study file. Raises one StudyError that lists every mistake, each with its line number."""
+    """Read and check a study file. Raises one StudyError that lists every mistake, each with its line number.
+
+    A file with the key ``extends`` adds its variants, profiles and runs to those of the study file that it names.
+    """
     path = find_study(name)
-    try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text("utf-8"))
-        tree = loader.get_single_node()
-        found = _repeated_keys(tree)
-        raw = loader.construct_document(tree) if tree else None
-    except UnicodeDecodeError as error:
-        raise StudyError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    tree, raw, found = _read(path)
     problems: list[Problem] = []
+    root, raw = _extended(path, raw, problems)
     try:
         content = StudyFile.model_validate(raw)
     except ValidationError as error:
         problems += [(e["loc"], f"{'.'.join(map(str, e['loc']))}: {e['msg']}") for e in error.errors()]
         content = _sound_part(raw)
-    study = Study(path, content)
+    problems += _find_own_parts(content, path.parent)
+    study = Study(path, content, root)
     problems += [*_wrong_names(study), *_wrong_rows(study), *_wrong_notebooks(study), *_shared_outputs(study)]
     found += [(_line(tree, where), problem) for where, problem in problems]
     if found:
         raise StudyError("\n".join(f"{path}:{line}: {problem}" for line, problem in sorted(found)))
     return study
+
+
+def _read(path: Path) -> tuple[yaml.Node | None, Any, list[tuple[int, str]]]:
+    """A YAML file as nodes, which know their lines, and as plain data; and its repeated keys. Raises StudyError when it
+    is no YAML."""
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text("utf-8"))
+        tree = loader.get_single_node()
+        repeated = _repeated_keys(tree)  # before ``construct_document``, which puts merged keys into the tree
+        return tree, loader.construct_document(tree) if tree else None, repeated
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+
+
+def _extended(path: Path, raw: Any, problems: list[Problem]) -> tuple[Path, Any]:
+    """The root and the content of a study file, together with what it extends; what is wrong goes to ``problems``.
+    Raises StudyError for mistakes in the file that is extended."""
+    if not isinstance(raw, dict) or "extends" not in raw:
+        return path.parent, raw
+    own = {key: part for key, part in raw.items() if key != "extends"}
+    base = path.parent / str(raw["extends"])
+    content = _read(base)[1] if base.is_file() else None
+    if not isinstance(content, dict) or "extends" in content:
+        problem = "extends itself another; name that one" if content else "is no study file; give its path from here"
+        problems.append((("extends",), f"extends: {base} {problem}"))
+        return path.parent, own
+    root = load_study(base).root
+    for section in content:
+        added = own.get(section, {})
+        if isinstance(added, dict):
+            problems += [
+                ((section, name), f"{section}: '{name}' stands in {base.name} too; choose another name")
+                for name in added.keys() & content[section].keys()
+            ]
+            own[section] = content[section] | added
+    return root, own
+
+
+def _find_own_parts(content: StudyFile, folder: Path) -> list[Problem]:
+    """Give the variants' classes of one's own the digest of their source; what is wrong with them."""
+    found: list[Problem] = []
+    for name, variant in content.variants.items():
+        for kind in PARTS:
+            part = getattr(variant, kind, None)
+            if part is None:
+                continue
+            where = ("variants", name, kind)
+            if part.source:
+                found.append((where, f"variant '{name}': 'source' is found by itself; leave it out"))
+            elif is_own(part.name):
+                try:
+                    own = part.model_copy(update={"source": register(part.name, folder)})
+                except StudyError as error:
+                    found.append((where, f"variant '{name}': {kind} {error}"))
+                    continue
+                variant = content.variants[name] = variant.model_copy(update={kind: own})
+    return found
 
 
 def _repeated_keys(tree: yaml.Node | None) -> list[tuple[int, str]]:
@@ -375,11 +433,14 @@ def _sound_fields(kind: type[Settings], entry: Any) -> Settings:
 def _wrong_names(study: Study) -> list[Problem]:
     """Names that refer to nothing or stand twice, and needs that go in a circle."""
     found: list[Problem] = []
+    own_parts = sorted(
+        {p.name for v in study.variants.values() for kind in PARTS if (p := getattr(v, kind)) and is_own(p.name)}
+    )
     for name, variant in study.variants.items():
         found += [
             (("variants", name, kind), f"variant '{name}': unknown {kind} '{part.name}'; known: {', '.join(names)}")
             for kind, names in PARTS.items()
-            if (part := getattr(variant, kind)) is not None and part.name not in names
+            if (part := getattr(variant, kind)) is not None and not is_own(part.name) and part.name not in names
         ]
     for name, profile in study.profiles.items():
         where = ("profiles", name)
@@ -433,7 +494,8 @@ def _wrong_names(study: Study) -> list[Problem]:
             for value, count in Counter(values).items()
             if count > 1
         ]
-        parts = ", ".join(known_parts := [part for names in PARTS.values() for part in names])
+        known_parts = [part for names in PARTS.values() for part in names] + own_parts
+        parts = ", ".join(known_parts)
         found += [
             (
                 (*where, "part_options", part),

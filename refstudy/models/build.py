@@ -2,7 +2,11 @@
 
 import inspect
 import json
+import sys
 import tempfile
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -28,7 +32,9 @@ from refstudy.models.lavt import LAVT
 from refstudy.models.mscan import load_mscan_file
 from refstudy.models.segmenter import ReferringSegmenter, Segmenter
 from refstudy.models.slvit import SLViT
+from refstudy.own_parts import is_own, source_of
 
+# Every import stands written out: what a notebook depends on is read from the imports.
 FUSIONS: dict[str, type[nn.Module]] = {"s2rm": S2RM, "tile_concat": TileConcat, "acm": ACM, "pwam": PWAMFusion}
 DECODERS: dict[str, type[nn.Module]] = {"fpn": FPN, "casg": CASG}
 WHOLE: dict[str, type[nn.Module]] = {"lavt": LAVT, "slvit": SLViT}
@@ -81,10 +87,29 @@ def mask_stride(config: ModelConfig) -> int:
     return STRIDE >> stages
 
 
+def _own_class(config: PartConfig) -> type[nn.Module]:
+    """The class of one's own that a study file has named. Raises StudyError where its code fails or it is no module."""
+    path, name = source_of(config.name, config.source), config.name.rpartition(":")[2]
+    module_name = f"refstudy_own_{path.stem}_{config.source[:12]}"  # an edited file is another module
+    module = sys.modules.get(module_name)
+    if module is None:
+        spec = cast(ModuleSpec, spec_from_file_location(module_name, path))
+        module = sys.modules[module_name] = module_from_spec(spec)
+        try:
+            cast(Loader, spec.loader).exec_module(module)
+        except Exception as error:  # whatever one's own code raises
+            del sys.modules[module_name]
+            raise StudyError(f"'{config.name}': {path} fails: {type(error).__name__}: {error}") from error
+    found = getattr(module, name)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise StudyError(f"'{config.name}': is no torch.nn.Module; derive it from one")
+    return found
+
+
 def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *sizes) -> Any:
-    if config.name not in known:
+    if not is_own(config.name) and config.name not in known:
         raise StudyError(f"unknown {kind} '{config.name}'; known: {', '.join(sorted(known))}")
-    part = known[config.name]
+    part = _own_class(config) if is_own(config.name) else known[config.name]
     options = list(inspect.signature(part).parameters)[len(sizes) :]
     if unknown := sorted(set(config.options) - set(options)):
         raise StudyError(
