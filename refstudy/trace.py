@@ -5,7 +5,6 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -48,16 +47,15 @@ def trace(model: Segmenter, image: np.ndarray, expression: str) -> Trace:
         raise StudyError("trace: this model has no S²RM to look into; use one whose fusion is s2rm")
     pixels, ids, mask = _inputs(model, image, expression)
     vision = model.encode_image(pixels).maps[3]
-    language, attention = fusion.distribute(vision, model.text_encoder(ids, mask), mask)
-    column, row = coparse(vision, language)
+    steps = fusion.steps(vision, model.text_encoder(ids, mask), mask)
+    column, row = coparse(vision, steps.language)
     names = [f"{direction} {kind}" for direction in fusion.directions for kind in ("column", "row")]
-    gates = fusion.weights(fusion.coparse(vision, language))[0].tolist()
     return Trace(
         tuple(model.tokenizer.convert_ids_to_tokens(ids[0])),
-        attention[0].T.unflatten(1, vision.shape[-2:]).numpy(),
+        steps.attention[0].T.unflatten(1, vision.shape[-2:]).numpy(),
         column[0].numpy(),
         row[0].numpy(),
-        dict(zip(names, gates, strict=True)),
+        dict(zip(names, steps.weights[0].tolist(), strict=True)),
     )
 
 
@@ -138,9 +136,7 @@ def region_attention(urce: URCE, maps: Sequence[Tensor], cells: Tensor) -> tuple
     """Of the regions ``cells`` (E, K) of F_1 ... F_4: the N = E * K sequences of Eq. (10), (N, T, C_f); the attention
     among their T tokens, (N, heads, T, T), which sums to 1 over the last; and what Eq. (11) makes of them by it,
     (N, T, C_f). The model itself computes the last without the attention as a matrix."""
-    with patch.object(urce, "attend", wraps=urce.attend) as attend:
-        urce.enhance(maps, cells)
-    sequence, present = attend.call_args.args
+    sequence, present = (x.flatten(0, 1) for x in urce.sequences(maps, cells)[:2])
     heads = urce.query_key_value(urce.norm(sequence)).unflatten(2, (3, urce.heads, -1)).permute(2, 0, 3, 1, 4)
     query, key, value = heads
     scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5

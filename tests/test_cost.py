@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from refstudy.cli import app
 from refstudy.cost import cost, cost_table, measured_growth, printed_costs, slopes
 from refstudy.models.build import build_model, count_parameters
+from refstudy.models.decoders.casg import CASGStage, UpsampledConv
+from refstudy.models.decoders.hamburger import Hamburger
 from refstudy.reported import load_reported
 from refstudy.results import BUILDERS
 from refstudy.study import load_study
@@ -79,16 +81,12 @@ def test_the_command_prints_and_writes_its_table(tmp_path, monkeypatch):
     assert (tmp_path / "cost.csv").read_text().splitlines()[1].startswith("tile_concat,128,")
 
 
-def test_counting_leaves_the_model_as_it_was():
-    """The literal forms are swapped in for the count only."""
-    config = variant_config("s2rm_casg")
-    torch.manual_seed(0)
-    before = build_model(config).eval()
-    cost(config)
-    torch.manual_seed(0)
-    after = build_model(config).eval()
-    assert type(before.decoder.stages[0].coordinate).forward is type(after.decoder.stages[0].coordinate).forward
-    assert "upsampled_first" not in type(after.decoder.stages[0].coordinate).forward.__qualname__
+def test_the_papers_own_order_is_of_the_counted_model_alone():
+    for name, parts in (("s2rm_casg", (UpsampledConv, CASGStage)), ("slvit", (Hamburger,))):
+        found = cost(variant_config(name))
+        assert found.written > sum(found.macs.values())
+        built = [part for part in build_model(variant_config(name)).modules() if isinstance(part, parts)]
+        assert built and not any(part.as_written for part in built)
 
 
 def test_slopes_are_the_exponents_of_power_laws():

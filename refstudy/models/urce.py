@@ -128,27 +128,31 @@ class URCE(nn.Module):
         mixed = scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=present[:, None, None, :])
         return sequence + self.output(mixed.transpose(1, 2).flatten(2))
 
+    def sequences(self, maps: Sequence[Tensor], cells: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+        """The tokens of the chosen ``cells`` (E, K) in one width, (E, K, T, C_f), Eq. (10); bool (E, K, T), which of
+        them lie in the image; and how many of the T each stage has."""
+        tokens, present = [], []
+        grid = (maps[3].shape[-2], maps[3].shape[-1])
+        for stage in self.stages:
+            x, side = maps[stage - 1], patch_side(stage)
+            index = cells[:, :, None, None].expand(-1, -1, side**2, x.shape[1])
+            tokens.append(self.unify[str(stage)](to_patches(x, side, grid).gather(1, index)))
+            exists = to_patches(x.new_ones(1, 1, *x.shape[-2:]), side, grid)[0, :, :, 0] > 0
+            present.append(exists[cells])
+        return torch.cat(tokens, dim=2), torch.cat(present, dim=2), [token.shape[2] for token in tokens]
+
     def enhance(self, maps: Sequence[Tensor], cells: Tensor) -> tuple[Tensor, ...]:
         """F_1 ... F_4 with the patches of the chosen ``cells`` (E, K) replaced, Eqs. (10)-(12)."""
         grid = (maps[3].shape[-2], maps[3].shape[-1])
-        patches, tokens, present = {}, [], []
-        for stage in self.stages:
-            x, side = maps[stage - 1], patch_side(stage)
-            patches[stage] = to_patches(x, side, grid)
-            index = cells[:, :, None, None].expand(-1, -1, side**2, x.shape[1])
-            tokens.append(self.unify[str(stage)](patches[stage].gather(1, index)))
-            exists = to_patches(x.new_ones(1, 1, *x.shape[-2:]), side, grid)[0, :, :, 0] > 0
-            present.append(exists[cells])
-        lengths = [token.shape[2] for token in tokens]
-        sequence, mask = torch.cat(tokens, dim=2), torch.cat(present, dim=2)  # Eq. (10): (E, K, T, C_f), (E, K, T)
-        attended = self.attend(sequence.flatten(0, 1), mask.flatten(0, 1)).unflatten(0, cells.shape)  # Eq. (11)
+        sequences, present, lengths = self.sequences(maps, cells)
+        attended = self.attend(sequences.flatten(0, 1), present.flatten(0, 1)).unflatten(0, cells.shape)  # Eq. (11)
         split = dict(zip(self.stages, attended.split(lengths, dim=2), strict=True))
         enhanced = list(maps)
         for stage in self.restored:
             x, side = maps[stage - 1], patch_side(stage)
             refined = self.reverse[str(stage)](split[stage]).to(x.dtype)  # Eq. (12)
             index = cells[:, :, None, None].expand_as(refined)
-            replaced = patches[stage].scatter(1, index, refined)
+            replaced = to_patches(x, side, grid).scatter(1, index, refined)
             enhanced[stage - 1] = from_patches(replaced, side, grid, (x.shape[-2], x.shape[-1]))
             if str(stage) in self.joins:
                 both = torch.cat([enhanced[stage - 1], x], dim=1).permute(0, 2, 3, 1)

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +24,17 @@ class UpsampledConv(nn.Conv2d):
     them up. The same function with the parameters of a plain convolution, for far fewer multiplications.
     """
 
+    as_written = False  # True: never mix first, to count what the paper's own order costs
+
     def __init__(self, channels: Sequence[int], outputs: int):
         super().__init__(sum(channels), outputs, kernel_size=3, padding=1, bias=False)
         self.channels = tuple(channels)
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:  # type: ignore[override]
         """Maps (E, C_j, h_j, w_j) to (E, outputs, *size), in the order of fewer multiplications."""
-        return self.mixed_first(maps, size) if self.mixing_is_less(maps, size) else self.upsampled_first(maps, size)
+        if self.as_written or not self.mixing_is_less(maps, size):
+            return self.upsampled_first(maps, size)
+        return self.mixed_first(maps, size)
 
     def mixing_is_less(self, maps: Sequence[Tensor], size: tuple[int, int]) -> bool:
         """Whether mixing first takes fewer multiplications: unless hardly anything is upsampled."""
@@ -90,6 +95,16 @@ def shifted_upsampling(small: int, large: int, dtype: torch.dtype, device: torch
     return weights.flatten(1).to(device, dtype)
 
 
+class Steps(NamedTuple):
+    """The steps of one decoding stage; an attention that is switched off is None."""
+
+    semantics: Tensor  # I_i1 (E, C_i, h, w), Eqs. (13)-(15)
+    channels: Tensor | None  # C_i (E, C_i, 1, 1), Eq. (11)
+    detail: Tensor  # I_i2 (E, C_i, h, w), Eq. (12)
+    places: Tensor | None  # S_i (E, 1, h, w), Eq. (11)
+    refined: Tensor  # F_i (E, C_i, h, w), Eq. (12)
+
+
 class CASGStage(nn.Module):
     """One decoding stage: deeper semantics tell which channels and which places of V_i to take in.
 
@@ -98,6 +113,8 @@ class CASGStage(nn.Module):
     ``language`` a learned 3x3 kernel takes the sentence's place in S_i, and C_i sees I_i1 alone. ``scale`` divides the
     products of S_i by the square root of their number of terms, which the paper does not write.
     """
+
+    as_written = False  # True: lift before the product of S_i, to count what the paper's own order costs
 
     def __init__(
         self,
@@ -150,18 +167,26 @@ class CASGStage(nn.Module):
         if self.project is not None:
             scores, terms = torch.einsum("echw,ec->ehw", semantics, self.project(sentence)), semantics.shape[1]
         else:
-            scores, terms = lifted_scores(semantics, self.lift, sentence), sentence.shape[1]  # type: ignore[arg-type]
+            product = lifted_first if self.as_written else lifted_scores
+            scores, terms = product(semantics, self.lift, sentence), sentence.shape[1]  # type: ignore[arg-type]
         return self.spatial_gate(scores / math.sqrt(terms) if self.scale else scores).unsqueeze(1)
+
+    def steps(self, vision: Tensor, deeper: Sequence[Tensor], sentence: Tensor) -> Steps:
+        """V_i (E, C_i, h, w), the fused map and the deeper F_j, sentence (E, D) to all that the stage makes of them."""
+        semantics = self.coordinate_tail(self.coordinate(deeper, tuple(vision.shape[-2:])))  # Eqs. (13)-(15)
+        channels = places = None
+        if self.channel_mlp is not None:
+            channels = self.channel_attention(semantics, sentence)
+            vision = vision * channels
+        detail = taken = self.take_in(torch.cat([vision, semantics], dim=1))  # Eq. (12)
+        if self.spatial:
+            places = self.spatial_attention(semantics, sentence)
+            taken = detail * places
+        return Steps(semantics, channels, detail, places, self.refine(torch.cat([taken, semantics], dim=1)))
 
     def forward(self, vision: Tensor, deeper: Sequence[Tensor], sentence: Tensor) -> Tensor:
         """V_i (E, C_i, h, w), the fused map and the deeper F_j, sentence (E, D) to F_i (E, C_i, h, w)."""
-        semantics = self.coordinate_tail(self.coordinate(deeper, tuple(vision.shape[-2:])))  # I_i1, Eqs. (13)-(15)
-        if self.channel_mlp is not None:
-            vision = vision * self.channel_attention(semantics, sentence)
-        detail = self.take_in(torch.cat([vision, semantics], dim=1))  # I_i2, Eq. (12)
-        if self.spatial:
-            detail = detail * self.spatial_attention(semantics, sentence)
-        return self.refine(torch.cat([detail, semantics], dim=1))  # F_i, Eq. (12)
+        return self.steps(vision, deeper, sentence).refined
 
 
 class CASG(nn.Module):

@@ -58,6 +58,8 @@ def update_codes(x: Tensor, bases: Tensor, codes: Tensor) -> Tensor:
 class Hamburger(nn.Module):
     """Maps at the first one's size, joined and squeezed; NMF between two 1x1 convolutions; one plane of logits."""
 
+    as_written = False  # True: upsample before mixing, to count what the paper's own order costs
+
     def __init__(
         self, channels: Sequence[int], width: int = 512, rank: int = 64, train_steps: int = 6, eval_steps: int = 7
     ):
@@ -90,6 +92,6 @@ class Hamburger(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (E, C_i, h_i, w_i), the finest first, to mask logits (E, 1, h_1, w_1), Eq. (13)."""
-        x = self.squeeze_tail(self.join(maps))
+        x = self.squeeze_tail(self.upsampled_first(maps) if self.as_written else self.join(maps))
         common = self.nmf(self.lower(x).flatten(2)).unflatten(2, x.shape[-2:])
         return self.predict((x + self.upper(common)).relu())

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,16 @@ def coparse_indices(height: int, width: int, shift: bool, device: torch.device) 
     return column.reshape(cells, -1).to(device), row.reshape(cells, -1).to(device)
 
 
+class Steps(NamedTuple):
+    """The steps of S²RM for E expressions of L words on a grid of H x W cells."""
+
+    attention: Tensor  # of each cell to each word, (E, H*W, L), Eq. (3)
+    language: Tensor  # T^dist (E, C, H, W), Eq. (4)
+    groups: list[Tensor]  # maps (E, planes, H, W), column then row for each direction, Eqs. (5)-(8)
+    weights: Tensor  # one of each group, (E, groups), Eq. (9)
+    fused: Tensor  # (E, C, H, W), Eq. (10)
+
+
 class S2RM(nn.Module):
     """Spatial Semantic Recurrent Mining on the deepest vision map.
 
@@ -143,16 +154,21 @@ class S2RM(nn.Module):
         with full_precision(groups[0].device):
             return self.balance(self.gate(torch.cat(groups, dim=1)).mean((2, 3)))
 
-    def forward(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
-        """V_4 (E, C, H, W), words (E, L, D), bool mask (E, L) to the fused map (E, C, H, W).
+    def steps(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> Steps:
+        """Everything between V_4 (E, C, H, W), words (E, L, D), bool mask (E, L) and the fused map.
 
         Raises ValueError when V_4 is not on the grid that the module was made for.
         """
         if tuple(vision.shape[-2:]) != tuple(self.grid):
             raise ValueError(f"S²RM was made for a grid of {self.grid}, V_4 has {tuple(vision.shape[-2:])}")
-        language, _ = self.distribute(vision, words, word_mask)
+        language, attention = self.distribute(vision, words, word_mask)
         groups = self.coparse(vision, language)  # Eqs. (5)-(8)
+        weights, weighed = self.weights(groups), groups
         if self.gate is not None:
-            weights = self.weights(groups)[:, :, None, None, None]
-            groups = [group * weights[:, k] for k, group in enumerate(groups)]
-        return vision + self.compress(torch.cat(groups, dim=1))  # Eq. (10), added to V_4
+            weighed = [group * weights[:, k, None, None, None] for k, group in enumerate(groups)]
+        fused = vision + self.compress(torch.cat(weighed, dim=1))  # Eq. (10), added to V_4
+        return Steps(attention, language, groups, weights, fused)
+
+    def forward(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
+        """V_4 (E, C, H, W), words (E, L, D), bool mask (E, L) to the fused map (E, C, H, W); raises as ``steps``."""
+        return self.steps(vision, words, word_mask).fused
