@@ -1,4 +1,4 @@
-"""What determines a training run: data, model and training settings, and the key made from them."""
+"""The settings of a training run (data, model, training) and the key made from them."""
 
 import hashlib
 import json
@@ -19,8 +19,8 @@ class Settings(BaseModel):
 
 
 class DataConfig(Settings):
-    """Which data, at which size. ``scenes`` and ``scenes_seed`` say how much of RefScenes to make; of released data,
-    ``scenes`` takes the first so many pictures of the splits that it names, and empty it takes all."""
+    """The data of a run and their size. ``scenes`` and ``scenes_seed`` say how much of RefScenes to make; of released
+    data, ``scenes`` takes the first so many pictures of the splits that it names, and empty it takes all."""
 
     dataset: str = "refscenes"
     split_by: str = "unc"
@@ -65,7 +65,8 @@ class TextEncoderConfig(Settings):
 
     @property
     def vocabulary(self) -> str | None:
-        """What ``build_tokenizer`` takes: a pretrained encoder brings its own words, another has those of RefScenes."""
+        """The argument of ``build_tokenizer``: a pretrained encoder brings its own words, another has those of
+        RefScenes."""
         return self.name if self.pretrained else None
 
 
@@ -109,7 +110,7 @@ class ModelConfig(Settings):
 
     @property
     def published(self) -> tuple[str, ...]:
-        """Which encoders, of "image" and "text", start from published weights."""
+        """The encoders, of "image" and "text", that start from published weights."""
         image = self.image.pretrained
         if self.whole is not None and self.whole.name == "slvit":  # its image encoder is its own
             image = "pretrained" in self.whole.options
@@ -126,7 +127,7 @@ class ModelConfig(Settings):
 
 
 class TrainConfig(Settings):
-    """How a model is trained. One epoch shows every referent once, with one random sentence (S²RM, Sec. IV-B), unless
+    """The training of a model. One epoch shows every referent once, with one random sentence (S²RM, Sec. IV-B), unless
     ``sampling`` says otherwise."""
 
     epochs: int = Field(40, ge=1)
@@ -168,14 +169,14 @@ class TrainConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """How masks are counted: see ``refstudy.evaluation.evaluate``."""
+    """The counting of masks: see ``refstudy.evaluation.evaluate``."""
 
     resolution: Resolution = "resized"
     threshold: float = Field(THRESHOLD, gt=0, lt=1)
 
 
 class PretrainConfig(Settings):
-    """How the encoders are pretrained on RefScenes, the stand-in for ImageNet's and BERT's weights."""
+    """The pretraining of the encoders on RefScenes, the stand-in for ImageNet's and BERT's weights."""
 
     image_updates: int = Field(900, ge=1)
     images_per_batch: int = Field(36, ge=1)

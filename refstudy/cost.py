@@ -1,4 +1,5 @@
-"""What a model costs: parameters, multiply-adds by component, memory; counted in seconds on shapes, without weights."""
+"""The cost of a model: parameters, multiply-adds by component, memory; counted in seconds on shapes, without
+weights."""
 
 import functools
 import weakref
@@ -175,7 +176,7 @@ PRINTED = (
 
 
 def cost_table(study: Study, profile: str, variants: Sequence[str] = ()) -> pd.DataFrame:
-    """What every variant of a profile (or these) costs at its size, a line each.
+    """The cost of every variant of a profile (or of these) at its size, a row each.
 
     Columns: variant, image_size (pixels); parameters (millions), macs, further, written, further_written (G, as in
     ``Cost``); the components' share of macs: image_encoder, text_encoder, fusion (what else meets the words), decoder.
@@ -261,7 +262,7 @@ def measured_growth(study: Study) -> pd.DataFrame:
 
 
 def slopes(measured: pd.DataFrame) -> pd.DataFrame:
-    """How measured time and memory grow: the exponents of power laws, fitted on logarithms by least squares.
+    """The growth of measured time and memory: the exponents of power laws, fitted on logarithms by least squares.
 
     ``measured`` is as ``measured_growth`` gives it. A line for each model and axis: model, axis, seconds, peak_MB; 1
     says that it grows as the axis does, 0 that it does not.

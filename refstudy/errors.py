@@ -1,4 +1,4 @@
-"""What a user's input can cause."""
+"""The error for bad input of a user."""
 
 
 class StudyError(ValueError):

@@ -47,7 +47,7 @@ def precision_on(device: torch.device, wanted: Precision) -> Precision:
 
 
 def native_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 faster than float32: one with AMX, or AMD's with AVX512-BF16. Intel's
+    """Tell if this processor multiplies bfloat16 faster than float32: one with AMX, or AMD's with AVX512-BF16. Intel's
     AVX512-BF16 alone is slower than its float32 (docs/performance.md)."""
     return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and "AMD" in processor())
 
@@ -152,7 +152,7 @@ def whole_image_counts(corpus: Corpus) -> pd.DataFrame:
 
 
 def ceilings(corpus: Corpus) -> pd.DataFrame:
-    """What a map of coarse cells can reach at most: each mask averaged over cells of ``stride`` pixels a side, and
+    """The most that a map of coarse cells can reach: each mask averaged over cells of ``stride`` pixels a side, and
     upsampled bilinearly, as the models upsample their logits. A pixel is marked from a share on, in twentieths; each
     metric has the share that is best for it.
 

@@ -57,7 +57,7 @@ class Thing:
 
     @property
     def nouns(self) -> tuple[str, ...]:
-        """What it may be called. Background goes by every word of its name and by what such a thing is called: a
+        """The names that it may have. Background goes by every word of its name and by what such a thing is called: a
         "table top" shows a table, a desk."""
         if self.category in BY_NAME:
             return BY_NAME[self.category].nouns
@@ -89,7 +89,7 @@ class Probe:
 
 
 def diagnose(predicted: np.ndarray, truth: np.ndarray, others: np.ndarray) -> Diagnosis:
-    """Why a mask misses: the first rule of ``CAUSES`` that holds.
+    """The cause of a miss: the first rule of ``CAUSES`` that holds.
 
     Args:
         predicted, truth: bool (S, S).
@@ -117,7 +117,7 @@ def diagnose(predicted: np.ndarray, truth: np.ndarray, others: np.ndarray) -> Di
 
 
 def most_covered(predicted: np.ndarray, masks: np.ndarray) -> tuple[int, int]:
-    """Of masks (n, S, S), the number of the one with most of the predicted pixels, and how many; (-1, 0) for none."""
+    """Find the mask, of (n, S, S), with most of the predicted pixels: its number and how many; (-1, 0) for none."""
     pixels = np.count_nonzero(masks & predicted, axis=(1, 2))
     return (int(pixels.argmax()), int(pixels.max())) if pixels.any() else (-1, 0)
 
@@ -192,7 +192,7 @@ def _wordless(corpus: Corpus, marked: Callable[[int, np.ndarray], np.ndarray]) -
 
 
 def wordless_table(study: Study, profile: str, floors: dict[str, pd.DataFrame], results: str = "") -> pd.DataFrame:
-    """How far every recorded variant is above masks that heed no words, on the profile's first split, the lowest first.
+    """The lead of every recorded variant over masks that heed no words, on the profile's first split, the lowest first.
 
     ``floors``: of each of ``WORDLESS`` the counts. Columns: variant, label, runs; oIoU and, on the pictures of each
     floor, above_every and above_best (negative below it), each with its 95 % interval (_low, _high), in percent. The
@@ -262,7 +262,7 @@ def _stack(things: list[Thing], shape: tuple[int, ...]) -> np.ndarray:
 
 
 def reliability(diagnosed: pd.DataFrame, bins: int = 10) -> tuple[pd.DataFrame, dict[str, float]]:
-    """How far confidence foretells the precision of a mask, and its IoU, from the table of ``diagnose_corpus``.
+    """Measure how well confidence predicts the precision of a mask, and its IoU, from the table of ``diagnose_corpus``.
 
     First a line per bin of equal width. Columns: low, high (the bin's edges, the upper one included), expressions,
     confidence, precision, iou (means; NaN for an empty bin). Masks that mark nothing have no precision.
@@ -372,7 +372,7 @@ def cause_table(diagnosed: pd.DataFrame) -> pd.DataFrame:
 
 
 def probe_table(probed: pd.DataFrame) -> pd.DataFrame:
-    """What ``probe_corpus`` found, a line per kind of probe.
+    """Summarise ``probe_corpus``, a row per kind of probe.
 
     Columns: kind, expressions; share that responds, in percent, with its 95 % interval share_low, share_high over
     resampled images; hits (percent); marked (mean percent of the picture); confidence (mean); on_noun, on_colour:
@@ -400,7 +400,7 @@ def _share(images: pd.Series, happened: pd.Series) -> dict[str, float]:
 
 
 def separability(present: np.ndarray, absent: np.ndarray) -> float:
-    """How often a present referent has the higher value of the two, ties counting half: 1 tells them apart, 0.5 not
-    at all (the area under the ROC curve)."""
+    """The share of pairs in which a present referent has the higher value of the two, ties counting half: 1 tells them
+    apart, 0.5 not at all (the area under the ROC curve)."""
     present, absent = np.asarray(present)[:, None], np.asarray(absent)[None]
     return float((present > absent).mean() + (present == absent).mean() / 2)

@@ -1,4 +1,4 @@
-"""How every figure of the study looks and is saved, and the drawings that several notebooks share."""
+"""The style of every figure, how figures are saved, and the drawings that several notebooks share."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -169,8 +169,8 @@ def dimmed(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def outlined(image: np.ndarray, mask: np.ndarray, colour: str = "vermilion") -> np.ndarray:
-    """As ``overlay``, but pixel for pixel: uint8 (H, W, 3), with an outline of 1/200 of the shorter side inside the
-    mask."""
+    """Draw as ``overlay`` does, but pixel for pixel: uint8 (H, W, 3), with an outline of 1/200 of the shorter side
+    inside the mask."""
     shown = dimmed(image, mask)
     width = max(1, round(min(mask.shape) / 200))
     inner = binary_erosion(mask, iterations=width, border_value=1)

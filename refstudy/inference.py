@@ -1,4 +1,4 @@
-"""What few runs allow to say: levels and gains with their errors, and verdicts on many claims at once.
+"""Statistics of few runs: levels and gains with their errors, and verdicts on many claims at once.
 
 Everything here works on numbers alone, whether they come from run records or are made up (``refstudy.simulation``).
 docs/statistics.md has the formulas and the reasons.
@@ -23,15 +23,15 @@ UNDECIDED, UNTESTABLE, UNMEASURED = "undecided", "untestable here", "not measure
 
 
 class Spread(NamedTuple):
-    """How far the seed moves one run: the ``variance`` of a run's end, with its degrees of ``freedom``; a number, or a
-    Series of several measures. NaN with none where no variant has two runs."""
+    """The scatter of one run by its seed: the ``variance`` of a run's end, with its degrees of ``freedom``; a number,
+    or a Series of several measures. NaN with none where no variant has two runs."""
 
     variance: Any
     freedom: int
 
 
 class Side(NamedTuple):
-    """What one side of an estimate is a mean of: so many ``runs`` of a ``family``, which share one ``spread``."""
+    """The runs behind one side of an estimate: so many ``runs`` of a ``family``, which share one ``spread``."""
 
     family: str
     runs: int
@@ -48,7 +48,7 @@ class Estimate:
     freedom: Any
 
     def __getitem__(self, measure: Any) -> "Estimate":
-        """That of one measure."""
+        """The estimate of one measure."""
         return Estimate(self.points[measure], self.error[measure], self.freedom[measure])
 
     def interval(self, level: float = LEVEL) -> tuple[Any, Any]:

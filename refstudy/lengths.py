@@ -153,7 +153,7 @@ def group_gap(records: list[Record], split: str, label: Label, first: str, secon
 
 
 def _gap(runs: list[pd.DataFrame]) -> Estimate:
-    """How far the first column is above the second, over runs."""
+    """The first column minus the second, over runs."""
     return own_ends([(run.iloc[:, 0] - run.iloc[:, 1]).to_frame("gap") for run in runs]).level()["gap"]
 
 
@@ -171,8 +171,9 @@ def length_gaps(records: list[Record], split: str, label: Label, first: str, sec
 
 
 def _at_one_mix(record: Record, split: str, label: Label, groups: Sequence) -> pd.DataFrame:
-    """As ``_grouped`` for two groups, every expression weighted so that both have the same mix of kinds: that of
-    Mantel and Haenszel, in which a kind counts as n1 n2 / (n1 + n2), so that one which either lacks has no part."""
+    """Measure as ``_grouped`` does for two groups, every expression weighted so that both have the same mix of kinds:
+    that of Mantel and Haenszel, in which a kind counts as n1 n2 / (n1 + n2), so that one which either lacks has no
+    part."""
     counts = record.counts().query("split == @split")
     images, kinds = np.sort(counts["image_id"].unique()), counts["kind"].dropna().unique()
     sums = {}

@@ -119,8 +119,8 @@ def _latest(journals: dict[Path, Journal], files: list[Path], digests: dict[str,
 
 
 def explanation(executed: Path, time: str) -> dict[str, str]:
-    """What an executed notebook says of the thing that one of its cells made at ``time``: the heading above the cell,
-    and the caption below it, a paragraph in italics."""
+    """Find what an executed notebook says of the thing that one of its cells made at ``time``: the heading above the
+    cell, and the caption below it, a paragraph in italics."""
     cells = nbformat.read(executed, as_version=4).cells
     section = ""
     for cell, below in zip(cells, [*cells[1:], None], strict=True):

@@ -138,7 +138,7 @@ def _numbers(study: Study, records: dict[str, Record | None]) -> list[str]:
 
 
 def _other_seeds(study: Study, record: Record) -> str:
-    """What the same training gave with other seeds, where that is recorded; otherwise empty."""
+    """The results of the same training with other seeds, where they are recorded; otherwise empty."""
     config, split = record.config, record.config.splits[0]
     found = [
         f"{other.metrics[split]['oIoU']:.1f} (seed {other.config.seed})"

@@ -1,4 +1,4 @@
-"""Which modules of refstudy some code uses, followed from import to import, and their digests.
+"""Find the modules of refstudy that some code uses, followed from import to import, and their digests.
 
 They are read from the sources, not from a kernel: an import inside a function counts whether or not it was reached, and
 a module that is edited while a notebook runs never passes for the one that the notebook loaded.

@@ -123,7 +123,7 @@ def remarks(model: Segmenter, expressions: Sequence[str]) -> list[str]:
 
 
 def _stems(photos: Sequence[Path]) -> list[str]:
-    """What the outputs of each photo begin with: its name, without suffix where that tells all of them apart."""
+    """The beginning of each photo's output names: its own name, without suffix where that tells all of them apart."""
     stems = [photo.stem for photo in photos]
     return stems if len(set(stems)) == len(photos) else [photo.name for photo in photos]
 

@@ -23,7 +23,7 @@ WHITE = (255, 255, 255, 255)
 
 @dataclass(frozen=True)
 class Reading:
-    """How a model reads an expression: the ``text`` of its word pieces, whether they are ``clipped``, and the words
+    """An expression as a model reads it: the ``text`` of its word pieces, whether they are ``clipped``, and the words
     that are ``strange`` to its vocabulary."""
 
     text: str
@@ -33,7 +33,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model answers to one expression about a photo of (H, W) pixels: bool mask (H, W), and the score of
+    """The answer of a model to one expression about a photo of (H, W) pixels: bool mask (H, W), and the score of
     ``confidence``."""
 
     expression: str
@@ -70,8 +70,8 @@ def predict(model: Segmenter, image: np.ndarray, expressions: Sequence[str]) -> 
 
 
 def confidence(probability: np.ndarray) -> float:
-    """How sure a model is of its mask: the mean probability (H, W) over the marked pixels, or the largest one where
-    nothing is marked. It is not calibrated: notebook 08 measures how far it foretells the IoU."""
+    """The confidence of a model in its mask: the mean probability (H, W) over the marked pixels, or the largest one
+    where nothing is marked. It is not calibrated: notebook 08 measures how well it predicts the IoU."""
     marked = probability[probability > THRESHOLD]
     return float(marked.mean() if marked.size else probability.max())
 
@@ -109,7 +109,7 @@ def model_view(model: Segmenter, pixels: np.ndarray) -> np.ndarray:
 
 
 def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Reading]:
-    """How a model reads each expression. Raises StudyError for one without words, for none at all, and for a text in
+    """Read each expression as a model does. Raises StudyError for one without words, for none at all, and for a text in
     place of a list."""
     if isinstance(expressions, str):
         raise StudyError(f"expressions are one text, {expressions!r}; give a list of texts")

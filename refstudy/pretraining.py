@@ -176,8 +176,9 @@ def pretrain_image_encoder(
 
 
 def said(data: DataConfig, corpora: dict[str, Corpus], data_root: Path | str | None) -> dict[str, np.ndarray]:
-    """What every expression says (n, K), bool, by split: the category of its referent, and every step of its program,
-    those of other things apart. Steps that are rarer than one in ``OFTEN`` training expressions are left out."""
+    """The content of every expression (n, K), bool, by split: the category of its referent, and every step of its
+    program, steps about other things apart. Steps that are rarer than one in ``OFTEN`` training expressions are left
+    out."""
     folder = prepare_data(data, data_root, progress=False) / data.dataset
     programs = {sentence["sent_id"]: sentence["program"] for sentence in sentences_of(folder, data.split_by)}
     steps = {

@@ -65,7 +65,7 @@ def forget_peak_memory() -> None:
 
 
 def usage() -> dict[str, Any]:
-    """What this process has run on and used so far: versions, device (a GPU, if it has used one) and peak memory."""
+    """The machine and the use of this process so far: versions, device (a GPU, if it has used one) and peak memory."""
     cuda = _used_cuda()
     return {"versions": versions(), "device": cuda.get_device_name() if cuda else processor()} | peak_memory()
 

@@ -144,7 +144,7 @@ def _checked(folder: Path, about: bytes, pixels: bytes) -> Record:
 
 
 def _alike(stated: dict[str, dict[str, float]], found: dict[str, dict[str, float]]) -> bool:
-    """Whether these are the same metrics of the same splits; another NumPy may add up to another last bit."""
+    """Tell if these are the same metrics of the same splits; another NumPy may add up to another last bit."""
     one, other = ({(split, name): of[name] for split, of in each.items() for name in of} for each in (stated, found))
     return one.keys() == other.keys() and all(math.isclose(one[key], other[key], rel_tol=1e-9) for key in one)
 
@@ -162,7 +162,7 @@ def find_record(records: Path | str, config: RunConfig) -> Record | None:
 
 
 def circumstances() -> dict[str, Any]:
-    """Where a run happens: commit, versions, machine."""
+    """The circumstances of a run: commit, versions, machine."""
     return code_version() | {
         "versions": versions(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor(),

@@ -165,7 +165,7 @@ def _rehearsed(study: Study, profile: str, config: RunConfig, images: int, folde
 
 
 def _start(study: Study, profile: str, config: RunConfig) -> tuple[ModelConfig, Path | None, str]:
-    """What a rehearsal starts from, as far as it lies on this machine: the model, the file of encoders that refstudy
+    """The start of a rehearsal, as far as it lies on this machine: the model, the file of encoders that refstudy
     has pretrained, and what weights these give: "published", "pretrained" or "random"."""
     model, weights = at_hand(config.model.model_dump_json(), study.root)
     encoders = study.encoders(profile, config.variant)
@@ -175,7 +175,7 @@ def _start(study: Study, profile: str, config: RunConfig) -> tuple[ModelConfig, 
 
 
 class _Finite:
-    """What is no finite number in the updates and evaluations of a trainer: ``wrong``."""
+    """Collects in ``wrong`` the values that are no finite number in the updates and evaluations of a trainer."""
 
     def __init__(self, trainer: Trainer):
         self.wrong: list[str] = []

@@ -231,7 +231,7 @@ def _figures(manifest: dict[str, Any], pages: list[str]) -> list[NotebookNode]:
 
 
 def _origin(files: str, entry: dict[str, Any], manifest: dict[str, Any], pages: list[str]) -> str:
-    """Where a table or figure comes from, in a line of HTML."""
+    """The origin of a table or figure, in a line of HTML."""
     if entry["notebook"] is None:
         return f'<p class="origin">{files}. No notebook is known to have written these bytes.</p>'
     name = Path(entry["notebook"]).stem

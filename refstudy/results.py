@@ -1,4 +1,4 @@
-"""What a results folder holds: how each of its tables is computed, and whether its files are what the code makes."""
+"""The tables of a results folder: compute each, and check that its files are what the code makes."""
 
 import tempfile
 from collections.abc import Callable

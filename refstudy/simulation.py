@@ -51,7 +51,7 @@ class Design(NamedTuple):
 
 
 def design(study: Study) -> Design:
-    """That of the study: every claim of the ledger about accuracy."""
+    """The design of the study: every claim of the ledger about accuracy."""
     sides = [(claim.better, claim.worse) for claim in CLAIMS]
     family = {row: study.variants[row].family for pair in sides for row in pair}
     return Design(sides, family, {row: SEED_SD[name] for row, name in family.items()})
@@ -91,8 +91,8 @@ def _side(of: Design, row: str, runs: dict[str, int], spreads: dict[str, Spread]
 
 
 def wrong_calls(of: Design, studies: int = STUDIES, seed: int = SEED) -> tuple[int, float]:
-    """Of studies in which no row differs from another: how many call any claim supported or contradicted, at either
-    look; and the share of claims, in percent, that are rightly called equivalent in the end."""
+    """Count, of studies in which no row differs from another, how many call any claim supported or contradicted, at
+    either look; and the share of claims, in percent, that are rightly called equivalent in the end."""
     random, wrong, right = np.random.default_rng([seed, 0]), 0, 0.0
     for _ in range(studies):
         looks = made_up(of, np.zeros(len(of.sides)), random)

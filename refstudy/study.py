@@ -58,7 +58,8 @@ class Variant(Settings):
 
     @property
     def family(self) -> str:
-        """Of variants whose runs are taken to scatter alike: those of one decoder or whole model, equally long."""
+        """The name that variants share whose runs are taken to scatter alike: one decoder or whole model, equally
+        long."""
         name = (self.whole or self.decoder or self.fusion).name  # type: ignore[union-attr]
         return name if self.longer == 1 else f"{name}, {self.longer} times as long"
 
@@ -71,7 +72,7 @@ class Encoders(Settings):
 
 
 class Special(Settings):
-    """What a profile sets differently for one whole model: its data, its image encoder, its training, the pretraining
+    """The settings of a profile for one whole model alone: its data, its image encoder, its training, the pretraining
     of its encoder and the file of it."""
 
     data: dict[str, Any] = {}
@@ -145,7 +146,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]*$")]  # they become
 
 
 class StudyFile(Settings):
-    """What the file holds."""
+    """The content of a study file."""
 
     variants: dict[Name, Variant]
     profiles: dict[Name, Profile]
@@ -179,8 +180,8 @@ class Study:
         return (profile, *(name for name in self.profile(profile).beside if name != profile))
 
     def compared(self, profile: str) -> list[str]:
-        """Those of ``together`` whose numbers may stand in one table: the same data, counted in the same way, and this
-        one's first split."""
+        """The profiles of ``together`` whose numbers may stand in one table: the same data, counted in the same way,
+        and this one's first split."""
         own = self.profile(profile)
         others = {name: self.profile(name) for name in self.together(profile)}
         alike = {name: of for name, of in others.items() if (of.data, of.evaluation) == (own.data, own.evaluation)}
@@ -221,11 +222,12 @@ class Study:
 
     @property
     def data_root(self) -> Path:
-        """Where data lie or are made: the folder REFSTUDY_DATA names, otherwise ``data`` beside the study file."""
+        """The folder of the data, found or made: the one that REFSTUDY_DATA names, otherwise ``data`` beside the study
+        file."""
         return default_data_root(self.root)
 
     def special(self, profile: str, variant: str) -> Special | None:
-        """What the profile sets differently for the whole model of this variant; None for a composed one."""
+        """The settings of the profile for the whole model of this variant alone; None for a composed one."""
         whole = self.variants[variant].whole
         return self.profile(profile).special.get(whole.name, Special()) if whole else None
 
@@ -236,7 +238,7 @@ class Study:
         return self.root / name if name else None
 
     def weights(self, profile: str, variant: str, results: str = "") -> Path:
-        """Where the weights of a shipped variant are kept."""
+        """The file of a shipped variant's weights."""
         return self.results(profile, results) / "weights" / f"{variant}.safetensors"
 
     def run_config(self, profile: str, variant: str, seed: int) -> RunConfig:
@@ -409,7 +411,7 @@ def _repeated_keys(tree: yaml.Node | None) -> list[tuple[int, str]]:
 
 
 def _sound_part(raw: Any) -> StudyFile:
-    """What can be read of a file with mistakes, so that the rest of it is checked all the same."""
+    """Read the sound part of a file with mistakes, so that it is checked all the same."""
     sections = {}
     for section, kind in (("variants", Variant), ("profiles", Profile), ("runs", Run)):
         entries = raw.get(section) if isinstance(raw, dict) else None

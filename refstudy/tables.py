@@ -35,8 +35,8 @@ DATA_NAMES = {
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What a table shows: its place in the paper, the row that the others are held against, what the printed numbers
-    were measured on, and rows that no variant can fill, with the reason."""
+    """The specification of a table: its place in the paper, the row that the others are held against, what the printed
+    numbers were measured on, and rows that no variant can fill, with the reason."""
 
     title: str
     baseline: str
@@ -95,8 +95,8 @@ BENCHMARKS = {
 
 
 def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = USUAL) -> str:
-    """What a number was measured on, e.g. "RefScenes val, 128 px" or "RefCOCO (unc) val, 512 px"; and how, where that
-    is not the usual way."""
+    """The data that a number was measured on, e.g. "RefScenes val, 128 px" or "RefCOCO (unc) val, 512 px"; and how,
+    where that is not the usual way."""
     drawn = FLAVOURS.get(data.dataset)
     partition = f" ({data.split_by})" if drawn is None or len(drawn.partitions) > 1 else ""
     name = DATA_NAMES.get(data.dataset, data.dataset) + partition
@@ -107,13 +107,14 @@ def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = USUAL
 
 
 def measured_on(study: Study, profile: str) -> str:
-    """What a profile's numbers were measured on where nothing else is said: ``data_name`` of its first split."""
+    """The data that a profile's numbers were measured on where nothing else is said: ``data_name`` of its first
+    split."""
     settings = study.profile(profile)
     return data_name(settings.data, settings.splits[0], settings.evaluation)
 
 
 def measured_by(records: list[Record], split: str) -> str:
-    """What these records of one variant were measured on, ``data_name`` of a split; empty without records."""
+    """The data that these records of one variant were measured on, ``data_name`` of a split; empty without records."""
     config = records[0].config if records else None
     return data_name(config.data, split, config.evaluation) if config else ""
 
@@ -124,7 +125,7 @@ Sample = Callable[[Record], pd.DataFrame]
 
 @dataclass(frozen=True)
 class Ends:
-    """What a variant's ``runs`` reached: ``values`` are their mean, as a ``Sample``; ``family`` names those variants
+    """The end of a variant's ``runs``: ``values`` are their mean, as a ``Sample``; ``family`` names those variants
     over whose runs the ``spread`` of one run is pooled."""
 
     values: pd.DataFrame
@@ -138,13 +139,13 @@ class Ends:
         return _estimated(self.values, self._side)
 
     def above(self, other: "Ends") -> Estimate:
-        """How far it is above another's, of other runs, pictures resampled together. Raises StudyError where the two
+        """The gain over another variant, of other runs, pictures resampled together. Raises StudyError where the two
         were measured on different data."""
         _refuse_unlike([*self.records, *other.records])
         return _estimated(self.values - other.values, self._side, other._side)
 
     def above_fixed(self, values: pd.DataFrame) -> Estimate:
-        """How far it is above what no training moves, on pictures resampled together with these."""
+        """The gain over something that no training moves, on pictures resampled together with these."""
         return _estimated(self.values - values, self._side)
 
     @property
@@ -225,7 +226,8 @@ def sampled_metrics(record: Record, split: str) -> pd.DataFrame:
 
 
 def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:
-    """As ``sampled_metrics``, of the pixel counts of one split's expressions, as ``evaluate`` returns them."""
+    """Do as ``sampled_metrics`` does, with the pixel counts of one split's expressions, as ``evaluate`` returns
+    them."""
     counts = counts.sort_values("sent_id")
     ious = iou(counts["intersection"], counts["union"])
     per_image = counts[["image_id", "intersection", "union"]].assign(expressions=1, mIoU=ious)
@@ -240,7 +242,8 @@ def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:
 
 @lru_cache(maxsize=8)
 def draws(count: int) -> np.ndarray:
-    """How often each of ``count`` images is drawn, (1 + RESAMPLES, count); the first row takes each once."""
+    """The number of times that each of ``count`` images is drawn, (1 + RESAMPLES, count); the first row takes each
+    once."""
     random = np.random.default_rng(SEED)
     return np.vstack([np.ones(count), random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)])
 
@@ -285,8 +288,8 @@ def _refuse_unlike(records: list[Record]) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """What fills a printed row: a variant under a profile, and its records of exactly that profile's settings, one per
-    seed that has been run. ``missing``: the command that trains the other seeds."""
+    """The filling of a printed row: a variant under a profile, and its records of exactly that profile's settings, one
+    per seed that has been run. ``missing``: the command that trains the other seeds."""
 
     profile: str
     variant: str
@@ -294,7 +297,7 @@ class Row:
     missing: str
 
     def data(self, split: str) -> str:
-        """What its numbers on a split were measured on; empty without records."""
+        """The data that its numbers on a split were measured on; empty without records."""
         return measured_by(self.records, split)
 
 
@@ -498,8 +501,8 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def untrained(*tables: pd.DataFrame) -> str:
-    """What no run of these tables' rows has yet, and what has some of its seeds, with the commands, in Markdown; empty
-    where every row is whole."""
+    """List the rows of these tables without a run, and with some of their seeds only, with the commands, in Markdown;
+    empty where every row is whole."""
     recorded: dict[str, bool] = {}
     for table in tables:
         for missing, runs in zip(table["missing"], pd.to_numeric(table["runs"]), strict=True):

@@ -1,4 +1,4 @@
-"""What the models compute between an expression and its mask: S²RM's attention, maps and gates; SLViT's branches,
+"""The steps of the models between an expression and its mask: S²RM's attention, maps and gates; SLViT's branches,
 scores and regions."""
 
 import copy
@@ -25,9 +25,9 @@ from refstudy.models.urce import URCE
 
 @dataclass(frozen=True)
 class Trace:
-    """Of one expression with L word pieces, on the grid (H, W) of V_4: attention (L, H, W), which sums to 1 in every
-    cell; column and row map of Eqs. (5)-(8), l2v and without scale, (H*W, H, W); gates of Eq. (9) by group, as in
-    "l2v column"."""
+    """The steps of S²RM for one expression with L word pieces, on the grid (H, W) of V_4: attention (L, H, W), which
+    sums to 1 in every cell; column and row map of Eqs. (5)-(8), l2v and without scale, (H*W, H, W); gates of Eq. (9) by
+    group, as in "l2v column"."""
 
     words: tuple[str, ...]
     attention: np.ndarray
@@ -82,9 +82,9 @@ def decoder_maps(model: Segmenter, image: np.ndarray, expression: str) -> list[T
 
 @dataclass(frozen=True)
 class SLViTTrace:
-    """Of one expression with L word pieces, those ``words``; what the LMFA of each stage's last block was ``given``
-    (V_i (1, C_i, h_i, w_i), words (1, L, D), mask (1, L)) and ``made`` (the product of Eq. (7), like V_i); and, as the
-    model makes them, the stem's output, ``features``, and all that follows, ``steps``."""
+    """The steps of SLViT for one expression with L word pieces: the ``words``; what the LMFA of each stage's last block
+    was ``given`` (V_i (1, C_i, h_i, w_i), words (1, L, D), mask (1, L)) and ``made`` (the product of Eq. (7), like
+    V_i); and, as the model makes them, the stem's output, ``features``, and all that follows, ``steps``."""
 
     words: tuple[str, ...]
     given: tuple[tuple[Tensor, Tensor, Tensor], ...]
@@ -123,7 +123,7 @@ def last_lmfas(model: SLViT) -> list[LMFA]:
 
 
 def lmfa_branches(lmfa: LMFA, vision: Tensor, words: Tensor, word_mask: Tensor) -> dict[str, Tensor]:
-    """What the branches of an LMFA answer, the terms of Eq. (7), each (E, C, H, W), by name; arguments as for its
+    """The outputs of the branches of an LMFA, the terms of Eq. (7), each (E, C, H, W), by name; arguments as for its
     ``forward``."""
     local = lmfa.local(vision)
     strips = {f"1×{size}, {size}×1": pair(local) for size, pair in lmfa.strips.items()}
@@ -133,9 +133,9 @@ def lmfa_branches(lmfa: LMFA, vision: Tensor, words: Tensor, word_mask: Tensor) 
 
 @torch.no_grad()
 def region_attention(urce: URCE, maps: Sequence[Tensor], cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the regions ``cells`` (E, K) of F_1 ... F_4: the N = E * K sequences of Eq. (10), (N, T, C_f); the attention
-    among their T tokens, (N, heads, T, T), which sums to 1 over the last; and what Eq. (11) makes of them by it,
-    (N, T, C_f). The model itself computes the last without the attention as a matrix."""
+    """The attention in the regions ``cells`` (E, K) of F_1 ... F_4: the N = E * K sequences of Eq. (10), (N, T, C_f);
+    the attention among their T tokens, (N, heads, T, T), which sums to 1 over the last; and what Eq. (11) makes of them
+    by it, (N, T, C_f). The model itself computes the last without the attention as a matrix."""
     sequence, present = (x.flatten(0, 1) for x in urce.sequences(maps, cells)[:2])
     heads = urce.query_key_value(urce.norm(sequence)).unflatten(2, (3, urce.heads, -1)).permute(2, 0, 3, 1, 4)
     query, key, value = heads
@@ -166,8 +166,9 @@ def corpus_steps(model: SLViT, corpus: Corpus, images_per_batch: int = 5) -> Ite
 
 
 def region_counts(model: SLViT, corpus: Corpus, numbers: Sequence[int]) -> pd.DataFrame:
-    """What ``evaluate`` counts if URCE refines the K most uncertain regions, with a column ``K``: first all expressions
-    of the corpus with the first of ``numbers``, then with the next. The encoder runs once for all of them."""
+    """Count as ``evaluate`` does if URCE refines the K most uncertain regions, with a column ``K``: first all
+    expressions of the corpus with the first of ``numbers``, then with the next. The encoder runs once for all of
+    them."""
     frames: dict[int, list[pd.DataFrame]] = {K: [] for K in numbers}
     for batch, steps in corpus_steps(model, corpus):
         for K, parts in frames.items():

@@ -306,7 +306,7 @@ class Trainer:
         return True
 
     def _unvalidated(self) -> bool:
-        """Whether an epoch has just ended that asks for a validation and has none."""
+        """Tell if an epoch has just ended that asks for a validation and has none."""
         epoch, rest = divmod(self.update, self.per_epoch)
         if rest or not epoch or (epoch % self.settings.evaluate_every and self.update < self.total):
             return False
@@ -330,7 +330,7 @@ class Trainer:
         return made_ahead(batches, pinned=self.device.type == "cuda")
 
     def _wanted(self, stop: Callable[[], bool], saved: float) -> str:
-        """What is to be done after an update: "stop", "save" or nothing; of several processes, the main one says."""
+        """The task after an update: "stop", "save" or nothing; of several processes, the main one says."""
         wanted = "stop" if stop() else "save" if time.time() - saved > CHECKPOINT_EVERY else ""
         if self.processes > 1:
             wanted = "" if self.update % AGREE_EVERY else broadcast_object_list([wanted])[0]
@@ -372,7 +372,7 @@ class Trainer:
 
     @property
     def precision(self) -> Precision:
-        """That of the forward pass, in training and in evaluation."""
+        """The precision of the forward pass, in training and in evaluation."""
         return precision_on(self.device, self.settings.precision)
 
     def _loss(self, part: Batch) -> Tensor:

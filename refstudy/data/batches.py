@@ -1,4 +1,4 @@
-"""From the table to batches: pictures and masks decoded once, then batches grouped by image."""
+"""Make batches of the table: decode pictures and masks once, then group expressions by image."""
 
 import errno
 import functools
@@ -242,7 +242,7 @@ def fit_mask(mask: np.ndarray, side: int, keep_aspect: bool) -> np.ndarray:
 
 
 def unfit(square: Tensor, height: int, width: int, keep_aspect: bool) -> Tensor:
-    """What a model says on its square, float (S, S), at the picture's own size (height, width): resized bilinearly."""
+    """Undo ``fit_image``: resize a float map (S, S) bilinearly to the picture's own size (height, width)."""
     top, left, high, wide = placement(height, width, square.shape[-1], keep_aspect)
     picture = square[None, None, top : top + high, left : left + wide]
     return interpolate(picture, size=(height, width), mode="bilinear", align_corners=False)[0, 0]
@@ -272,7 +272,7 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _file_stamp(path: str) -> str:
-    """What tells a changed file without reading it: its size and time of change."""
+    """Size and time of change of a file: they tell a changed file without reading it."""
     try:
         status = Path(path).stat()
     except OSError as error:
@@ -307,7 +307,7 @@ def _array(
 
 
 def _sound(path: Path, shape: tuple[int, ...]) -> bool:
-    """Whether a whole array of this shape lies there."""
+    """Tell if a whole array of this shape lies there."""
     try:
         return np.load(path, mmap_mode="r").shape == shape
     except (OSError, ValueError, EOFError):
@@ -360,7 +360,7 @@ def made_ahead(batches: Iterator[Batch], pinned: bool) -> Iterator[Batch]:
 def batches_per_epoch(
     corpus: Corpus, images_per_batch: int, expressions_per_image: int, sampling: str = "referent"
 ) -> int:
-    """How many batches ``grouped_batches`` yields in an epoch."""
+    """The number of batches that ``grouped_batches`` yields in an epoch."""
     counts = np.bincount(_image_of_each(corpus, sampling))
     return int(np.ceil(counts / expressions_per_image).sum()) // images_per_batch
 

@@ -1,4 +1,5 @@
-"""What is wrong with a data set, and how its counts differ from the published ones. Problems are data: a row each.
+"""Find what is wrong with a data set, and where its counts differ from the published ones. Problems are data: a row
+each.
 
 ``published.csv`` holds the figures: dataset, split_by, split (``all``: the whole), measure, value, kind, source, why.
 Kinds: ``released``, what the released files hold; ``printed``, what a paper says; ``mirror``, what a public copy holds
@@ -29,7 +30,8 @@ SLACK = 1.0  # pixels by which COCO's polygons may leave the image: they are dra
 def check_dataset(
     table: pd.DataFrame, dataset: str = "", split_by: str = "", images: bool = False, progress: bool = False
 ) -> pd.DataFrame:
-    """What is wrong with ``load_refer``'s table, its pictures and its counts: level, kind, entry, message; a row each.
+    """Find what is wrong with ``load_refer``'s table, its pictures and its counts: level, kind, entry, message; a row
+    each.
 
     ``level`` is ``problem`` or ``note``. With ``images`` every picture is decoded, otherwise its header is read.
     """
@@ -156,7 +158,7 @@ def _masks(referents: pd.DataFrame, progress: bool) -> Iterator[Problem]:
 
 
 def _leaves(row: Any) -> bool:
-    """Whether a polygon of a referent leaves its image by more than ``SLACK``."""
+    """Tell if a polygon of a referent leaves its image by more than ``SLACK``."""
     if not isinstance(row.segmentation, list) or not all(isinstance(part, list) for part in row.segmentation):
         return False  # RLE, whose size is checked when it is decoded
     points = [number for part in row.segmentation for number in zip(part[::2], part[1::2], strict=False)]

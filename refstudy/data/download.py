@@ -41,7 +41,7 @@ class _Failed(Exception):
 
 
 def load_mirrors() -> dict[str, Mirror]:
-    """What can be fetched, by name."""
+    """The files that can be fetched, by name."""
     text = resources.files("refstudy.data").joinpath("mirrors.yaml").read_text(encoding="utf-8")
     return {name: Mirror.model_validate(entry) for name, entry in yaml.safe_load(text).items()}
 
@@ -94,7 +94,7 @@ def _from_mirrors(mirror: Mirror, part: Path, progress: bool) -> None:
 
 
 def _wrong(mirror: Mirror, path: Path) -> str:
-    """Why this is not the file, or nothing."""
+    """The reason why this is not the file; empty if it is."""
     size = path.stat().st_size
     if mirror.size and size != mirror.size:
         return f"has {size} bytes, not the published {mirror.size}"

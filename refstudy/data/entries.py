@@ -1,4 +1,4 @@
-"""What every form of the data is read into, REFER's own entries, and the one step that makes a table of them."""
+"""REFER's own entries, which every form of the data is read into, and the one step that makes a table of them."""
 
 import itertools
 import os
@@ -106,7 +106,7 @@ class Pictures:
         self.folder = folder
 
     def find(self, path: Path) -> Path:
-        """Where the picture lies that should be at ``path``; ``path`` itself when there is none."""
+        """Find the picture that should be at ``path``; return ``path`` itself when there is none."""
         if path.is_file() or not self.folder.is_dir():
             return path
         name = path.name.lower()
@@ -175,7 +175,7 @@ class _BrokenEntry(Exception):
 def _known(
     items: list[Any], what: str, about: Callable[[Any], Any], source: Path, report: Callable[[Problem], None]
 ) -> dict[Any, Any]:
-    """What is known about the items of an instances file, by their id."""
+    """The known facts about the items of an instances file, by their id."""
     known: dict[Any, Any] = {}
     for number, item in enumerate(items):
         entry = f"{what} {item.get('id', f'number {number + 1}') if isinstance(item, dict) else number + 1}"

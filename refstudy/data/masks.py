@@ -80,7 +80,7 @@ def mask_polygons(mask: np.ndarray) -> list[list[int]]:
 
 
 def has_masks(table: pd.DataFrame) -> bool:
-    """Whether these data have masks: a form with boxes alone has none at all."""
+    """Tell if these data have masks: a form with boxes alone has none at all."""
     return bool(table["segmentation"].map(bool).any())
 
 

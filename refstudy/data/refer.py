@@ -54,7 +54,7 @@ def load_leniently(found: Found) -> tuple[pd.DataFrame, list[Problem]]:
 
 
 def find_data(root: Path | str) -> list[Found]:
-    """What lies under ``root``, in any form; a data set in two forms once, in the first.
+    """List the data under ``root``, in any form; a data set in two forms once, in the first.
 
     Raises DataMissing when there is no such folder, StudyError when it is one of the data sets; a file that does not
     read is told when it is read.
@@ -72,7 +72,7 @@ def find_data(root: Path | str) -> list[Found]:
 
 
 def choose(root: Path | str, dataset: str, split_by: str) -> Found:
-    """Where and how this data set lies under ``root``.
+    """Choose the folder and the form of this data set under ``root``.
 
     Raises DataMissing, with what lies there, when none of its partitions does, StudyError when another one does.
     """

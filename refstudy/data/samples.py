@@ -1,4 +1,4 @@
-"""What the real benchmarks are like: figures that come with the code, and small samples where they lie beside it."""
+"""Properties of the real benchmarks: figures that come with the code, and small samples where they lie beside it."""
 
 import os
 from pathlib import Path
@@ -54,7 +54,7 @@ def sample_expressions(folder: Path) -> pd.DataFrame:
 
 
 def summary(expressions: pd.DataFrame) -> pd.DataFrame:
-    """Of the table of ``sample_expressions``, what `real_val.csv` holds: of each benchmark the quantiles of its
+    """The rows of `real_val.csv` from the table of ``sample_expressions``: of each benchmark the quantiles of its
     referents' boxes, and the share of its expressions by number of words. Columns: benchmark, measure, at, value."""
     lines = []
     for benchmark, rows in expressions.groupby("benchmark", sort=False):
@@ -67,7 +67,7 @@ def summary(expressions: pd.DataFrame) -> pd.DataFrame:
 
 
 def real_figures(measure: str) -> dict[str, pd.Series]:
-    """Of each benchmark's validation split, the values of a measure of ``summary`` by what they are at."""
+    """For each benchmark's validation split, the values of a measure of ``summary`` by what they are at."""
     table = pd.read_csv(REAL_VAL)
     rows = table[table["measure"] == measure]
     return {str(name): part.set_index("at")["value"] for name, part in rows.groupby("benchmark", sort=False)}

@@ -1,4 +1,4 @@
-"""Where the data of a run are: released data in their folder, RefScenes made on demand."""
+"""The place of a run's data: released data in their folder, RefScenes made on demand."""
 
 import os
 from pathlib import Path

@@ -22,7 +22,7 @@ BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplement
 
 
 def filled(folder: Path) -> bool:
-    """Whether there is anything under this name, other than an empty folder."""
+    """Tell if there is anything under this name, other than an empty folder."""
     return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
 
 
@@ -80,7 +80,7 @@ def member_names(archive: Path) -> list[str]:
 
 
 def fault(archive: Path) -> str:
-    """Why this is no whole archive, or nothing; every member is read."""
+    """The reason why this is no whole archive, empty if it is one; every member is read."""
     try:
         with zipfile.ZipFile(archive) as source:
             broken = source.testzip()

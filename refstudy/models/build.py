@@ -1,4 +1,4 @@
-"""From settings to model: the only place where parts are chosen and put together."""
+"""Build a model from its settings, save and load it; the only place where parts are chosen."""
 
 import inspect
 import json
@@ -150,7 +150,7 @@ def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None
 
 
 def halved(tensor: torch.Tensor) -> torch.Tensor:
-    """In fp16, unless it holds no floats or such as fp16 does not reach, as batch normalisation's variances can be."""
+    """The tensor in fp16, unless it holds no floats or some beyond fp16's range (variances of batch normalisation)."""
     half = tensor.half() if tensor.is_floating_point() else tensor
     return half if half.isfinite().all() else tensor
 

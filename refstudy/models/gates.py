@@ -18,7 +18,7 @@ TOTALS = ("gate", "low", "sum", "high", "near", "count")
 
 
 class GateRanges:
-    """What was seen of a model's gates. Nothing waits for the device before ``totals`` is asked for."""
+    """Collects the ranges of a model's gates. Nothing waits for the device before ``totals`` is asked for."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, ...], list[tuple[Tensor, int]]] = {}
@@ -45,7 +45,7 @@ class GateRanges:
 
 
 def gate_ranges(totals: pd.DataFrame) -> pd.DataFrame:
-    """Of ``GateRanges.totals``, those of several processes one below the other, a row per gate or part of one, in the
+    """Add up ``GateRanges.totals``, of several processes one below the other: a row per gate or part of one, in the
     order of their calls: gate, the lowest, mean and highest weight, and the share of ``saturated`` ones, within
     ``NEAR`` of an end of the gate's range. What is no number stays none."""
     rows = []

@@ -19,7 +19,7 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
 
 
 def full_precision(device: torch.device) -> AbstractContextManager:
-    """Within it, autocast is off on this kind of device."""
+    """A context in which autocast is off on this kind of device."""
     kind = device.type
     return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext()  # none for meta
 

@@ -64,7 +64,7 @@ def _first_and_again(block: nn.Module) -> tuple[AbstractContextManager, Abstract
 
 @contextmanager
 def _untracked(block: nn.Module) -> Iterator[None]:
-    """Within it, batch normalisation does not count its batch once more."""
+    """A context in which batch normalisation does not count its batch once more."""
     norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -120,7 +120,7 @@ class MSCAN(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
 
     def pretrained_part(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Those of this trunk's ``tensors``, by name, that may come from pretrained weights."""
+        """The ``tensors`` of this trunk, by name, that may come from pretrained weights."""
         return {name: tensor for name, tensor in tensors.items() if not (self.fresh_strips and ".strips." in name)}
 
     def embed(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What all models of the study have in common, and the one with late fusion that S²RM and its ablations are."""
+"""The base class of all models, and the model with late fusion that S²RM and its ablations are."""
 
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -15,7 +15,7 @@ from refstudy.models.layers import mean_word, of_each
 
 
 class ImageFeatures(NamedTuple):
-    """What ``encode_image`` keeps of B images: feature ``maps`` and the ``size`` (H, W) of the images."""
+    """The features that ``encode_image`` makes of B images: feature ``maps`` and the ``size`` (H, W) of the images."""
 
     maps: tuple[Tensor, ...]
     size: tuple[int, int]
@@ -57,7 +57,7 @@ class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", licens
         return self.segment(self.encode_image(images), token_ids, token_mask, image_index)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """What ``save_pretrained`` puts into a folder: model.safetensors, config.json and the tokenizer's two files."""
+        """Write the files of ``save_pretrained``: model.safetensors, config.json and the tokenizer's two files."""
         super()._save_pretrained(save_directory)
         (save_directory / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n")
         self.tokenizer.save_pretrained(save_directory)

@@ -14,7 +14,8 @@ STAGES = (1, 2, 3, 4)
 
 
 class Enhanced(NamedTuple):
-    """What URCE makes: the ``maps`` F~_1 ... F~_4, map_U (E, h, w), and the flat indices (E, K) of the chosen cells."""
+    """The output of URCE: the ``maps`` F~_1 ... F~_4, map_U (E, h, w), and the flat indices (E, K) of the chosen
+    cells."""
 
     maps: tuple[Tensor, ...]
     uncertainty: Tensor
@@ -45,7 +46,7 @@ def from_patches(patches: Tensor, side: int, grid: tuple[int, int], size: tuple[
 
 
 class URCE(nn.Module):
-    """Where adjacent stages disagree about the words, the patches of all scales are refined together.
+    """Refines the patches of all scales together, in regions where adjacent stages disagree about the words.
 
     A region is one cell of stage 4 with the 2x2, 4x4 and 8x8 cells of stages 3, 2 and 1 that lie under it (fewer at a
     border that cuts through it; Eq. 8 averages over, and the attention sees, those that exist).

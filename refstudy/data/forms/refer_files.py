@@ -71,7 +71,7 @@ class PlainUnpickler(pickle.Unpickler):
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises StudyError when it is missing or broken."""
+    """Read a JSON file. Raises StudyError when it is missing or broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

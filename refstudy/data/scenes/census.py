@@ -31,7 +31,7 @@ def sentences_of(folder: Path, split_by: str) -> list[dict[str, Any]]:
 
 
 def meant_before(step: list[Any], program: list[list[Any]], things: pd.DataFrame) -> pd.DataFrame:
-    """Those of a picture's things that all facts before a step of a program are, or might be, true of."""
+    """The things of a picture that fit all facts before a step of a program, or might fit them."""
     facts = [fact for kind, fact, *_ in program[: program.index(step)] if kind == "fact"]
     return things[[all(fact in own for fact in facts) for own in things["facts"]]]
 
@@ -50,7 +50,7 @@ def told_apart(folder: Path, split_by: str) -> pd.DataFrame:
 
 
 def words_of(expressions: list[str], scenes: int) -> tuple[int, int]:
-    """How many words there are, and how many of them in enough expressions for their number of scenes."""
+    """The number of words, and how many of them in enough expressions for their number of scenes."""
     counts = Counter(word for text in expressions for word in set(text.split()))
     return len(counts), sum(count * OF_SCENES >= WORD_EXPRESSIONS * scenes for count in counts.values())
 

@@ -1,4 +1,4 @@
-"""What is true of each thing of a scene, as facts that expressions may state."""
+"""The facts about each thing of a scene, which expressions may state."""
 
 from .scene import NO_SIDE, Scene
 

@@ -47,7 +47,7 @@ class Flavour:
 
     @property
     def stands_for(self) -> str:
-        """What code that reads the benchmark's files calls it: refcoco, refcoco+, refcocog or refclef."""
+        """The name that code which reads the benchmark's files has for it: refcoco, refcoco+, refcocog or refclef."""
         return "refclef" if self.target.benchmark == "ReferIt" else self.target.benchmark.lower()
 
     @property

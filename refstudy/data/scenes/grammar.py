@@ -73,8 +73,8 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Style:
-    """How a flavour speaks: ``articles`` and ``generic``: the chances of an article and of a name such as person;
-    ``kinds``: weight of what tells the referent from its like; ``places``: whether words of place are allowed;
+    """The way in which a flavour speaks: ``articles`` and ``generic``: the chances of an article and of a name such as
+    person; ``kinds``: weight of what tells the referent from its like; ``places``: whether words of place are allowed;
     ``clothes``: the chance that a person goes by them alone; ``sentences``: whether it speaks in sentences."""
 
     kinds: dict[str, int]
@@ -96,7 +96,7 @@ def forms_of(said: str, places: bool, sentences: bool = True) -> list[str]:
 
 
 def _order(form: str) -> int:
-    """Where a form stands among others: adjectives, what belongs close to the name, the rest, a clause."""
+    """The place of a form among others: adjectives, what belongs close to the name, the rest, a clause."""
     return 0 if form.endswith("N") else 1 if " of V" in form else 3 if CLAUSE.search(form) else 2
 
 
@@ -232,7 +232,8 @@ class Speaker:
 
 
 def leading(values: list[float], among: frozenset[int], margin: float, ratio: bool = False) -> int | None:
-    """Which of ``among`` has the smallest value, by at least ``margin`` (difference or ratio); None if none leads."""
+    """The one of ``among`` with the smallest value, by at least ``margin`` (difference or ratio); None if none
+    leads."""
     order = sorted(among, key=lambda k: values[k])
     if len(order) < 2:
         return None
@@ -268,7 +269,8 @@ def places_of(scene: Scene) -> dict[str, Test]:
         return y[k] > 0.5 or all(boxes[k][1] > y[other] for other in among if other != k)
 
     def evident(among: frozenset[int], k: int) -> bool:
-        """Whether it shows which is nearer: by their feet, or by how one hides another that is much farther."""
+        """Tell if the picture shows which is nearer: by their feet, or by how one hides another that is much
+        farther."""
         for one in among - {k}:
             apart = near[k] - near[one]
             lower = (feet[k] - feet[one]) * (1 if apart > 0 else -1) > 0.03
@@ -286,7 +288,7 @@ def places_of(scene: Scene) -> dict[str, Test]:
         return test
 
     def ahead(edge: int, sign: int) -> Callable[[frozenset[int], int], bool]:
-        """Whether an edge of its box leads, too: of things that all reach out of the picture, none is at the top."""
+        """Tell if an edge of its box leads, too: of things that all reach out of the picture, none is at the top."""
         return lambda among, k: all(sign * (boxes[one][edge] - boxes[k][edge]) > EDGE_MARGIN for one in among - {k})
 
     def central(among: frozenset[int], k: int) -> bool:
@@ -409,7 +411,7 @@ def between(scene: Scene, k: int, anchor: int) -> int:
 
 
 def stuff_expressions(rng: Random, region: Stuff, number: int, lengths: list[int]) -> list[Phrase]:
-    """What a region of background, of that ``number``, may be called, in about so many words; there is one region of
+    """Names for a region of background, of that ``number``, in about so many words; there is one region of
     each name."""
     found = {}
     for length in lengths:

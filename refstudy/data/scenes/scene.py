@@ -65,7 +65,7 @@ class Stuff:
 
 @dataclass(frozen=True)
 class Ground:
-    """How the ground lies in the picture: how much it sinks from left to right, how high the farthest things stand in
+    """The ground in the picture: how much it sinks from left to right, how high the farthest things stand in
     its middle, and how much lower the nearest: hardly, seen from the height of a child, much from above."""
 
     slope: float
@@ -136,7 +136,7 @@ class Scene:
         return boxes  # type: ignore[return-value]
 
     def touch(self, one: int, other: int) -> bool:
-        """Whether at most a 64th of the side lies between what is seen of two things."""
+        """Tell if at most a 64th of the side lies between the visible parts of two things."""
         reach = max(1, self.numbers.shape[0] // 64)
         grown = Image.fromarray(self.numbers == one + 1).convert("L").filter(ImageFilter.MaxFilter(2 * reach + 1))
         return bool(np.asarray(grown)[self.numbers == other + 1].any())

@@ -33,7 +33,7 @@ DARK, GLASS, METAL, WOOD, BAG = (40, 40, 44), (176, 214, 232), (120, 124, 130), 
 
 @dataclass(frozen=True)
 class Pose:
-    """What varies between two things of one category and colour.
+    """The differences between two things of one category and colour.
 
     ``extras`` of people: dress or jacket, walking, waving, bag, beard, glasses; of a bird: flying.
     """

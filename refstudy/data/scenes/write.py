@@ -32,7 +32,7 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker needs to know to make some scenes."""
+    """A worker's order: which scenes to make, of what, and where."""
 
     flavour: str
     seed: int
@@ -99,7 +99,7 @@ def make_refscenes(
 
 
 def _finished(folder: Path, order: dict[str, object]) -> bool:
-    """Whether the scenes of this order are there. Raises StudyError where something else is."""
+    """Tell if the scenes of this order are there. Raises StudyError where something else is."""
     if (folder / MARKER).exists():
         try:
             made = json.loads((folder / MARKER).read_text())

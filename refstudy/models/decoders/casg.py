@@ -37,7 +37,7 @@ class UpsampledConv(nn.Conv2d):
         return self.mixed_first(maps, size)
 
     def mixing_is_less(self, maps: Sequence[Tensor], size: tuple[int, int]) -> bool:
-        """Whether mixing first takes fewer multiplications: unless hardly anything is upsampled."""
+        """Tell if mixing first takes fewer multiplications; it does unless hardly anything is upsampled."""
         height, width = size
         mixing = sum(9 * x.shape[1] * x.shape[2] * x.shape[3] for x in maps)
         upsampling = sum(3 * x.shape[2] * width * (3 * x.shape[3] + height) for x in maps)

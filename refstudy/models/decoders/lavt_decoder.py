@@ -10,7 +10,7 @@ from refstudy.models.layers import conv_bn_relu
 
 
 class LAVTDecoder(nn.Module):
-    """From the four multi-modal maps to one plane of mask logits; ``width`` channels in between.
+    """Makes one plane of mask logits from the four multi-modal maps; ``width`` channels in between.
 
     LAVT predicts two planes and trains them with cross-entropy. Here it is one plane, as for every decoder of the
     study, which trains with dice loss. Upsampling aligns the corners, as LAVT's public code does.

@@ -18,5 +18,5 @@ class LanguageGate(nn.Module):
         )
 
     def forward(self, cells: Tensor) -> Tensor:
-        """What PWAM made of the cells, (E, N, C), to its weights (E, N, C)."""
+        """The cells that PWAM made, (E, N, C), to their weights (E, N, C)."""
         return self.weigh(cells)
