@@ -19,7 +19,7 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make bench      measure speed and memory, into benchmarks/results and docs/performance.md"
 	@echo "make check      style and types"
-	@echo "make lock       renew requirements.lock from pyproject.toml"
+	@echo "make lock       renew requirements.lock and environment.yml from pyproject.toml"
 
 setup: $(STAMP)
 
@@ -56,4 +56,5 @@ check: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 lock: $(BIN)/uv
-	@$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --extra dev --no-header --no-annotate pyproject.toml --output-file requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --extra dev --generate-hashes --no-header --no-annotate pyproject.toml --output-file requirements.lock
+	@$(BIN)/python tools/environment_yml.py
