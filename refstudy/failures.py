@@ -38,7 +38,7 @@ CAUSES = {
     "partial": "the mask lacks more of the referent than it adds: recall below precision",
     "leaked": "the mask adds at least as much as it lacks: precision not above recall",
 }
-WORDLESS = {  # masks that heed no words, of what
+WORDLESS = {  # masks that ignore the words: of what
     "every": "every thing, whatever the words",
     "best": "the best mask without words",
 }
@@ -150,7 +150,7 @@ def scene_things(root: Path | str, dataset: str, image_ids: Iterable[int], side:
 
 def wordless_counts(corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFrame:
     """The counts of a mask of every thing in the picture, background apart, whatever the words: what a model gets that
-    knows what a thing is and heeds no language. Columns as ``evaluation.whole_image_counts``."""
+    knows what a thing is and ignores the words. Columns as ``evaluation.whole_image_counts``."""
 
     def every(image: int, truths: np.ndarray) -> np.ndarray:
         masks = _stack([thing for thing in things[image] if thing.group != "stuff"], truths.shape[1:])
@@ -160,8 +160,8 @@ def wordless_counts(corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFr
 
 
 def best_wordless_counts(corpus: Corpus) -> pd.DataFrame:
-    """The counts of the best masks that heed no words: one a picture, whatever is asked, and of all such masks those of
-    the highest overall IoU, which no model without words can pass. Columns as ``evaluation.whole_image_counts``.
+    """The counts of the best masks that ignore the words: one a picture, whatever is asked, and of all such masks those
+    of the highest overall IoU, which no model without words can pass. Columns as ``evaluation.whole_image_counts``.
 
     A pixel that n of a picture's N expressions mean adds n to the intersection and N - n to the union. So it is marked
     where n exceeds N - n times the ratio that is reached, which rises until it is (Dinkelbach's iteration).
@@ -192,7 +192,8 @@ def _wordless(corpus: Corpus, marked: Callable[[int, np.ndarray], np.ndarray]) -
 
 
 def wordless_table(study: Study, profile: str, floors: dict[str, pd.DataFrame], results: str = "") -> pd.DataFrame:
-    """The lead of every recorded variant over masks that heed no words, on the profile's first split, the lowest first.
+    """The lead of every recorded variant over masks that ignore the words, on the profile's first split, the lowest
+    first.
 
     ``floors``: of each of ``WORDLESS`` the counts. Columns: variant, label, runs; oIoU and, on the pictures of each
     floor, above_every and above_best (negative below it), each with its 95 % interval (_low, _high), in percent. The

@@ -49,7 +49,8 @@ def peak_memory() -> dict[str, int]:
     ``peak_gpu_memory_mb``, of PyTorch's tensors there. Processes that it started are not counted."""
     status = Path("/proc/self/status")
     found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE) if status.exists() else None
-    peak = int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # the latter knows forebears
+    # ru_maxrss is the last resort: it includes the parent process
+    peak = int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cuda = _used_cuda()
     return {"peak_memory_mb": peak >> 10} | ({"peak_gpu_memory_mb": cuda.max_memory_allocated() >> 20} if cuda else {})
 

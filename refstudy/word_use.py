@@ -1,7 +1,7 @@
 """Measure how much masks depend on the words: compare the masks of one picture's expressions.
 
-A model that heeds no words gives a picture one mask, whatever is asked. One that understands gives two expressions of
-one thing the same mask, and those of two things masks that share nothing. No truth is needed for either.
+A model that ignores the words gives a picture one mask for every question. One that understands gives two expressions
+of one thing the same mask, and those of two things masks that share nothing. No truth is needed for either.
 """
 
 from itertools import combinations

@@ -213,7 +213,7 @@ def test_the_things_of_a_scene_are_all_there(scenes):
         assert any(thing.group == "stuff" for thing in around)
 
 
-def test_a_mask_of_every_thing_heeds_no_words(scenes):
+def test_a_mask_of_every_thing_ignores_the_words(scenes):
     corpus, things = scenes
     counts = wordless_counts(corpus, things)
     truths = corpus.mask(corpus.ref_of_expression)
@@ -226,7 +226,7 @@ def test_a_mask_of_every_thing_heeds_no_words(scenes):
     assert summarize_counts(counts)["oIoU"] > 2 * summarize_counts(whole)["oIoU"]
 
 
-def test_no_mask_that_heeds_no_words_is_better_than_the_best(scenes):
+def test_no_mask_that_ignores_the_words_is_better_than_the_best(scenes):
     """Against every choice of things in each picture: their sums are tried for all ratios that a choice may reach."""
     corpus, things = scenes
     best = best_wordless_counts(corpus)
@@ -249,7 +249,7 @@ def test_no_mask_that_heeds_no_words_is_better_than_the_best(scenes):
     assert ratio > summarize_counts(wordless_counts(corpus, things))["oIoU"] / 100
 
 
-def test_recorded_variants_are_set_against_masks_that_heed_no_words(tmp_path):
+def test_recorded_variants_are_set_against_masks_that_ignore_the_words(tmp_path):
     for seed, level in enumerate((0.58, 0.60, 0.62)):
         put(tmp_path, "s2rm_fpn", [level] * 20, seed=seed)
     put(tmp_path, "pwam_fpn", [0.2, 0.4] * 10)

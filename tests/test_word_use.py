@@ -30,7 +30,7 @@ def put(results, variant, columns, seed=0):
     put_counts(results, variant, counts, seed=seed, masks=masks)
 
 
-def test_masks_that_heed_words_agree_on_one_thing_and_part_on_two(tmp_path):
+def test_masks_that_use_words_agree_on_one_thing_and_part_on_two(tmp_path):
     put(tmp_path, "s2rm_fpn", [(0, 4), (0, 4), (4, 8)])
     put(tmp_path, "pwam_fpn", [(0, 4)] * 3)  # one mask, whatever is asked
     put(tmp_path, "tile_concat", [(0, 4), (2, 6), (3, 7)])

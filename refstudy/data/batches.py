@@ -423,7 +423,7 @@ def normalise(images: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-@torch.inference_mode(False)  # kept for training too, whoever asks first
+@torch.inference_mode(False)  # kept for training too, even if the first call comes from inference
 def _mean_and_deviation(device: torch.device) -> tuple[Tensor, ...]:
     """ImageNet's, each (1, 3, 1, 1)."""
     return tuple(torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))

@@ -80,7 +80,7 @@ def tile(vectors: Tensor, height: int, width: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-@torch.inference_mode(False)  # kept for training too, whoever asks first
+@torch.inference_mode(False)  # kept for training too, even if the first call comes from inference
 def position_planes(
     height: int, width: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Tensor:

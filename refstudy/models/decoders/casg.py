@@ -80,7 +80,7 @@ def lifted_first(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # kept for training too, whoever asks first
+@torch.inference_mode(False)  # kept for training too, even if the first call comes from inference
 def shifted_upsampling(small: int, large: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The matrix (large, 3 * small) that upsamples three sequences linearly, shifts them by 1, 0, -1 and adds them.
 

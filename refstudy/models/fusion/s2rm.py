@@ -70,7 +70,7 @@ class Reordered(torch.autograd.Function):
 
 
 @functools.lru_cache(maxsize=16)
-@torch.inference_mode(False)  # kept for training too, whoever asks first
+@torch.inference_mode(False)  # kept for training too, even if the first call comes from inference
 def coparse_indices(height: int, width: int, shift: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     """For each cell p of the parsed context (rows) and each map channel: which cell q of the generator it meets."""
     i = torch.arange(height, device="cpu")[:, None, None, None]
