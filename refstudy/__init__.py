@@ -1,1 +1,17 @@
-"""refstudy: a reproducible study of referring image segmentation (S²RM + CASG, SLViT and what they are compared to)."""
+"""refstudy: a reproducible study of referring image segmentation (S²RM + CASG, SLViT and what they are compared to).
+
+study = refstudy.open("scenes")
+study.table("s2rm_table4"), study.record("s2rm_casg", 0), study.model("s2rm_casg"), study.corpus("val")
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from refstudy.opened import OpenStudy
+
+
+def open(profile: str = "scenes", study: str = "papermill_runs.yaml", results: str = "") -> "OpenStudy":
+    """Open the study under a profile: see ``refstudy.opened.open_study``. Nothing is loaded before this call."""
+    from refstudy.opened import open_study
+
+    return open_study(profile, study, results)

@@ -261,6 +261,32 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command()
+def table(
+    stem: Annotated[str, typer.Argument(help="e.g. s2rm_table4, claims; without it: a list")] = "",
+    profile: Profile = "scenes",
+    csv: Annotated[bool, typer.Option("--csv", help="the whole table as CSV, as its file has it")] = False,
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Print a table of the results: the papers' with one line per row, the printed number and, in brackets, ours."""
+    from refstudy.opened import open_study, readable, table_files
+
+    files = table_files(open_study(profile, study).folder)
+    if not stem:
+        typer.echo("\n".join(files))
+        return
+    if stem not in files:
+        known = ", ".join(files) or f"none; `refstudy run --profile {profile}` makes them"
+        raise StudyError(f"no table '{stem}' in the results of profile {profile}; known: {known}")
+    if csv:
+        typer.echo(files[stem].read_text(), nl=False)
+        return
+    import pandas as pd
+
+    shown = readable(pd.read_csv(files[stem], keep_default_na=False, na_values=[""]))
+    typer.echo(shown.to_string(na_rep="", index=shown.index.names != [None]))
+
+
 @app.command("evaluate")
 def evaluate_command(
     weights: Annotated[Path, typer.Argument(help="a weights file or a folder of save_pretrained")],
