@@ -9,9 +9,9 @@ import yaml
 from measure import seconds, write
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from refstudy.engine.journal import end_journal, journal_head
+from refstudy.engine.plan import Present, known, plan
 from refstudy.files import path_digest
-from refstudy.journal import end_journal, journal_head
-from refstudy.plan import Present, known, plan
 from refstudy.study import load_study
 
 RUNS, CELLS = 200, 12

@@ -11,7 +11,7 @@ from refstudy.errors import StudyError
 from refstudy.study import FILE_NAME
 
 if TYPE_CHECKING:
-    from refstudy.plan import Step
+    from refstudy.engine.plan import Step
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="refstudy: a study of referring image segmentation.")
 data_app = typer.Typer(no_args_is_help=True, help="Make and check data.")
@@ -56,7 +56,7 @@ def run(
     from contextlib import AbstractContextManager, nullcontext
 
     from refstudy.data.scenes import FLAVOURS
-    from refstudy.plan import parse_changes, plan, show
+    from refstudy.engine.plan import parse_changes, plan, show
     from refstudy.study import load_study
 
     loaded = load_study(study)
@@ -77,7 +77,7 @@ def run(
         if loaded.runs[step.run].trains
     ]
     if loaded.profile(profile).data.dataset not in FLAVOURS:
-        from refstudy.needs import missing_data, refuse_without
+        from refstudy.engine.needs import missing_data, refuse_without
 
         if dry_run:
             typer.echo("\n".join(f"missing: {line}" for line in missing_data(loaded, loaded.together(profile))))
@@ -88,7 +88,7 @@ def run(
         return
     stop = None
     if time_budget is not None:
-        from refstudy.trainings import Stop, ended_in_time, train_all
+        from refstudy.engine.trainings import Stop, ended_in_time, train_all
 
         stop = Stop(time_budget)
     if any(step.data for step in waiting):
@@ -104,7 +104,7 @@ def run(
         steps, in_time = planned(), ended_in_time(stop)
         waiting = [step for step in steps if step.state == "to run"]
     if waiting:
-        from refstudy.runs import execute, report
+        from refstudy.engine.workers import execute, report
 
         with in_time:
             succeeded = execute(steps, loaded.root, workers, scheduler=scheduler)
@@ -142,8 +142,8 @@ def train(
     `accelerate launch -m refstudy.cli train`, all processes train one run after the other together.
     """
     from refstudy.data.scenes import FLAVOURS
+    from refstudy.engine.trainings import Stop, train_all
     from refstudy.study import load_study
-    from refstudy.trainings import Stop, train_all
 
     loaded = load_study(study)
     profiles = loaded.together(profile) if beside else (profile,)
@@ -154,7 +154,7 @@ def train(
         runs = [(name, one, number) for one in own for number in seed or loaded.seeds(name, one)]
         cases += sorted(runs, key=lambda run: run[2])
     if any(loaded.profile(name).data.dataset not in FLAVOURS for name in profiles):
-        from refstudy.needs import refuse_without
+        from refstudy.engine.needs import refuse_without
 
         refuse_without(loaded, profiles, cases)
     status = train_all(loaded, cases, Stop(time_budget), at_once, again)

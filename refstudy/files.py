@@ -62,7 +62,7 @@ def _beside(path: Path) -> Path:
 def note(action: Literal["read", "wrote"], path: Path | str) -> None:
     """Add a line to the journal of the notebook being executed; nothing happens where none is kept.
 
-    A line is {time, action, path, sha256}, with the digest of what lies there: see ``refstudy.journal``.
+    A line is {time, action, path, sha256}, with the digest of what lies there: see ``refstudy.engine.journal``.
     """
     if journal := os.environ.get(JOURNAL):
         path = Path(path).resolve()

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, PositiveInt, StringConstraints, TypeAdapter, ValidationError, model_validator
 
-from refstudy.cells import declared_parameters, wrong_parameter
 from refstudy.config import (
     PARTS,
     DataConfig,
@@ -25,6 +24,7 @@ from refstudy.config import (
 )
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.source import default_data_root
+from refstudy.engine.cells import declared_parameters, wrong_parameter
 from refstudy.errors import StudyError
 from refstudy.reported import row_names, stems
 

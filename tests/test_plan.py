@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from refstudy import modules
 from refstudy.cli import app
 from refstudy.config import record_name
+from refstudy.engine.journal import end_journal, journal_head, read_journal
+from refstudy.engine.plan import known, parse_changes, plan
 from refstudy.errors import StudyError
 from refstudy.files import JOURNAL, atomic_write, note
-from refstudy.journal import end_journal, journal_head, read_journal
-from refstudy.plan import known, parse_changes, plan
 from refstudy.study import load_study
 
 from .test_study import HEAD

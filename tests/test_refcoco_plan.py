@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 from refstudy.cli import app
 from refstudy.config import EvaluationConfig
 from refstudy.cost import gpu_hours
+from refstudy.engine.needs import refuse_without
+from refstudy.engine.trainings import UNFINISHED, Stop, ended_in_time
 from refstudy.errors import StudyError
 from refstudy.lengths import kind_table, length_curve, length_table
-from refstudy.needs import refuse_without
 from refstudy.records import find_records
 from refstudy.reported import SPLITS
 from refstudy.study import load_study
@@ -35,7 +36,6 @@ from refstudy.tables import (
     measured_on,
     printed_rows,
 )
-from refstudy.trainings import UNFINISHED, Stop, ended_in_time
 
 from .helpers import ROOT, STUDY, put_counts
 

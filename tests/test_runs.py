@@ -17,12 +17,12 @@ import pytest
 from distributed import LocalCluster
 from rich.console import Console
 
-from refstudy import runs
+from refstudy.engine import workers
+from refstudy.engine.plan import Step, plan
+from refstudy.engine.progress import Progress
+from refstudy.engine.workers import execute
 from refstudy.errors import StudyError
-from refstudy.plan import Step, plan
-from refstudy.progress import Progress
 from refstudy.provenance import code_version
-from refstudy.runs import execute
 from refstudy.study import load_study
 from tests.test_study import notebook, study_file
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_written_is_named_and_the_earlier_result_stays(tmp_path):
 
 
 def test_without_anything_to_run_no_cluster_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "LocalCluster", None)
+    monkeypatch.setattr(workers, "LocalCluster", None)
     assert execute([step(tmp_path, "a", state="recorded"), step(tmp_path, "b", state="missing")], tmp_path)
 
 

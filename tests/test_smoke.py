@@ -12,9 +12,9 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from refstudy.data.source import default_data_root
+from refstudy.engine.plan import plan
 from refstudy.evaluation import evaluate, summarize_counts, whole_image_counts
 from refstudy.models.build import build_model
-from refstudy.plan import plan
 from refstudy.records import find_record, find_records
 from refstudy.study import FILE_NAME, load_study
 from refstudy.training import load_corpora

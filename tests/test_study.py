@@ -10,10 +10,10 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from refstudy.cells import declared_parameters
 from refstudy.cli import app, main
 from refstudy.config import PARTS, TrainConfig
 from refstudy.data.scenes import FLAVOURS
+from refstudy.engine.cells import declared_parameters
 from refstudy.errors import StudyError
 from refstudy.study import load_study
 

@@ -12,13 +12,13 @@ import yaml
 from typer.testing import CliRunner
 
 from refstudy.cli import app
+from refstudy.engine.trainings import Stop, _in_a_process, _places
 from refstudy.errors import StudyError
 from refstudy.evaluation import summarize_counts
 from refstudy.models.build import load_model
 from refstudy.records import find_records
 from refstudy.study import load_study
 from refstudy.training import Trainer, load_corpora, train
-from refstudy.trainings import Stop, _in_a_process, _places
 
 from .conftest import assert_same_but_for_rounding, tiny_data, tiny_model
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from refstudy.plan import Step
+from refstudy.engine.plan import Step
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Progress:
         self._live.stop()
 
     def hear(self, event: tuple[float, dict[str, Any]]) -> None:
-        """Take in a worker's news: see ``refstudy.notebook.execute_notebook``."""
+        """Take in a worker's news: see ``refstudy.engine.notebook.execute_notebook``."""
         name = event[1]["name"]
         if "ended" in event[1]:
             if run := self.running.pop(name, None):

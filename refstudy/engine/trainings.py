@@ -17,11 +17,11 @@ from accelerate.utils import broadcast_object_list
 from dask.system import CPU_COUNT
 
 from refstudy.config import ModelConfig
+from refstudy.engine.workers import train_run
 from refstudy.errors import StudyError
 from refstudy.models.build import build_model
 from refstudy.provenance import forget_peak_memory
 from refstudy.records import find_record
-from refstudy.runs import train_run
 from refstudy.study import Study
 from refstudy.training import Unfinished, launched
 

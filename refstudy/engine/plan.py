@@ -1,7 +1,7 @@
 """From the study file to steps: what would run, in which order, and why.
 
 Whether a notebook is up to date is decided by content, never by dates: what it depends on now is compared with what the
-journal of its last execution says (``refstudy.journal``). Edited prose, outputs or layout re-execute nothing.
+journal of its last execution says (``refstudy.engine.journal``). Edited prose, outputs or layout re-execute nothing.
 """
 
 import graphlib
@@ -15,11 +15,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from refstudy.cells import code_cells, declared_parameters, wrong_parameter
 from refstudy.config import record_name
+from refstudy.engine.cells import code_cells, declared_parameters, wrong_parameter
+from refstudy.engine.journal import Journal, read_journal
 from refstudy.errors import StudyError
 from refstudy.files import JOURNAL_SUFFIX, content_digest, path_digest
-from refstudy.journal import Journal, read_journal
 from refstudy.modules import Modules
 from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Study, output_name, step_name, training_command
 

@@ -1,7 +1,8 @@
 """One notebook, executed in a kernel of its own: watched while it runs, ended when nobody wants it or its time is over,
 and in the place of the earlier one only when it ran to its end.
 
-This is what a Dask worker does, on whichever machine. ``refstudy.execution`` says what it is told and what it leaves.
+This is what a Dask worker does, on whichever machine. ``refstudy.engine.execution`` says what it is told and what it
+leaves.
 """
 
 import os
@@ -23,9 +24,9 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from refstudy.execution import Execution, NotebookError, clear_away, partial_files
+from refstudy.engine.execution import Execution, NotebookError, clear_away, partial_files
+from refstudy.engine.journal import end_journal, read_journal
 from refstudy.files import JOURNAL, JOURNAL_SUFFIX
-from refstudy.journal import end_journal, read_journal
 
 PATIENCE = 300  # seconds for what is slow on a busy machine: a kernel's start, its last outputs
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -1,7 +1,7 @@
 """What a Dask worker is told of a notebook's execution, and what the execution leaves.
 
-Papermill, which takes seconds to import, is the worker's matter (``refstudy.notebook``): who hands out the work does
-without it.
+Papermill, which takes seconds to import, is the worker's matter (``refstudy.engine.notebook``): who hands out the work
+does without it.
 """
 
 from contextlib import suppress

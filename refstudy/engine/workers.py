@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from refstudy.config import RunConfig
+from refstudy.engine.execution import Execution, NotebookError, clear_away
+from refstudy.engine.journal import journal_head
+from refstudy.engine.plan import Step, known, show_trainings
+from refstudy.engine.progress import Progress
 from refstudy.errors import StudyError
-from refstudy.execution import Execution, NotebookError, clear_away
-from refstudy.journal import journal_head
-from refstudy.plan import Step, known, show_trainings
-from refstudy.progress import Progress
 from refstudy.provenance import code_version
 from refstudy.study import Study
 
@@ -96,8 +96,8 @@ def execute(
 
 
 def _execute_notebook(execution: Execution) -> None:
-    """The Dask task: see ``refstudy.notebook.execute_notebook``."""
-    from refstudy.notebook import execute_notebook  # Papermill takes seconds to import
+    """The Dask task: see ``refstudy.engine.notebook.execute_notebook``."""
+    from refstudy.engine.notebook import execute_notebook  # Papermill takes seconds to import
 
     execute_notebook(execution)
 
@@ -127,7 +127,7 @@ def _connect(scheduler: str, workers: int, steps: int) -> Iterator[Client]:
         with client:
             yield client
         return
-    import refstudy.notebook  # noqa: F401  (here, and not while this thread parses: Python 3.11 cannot do both at once)
+    import refstudy.engine.notebook  # noqa: F401  (here, and not while this thread parses: Python 3.11 cannot do both at once)
 
     with (
         LocalCluster(  # threads: the work is done by the kernels, which are processes

@@ -1,7 +1,7 @@
 """The journal of an executed notebook, ``<name>.journal.jsonl`` beside it: what it depended on, read and wrote.
 
 The first line is written before the notebook starts: which notebook, at which commit, and what was known of its
-dependencies (``refstudy.plan.known``). Each further line is noted by the package as it reads and writes
+dependencies (``refstudy.engine.plan.known``). Each further line is noted by the package as it reads and writes
 (``refstudy.files.note``). The last says that the notebook ran to its end, how long it took, and what its kernel ran on
 and used (``refstudy.provenance.usage``).
 """
