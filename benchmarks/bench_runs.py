@@ -43,7 +43,7 @@ def run_ours(todo: list[tuple[Path, Path]], workers: int) -> None:
     from refstudy.engine.plan import Step
     from refstudy.engine.workers import execute
 
-    steps = [Step(output.stem, notebook, output, {}, set()) for notebook, output in todo]
+    steps = [Step(output.stem, notebook, output, {}, {}) for notebook, output in todo]
     assert execute(steps, todo[0][0].parent, workers, Console(quiet=True))
 
 
