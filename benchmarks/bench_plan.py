@@ -9,9 +9,9 @@ import yaml
 from measure import seconds, write
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from refstudy.engine.journal import end_journal, journal_head
+from refstudy.engine.plan import Present, known, plan
 from refstudy.files import path_digest
-from refstudy.journal import end_journal, journal_head
-from refstudy.plan import Present, known, plan
 from refstudy.study import load_study
 
 RUNS, CELLS = 200, 12
@@ -24,7 +24,7 @@ PROFILE = {
 
 
 def make_study(folder: Path) -> Path:
-    """A study file of RUNS runs, each with a notebook of its own and needing the one before."""
+    """A study file of RUNS runs, each with a notebook of its own."""
     runs = {}
     for number in range(RUNS):
         cells = [new_code_cell("study = ''\nprofile = ''\nresults = ''\nx = 0", metadata={"tags": ["parameters"]})]
@@ -33,8 +33,7 @@ def make_study(folder: Path) -> Path:
             cells.append(new_markdown_cell(f"## Part {k}\n\nWhat the next cell computes, in a sentence."))
             cells.append(new_code_cell(f"values = [x + {k} for x in range(10)]\nprint(sum(values), {number})"))
         nbformat.write(new_notebook(cells=cells), folder / f"n{number}.ipynb")
-        needs = [f"run{number - 1}"] if number else []
-        runs[f"run{number}"] = {"notebook": f"n{number}.ipynb", "parameters": {"x": number}, "needs": needs}
+        runs[f"run{number}"] = {"notebook": f"n{number}.ipynb", "parameters": {"x": number}}
     plain = {"label": "Plain", "fusion": {"name": "tile_concat"}, "decoder": {"name": "fpn"}}
     content = {"variants": {"plain": plain}, "profiles": {"timing": PROFILE}, "runs": runs}
     path = folder / "papermill_runs.yaml"

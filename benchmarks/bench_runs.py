@@ -37,13 +37,13 @@ def run_papermill(todo: list[tuple[Path, Path]]) -> None:
 
 
 def run_ours(todo: list[tuple[Path, Path]], workers: int) -> None:
-    """Through ``refstudy.runs``."""
+    """Through ``refstudy.engine.workers``."""
     from rich.console import Console
 
-    from refstudy.plan import Step
-    from refstudy.runs import execute
+    from refstudy.engine.plan import Step
+    from refstudy.engine.workers import execute
 
-    steps = [Step(output.stem, notebook, output, {}, set()) for notebook, output in todo]
+    steps = [Step(output.stem, notebook, output, {}, {}) for notebook, output in todo]
     assert execute(steps, todo[0][0].parent, workers, Console(quiet=True))
 
 

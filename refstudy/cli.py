@@ -3,15 +3,12 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from refstudy.errors import StudyError
 from refstudy.study import FILE_NAME
-
-if TYPE_CHECKING:
-    from refstudy.plan import Step
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="refstudy: a study of referring image segmentation.")
 data_app = typer.Typer(no_args_is_help=True, help="Make and check data.")
@@ -27,12 +24,8 @@ StudyOption = Annotated[str, typer.Option("--study", help="the study file")]
 @app.command()
 def run(
     profile: Profile = "scenes",
-    train: Annotated[bool, typer.Option("--train", help="also train every run that has no record")] = False,
-    only: Annotated[list[str] | None, typer.Option(help="consider only this run; repeatable")] = None,
-    start: Annotated[
-        list[str] | None,
-        typer.Option("--from", help="execute this run and all that need it, even if up to date; repeatable"),
-    ] = None,
+    train: Annotated[bool, typer.Option("--train", help="first train every run that has no record")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="consider only this notebook; repeatable")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="execute all, even if up to date; records stay")] = False,
     settings: Annotated[
         list[str] | None,
@@ -40,83 +33,25 @@ def run(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="notebooks at once; 0: one per core")] = 0,
     scheduler: Annotated[str, typer.Option(help="run on this Dask cluster, e.g. tcp://host:8786")] = "",
-    time_budget: Annotated[
-        float | None, typer.Option(min=0, help="minutes after which to stop; trainings run here, before the notebooks")
-    ] = None,
+    time_budget: Annotated[float | None, typer.Option(min=0, help="minutes after which to stop")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would run, and why, and stop")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Execute the notebooks of a profile that are not up to date; leave tables and figures in results/<profile>.
 
     A notebook is up to date when its code, its parameters, its part of the study file, the modules it uses, what it
-    read and what it wrote are as at its last execution. A training is, when its run record is there; `refstudy train
-    --again` makes it anew. With a time budget, runs are trained as by `refstudy train`, --workers at once (0: one), and
-    the notebooks follow; when it is spent, status 75 says that the same command goes on.
+    read and what it wrote are as at its last execution. With --train, and always for a profile that says `training:
+    always` (unless --only names notebooks), runs without a record are trained first, as by `refstudy train`, --workers
+    at once (0: one). When the time budget is spent, status 75 says that the same command goes on.
     """
-    from contextlib import AbstractContextManager, nullcontext
-
-    from refstudy.data.scenes import FLAVOURS
-    from refstudy.plan import parse_changes, plan, show
+    from refstudy.engine.plan import parse_changes
+    from refstudy.engine.run import run_profile
     from refstudy.study import load_study
 
-    loaded = load_study(study)
-    if time_budget is not None and scheduler:
-        raise StudyError("--time-budget: not with --scheduler; give the queue's own limit to the workers")
-
-    def planned() -> list["Step"]:
-        changes = parse_changes(settings or ())
-        return plan(loaded, profile, train, only or (), start=start or (), fresh=fresh, changes=changes)
-
-    steps = planned()
-    waiting = [step for step in steps if step.state == "to run"]
-    if dry_run or not waiting:
-        show(steps, loaded)
-    cases = [
-        (profile, step.parameters["variant"], step.parameters["seed"])
-        for step in waiting
-        if loaded.runs[step.run].trains
-    ]
-    if loaded.profile(profile).data.dataset not in FLAVOURS:
-        from refstudy.needs import missing_data, refuse_without
-
-        if dry_run:
-            typer.echo("\n".join(f"missing: {line}" for line in missing_data(loaded, loaded.together(profile))))
-            typer.echo(f"GPU-hours: refstudy cost --profile {profile}; several GPUs, queues: docs/cluster.md")
-        elif any(step.data for step in waiting):
-            refuse_without(loaded, (profile,), cases)
-    if dry_run:
-        return
-    stop = None
-    if time_budget is not None:
-        from refstudy.trainings import Stop, ended_in_time, train_all
-
-        stop = Stop(time_budget)
-    if any(step.data for step in waiting):
-        from dask.system import CPU_COUNT
-
-        from refstudy.data.source import prepare_data
-
-        prepare_data(loaded.profile(profile).data, loaded.data_root, workers=CPU_COUNT)
-    in_time: AbstractContextManager[None] = nullcontext()
-    if stop:
-        if status := train_all(loaded, cases, stop, workers or 1):
-            raise typer.Exit(status)
-        steps, in_time = planned(), ended_in_time(stop)
-        waiting = [step for step in steps if step.state == "to run"]
-    if waiting:
-        from refstudy.runs import execute, report
-
-        with in_time:
-            succeeded = execute(steps, loaded.root, workers, scheduler=scheduler)
-        report(steps)
-        if not succeeded:
-            raise typer.Exit(1)
-    page = loaded.results(profile) / "report" / "index.html"
-    if waiting or not page.exists():
-        from refstudy.report import write_report
-
-        page = write_report(loaded, profile)
-    typer.echo(f"results in {loaded.results(profile)}, to be read from {page}")
+    loaded, changes = load_study(study), parse_changes(settings or ())
+    asked = (train, only or (), fresh, changes)
+    if status := run_profile(loaded, profile, *asked, workers, scheduler, time_budget, dry_run):
+        raise typer.Exit(status)
 
 
 @app.command()
@@ -133,6 +68,7 @@ def train(
     time_budget: Annotated[float | None, typer.Option(min=0, help="minutes after which to save, and stop")] = None,
     again: Annotated[bool, typer.Option("--again", help="train anew what has a record")] = False,
     beside: Annotated[bool, typer.Option("--beside", help="also the runs of the profiles beside this one")] = False,
+    scheduler: Annotated[str, typer.Option(help="train on this Dask cluster, e.g. tcp://host:8786")] = "",
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Train the runs that have no record and leave theirs in results/<profile>/records.
@@ -141,24 +77,14 @@ def train(
     the update, saves, and ends with status 75; with status 1 when one of several runs failed. Under torchrun or
     `accelerate launch -m refstudy.cli train`, all processes train one run after the other together.
     """
-    from refstudy.data.scenes import FLAVOURS
+    from refstudy.engine.needs import refuse_without
+    from refstudy.engine.trainings import Stop, train_all
     from refstudy.study import load_study
-    from refstudy.trainings import Stop, train_all
 
     loaded = load_study(study)
-    profiles = loaded.together(profile) if beside else (profile,)
-    cases = []
-    for name in profiles:
-        chosen = variant or loaded.variant_names(name)
-        own = [one for one in chosen if name == profile or one in loaded.variant_names(name)]
-        runs = [(name, one, number) for one in own for number in seed or loaded.seeds(name, one)]
-        cases += sorted(runs, key=lambda run: run[2])
-    if any(loaded.profile(name).data.dataset not in FLAVOURS for name in profiles):
-        from refstudy.needs import refuse_without
-
-        refuse_without(loaded, profiles, cases)
-    status = train_all(loaded, cases, Stop(time_budget), at_once, again)
-    if status:
+    cases = loaded.cases(profile, variant or (), seed or (), beside)
+    refuse_without(loaded, loaded.together(profile) if beside else (profile,), cases)
+    if status := train_all(loaded, cases, Stop(time_budget), at_once, again, scheduler):
         raise typer.Exit(status)
 
 

@@ -24,7 +24,7 @@ from refstudy.config import ModelConfig, RunConfig
 from refstudy.data.batches import Corpus
 from refstudy.data.check import published
 from refstudy.evaluation import EXPRESSIONS_AT_ONCE, predictions
-from refstudy.files import note
+from refstudy.files import exists, note
 from refstudy.models.build import build_model
 from refstudy.models.segmenter import ImageFeatures, Segmenter
 from refstudy.reported import load_reported
@@ -255,7 +255,7 @@ def measured_growth(study: Study) -> pd.DataFrame:
     Columns: model, axis (what grows), value, seconds and peak_MB of a forward pass, machine.
     """
     path = study.root / "benchmarks" / "results" / "growth.csv"
-    if not path.exists():
+    if not exists(path):
         return pd.DataFrame(columns=GROWTH)
     note("read", path)
     return pd.read_csv(path)[GROWTH]

@@ -16,7 +16,7 @@ from refstudy.bar import bar
 from refstudy.config import THRESHOLD, Precision, Resolution
 from refstudy.data.batches import Batch, Corpus, build_corpus, evaluation_batches, unfit
 from refstudy.data.masks import decode_mask, encode_mask
-from refstudy.files import note
+from refstudy.files import exists, note
 from refstudy.metrics import summarize
 from refstudy.models.segmenter import Segmenter
 from refstudy.provenance import processor
@@ -187,7 +187,7 @@ def _marked(corpus: Corpus, refs: np.ndarray, stride: int) -> tuple[np.ndarray, 
 def read_ceilings(results: Path) -> pd.DataFrame | None:
     """The table of ``ceilings`` in a results folder, by stride; None where it was not made yet."""
     path = results / "tables" / "ceilings.csv"
-    if not path.exists():
+    if not exists(path):
         return None
     note("read", path)
     return pd.read_csv(path).set_index("stride")

@@ -59,10 +59,19 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
 
 
-def note(action: Literal["read", "wrote"], path: Path | str) -> None:
+def exists(path: Path | str) -> bool:
+    """Say whether a file or folder is there; where none is, note in the journal that it was looked for, so that a
+    notebook which did without it is executed again when it comes."""
+    if Path(path).exists():
+        return True
+    note("missed", path)
+    return False
+
+
+def note(action: Literal["read", "missed", "wrote"], path: Path | str) -> None:
     """Add a line to the journal of the notebook being executed; nothing happens where none is kept.
 
-    A line is {time, action, path, sha256}, with the digest of what lies there: see ``refstudy.journal``.
+    A line is {time, action, path, sha256}, with the digest of what lies there: see ``refstudy.engine.journal``.
     """
     if journal := os.environ.get(JOURNAL):
         path = Path(path).resolve()

@@ -2,7 +2,7 @@
 at which commit, when, on what and with which versions.
 
 While ``refstudy run`` executes a notebook, the package notes in a journal what the notebook reads and writes
-(``refstudy.journal``). The manifest joins the journals with the files that lie there now. A file whose bytes no
+(``refstudy.engine.journal``). The manifest joins the journals with the files that lie there now. A file whose bytes no
 journal wrote keeps its entry of the earlier manifest if that has the same bytes, and otherwise has no notebook.
 """
 
@@ -16,9 +16,9 @@ import nbformat
 import pandas as pd
 from nbformat import NotebookNode
 
+from refstudy.engine.journal import PROVENANCE, Journal, read_journal, seeds
 from refstudy.errors import StudyError
 from refstudy.files import JOURNAL_SUFFIX, atomic_write, file_digest
-from refstudy.journal import PROVENANCE, Journal, read_journal, seeds
 from refstudy.study import Study
 
 FILE_NAME = "manifest.json"
@@ -50,8 +50,8 @@ def write_manifest(study: Study, profile: str, results: str = "") -> dict[str, A
     """Write ``manifest.json`` into a profile's results and return it.
 
     ``tables`` and ``figures``: stem -> the SHA-256 of its files, and of their origin notebook, section and caption
-    there, run records, data, time and circumstances (``refstudy.journal.PROVENANCE``). ``records``: name of a run
-    record -> its data, commit and time.
+    there, run records, data, time and circumstances (``refstudy.engine.journal.PROVENANCE``). ``records``: name of a
+    run record -> its data, commit and time.
     """
     from refstudy.records import find_records
 

@@ -156,9 +156,12 @@ def find_records(records: Path | str) -> list[Record]:
 
 
 def find_record(records: Path | str, config: RunConfig) -> Record | None:
-    """The record of exactly these settings, if there is one."""
+    """Find the record of exactly these settings, if there is one."""
     folder = Path(records) / record_name(config)
-    return read_record(folder) if (folder / "record.json").exists() else None
+    if (folder / "record.json").exists():
+        return read_record(folder)
+    note("missed", folder)
+    return None
 
 
 def circumstances() -> dict[str, Any]:

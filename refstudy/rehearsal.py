@@ -27,10 +27,10 @@ from refstudy.data.samples import sample_folder
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
+from refstudy.engine.needs import missing_weights, offline
 from refstudy.errors import DataMissing, StudyError
 from refstudy.files import atomic_write
 from refstudy.models.build import count_parameters
-from refstudy.needs import missing_weights, offline
 from refstudy.records import GATE_COLUMNS, circumstances, find_record, write_record
 from refstudy.study import Study
 from refstudy.tables import TABLES, build_table, sampled_metrics, write_table

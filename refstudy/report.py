@@ -267,7 +267,7 @@ def _notebooks(study: Study, profile: str, pages: list[Path]) -> list[NotebookNo
         cells = nbformat.read(page, as_version=4).cells
         titles = (cell.source.splitlines()[0].lstrip("# ") for cell in cells if cell.source.startswith("# "))
         lines.append(f"- [{page.stem}]({page.stem}.html): {next(titles, '')}")
-    absent = [name for name, run in study.runs.items() if not run.trains and name not in {page.stem for page in pages}]
+    absent = [name for name in study.runs if name not in {page.stem for page in pages}]
     lines += [f"- {name}: not executed here; `refstudy run --profile {profile} --only {name}`" for name in absent]
     return [new_markdown_cell("\n".join(lines))]
 

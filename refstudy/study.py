@@ -1,6 +1,5 @@
 """The study file: variants, profiles and runs, checked as a whole before anything is done with them."""
 
-import graphlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, PositiveInt, StringConstraints, TypeAdapter, ValidationError, model_validator
 
-from refstudy.cells import declared_parameters, wrong_parameter
 from refstudy.config import (
     PARTS,
     DataConfig,
@@ -25,6 +23,7 @@ from refstudy.config import (
 )
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.source import default_data_root
+from refstudy.engine.cells import declared_parameters, wrong_parameter
 from refstudy.errors import StudyError
 from refstudy.own_parts import is_own, register
 from refstudy.reported import row_names, stems
@@ -32,6 +31,7 @@ from refstudy.reported import row_names, stems
 FILE_NAME = "papermill_runs.yaml"
 # The papers' own setting by encoder, at whose sizes costs are counted whatever profile is executed.
 PAPERS_SWIN_T, PAPERS_SWIN_B = "refcoco", "refcoco_swinb"
+Case = tuple[str, str, int]  # profile, variant, seed: one training
 Problem = tuple[tuple, str]  # where in the file, and what is wrong there
 
 
@@ -125,23 +125,19 @@ class Profile(Settings):
 
 
 class Run(Settings):
-    """A notebook with parameters. ``trains``: repeated for each variant and seed, and satisfied by a run record.
-
-    ``data``: whether it needs the profile's data, which are made before the first notebook starts. ``timeout``
-    (seconds) ends a run that takes longer; ``retries`` runs it again after a failure; ``gpus`` are what one execution
-    needs of a cluster's.
-    """
+    """A notebook with parameters. ``data``: whether it needs the profile's data, which are made before it starts."""
 
     notebook: str
     parameters: dict[str, Any] = {}
-    needs: tuple[str, ...] = ()
-    trains: bool = False
     data: bool = True
-    timeout: float | None = Field(None, gt=0)
-    retries: int = Field(0, ge=0)
-    gpus: int = Field(0, ge=0)
 
 
+# Keys that runs had in earlier study files, and what to do about each.
+EARLIER_KEYS = {
+    "needs": "every notebook runs by itself, after the trainings, and again when what it reads changes; delete the key",
+    "trains": "`refstudy train` and `refstudy run --train` train without a notebook; delete the whole run",
+    **dict.fromkeys(("timeout", "retries", "gpus"), "a run has no such setting any more; delete the key"),
+}
 Name = Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]*$")]  # they become those of files and folders
 
 
@@ -202,14 +198,18 @@ class Study:
                         found.setdefault(renamed.get(row, row), (profile, name))
         return found
 
-    def cases(self, run: str, profile: str) -> list[dict[str, Any]]:
-        """The parameters with which a run is repeated: one case, or if it trains one for each variant and seed, all
-        variants with the lowest seed first."""
-        if not self.runs[run].trains:
-            return [{}]
-        names = self.variant_names(profile)
-        cases = [{"variant": name, "seed": seed} for name in names for seed in self.seeds(profile, name)]
-        return sorted(cases, key=lambda case: case["seed"])
+    def cases(
+        self, profile: str, variants: Sequence[str] = (), seeds: Sequence[int] = (), beside: bool = False
+    ) -> list[Case]:
+        """List the trainings of a profile and, if asked, of those ``beside`` it, all variants with the lowest seed
+        first; only those of these variants and seeds, where any are named."""
+        found: list[Case] = []
+        for name in self.together(profile) if beside else (profile,):
+            trained = self.variant_names(name)
+            own = [one for one in variants or trained if name == profile or one in trained]
+            cases = [(name, one, seed) for one in own for seed in seeds or self.seeds(name, one)]
+            found += sorted(cases, key=lambda case: case[2])
+        return found
 
     def results(self, profile: str, override: str = "") -> Path:
         """The folder of a profile's results."""
@@ -295,16 +295,6 @@ def find_study(name: str | Path = FILE_NAME) -> Path:
     raise StudyError(f"{name}: study file not found here or above; run from the repository or name the file")
 
 
-def step_name(run: str, case: dict[str, Any]) -> str:
-    """The name of one execution of a run: ``run``, or ``run:variant:seed`` for a training."""
-    return ":".join([run, *map(str, case.values())])
-
-
-def output_name(step: str) -> str:
-    """The file name of a step's executed notebook."""
-    return f"{step.replace(':', '-')}.ipynb"
-
-
 def load_study(name: str | Path = FILE_NAME) -> Study:
     """Read and check a study file. Raises one StudyError that lists every mistake, each with its line number.
 
@@ -317,11 +307,11 @@ def load_study(name: str | Path = FILE_NAME) -> Study:
     try:
         content = StudyFile.model_validate(raw)
     except ValidationError as error:
-        problems += [(e["loc"], f"{'.'.join(map(str, e['loc']))}: {e['msg']}") for e in error.errors()]
+        problems += [(e["loc"], f"{'.'.join(map(str, e['loc']))}: {_what(e['loc'], e['msg'])}") for e in error.errors()]
         content = _sound_part(raw)
     problems += _find_own_parts(content, path.parent)
     study = Study(path, content, root)
-    problems += [*_wrong_names(study), *_wrong_rows(study), *_wrong_notebooks(study), *_shared_outputs(study)]
+    problems += [*_wrong_names(study), *_wrong_rows(study), *_wrong_notebooks(study)]
     found += [(_line(tree, where), problem) for where, problem in problems]
     if found:
         raise StudyError("\n".join(f"{path}:{line}: {problem}" for line, problem in sorted(found)))
@@ -387,6 +377,11 @@ def _find_own_parts(content: StudyFile, folder: Path) -> list[Problem]:
     return found
 
 
+def _what(where: tuple, message: str) -> str:
+    """Say what is wrong there: ``message``, or what to do about a key of an earlier study file."""
+    return EARLIER_KEYS.get(where[2], message) if len(where) == 3 and where[0] == "runs" else message
+
+
 def _repeated_keys(tree: yaml.Node | None) -> list[tuple[int, str]]:
     """Keys that stand twice in one mapping, of which YAML would silently keep the last: (line, what)."""
     found: list[tuple[int, str]] = []
@@ -433,7 +428,7 @@ def _sound_fields(kind: type[Settings], entry: Any) -> Settings:
 
 
 def _wrong_names(study: Study) -> list[Problem]:
-    """Names that refer to nothing or stand twice, and needs that go in a circle."""
+    """Find names that refer to nothing or stand twice."""
     found: list[Problem] = []
     own_parts = sorted(
         {p.name for v in study.variants.values() for kind in PARTS if (p := getattr(v, kind)) and is_own(p.name)}
@@ -508,18 +503,6 @@ def _wrong_names(study: Study) -> list[Problem]:
         ]
         found += _wrong_splits(name, profile)
         found += _wrong_specials(name, profile)
-    for name, run in study.runs.items():
-        known = ", ".join(study.runs)
-        found += [
-            (("runs", name, "needs"), f"run '{name}': needs unknown run '{need}'; known: {known}")
-            for need in run.needs
-            if need not in study.runs
-        ]
-    try:
-        graphlib.TopologicalSorter({name: run.needs for name, run in study.runs.items()}).prepare()
-    except graphlib.CycleError as error:
-        circle = " -> ".join(error.args[1])
-        found.append((("runs", error.args[1][0], "needs"), f"runs need each other in a circle: {circle}"))
     return found
 
 
@@ -624,21 +607,6 @@ def _wrong_notebooks(study: Study) -> list[Problem]:
             if wrong := wrong_parameter(notebook, declared, key, value):
                 found.append(((*where, "parameters", key), f"run '{name}': {wrong}"))
     return found
-
-
-def _shared_outputs(study: Study) -> list[Problem]:
-    """Runs whose executed notebooks would be one file."""
-    found: dict[tuple[str, str], Problem] = {}
-    for profile in study.profiles:
-        names: dict[str, str] = {}
-        for run in study.runs:
-            for case in study.cases(run, profile):
-                output = output_name(step_name(run, case))
-                other = names.setdefault(output, run)
-                if other != run:
-                    problem = f"run '{run}': writes the same {output} as run '{other}'; rename one of them"
-                    found.setdefault((run, other), (("runs", run), problem))
-    return list(found.values())
 
 
 def _line(tree: yaml.Node | None, location: tuple) -> int:

@@ -10,12 +10,12 @@ import pytest
 
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.words import build_tokenizer
+from refstudy.engine.workers import train_run
 from refstudy.errors import StudyError
 from refstudy.files import file_digest
 from refstudy.model_card import model_card
 from refstudy.photos import SHIPPED_WEIGHTS, shipped_weights
 from refstudy.records import find_records, read_record
-from refstudy.runs import train_run
 from refstudy.study import load_study
 from refstudy.tables import interval, sampled_metrics
 

@@ -13,12 +13,16 @@ from typer.testing import CliRunner
 from refstudy import modules
 from refstudy.cli import app
 from refstudy.config import record_name
+from refstudy.engine.journal import end_journal, journal_head, read_journal
+from refstudy.engine.plan import known, parse_changes, plan, without_record
 from refstudy.errors import StudyError
+from refstudy.evaluation import read_ceilings
 from refstudy.files import JOURNAL, atomic_write, note
-from refstudy.journal import end_journal, journal_head, read_journal
-from refstudy.plan import known, parse_changes, plan
+from refstudy.models.build import load_or_build
+from refstudy.records import find_record
 from refstudy.study import load_study
 
+from .conftest import tiny_model
 from .test_study import HEAD
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,16 +37,14 @@ FILE = HEAD.replace(
     model: {image: {}, text: {}}
     train: {epochs: 1}
 runs:
-  train: {notebook: train.ipynb, trains: true}
-  draw: {notebook: draw.ipynb, needs: [train]}
-  tell: {notebook: tell.ipynb, needs: [draw], parameters: {number: 3}}
+  draw: {notebook: draw.ipynb}
+  tell: {notebook: tell.ipynb, parameters: {number: 3}}
   alone: {notebook: alone.ipynb, data: false}
 """,
 )
 SPREAD = "\n      image_size:   64\n      scenes:\n        train: 2\n        val: 1"  # HEAD's data
 PARAMETERS = "study = ''\nprofile = ''\nresults = ''\n"
 CODE = {
-    "train": "variant, seed = '', 0",
     "draw": "from refstudy import metrics",
     "tell": "number = 1\nrate = 0.5",
     "alone": "",
@@ -82,7 +84,8 @@ class Small:
         (self.record / "record.json").write_text(content)
 
     def execute(self, monkeypatch, name, **options):
-        """Leave what an execution of ``name`` leaves: it reads the data and writes one table."""
+        """Leave what an execution of ``name`` leaves: it reads the data, for draw the record as well, for tell
+        draw's table, and writes one table."""
         step = self.plan(**options)[name]
         step.output.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(step.notebook, step.output)
@@ -90,6 +93,10 @@ class Small:
         with monkeypatch.context() as patch:
             patch.setenv(JOURNAL, str(step.journal))
             note("read", self.data)
+            if name == "draw":
+                note("read" if self.record.exists() else "missed", self.record)
+            if name == "tell":
+                note("read", self.results / "tables" / "draw.csv")
             for folder in (self.results / "tables", self.folder / "scratch"):
                 with atomic_write(folder / f"{name}.csv") as temporary:
                     temporary.write_text(name)
@@ -117,12 +124,10 @@ def edit(path, old, new):
 def test_what_was_executed_is_up_to_date_and_what_was_not_is_new(small, tmp_path):
     assert small.reasons() == {}
     steps = small.plan()
-    assert {name: step.state for name, step in steps.items()} == {
-        "train:plain:0": "recorded", "draw": "up to date", "tell": "up to date", "alone": "up to date",
-    }  # fmt: skip
+    assert {name: step.state for name, step in steps.items()} == dict.fromkeys(("draw", "tell", "alone"), "up to date")
     assert steps["draw"].estimate == 12.0
     shutil.rmtree(small.results / "notebooks")  # as in a fresh clone
-    assert small.reasons() == {"draw": "new", "tell": "new; after draw", "alone": "new"}
+    assert small.reasons() == {"draw": "new", "tell": "new", "alone": "new"}
 
 
 def test_prose_outputs_layout_and_dates_re_execute_nothing(small):
@@ -189,7 +194,7 @@ def test_what_tables_take_from_other_profiles_is_told(small, monkeypatch, name, 
             lambda s: edit(s.file, "label: Plain", "label: Plainer"),
             {
                 "draw": "study file changed: variants.plain",
-                "tell": "study file changed: variants.plain; after draw",
+                "tell": "study file changed: variants.plain",
                 "alone": "study file changed: variants.plain",
             },
         ),
@@ -197,7 +202,7 @@ def test_what_tables_take_from_other_profiles_is_told(small, monkeypatch, name, 
             lambda s: edit(s.file, "about: for tests\n", "about: for fun\n"),
             {
                 "draw": "study file changed: profile.about",
-                "tell": "study file changed: profile.about; after draw",
+                "tell": "study file changed: profile.about",
                 "alone": "study file changed: profile.about",
             },
         ),
@@ -205,7 +210,7 @@ def test_what_tables_take_from_other_profiles_is_told(small, monkeypatch, name, 
             lambda s: (s.data / "instances.json").write_text("[]"),
             {
                 "draw": "input changed: data/set",
-                "tell": "input changed: data/set; after draw",
+                "tell": "input changed: data/set",
                 "alone": "input changed: data/set",
             },
         ),
@@ -228,26 +233,62 @@ def test_each_change_is_the_reason_that_is_named(small, change, reasons):
     assert small.reasons() == reasons
 
 
-def test_a_record_that_changes_vanishes_or_appears_re_executes_what_needs_it(small, monkeypatch):
+def test_a_record_that_changes_vanishes_or_appears_re_executes_what_reads_it(small, monkeypatch):
     name = small.record.relative_to(small.folder).as_posix()
-    expected = {"draw": f"input changed: {name}", "tell": "after draw"}
+    expected = {"draw": f"input changed: {name}"}
     small.train('{"better": 1}')
     assert small.reasons() == expected
     shutil.rmtree(small.record)
     assert small.reasons() == expected
-    assert small.plan()["train:plain:0"].state == "missing"
     small.execute(monkeypatch, "draw")
     assert small.reasons() == {}
     small.train()
     assert small.reasons() == expected
 
 
-def test_outputs_of_what_a_run_needs_are_its_inputs(small, monkeypatch):
+def test_a_training_to_come_re_executes_what_reads_its_record(small):
+    cases = load_study(small.file).cases("small")
+    assert small.reasons(trainings=cases) == {"draw": f"after training {small.record.name}"}
+    assert small.reasons(trainings=[("small", "plain", 1)]) == {}
+
+
+def test_what_was_looked_for_in_vain_is_an_input(small, monkeypatch, tmp_path):
+    """A record, weights and ceilings: what did without them is executed again when they come."""
+    config = load_study(small.file).run_config("small", "plain", 7)
+    journal = small.plan()["alone"].journal
+    *lines, _ = journal.read_text().splitlines(keepends=True)
+    for look, path in (
+        (lambda: find_record(small.results / "records", config), small.results / "records" / record_name(config)),
+        (lambda: read_ceilings(small.results), small.results / "tables" / "ceilings.csv"),
+        (lambda: load_or_build(tmp_path / "some.safetensors", tiny_model()), tmp_path / "some.safetensors"),
+    ):
+        journal.write_text("".join(lines))
+        with monkeypatch.context() as patch:
+            patch.setenv(JOURNAL, str(journal))
+            look()
+        end_journal(journal, 12.0)
+        assert small.reasons() == {}
+        path.write_text("here it is")
+        assert small.reasons() == {"alone": f"input changed: {path.relative_to(tmp_path).as_posix()}"}
+        assert read_journal(journal).provenance()["seeds"] == []  # it has read no record
+        path.unlink()
+
+
+def test_a_journal_of_an_earlier_version_is_read(small):
+    """Their heads named the inputs, which the lines tell as well."""
+    journal = small.plan()["draw"].journal
+    head, *lines = journal.read_text().splitlines()
+    journal.write_text("\n".join([json.dumps(json.loads(head) | {"inputs": {str(small.record): "0"}}), *lines]) + "\n")
+    assert small.reasons() == {} and read_journal(journal).provenance()["key"]
+
+
+def test_what_another_notebook_wrote_and_this_one_read_is_an_input(small, monkeypatch):
     small.write("draw", PARAMETERS + CODE["draw"] + "\nprint(1)")
     small.execute(monkeypatch, "draw")  # alone, and it writes the same table
     assert small.reasons() == {}
     (small.results / "tables" / "draw.csv").write_text("other")
-    assert small.reasons()["tell"] == "input changed: results/small/tables/draw.csv; after draw"
+    table = "results/small/tables/draw.csv"
+    assert small.reasons() == {"draw": f"output changed: {table}", "tell": f"input changed: {table}"}
 
 
 def test_a_changed_module_re_executes_the_notebooks_that_use_it(small, monkeypatch, tmp_path_factory):
@@ -261,7 +302,7 @@ def test_a_changed_module_re_executes_the_notebooks_that_use_it(small, monkeypat
             file.write("\nX = 1\n")
         changed = {"losses": [], "metrics": ["metrics"], "errors": ["errors", "metrics"]}[name]
         code = ", ".join(f"refstudy.{module}" for module in changed)
-        assert small.reasons() == ({"draw": f"code changed: {code}", "tell": "after draw"} if changed else {})
+        assert small.reasons() == ({"draw": f"code changed: {code}"} if changed else {})
 
 
 def test_imports_are_followed_through_functions_packages_and_data():
@@ -274,13 +315,10 @@ def test_imports_are_followed_through_functions_packages_and_data():
     assert {"refstudy.models.build", "refstudy.models.fusion.s2rm", "refstudy.config"} <= set(whole)
 
 
-def test_forced_runs(small):
-    assert small.reasons(fresh=True) == {"draw": "forced", "tell": "forced; after draw", "alone": "forced"}
-    assert small.reasons(start=["draw"]) == {"draw": "forced", "tell": "forced; after draw"}
-    assert small.reasons(start=["train"]) == {"draw": "forced", "tell": "forced; after draw"}
-    assert small.reasons(start=["draw"], only=["tell"]) == {"tell": "forced"}
-    with pytest.raises(StudyError, match="--from nothing: no such run; known: .*draw"):
-        small.plan(start=["nothing"])
+def test_fresh_executes_all(small):
+    (small.plan()["tell"].journal).unlink()
+    assert small.reasons(fresh=True) == {"draw": "forced", "tell": "new; forced", "alone": "forced"}
+    assert small.reasons(fresh=True, only=["draw"]) == {"draw": "forced"}
 
 
 def test_changed_parameters(small, monkeypatch):
@@ -313,23 +351,33 @@ def test_wrong_changes_are_named(small, setting, only, message):
 
 
 def test_only_keeps_the_named_steps(small):
-    assert list(small.plan(only=["train", "tell"])) == ["train:plain:0", "tell"]
-    with pytest.raises(StudyError, match="--only dra: no such run; known: .*draw"):
+    assert list(small.plan(only=["tell", "draw"])) == ["draw", "tell"]
+    with pytest.raises(StudyError, match="--only dra: no such run; known: draw, tell, alone"):
         small.plan(only=["dra"])
 
 
-def test_a_training_without_record_is_missing_and_names_its_command(tmp_path):
-    steps = {s.name: s for s in plan(load_study(STUDY), "scenes", results=str(tmp_path))}
-    step = steps["train:tile_concat:0"]
-    assert step.state == "missing"
-    assert step.command == "refstudy train --profile scenes --variant tile_concat --seed 0"
-    assert steps["06_ablations"].state == "to run" and step.name in steps["06_ablations"].needs
-    asked = {s.name: s for s in plan(load_study(STUDY), "scenes", train=True, results=str(tmp_path))}
-    assert asked["train:tile_concat:0"].state == "to run"
-    always = {s.name: s for s in plan(load_study(STUDY), "smoke", results=str(tmp_path))}
-    assert always["train:tile_concat:0"].state == "to run"
-    only = plan(load_study(STUDY), "scenes", only=["train:tile_concat", "06_ablations"], results=str(tmp_path))
-    assert [s.name for s in only] == [*(f"train:tile_concat:{seed}" for seed in range(5)), "06_ablations"]
+def test_runs_without_a_record_are_named_with_the_commands_that_train_them(small, tmp_path):
+    def shown(*options, study=small.file, profile="small"):
+        command = ["run", "--profile", profile, "--dry-run", "--study", str(study), *options]
+        return CliRunner().invoke(app, command).output
+
+    assert "trainings: 1 have their run record, 0 have none\n" in shown()
+    shutil.rmtree(small.record)
+    assert without_record(load_study(small.file), "small") == [("small", "plain", 0)]
+    missing = shown()
+    assert "trainings: 0 have their run record, 1 have none\nseed 0 of: plain\n" in missing
+    assert "train one with: refstudy train --profile small --variant plain --seed 0\n" in missing
+    assert "or all of them with: refstudy train --profile small\n" in missing
+    assert "these are trained first\nseed 0 of: plain\n" in shown("--train") and "train one" not in shown("--train")
+    edit(small.file, "    about: for tests\n", "    about: for tests\n    training: always\n")
+    assert "these are trained first" in shown()
+    assert "train one with" in shown("--only", "draw")
+
+
+def test_all_variants_are_trained_with_the_lowest_seed_first(tmp_path):
+    cases = without_record(load_study(STUDY), "scenes", str(tmp_path))
+    assert cases[0] == ("scenes", "tile_concat", 0) and [case[2] for case in cases] == sorted(c[2] for c in cases)
+    assert [case[2] for case in cases if case[1] == "tile_concat"] == [0, 1, 2, 3, 4]
 
 
 def test_nothing_to_run_starts_no_kernel_and_keeps_the_report(small, monkeypatch):
@@ -342,15 +390,14 @@ def test_nothing_to_run_starts_no_kernel_and_keeps_the_report(small, monkeypatch
     assert page.read_text() == "the earlier report"
 
 
-def test_a_dry_run_shows_states_reasons_needs_and_times(small):
+def test_a_dry_run_shows_states_reasons_and_times(small):
     small.write("tell", PARAMETERS + CODE["tell"] + "\nprint(1)")
     shown = CliRunner().invoke(app, ["run", "--profile", "small", "--dry-run", "--study", str(small.file)])
     assert shown.exit_code == 0
     rows = {line.split()[1]: " ".join(line.split()) for line in shown.output.splitlines() if line.startswith("│")}
-    assert rows["tell"] == "│ tell │ to run │ notebook changed │ draw │ 12 s │"
-    assert rows["draw"] == "│ draw │ up to date │ up to date │ train │ 12 s │"
-    assert "recorded" in rows["train:plain:0"]
-    assert "1 of 4 to run, 12 s when they last ran" in shown.output
+    assert rows["tell"] == "│ tell │ to run │ notebook changed │ 12 s │"
+    assert rows["draw"] == "│ draw │ up to date │ up to date │ 12 s │"
+    assert "1 of 3 to run, 12 s when they last ran" in shown.output
 
 
 @pytest.mark.parametrize("content", ["{", "3", "[1]", "{}\n3", '{}\n{"kind": "read"}'])

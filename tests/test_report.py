@@ -15,9 +15,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from refstudy import figures
+from refstudy.engine.journal import end_journal, journal_head, read_journal
 from refstudy.errors import StudyError
 from refstudy.files import JOURNAL, JOURNAL_SUFFIX, note
-from refstudy.journal import end_journal, journal_head, read_journal
 from refstudy.manifest import write_manifest
 from refstudy.provenance import code_version
 from refstudy.records import circumstances, find_records

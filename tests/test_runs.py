@@ -1,4 +1,4 @@
-"""Execution: order, failures of every kind, a cluster whose workers die, interruption, and what is shown meanwhile."""
+"""Execution: failures of every kind, a cluster whose workers die, interruption, and what is shown meanwhile."""
 
 import json
 import os
@@ -17,12 +17,15 @@ import pytest
 from distributed import LocalCluster
 from rich.console import Console
 
-from refstudy import runs
+from refstudy.engine import workers
+from refstudy.engine.journal import read_journal
+from refstudy.engine.plan import Step, plan
+from refstudy.engine.progress import Progress
+from refstudy.engine.run import run_profile
+from refstudy.engine.workers import execute
 from refstudy.errors import StudyError
-from refstudy.plan import Step, plan
-from refstudy.progress import Progress
+from refstudy.files import path_digest
 from refstudy.provenance import code_version
-from refstudy.runs import execute
 from refstudy.study import load_study
 from tests.test_study import notebook, study_file
 
@@ -34,7 +37,7 @@ def step(folder, name, **settings):
     output = folder / "results" / f"{name}.ipynb"
     output.parent.mkdir(exist_ok=True)
     output.write_text("an earlier result")
-    return Step(name, folder / f"{name}.ipynb", output, {"number": 7}, settings.pop("needs", set()), **settings)
+    return Step(name, folder / f"{name}.ipynb", output, {"number": 7}, {}, **settings)
 
 
 def gone(processes):
@@ -53,19 +56,20 @@ pathlib.Path(f'{NAME}.txt').write_text(f'{waited_from} {time.time()} {os.environ
 """
 
 
-def test_runs_go_in_order_fail_alone_and_work_side_by_side(tmp_path, capsys):
+def test_notebooks_fail_alone_and_work_side_by_side(tmp_path, capsys):
     for name, partner in (("first", "second"), ("second", "first"), ("last", "")):
         held = (300 << 20) if name == "first" else 1
         notebook(tmp_path / f"{name}.ipynb", f"NAME, PARTNER = '{name}', '{partner}'", MEET, f"len(b'1' * {held})")
-    notebook(tmp_path / "broken.ipynb", "open('tries', 'a').write('x')", "raise ValueError('the reason')")
+    reads = "import pathlib; from refstudy.files import note; note('read', pathlib.Path('data.txt'))"
+    notebook(tmp_path / "broken.ipynb", reads, "raise ValueError('the reason')")
+    (tmp_path / "data.txt").touch()
     path = study_file(
         tmp_path,
         """\
         first: {notebook: first.ipynb, parameters: {number: 7}}
         second: {notebook: second.ipynb}
-        broken: {notebook: broken.ipynb, retries: 1}
-        after_broken: {notebook: last.ipynb, needs: [broken]}
-        last: {notebook: last.ipynb, needs: [first]}
+        broken: {notebook: broken.ipynb}
+        last: {notebook: last.ipynb}
         """,
     )
     results = tmp_path / "results"
@@ -75,12 +79,14 @@ def test_runs_go_in_order_fail_alone_and_work_side_by_side(tmp_path, capsys):
     steps = plan(study, "small", results=str(results))
     assert not execute(steps, study.root, workers=2)
     states = {step.name: step.state for step in steps}
-    assert states == {"first": "done", "second": "done", "broken": "failed", "after_broken": "skipped", "last": "done"}
+    assert states == {"first": "done", "second": "done", "broken": "failed", "last": "done"}
     printed = capsys.readouterr().out
     assert "broken.ipynb, cell 3 (In [4]): ValueError: the reason" in printed  # cell 1 is the injected one
-    assert (tmp_path / "tries").read_text() == "xx"
+    assert "----> 1 raise ValueError('the reason')" in printed
+    kept = results / "notebooks" / "broken.failed.journal.jsonl"
+    assert f"kept as {kept.with_name('broken.failed.ipynb')}; what it had read and written: {kept.name}" in printed
+    assert read_journal(kept).read() == {tmp_path / "data.txt": path_digest(tmp_path / "data.txt")}
     told = {n: list(map(float, (tmp_path / f"{n}.txt").read_text().split())) for n in ("first", "second", "last")}
-    assert told["last"][0] > told["first"][1]  # after what it needs
     assert told["first"][2] == max(1, dask.system.CPU_COUNT // 2)
     assert (results / "notebooks" / "broken.ipynb").read_text() == "an earlier result"
     assert (results / "notebooks" / "broken.failed.ipynb").exists()
@@ -98,22 +104,18 @@ def test_runs_go_in_order_fail_alone_and_work_side_by_side(tmp_path, capsys):
     assert not list((results / "notebooks").glob(".*"))
 
 
-def test_dead_and_hung_kernels_and_missing_ones_are_reported(tmp_path):
+def test_dead_kernels_and_missing_ones_are_reported(tmp_path):
     notebook(tmp_path / "dead.ipynb", "print('seen')", "import os; os._exit(1)")
-    notebook(
-        tmp_path / "hung.ipynb", "import os; open('kernel', 'w').write(str(os.getpid()))\nimport time; time.sleep(600)"
-    )
     notebook(tmp_path / "other.ipynb", "1")
     book = nbformat.read(tmp_path / "other.ipynb", as_version=4)
     book.metadata.kernelspec.name = "nowhere"
     nbformat.write(book, tmp_path / "other.ipynb")
-    steps = [step(tmp_path, "dead"), step(tmp_path, "hung", timeout=5), step(tmp_path, "other")]
+    steps = [step(tmp_path, "dead"), step(tmp_path, "other")]
     assert not execute(steps, tmp_path, workers=2)
-    dead, hung, other = steps
+    dead, other = steps
     assert dead.error.startswith("dead.ipynb, cell 3: the kernel died")
     assert "seen" in (tmp_path / "results" / "dead.failed.ipynb").read_text()
-    assert hung.error.startswith("hung.ipynb, cell 2: stopped after its timeout of 5 s")
-    assert (tmp_path / "results" / "hung.failed.ipynb").exists() and gone([int((tmp_path / "kernel").read_text())])
+    assert read_journal(tmp_path / "results" / "dead.failed.journal.jsonl").head["notebook"] == "dead.ipynb"
     assert "no kernel named 'nowhere'" in other.error
     assert all(s.state == "failed" and s.output.read_text() == "an earlier result" for s in steps)
     assert not list((tmp_path / "results").glob(".*"))
@@ -127,14 +129,13 @@ KILL = "os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)"  # a kernel's pa
 def test_on_a_cluster_a_run_outlives_its_worker_but_not_each_of_them(tmp_path):
     notebook(tmp_path / "once.ipynb", DIE.format("once"), f"if len(open('once').read().split()) == 1: {KILL}")
     notebook(tmp_path / "always.ipynb", DIE.format("always"), KILL)
-    steps = [step(tmp_path, "once", gpus=1), step(tmp_path, "always", needs={"once"})]
+    steps = [step(tmp_path, "once"), step(tmp_path, "always")]
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, resources={"GPU": 1}
-        ) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
     ):
-        assert not execute(steps, tmp_path, scheduler=cluster.scheduler_address)
+        for one in steps:
+            assert execute([one], tmp_path, scheduler=cluster.scheduler_address) is (one is steps[0])
     assert [s.state for s in steps] == ["done", "failed"]
     assert steps[1].error.startswith("always.ipynb: its worker died 2 times")
     assert (tmp_path / "results" / "always.failed.ipynb").exists() and not list((tmp_path / "results").glob(".*"))
@@ -202,9 +203,34 @@ def test_what_cannot_be_written_is_named_and_the_earlier_result_stays(tmp_path):
     assert steps[1].error.startswith("nowhere.ipynb: ") and str(tmp_path / "file") in steps[1].error
 
 
+WRITES = """\
+from pathlib import Path
+from refstudy.files import atomic_write, exists
+folder = Path(results) / 'tables'
+with atomic_write(folder / 'made.csv') as temporary:
+    temporary.write_text('made')
+"""
+READS = """\
+from pathlib import Path
+from refstudy.files import exists
+print('found' if exists(Path(results) / 'tables' / 'made.csv') else 'missed')
+"""
+
+
+def test_what_reads_a_file_that_another_notebook_writes_meanwhile_is_executed_again(tmp_path):
+    notebook(tmp_path / "reads.ipynb", READS)
+    notebook(tmp_path / "writes.ipynb", WRITES)
+    runs = "\n".join(f"{name}: {{notebook: {name}.ipynb, data: false}}" for name in ("reads", "writes"))
+    study = load_study(study_file(tmp_path, runs))
+    assert run_profile(study, "small", workers=1) == 0
+    executed = study.results("small") / "notebooks" / "reads.ipynb"
+    assert "found" in executed.read_text() and "missed" in executed.read_text()
+    assert {step.state for step in plan(study, "small")} == {"up to date"}
+
+
 def test_without_anything_to_run_no_cluster_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "LocalCluster", None)
-    assert execute([step(tmp_path, "a", state="recorded"), step(tmp_path, "b", state="missing")], tmp_path)
+    monkeypatch.setattr(workers, "LocalCluster", None)
+    assert execute([step(tmp_path, "a", state="up to date")], tmp_path)
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path):

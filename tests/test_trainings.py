@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from queue import SimpleQueue
 
 import pandas as pd
@@ -12,13 +13,16 @@ import yaml
 from typer.testing import CliRunner
 
 from refstudy.cli import app
+from refstudy.engine import trainings
+from refstudy.engine.run import run_profile
+from refstudy.engine.trainings import Stop, _in_a_process, _places
+from refstudy.engine.workers import connect
 from refstudy.errors import StudyError
 from refstudy.evaluation import summarize_counts
 from refstudy.models.build import load_model
 from refstudy.records import find_records
 from refstudy.study import load_study
 from refstudy.training import Trainer, load_corpora, train
-from refstudy.trainings import Stop, _in_a_process, _places
 
 from .conftest import assert_same_but_for_rounding, tiny_data, tiny_model
 
@@ -169,3 +173,52 @@ def test_a_run_that_fails_does_not_stop_the_others(study, monkeypatch):
     done = call(study, "--at-once", "2")
     assert done.exit_code == 1 and "unusable checkpoint" in done.output and "failed: plain:3" in done.output
     assert [record.config.seed for record in find_records(records)] == [4]
+
+
+@pytest.mark.slow
+def test_workers_of_a_dask_scheduler_train_the_runs(study):
+    """One at a time in each process, by `refstudy train` and by `refstudy run`; a run that fails stops no other."""
+    folder = study.root / "work" / "small" / f"plain-seed3-{study.run_config('small', 'plain', 3).key()}"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_bytes(b"half")
+    with connect("", threads=2) as client:
+        address = client.scheduler_info()["address"]
+        failed = call(study, "--scheduler", address)
+        assert failed.exit_code == 1 and "failed: plain:3" in failed.output and "unusable checkpoint" in failed.output
+        (record,) = find_records(study.results("small") / "records")
+        assert record.config.seed == 4 and f"small:plain:4: {record.path}" in failed.output
+        (folder / "checkpoint.pt").unlink()
+        assert run_profile(study, "small", train=True, scheduler=address) == 0
+        assert {r.config.seed for r in find_records(study.results("small") / "records")} == {3, 4}
+        assert (study.results("small") / "report" / "index.html").exists()
+
+
+def test_options_that_exclude_each_other_are_refused(study):
+    for options, message in (
+        (("--time-budget", "1"), "--time-budget: not with --scheduler"),
+        (("--at-once", "2"), "--at-once: not with --scheduler; start as many workers"),
+    ):
+        refused = call(study, "--scheduler", "tcp://127.0.0.1:1", *options)
+        assert isinstance(refused.exception, StudyError) and message in str(refused.exception)
+
+
+def test_nobody_trains_on_for_a_command_that_was_stopped(study, monkeypatch):
+    """The worker saves what it has, and the same command goes on from there."""
+    step = Trainer.step
+
+    def slow(self, batch):
+        step(self, batch)
+        if self.update == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5 if self.update >= 4 else 0)
+
+    monkeypatch.setattr(Trainer, "step", slow)
+    with connect("") as client:
+        stopped = call(study, "--seed", "3", "--scheduler", client.scheduler_info()["address"])
+        assert stopped.exit_code == 75
+        with trainings._TURN:  # when the worker has ended it
+            assert list((study.root / "work").rglob("checkpoint.pt"))
+    assert not find_records(study.results("small") / "records")
+    monkeypatch.setattr(Trainer, "step", step)
+    done = call(study, "--seed", "3")
+    assert done.exit_code == 0 and "goes on from update" in done.output

@@ -20,7 +20,7 @@ from transformers import BertTokenizerFast
 from refstudy.config import ImageEncoderConfig, ModelConfig, PartConfig
 from refstudy.data.words import build_tokenizer
 from refstudy.errors import StudyError
-from refstudy.files import atomic_write, note
+from refstudy.files import atomic_write, exists, note
 from refstudy.models.decoders.casg import CASG
 from refstudy.models.decoders.fpn import FPN
 from refstudy.models.encoders import ImageEncoder, TextEncoder
@@ -195,7 +195,7 @@ def load_model(path: Path | str) -> Segmenter:
 def load_or_build(path: Path | str, config: ModelConfig) -> tuple[Segmenter, bool]:
     """The model of a weights file, as ``load_model``, and True; where there is no such file an untrained one of these
     settings, from seed 0, and False."""
-    if Path(path).exists():
+    if exists(path):
         return load_model(path), True
     torch.manual_seed(0)
     return build_model(config.from_scratch()).eval(), False

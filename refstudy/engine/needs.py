@@ -1,4 +1,4 @@
-"""What runs need to find before they start: data sets that are fetched, and published weights of encoders."""
+"""Looking, before a run starts, for what it needs: data sets that are fetched, published weights of encoders."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
@@ -14,14 +14,17 @@ from refstudy.data.forms.refer_files import COCO_ARCHIVE, IMAGE_ARCHIVES
 from refstudy.data.refer import choose
 from refstudy.data.scenes import FLAVOURS
 from refstudy.errors import DataMissing, StudyError
-from refstudy.study import Study
+from refstudy.study import Case, Study
 
 ANSWER = 10  # seconds that the hub has to answer
 
 
-def refuse_without(study: Study, profiles: Iterable[str], cases: Iterable[tuple[str, str, int]]) -> None:
-    """Raise StudyError, a line for each thing, where the data of these profiles or the weights that these trainings,
-    (profile, variant, seed), start from are not there."""
+def refuse_without(study: Study, profiles: Iterable[str], cases: Iterable[Case]) -> None:
+    """Raise StudyError, a line for each thing, where the data of these profiles or the weights that these trainings
+    start from are not there. RefScenes, which is made here, needs nothing."""
+    cases = list(cases)
+    if not released(study, *profiles, *(case[0] for case in cases)):
+        return
     runs = [(study.results(case[0]) / "records", study.run_config(*case)) for case in cases]
     models = [run.model for records, run in runs if not (records / record_name(run)).exists()]
     lines = missing_data(study, profiles)
@@ -31,9 +34,14 @@ def refuse_without(study: Study, profiles: Iterable[str], cases: Iterable[tuple[
         raise StudyError("\n".join(lines))
 
 
+def released(study: Study, *profiles: str) -> bool:
+    """Say whether any of these profiles is of released data, and not of RefScenes."""
+    return any(study.profile(name).data.dataset not in FLAVOURS for name in profiles)
+
+
 def missing_data(study: Study, profiles: Iterable[str]) -> list[str]:
-    """A line for each data set of these profiles that cannot be read from the study's data root; where it does not lie
-    there, with the command that fetches it."""
+    """Write a line for each data set of these profiles that cannot be read from the study's data root; where it does
+    not lie there, with the command that fetches it."""
     lines = {}
     for profile in profiles:
         data = study.profile(profile).data
@@ -52,7 +60,7 @@ def missing_data(study: Study, profiles: Iterable[str]) -> list[str]:
 
 
 def missing_weights(models: Iterable[ModelConfig], fetch: bool = True) -> list[str]:
-    """A line for each pretrained encoder of these models that cannot be had, saying what to put where.
+    """Write a line for each pretrained encoder of these models that cannot be had, saying what to put where.
 
     Encoders are built to find out, which takes some seconds; it fetches those that the hub has, unless ``fetch`` is
     False.
@@ -83,13 +91,13 @@ def missing_weights(models: Iterable[ModelConfig], fetch: bool = True) -> list[s
 
 
 def offline() -> AbstractContextManager:
-    """Within it, files of the hub are looked for in its cache alone."""
+    """Look for files of the hub in its cache alone, within the block."""
     return patch.object(constants, "HF_HUB_OFFLINE", True)
 
 
 @contextmanager
 def _offline_without_hub() -> Iterator[None]:
-    """``offline`` where the hub does not answer, instead of asking it again and again."""
+    """Be ``offline`` where the hub does not answer, instead of asking it again and again."""
     try:
         get_session().head(constants.ENDPOINT, timeout=ANSWER)
         answers = True

@@ -16,7 +16,7 @@ class CodeCell(NamedTuple):
     tags: tuple[str, ...]
 
     def tree(self) -> ast.Module:
-        """The cell as Python, the lines for IPython left out; empty when it is in another language."""
+        """Parse the cell as Python, without the lines for IPython; empty when it is in another language."""
         try:
             return ast.parse(re.sub(r"^(\s*)[%!?].*$", r"\1pass", self.source, flags=re.MULTILINE))
         except SyntaxError:
@@ -24,7 +24,7 @@ class CodeCell(NamedTuple):
 
 
 def code_cells(notebook: Path) -> list[CodeCell]:
-    """The code cells of a notebook, without outputs. Raises StudyError when it is missing or is no notebook.
+    """Read the code cells of a notebook, without outputs. Raises StudyError when it is missing or is no notebook.
 
     Only the structure is checked: nbformat's own validation takes longer than planning a whole study.
     """
@@ -42,7 +42,7 @@ def code_cells(notebook: Path) -> list[CodeCell]:
 
 
 def declared_parameters(notebook: Path) -> dict[str, Any]:
-    """Names and default values in a notebook's cell tagged ``parameters`` (None where the default is no literal).
+    """Read names and defaults from a notebook's cell tagged ``parameters`` (None where the default is no literal).
 
     Raises StudyError when the notebook is missing, is no notebook, or has no such cell.
     """
@@ -58,7 +58,7 @@ def declared_parameters(notebook: Path) -> dict[str, Any]:
 
 
 def wrong_parameter(notebook: Path, declared: dict[str, Any], key: str, value: Any) -> str:
-    """What is wrong with giving ``value`` to parameter ``key`` of a notebook; empty when nothing is."""
+    """Say what is wrong with giving ``value`` to parameter ``key`` of a notebook; empty when nothing is."""
     if key not in declared:
         return f"{notebook.name} declares no parameter '{key}'; it has {', '.join(declared)}"
     kind = type(declared[key])

@@ -1,9 +1,9 @@
 """The journal of an executed notebook, ``<name>.journal.jsonl`` beside it: what it depended on, read and wrote.
 
 The first line is written before the notebook starts: which notebook, at which commit, and what was known of its
-dependencies (``refstudy.plan.known``). Each further line is noted by the package as it reads and writes
-(``refstudy.files.note``). The last says that the notebook ran to its end, how long it took, and what its kernel ran on
-and used (``refstudy.provenance.usage``).
+dependencies (``refstudy.engine.plan.known``). Each further line is noted by the package as it reads, looks for and
+writes files (``refstudy.files.note``). The last says that the notebook ran to its end, how long it took, and what its
+kernel ran on and used (``refstudy.provenance.usage``).
 """
 
 import json
@@ -18,7 +18,7 @@ from refstudy.errors import StudyError
 from refstudy.files import content_digest
 
 EXECUTED_FROM = ("notebook", "parameters", "code_cells", "modules", "settings")
-PROVENANCE: dict[str, Any] = {  # with what stands for the unknown; ``key``: a digest of EXECUTED_FROM and the inputs
+PROVENANCE: dict[str, Any] = {  # with what stands for the unknown; ``key``: a digest of EXECUTED_FROM and what was read
     "notebook": None,
     "key": "",
     "commit": "",
@@ -35,8 +35,8 @@ PROVENANCE: dict[str, Any] = {  # with what stands for the unknown; ``key``: a d
 
 @dataclass(frozen=True)
 class Journal:
-    """A journal that was read. ``head``: its first line; ``lines``: what was noted, in order; ``end``: its last line,
-    empty when the notebook did not end."""
+    """A journal that was read. ``head`` is its first line; ``lines`` are what was noted, in order; ``end`` is its last
+    line, empty when the notebook did not end."""
 
     head: dict[str, Any]
     lines: list[dict[str, Any]]
@@ -44,38 +44,39 @@ class Journal:
 
     @property
     def seconds(self) -> float | None:
-        """How long the notebook took; None when it did not end."""
+        """Tell how long the notebook took; None when it did not end."""
         return self.end.get("seconds")
 
     def provenance(self) -> dict[str, Any]:
-        """Where what the notebook made comes from: ``PROVENANCE``, as far as the journal tells."""
+        """Tell where what the notebook made comes from: ``PROVENANCE``, as far as the journal says."""
         known = self.head | self.end
         if "code_cells" in known:  # paths differ from machine to machine, what lies there does not
-            inputs = sorted(known["inputs"].values())
+            inputs = sorted(set(self.read().values()))
             known["key"] = content_digest([[known[name] for name in EXECUTED_FROM], inputs])[:12]
-        known["seeds"] = seeds(line["path"] for line in self.lines)
+        known["seeds"] = seeds(line["path"] for line in self.lines if line["action"] != "missed")
         return {name: known.get(name, default) for name, default in PROVENANCE.items()}
 
     def written(self, folder: Path) -> dict[Path, str]:
-        """What was written under ``folder``: path -> digest."""
+        """List what was written under ``folder``: path -> digest."""
         found = {Path(line["path"]): line["sha256"] for line in self.lines if line["action"] == "wrote"}
         return {path: digest for path, digest in found.items() if path.is_relative_to(folder.resolve())}
 
     def read(self) -> dict[Path, str]:
-        """What was read, except what the notebook itself had written: path -> digest."""
+        """List what was read or looked for, except what the notebook itself wrote: path -> digest, empty where nothing
+        was."""
         own = {line["path"] for line in self.lines if line["action"] == "wrote"}
-        read = (line for line in self.lines if line["action"] == "read" and line["path"] not in own)
+        read = (line for line in self.lines if line["action"] in ("read", "missed") and line["path"] not in own)
         return {Path(line["path"]): line.get("sha256", "") for line in read}
 
 
 def journal_head(notebook: str, code: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> str:
-    """The first line of a notebook's journal: which notebook, the version of the code that executes it, and what it is
-    known to depend on."""
+    """Write the first line of a notebook's journal: which notebook, the version of the code that executes it, and what
+    it is known to depend on."""
     return json.dumps({"notebook": notebook} | dict(code) | dict(known or {}), default=str) + "\n"
 
 
 def seeds(records: Iterable[str]) -> list[int]:
-    """The seeds of run records, from their names or paths; what is no record has none."""
+    """Find the seeds of run records in their names or paths; what is no record has none."""
     found = (re.search(r"-seed(\d+)-[0-9a-f]+$", record) for record in records)
     return sorted({int(match[1]) for match in found if match})
 
@@ -88,7 +89,7 @@ def end_journal(path: Path, seconds: float, usage: Mapping[str, Any] | None = No
 
 
 def read_journal(path: Path) -> Journal | None:
-    """The journal at ``path``; None where there is none. Raises StudyError when it is broken."""
+    """Read the journal at ``path``; None where there is none. Raises StudyError when it is broken."""
     try:
         head, *lines = (dict(json.loads(line)) for line in path.read_text().splitlines())
         end = lines.pop() if lines and lines[-1]["action"] == "ended" else {}

@@ -1,7 +1,5 @@
-"""One notebook, executed in a kernel of its own: watched while it runs, ended when nobody wants it or its time is over,
-and in the place of the earlier one only when it ran to its end.
-
-This is what a Dask worker does, on whichever machine. ``refstudy.execution`` says what it is told and what it leaves.
+"""One notebook, executed in a kernel of its own by a Dask worker: watched while it runs, killed when it is no longer
+wanted, and in the place of the earlier one only when it ran to its end.
 """
 
 import os
@@ -9,8 +7,10 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -23,12 +23,50 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from refstudy.execution import Execution, NotebookError, clear_away, partial_files
+from refstudy.engine.journal import end_journal, read_journal
 from refstudy.files import JOURNAL, JOURNAL_SUFFIX
-from refstudy.journal import end_journal, read_journal
 
 PATIENCE = 300  # seconds for what is slow on a busy machine: a kernel's start, its last outputs
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class NotebookError(Exception):
+    """A notebook did not run to its end; the text says where and why, and what was kept."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What a worker has to know: the notebook, its output and parameters, the kernel's folder ``root``, the first line
+    of its journal, how many notebooks share its machine, and the topic of its progress."""
+
+    name: str
+    notebook: Path
+    output: Path
+    parameters: dict[str, Any]
+    root: Path
+    journal_head: str
+    share: int
+    topic: str
+
+
+def unfinished_files(output: Path) -> dict[Path, Path]:
+    """Name the notebook that is being executed and its journal, each with the name that it is kept by when it fails."""
+    unfinished = output.with_name(f".{output.stem}.unfinished.ipynb")
+    return {
+        unfinished: output.with_suffix(".failed.ipynb"),
+        unfinished.with_suffix(JOURNAL_SUFFIX): output.with_suffix(f".failed{JOURNAL_SUFFIX}"),
+    }
+
+
+def clear_away(output: Path, keep: bool) -> str:
+    """Remove what an execution left that did not end well or, to ``keep`` it, rename it; a line says where it is."""
+    files = unfinished_files(output)
+    notebook, journal = files.values()
+    keep = keep and next(iter(files)).exists()
+    with suppress(OSError):
+        for part, kept in files.items():
+            part.replace(kept) if keep else part.unlink(missing_ok=True)
+    return f"\nkept as {notebook}; what it had read and written: {journal.name}" if keep else ""
 
 
 def execute_notebook(execution: Execution) -> None:
@@ -36,19 +74,11 @@ def execute_notebook(execution: Execution) -> None:
 
     Progress is told under the execution's topic: {name, cell, cells} as it starts and at every cell, {name, ended}.
     """
-    watch = _Watch(execution)
-    watch.tell(cell=0, cells=0)
-    try:
-        _execute(execution, watch)
-    finally:
-        watch.tell(ended=True)
-
-
-def _execute(execution: Execution, watch: "_Watch") -> None:
-    start, output = time.monotonic(), execution.output
-    unfinished, journal, failed = partial_files(output)
+    watch, start, output = _Watch(execution), time.monotonic(), execution.output
+    unfinished, journal = unfinished_files(output)
     threads = str(max(1, CPU_COUNT // execution.share))
     environment = os.environ | dict.fromkeys(THREADS, threads) | {JOURNAL: str(journal)}
+    watch.tell(cell=0, cells=0)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         journal.write_text(execution.journal_head)
@@ -69,20 +99,24 @@ def _execute(execution: Execution, watch: "_Watch") -> None:
         nbformat.write(book, unfinished)
         unfinished.replace(output)
         journal.replace(output.with_suffix(JOURNAL_SUFFIX))
-        failed.unlink(missing_ok=True)
+        for failed in unfinished_files(output).values():
+            failed.unlink(missing_ok=True)
     except Exception as error:
         broken = isinstance(error, OSError) and not isinstance(error, TimeoutError)  # half a file, on a full disk
         kept = clear_away(output, keep=not (broken or watch.unwanted))
         raise NotebookError(_explain(error, execution, watch) + kept) from None
+    finally:
+        watch.tell(ended=True)
 
 
 def _explain(error: Exception, execution: Execution, watch: "_Watch") -> str:
     name = execution.notebook.name
     where = f"{name}, cell {watch.cell}"
-    if watch.reason:
-        return f"{where}: {watch.reason}"
+    if watch.unwanted:
+        return f"{where}: interrupted"
     if isinstance(error, PapermillExecutionError):
-        tail = "\n".join(plain_text(error.traceback).splitlines()[-12:])
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))  # without a terminal's colours
+        tail = "\n".join(plain.splitlines()[-12:])
         return f"{name}, cell {error.cell_index} (In [{error.exec_count}]): {error.ename}: {error.evalue}\n{tail}"
     if isinstance(error, DeadKernelError):
         return f"{where}: the kernel died (out of memory, or ended by the cell); see {execution.output.stem}.log"
@@ -95,19 +129,27 @@ def _explain(error: Exception, execution: Execution, watch: "_Watch") -> str:
     return f"{where}: {type(error).__name__}: {error}"
 
 
-class _Watch:
-    """Looks at a running notebook twice a second, and kills its kernel when there is a reason to stop it.
+def cancellation() -> Callable[[], bool]:
+    """Give a function that says whether the Dask task that calls this was cancelled since, as it is when the command
+    which asked for it is interrupted or dies."""
+    worker = get_worker()
+    key = worker.get_current_task()
 
-    ``cell``: the one being executed, from 0. ``reason``: why it was stopped. ``unwanted``: whether the task was
-    cancelled, as it is when ``refstudy run`` is interrupted or dies.
-    """
+    def cancelled() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is None or task.state != "executing"
+
+    return cancelled
+
+
+class _Watch:
+    """Looks at a running notebook twice a second, and kills its kernel when its task is ``unwanted``. ``cell`` is the
+    one being executed, from 0."""
 
     def __init__(self, execution: Execution):
-        self.cell, self.reason, self.unwanted = 0, "", False
+        self.cell, self.unwanted = 0, False
         self.client: _Client | None = None
-        self._execution, self._worker = execution, get_worker()
-        self._task = self._worker.get_current_task()
-        self._end = float("inf")
+        self._execution, self._worker, self._cancelled = execution, get_worker(), cancellation()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -118,30 +160,18 @@ class _Watch:
         self._over.set()
         self._thread.join()
 
-    def begin(self) -> None:
-        """Start the clock of the timeout: the kernel is there."""
-        self._end = time.monotonic() + (self._execution.timeout or float("inf"))
-
     def tell(self, **what: Any) -> None:
         """Send news to whoever shows the progress."""
         self._worker.log_event(self._execution.topic, {"name": self._execution.name} | what)
 
     def _look(self) -> None:
         while not self._over.wait(0.5):
-            task = self._worker.state.tasks.get(self._task)
-            if task is None or task.state != "executing":
-                self.reason, self.unwanted = "interrupted", True
-            elif time.monotonic() > self._end:
-                self.reason = f"stopped after its timeout of {self._execution.timeout:g} s"
-            if self.reason:
-                self._kill()
-
-    def _kill(self) -> None:
-        manager = self.client and self.client.km
-        process = manager and manager.provisioner and manager.provisioner.process
-        if process and process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # a kernel leads a process group: its own children end too
+            self.unwanted = self.unwanted or self._cancelled()
+            manager = self.unwanted and self.client and self.client.km
+            process = manager and manager.provisioner and manager.provisioner.process
+            if process and process.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # a kernel leads a process group: its own children end too
 
 
 USAGE = "__import__('IPython.display').display.JSON(__import__('refstudy.provenance').provenance.usage())"
@@ -168,8 +198,6 @@ class _Engine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, watch, kernel, start_timeout, **_):  # type: ignore[override]
         def on_cell_start(cell: Any, cell_index: int) -> None:
-            if cell_index == 0:
-                watch.begin()
             watch.cell = cell_index
             watch.tell(cell=cell_index, cells=len(nb_man.nb.cells))
 
@@ -184,9 +212,3 @@ class _Engine(NBClientEngine):
 
 
 papermill_engines.register(_Engine.__name__, _Engine)
-
-
-def plain_text(lines: Iterable[str] | str) -> str:
-    """A traceback without its terminal colours."""
-    text = lines if isinstance(lines, str) else "\n".join(lines)
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)

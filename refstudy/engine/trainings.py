@@ -1,4 +1,4 @@
-"""Several trainings, one after the other or at once, which stop in time and go on with the same command."""
+"""Trainings: one after the other, at once, or on Dask workers; they stop in time and go on with the same command."""
 
 import os
 import signal
@@ -6,10 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from math import inf
+from pathlib import Path
 from queue import SimpleQueue
 
 import torch
@@ -18,19 +19,49 @@ from dask.system import CPU_COUNT
 
 from refstudy.config import ModelConfig
 from refstudy.errors import StudyError
+from refstudy.model_card import write_model_card
 from refstudy.models.build import build_model
 from refstudy.provenance import forget_peak_memory
 from refstudy.records import find_record
-from refstudy.runs import train_run
-from refstudy.study import Study
-from refstudy.training import Unfinished, launched
+from refstudy.study import Case, Study, load_study
+from refstudy.training import Unfinished, launched, train
 
 UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: not done, and no failure
-Case = tuple[str, str, int]  # profile, variant, seed
+
+
+def train_run(
+    study: Study,
+    profile: str,
+    variant: str,
+    seed: int,
+    results: str = "",
+    progress: bool = True,
+    stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Train one run of a profile; return its record. Where the profile ships its weights, keep them; where it ships any
+    seed of the variant, renew the card, which tells how the others ended.
+
+    Raises Unfinished when ``stop`` says so: see ``refstudy.training.train``.
+    """
+    config = study.run_config(profile, variant, seed)
+    work = study.root / "work" / profile
+    records = study.results(profile, results) / "records"
+    data = study.data_root.absolute()
+    encoders, shipped_seed = study.encoders(profile, variant), study.profile(profile).ships.get(variant)
+    weights = study.weights(profile, variant, results).absolute()
+    ship = weights if shipped_seed == seed else None
+    with chdir(study.root):  # where relative paths of pretrained parts start
+        record = train(config, records.absolute(), work, data, encoders, progress, stop=stop, ship=ship)
+    if shipped_seed is not None and weights.exists() and launched().is_main_process:
+        try:
+            write_model_card(study, profile, results)
+        except StudyError as error:  # of another shipped file, maybe; the run is done all the same
+            print(f"{record.name}: has its record, but the card of the shipped weights is the old one: {error}")
+    return record
 
 
 class Stop:
-    """Whether to stop: so many minutes after it was made (None: never), or once SIGTERM has come.
+    """Says whether to stop: so many minutes after it was made (None: never), or once SIGTERM has come.
 
     Queues send SIGTERM some time before they kill; it is passed on to ``children``.
     """
@@ -52,8 +83,8 @@ class Stop:
 
 @contextmanager
 def ended_in_time(stop: Stop) -> Iterator[None]:
-    """Send this process SIGTERM when the time is over, as queues do; what SIGTERM ends, or has ended before, ends with
-    ``UNFINISHED``."""
+    """Exit with ``UNFINISHED`` when the time is over or on SIGTERM, within the block or before it: at the deadline the
+    process sends itself SIGTERM, as queues do."""
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
@@ -74,24 +105,21 @@ def ended_in_time(stop: Stop) -> Iterator[None]:
         signal.signal(signal.SIGTERM, earlier)
 
 
-def train_all(study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1, again: bool = False) -> int:
+def train_all(
+    study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1, again: bool = False, scheduler: str = ""
+) -> int:
     """Train those cases that have no record, or all of them ``again``; return an exit status.
 
     It is 0 when all have their record, ``UNFINISHED`` when ``stop`` came before, and 1 when one of several at once
-    failed. Those at once are processes of their own, whose lines are passed on as they come.
+    failed. Those at once are processes of their own, whose lines are passed on as they come; with a ``scheduler``, the
+    workers of this Dask scheduler train them.
 
     Raises StudyError for an unknown profile or variant, for several cases ``again`` with a time at which to stop, and
     for bad input of a run that is not one of several at once.
     """
     for case in cases:
         study.run_config(*case)
-    if at_once > 1 and "LOCAL_RANK" in os.environ:
-        raise StudyError("--at-once: not under torchrun or accelerate launch, whose processes train one run together")
-    if again and len(cases) > 1 and stop.end < inf:
-        raise StudyError(
-            "--again: not for several runs with --time-budget, since the same command would begin with the first anew; "
-            "name one --variant and --seed, or delete their records and leave out --again"
-        )
+    _refuse_options(len(cases), stop.end < inf, at_once, again, scheduler)
     speaks = at_once > 1 or launched().is_main_process
     todo = []
     for case in cases:
@@ -101,25 +129,37 @@ def train_all(study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1,
             print(f"{record}: has its record")
     if len(todo) > 1:
         _refuse_unfit(study, todo)
-    if at_once > 1:
+    if at_once > 1 or scheduler:
         todo = list(dict.fromkeys(todo))  # what was named twice is not to be trained twice at once
-        places = SimpleQueue[dict[str, str]]()
-        for place in _places(at_once):
-            places.put(place)
-        with ThreadPoolExecutor(at_once) as pool:
-            statuses = list(pool.map(lambda case: _in_a_process(study, case, stop, places, again), todo))
+    if scheduler:
+        statuses = _on_workers(study, todo, stop, again, scheduler)
+    elif at_once > 1:
+        statuses = _in_processes(study, todo, stop, at_once, again)
     else:
         statuses = [_here(study, case, stop, again) for case in todo]
         launched().end_training()
-    failed = [
-        f"{variant}:{seed}" for (_, variant, seed), s in zip(todo, statuses, strict=True) if s not in (0, UNFINISHED)
-    ]
+    failed = [f"{variant}:{seed}" for (_, variant, seed), s in zip(todo, statuses, strict=True) if s == 1]
     if UNFINISHED in statuses and len(cases) > 1 and speaks:
         rest = "go on with them alone, by --variant and --seed" if again else "the same command goes on"
         print(f"{statuses.count(UNFINISHED)} of {len(cases)} runs are unfinished; {rest}", flush=True)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else UNFINISHED if UNFINISHED in statuses else 0
+
+
+def _refuse_options(cases: int, limited: bool, at_once: int, again: bool, scheduler: str) -> None:
+    """Raise StudyError for options that exclude each other."""
+    if at_once > 1 and "LOCAL_RANK" in os.environ:
+        raise StudyError("--at-once: not under torchrun or accelerate launch, whose processes train one run together")
+    if scheduler and limited:
+        raise StudyError("--time-budget: not with --scheduler; give the queue's own limit to the workers")
+    if scheduler and at_once > 1:
+        raise StudyError("--at-once: not with --scheduler; start as many workers as there are to be runs at once")
+    if again and cases > 1 and limited:
+        raise StudyError(
+            "--again: not for several runs with --time-budget, since the same command would begin with the first anew; "
+            "name one --variant and --seed, or delete their records and leave out --again"
+        )
 
 
 def _refuse_unfit(study: Study, cases: Sequence[Case]) -> None:
@@ -135,12 +175,12 @@ def _refuse_unfit(study: Study, cases: Sequence[Case]) -> None:
 
 
 def _record(study: Study, case: Case) -> str:
-    """The folder of a run's record; empty without one."""
+    """Name the folder of a run's record; empty without one."""
     record = find_record(study.results(case[0]) / "records", study.run_config(*case))
     return str(record.path) if record else ""
 
 
-def _here(study: Study, case: Case, stop: Stop, again: bool) -> int:
+def _here(study: Study, case: Case, stop: Callable[[], bool], again: bool) -> int:
     """Train one run in this process, and in those launched with it, unless another command has trained it meanwhile;
     its exit status."""
     accelerator = launched()
@@ -161,8 +201,49 @@ def _here(study: Study, case: Case, stop: Stop, again: bool) -> int:
     return status
 
 
+def _on_workers(study: Study, cases: Sequence[Case], stop: Stop, again: bool, scheduler: str) -> list[int]:
+    """Hand the runs to the workers of a Dask scheduler, print a line when one ends; their exit statuses."""
+    from refstudy.engine.workers import connect
+
+    statuses = dict.fromkeys(cases, UNFINISHED)
+    with connect(scheduler) as client:
+        futures = {client.submit(_on_a_worker, str(study.path), case, again, pure=False): case for case in cases}
+        while futures and not stop():
+            time.sleep(0.2)
+            for future in [future for future in futures if future.done()]:
+                case = futures.pop(future)
+                error = future.exception()
+                statuses[case] = 1 if error else future.result()
+                print(f"{':'.join(map(str, case))}: {error or _record(study, case) or 'unfinished'}", flush=True)
+                future.release()  # Dask would train it again if the worker that holds it died
+        client.cancel(list(futures))
+    return [statuses[case] for case in cases]
+
+
+_TURN = threading.Lock()  # one training at a time in a process: random numbers and the current folder are its own
+
+
+def _on_a_worker(path: str, case: Case, again: bool) -> int:
+    """Train one run as a Dask task, until nobody waits for it; its exit status."""
+    from refstudy.engine.notebook import cancellation
+
+    cancelled = cancellation()
+    with _TURN:
+        return _here(load_study(path), case, cancelled, again)
+
+
+def _in_processes(study: Study, cases: Sequence[Case], stop: Stop, at_once: int, again: bool) -> list[int]:
+    """Train the runs at once, each in a process of its own; their exit statuses, 1 for each that failed."""
+    places = SimpleQueue[dict[str, str]]()
+    for place in _places(at_once):
+        places.put(place)
+    with ThreadPoolExecutor(at_once) as pool:
+        found = list(pool.map(lambda case: _in_a_process(study, case, stop, places, again), cases))
+    return [status if status in (0, UNFINISHED) else 1 for status in found]
+
+
 def _places(at_once: int) -> list[dict[str, str]]:
-    """The environment of each of the runs at once, which share the machine's cores and, of several, its GPUs."""
+    """List the environments of the runs at once, which share the machine's cores and, of several, its GPUs."""
     count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
     gpus = named.split(",")[:count] if named else [str(number) for number in range(count)]
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, CPU_COUNT // at_once))

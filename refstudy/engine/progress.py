@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from refstudy.plan import Step
+from refstudy.engine.plan import Step
 
 
 @dataclass
@@ -24,11 +24,10 @@ class Progress:
     ``running``: what runs at this moment, by the name of its step. ``slots``: how many can run at once.
     """
 
-    def __init__(self, steps: list[Step], console: Console):
+    def __init__(self, steps: list[Step], console: Console, slots: int = 1):
         self.running: dict[str, _Running] = {}
-        self.slots = 1
-        self._steps = {step.name: step for step in steps if step.state == "to run"}
-        self._console, self._start = console, time.monotonic()
+        self._steps = {step.name: step for step in steps}
+        self._console, self._slots, self._start = console, slots, time.monotonic()
         self._live = Live(self, console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "Progress":
@@ -40,7 +39,7 @@ class Progress:
         self._live.stop()
 
     def hear(self, event: tuple[float, dict[str, Any]]) -> None:
-        """Take in a worker's news: see ``refstudy.notebook.execute_notebook``."""
+        """Take in a worker's news: see ``refstudy.engine.notebook.execute_notebook``."""
         name = event[1]["name"]
         if "ended" in event[1]:
             if run := self.running.pop(name, None):
@@ -70,7 +69,7 @@ class Progress:
             table.add_row(name, cells, _clock(now - run.start), f"{_clock(left)} left" if left is not None else "")
         lefts = [self._left(s, self.running.get(s.name), now) for s in self._steps.values() if s.state == "to run"]
         known = [left for left in lefts if left is not None]
-        rest = f"about {_clock(sum(known) / self.slots)} left" if known and len(known) == len(lefts) else ""
+        rest = f"about {_clock(sum(known) / self._slots)} left" if known and len(known) == len(lefts) else ""
         table.add_row("total", f"{self._finished()} of {len(self._steps)}", _clock(now - self._start), rest)
         return table
 

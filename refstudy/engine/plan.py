@@ -1,0 +1,262 @@
+"""From the study file to steps: which notebooks would run, and why.
+
+Whether a notebook is up to date is decided by content, never by dates: what it depends on now is compared with what the
+journal of its last execution says (``refstudy.engine.journal``). Edited prose, outputs or layout re-execute nothing.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from refstudy.config import record_name
+from refstudy.engine.cells import code_cells, declared_parameters, wrong_parameter
+from refstudy.engine.journal import Journal, read_journal
+from refstudy.errors import StudyError
+from refstudy.files import JOURNAL_SUFFIX, content_digest, path_digest
+from refstudy.modules import Modules
+from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Case, Study, training_command
+
+PLACES = ("study", "results")  # parameters that differ from machine to machine
+COMMON = (*PLACES, "profile")  # parameters that every notebook is given
+# What tables take from other profiles: which records fill which rows, and the models whose cost is counted.
+OF_OTHERS = ("data", "model", "part_options", "special", "variants", "rows", "splits", "evaluation")
+INPUT_CHANGED = "input changed"  # the reason of what read something that has another content now
+
+
+@dataclass
+class Step:
+    """A notebook of the plan and what becomes of it.
+
+    ``settings`` are digests of what it may look up in the study file; ``data`` says whether it needs the profile's
+    data. ``state`` is at first "to run", for the ``reason`` that is given, or "up to date", and at last "done" or
+    "failed". ``estimate`` is what its last execution took, ``seconds`` what this one took.
+    """
+
+    name: str
+    notebook: Path
+    output: Path
+    parameters: dict[str, Any]
+    settings: Mapping[str, str]
+    data: bool = True
+    state: Literal["to run", "up to date", "done", "failed"] = "to run"
+    reason: str = ""
+    estimate: float | None = None
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def journal(self) -> Path:
+        """The journal of its last execution."""
+        return self.output.with_suffix(JOURNAL_SUFFIX)
+
+    @property
+    def results(self) -> Path:
+        """The folder of the profile's results."""
+        return self.output.parent.parent
+
+
+def plan(
+    study: Study,
+    profile: str,
+    only: Sequence[str] = (),
+    results: str = "",
+    fresh: bool = False,
+    changes: Mapping[str, Any] | None = None,
+    trainings: Collection[Case] = (),
+) -> list[Step]:
+    """Say for each notebook of the study file, or for those named in ``only``, whether it would run, and why.
+
+    It runs if it is not up to date, if it reads a record that one of the ``trainings`` is about to make, or if
+    ``fresh``. ``changes`` replaces parameters of all notebooks that declare them. Raises StudyError for an unknown name
+    or parameter, and for a value of another type.
+    """
+    folder, settings = study.results(profile, results), _settings(study, profile)
+    common = {"study": str(study.path), "profile": profile, "results": str(folder)}
+    for name in only:
+        if name not in study.runs:
+            raise StudyError(f"--only {name}: no such run; known: {', '.join(study.runs)}")
+    steps = [
+        Step(
+            name,
+            study.root / run.notebook,
+            folder / "notebooks" / f"{name}.ipynb",
+            common | run.parameters,
+            settings,
+            run.data,
+        )
+        for name, run in study.runs.items()
+        if not only or name in only
+    ]
+    _change(steps, changes or {})
+    coming = {_record(study, case, results).resolve() for case in trainings}
+    present = Present()
+    for step in steps:
+        reasons = ["new"]
+        journal = read_journal(step.journal)
+        if journal and "code_cells" in journal.head:
+            step.estimate, reasons = journal.seconds, _differences(step, journal, present, study.root)
+            if awaited := sorted(path.name for path in coming.intersection(journal.read())):
+                reasons.append(f"after training {_some(awaited)}")
+        if fresh:
+            reasons.append("forced")
+        step.state = "to run" if reasons else "up to date"
+        step.reason = "; ".join(reasons) or "up to date"
+    return steps
+
+
+def without_record(study: Study, profile: str, results: str = "") -> list[Case]:
+    """Name the runs of a profile that have no record, the lowest seeds first."""
+    return [c for c in study.cases(profile) if not (_record(study, c, results) / "record.json").exists()]
+
+
+def _record(study: Study, case: Case, results: str = "") -> Path:
+    return study.results(case[0], results) / "records" / record_name(study.run_config(*case))
+
+
+def parse_changes(settings: Sequence[str]) -> dict[str, Any]:
+    """Read parameters from ``key=value`` texts, the value as YAML. Raises StudyError for anything else."""
+    changes = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        try:
+            changes[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise StudyError(f"--set {setting}: the value is not YAML; write key=value") from error
+        if not equals or not key:
+            raise StudyError(f"--set {setting}: write key=value")
+    return changes
+
+
+def _change(steps: list[Step], changes: Mapping[str, Any]) -> None:
+    """Give the changed parameters to all steps that declare them. Raises StudyError where none does."""
+    declared = {step.name: declared_parameters(step.notebook) for step in steps if changes}
+    known_names = sorted({key for own in declared.values() for key in own} - set(COMMON))
+    for key, value in changes.items():
+        if key not in known_names:
+            raise StudyError(f"--set {key}: no selected run has this parameter; known: {', '.join(known_names)}")
+        for step in steps:
+            own = declared[step.name]
+            if key in own:
+                if wrong := wrong_parameter(step.notebook, own, key, value):
+                    raise StudyError(f"--set {key}: run '{step.name}': {wrong}")
+                step.parameters = step.parameters | {key: value}
+
+
+def _settings(study: Study, profile: str) -> dict[str, str]:
+    """Digest what a notebook may look up in the study file: all variants, its profile, and ``OF_OTHERS`` of the
+    profiles beside it and of those at whose sizes costs are counted."""
+    parts = {f"variants.{name}": variant.model_dump(mode="json") for name, variant in study.variants.items()}
+    parts |= {f"profile.{key}": part for key, part in study.profile(profile).model_dump(mode="json").items()}
+    others = {*study.together(profile), PAPERS_SWIN_T, PAPERS_SWIN_B} & (study.profiles.keys() - {profile})
+    for name in sorted(others):
+        found = study.profile(name).model_dump(mode="json", include=set(OF_OTHERS))
+        parts |= {f"profiles.{name}.{key}": part for key, part in found.items()}
+    return {name: content_digest(part) for name, part in parts.items()}
+
+
+class Present:
+    """The digests of what is there now, each thing read once."""
+
+    def __init__(self) -> None:
+        self._digests: dict[Path, str] = {}
+        self._code: dict[Path, tuple[str, dict[str, str]]] = {}
+        self._modules = Modules()
+
+    def digest(self, path: Path) -> str:
+        if path not in self._digests:
+            self._digests[path] = path_digest(path)
+        return self._digests[path]
+
+    def code(self, notebook: Path) -> tuple[str, dict[str, str]]:
+        """Digest a notebook's code cells, and the modules that they use."""
+        if notebook not in self._code:
+            cells = code_cells(notebook)
+            used = self._modules.used_by(cell.tree() for cell in cells)
+            self._code[notebook] = content_digest([cell.source for cell in cells]), used
+        return self._code[notebook]
+
+
+def known(step: Step, present: Present | None = None) -> dict[str, Any]:
+    """Collect what a step depends on, as far as it is known before it runs: the head of its journal."""
+    code, modules = (present or Present()).code(step.notebook)
+    parameters = {key: value for key, value in step.parameters.items() if key not in PLACES}
+    return {
+        "parameters": json.loads(json.dumps(parameters, default=str)),
+        "code_cells": code,
+        "modules": modules,
+        "settings": dict(step.settings),
+    }
+
+
+def _differences(step: Step, journal: Journal, present: Present, root: Path) -> list[str]:
+    """Name what is not as at the last execution."""
+    then, now = journal.head, known(step, present)
+    read, written = journal.read(), journal.written(step.results)
+    outputs = {path: present.digest(path) for path in written}
+    found = {
+        "parameters changed": _unequal(then["parameters"], now["parameters"]),
+        "notebook changed": [""] if then["code_cells"] != now["code_cells"] else [],
+        "code changed": _unequal(then["modules"], now["modules"]),
+        "study file changed": _unequal(then["settings"], now["settings"]),
+        INPUT_CHANGED: [_short(p, root) for p in _unequal(read, {path: present.digest(path) for path in read})],
+        "output missing": [_short(path, root) for path in (step.output, *outputs) if not path.exists()],
+        "output changed": [_short(p, root) for p, digest in outputs.items() if digest and digest != written[p]],
+    }
+    return [f"{what}: {_some(names)}".removesuffix(": ") for what, names in found.items() if names]
+
+
+def _unequal(then: Mapping[Any, Any], now: Mapping[Any, Any]) -> list[Any]:
+    missing = object()
+    return sorted(key for key in then.keys() | now.keys() if then.get(key, missing) != now.get(key, missing))
+
+
+def _short(path: Path, root: Path) -> str:
+    path = path.resolve()
+    return path.relative_to(root.resolve()).as_posix() if path.is_relative_to(root.resolve()) else str(path)
+
+
+def _some(names: Sequence[str], shown: int = 3) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def show(steps: list[Step], console: Console) -> None:
+    """Print the plan."""
+    table = Table("run", "state", "reason", "estimate")
+    for step in steps:
+        table.add_row(step.name, step.state, step.reason, "" if step.estimate is None else f"{step.estimate:.0f} s")
+    console.print(table, markup=False)
+    waiting = [step for step in steps if step.state == "to run"]
+    total = sum(step.estimate or 0 for step in waiting)
+    unknown = sum(step.estimate is None for step in waiting)
+    last_time = f", {total:.0f} s when they last ran" if total else ""
+    never = f", {unknown} never timed" if unknown and total else ""
+    console.print(f"{len(waiting)} of {len(steps)} to run{last_time}{never}")
+
+
+def show_trainings(study: Study, profile: str, console: Console, asked: bool = False) -> None:
+    """Print which runs have no record and, unless it is ``asked`` to train them, the commands that do."""
+    missing, every = without_record(study, profile), study.cases(profile)
+    to_come = "; these are trained first" if missing and asked else ""
+    console.print(
+        f"trainings: {len(every) - len(missing)} have their run record, {len(missing)} have none{to_come}",
+        soft_wrap=True,
+    )
+    seeds: dict[str, list[str]] = {}
+    for _, variant, seed in missing:
+        seeds.setdefault(variant, []).append(str(seed))
+    alike: dict[str, list[str]] = {}
+    for variant, numbers in seeds.items():
+        alike.setdefault(" ".join(numbers), []).append(variant)
+    lines = [f"seed {some} of: {', '.join(variants)}" for some, variants in alike.items()]
+    if missing and not asked:
+        lines.append(f"train one with: {training_command(*missing[0])}")
+        lines.append(f"or all of them with: refstudy train --profile {profile}")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)

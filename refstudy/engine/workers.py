@@ -1,0 +1,130 @@
+"""Notebooks on Dask workers: hand out those that are to run, show their progress, say what became of each."""
+
+import logging
+import os
+import signal
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dask.system import CPU_COUNT
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+from rich.console import Console
+
+from refstudy.engine.journal import journal_head
+from refstudy.engine.notebook import Execution, NotebookError, clear_away, execute_notebook
+from refstudy.engine.plan import Present, Step, known
+from refstudy.engine.progress import Progress
+from refstudy.errors import StudyError
+from refstudy.provenance import code_version
+
+PATIENCE = 20  # seconds that interrupted notebooks have to end
+
+
+def execute(
+    steps: list[Step], root: Path, workers: int = 0, console: Console | None = None, scheduler: str = ""
+) -> bool:
+    """Execute what is "to run" on Dask workers; True when nothing failed.
+
+    ``workers``: notebooks at once on this machine (0: one per core), unless ``scheduler`` is the address of a Dask
+    scheduler, whose workers share this folder. When a notebook fails, all others go on. SIGINT and SIGTERM end the
+    running kernels, leave earlier outputs as they are and raise SystemExit. Raises StudyError when the scheduler does
+    not answer.
+    """
+    console = console or Console()
+    waiting = [step for step in steps if step.state == "to run"]
+    if not waiting:
+        return True
+    with _stopped_by_signals(), connect(scheduler, min(workers or CPU_COUNT, len(waiting))) as client:
+        machines = Counter[str]()
+        for worker in client.scheduler_info()["workers"].values():
+            machines[worker["host"]] += worker["nthreads"]
+        if not machines:
+            console.print(f"{scheduler} has no workers yet; the notebooks wait for some")
+        with Progress(waiting, console, slots=max(1, machines.total())) as progress:
+            topic = f"refstudy-{uuid.uuid4()}"  # a scheduler may serve several calls
+            client.subscribe_topic(topic, progress.hear)
+            code, present, share = code_version(), Present(), max(machines.values(), default=1)
+            futures: dict[Future, Step] = {}
+            try:
+                for step in waiting:
+                    name = Path(os.path.relpath(step.notebook, root)).as_posix()
+                    head = journal_head(name, code, known(step, present))
+                    places = (step.notebook, step.output, step.parameters, root)
+                    task = Execution(step.name, *places, head, share, topic)
+                    futures[client.submit(execute_notebook, task, key=f"{step.name}-{topic}")] = step
+                for future in as_completed(list(futures), loop=client.loop):
+                    step = futures.pop(future)
+                    step.error = _error(future, step)
+                    step.state = "failed" if step.error else "done"
+                    future.release()  # Dask would execute it again if the worker that holds it died
+                    progress.end(step)
+            except SystemExit:
+                client.cancel(list(futures))
+                end = time.monotonic() + PATIENCE
+                while progress.running and time.monotonic() < end:
+                    time.sleep(0.1)
+                for step in futures.values():
+                    clear_away(step.output, keep=False)  # in case its worker could not
+                done = sum(step.state == "done" for step in steps)
+                console.print(f"interrupted: {done} of {len(steps)} are done; the same command goes on from there")
+                raise
+    return not any(step.state == "failed" for step in steps)
+
+
+def _error(future: Future, step: Step) -> str:
+    """Say why a finished task failed; empty when it did not."""
+    if future.status == "finished":
+        return ""
+    error = future.exception() if future.status == "error" else None
+    if isinstance(error, NotebookError):
+        return str(error)
+    if isinstance(error, KilledWorker):
+        text = f"its worker died {error.allowed_failures + 1} times (killed, or out of memory); see the worker's log"
+    else:
+        text = f"{type(error).__name__}: {error}" if error else "the connection to the scheduler was lost"
+    return f"{step.notebook.name}: {text}{clear_away(step.output, keep=True)}"
+
+
+@contextmanager
+def connect(scheduler: str, threads: int = 1) -> Iterator[Client]:
+    """Give a client of the scheduler or, without one, of a worker within this process, that ends with it however it
+    ends: its threads do no more than watch kernels, which are processes."""
+    if scheduler:
+        try:
+            client = Client(scheduler)
+        except (OSError, ValueError) as error:
+            raise StudyError(f"--scheduler {scheduler}: no answer; start one with: dask scheduler") from error
+        with client:
+            yield client
+        return
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=threads,
+            processes=False,
+            dashboard_address=":0",
+            memory_limit=None,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise SystemExit with the status that a shell expects, 130 and 143."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
