@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, PositiveInt, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from refstudy.cells import declared_parameters, wrong_parameter
@@ -27,6 +26,7 @@ from refstudy.data.scenes import FLAVOURS
 from refstudy.data.source import default_data_root
 from refstudy.errors import StudyError
 from refstudy.reported import row_names, stems
+from refstudy.yaml_files import read_yaml, said
 
 FILE_NAME = "papermill_runs.yaml"
 # The papers' own setting by encoder, at whose sizes costs are counted whatever profile is executed.
@@ -304,50 +304,19 @@ def output_name(step: str) -> str:
 def load_study(name: str | Path = FILE_NAME) -> Study:
     """Read and check a study file. Raises one StudyError that lists every mistake, each with its line number."""
     path = find_study(name)
-    try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text("utf-8"))
-        tree = loader.get_single_node()
-        found = _repeated_keys(tree)
-        raw = loader.construct_document(tree) if tree else None
-    except UnicodeDecodeError as error:
-        raise StudyError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    file = read_yaml(path)
     problems: list[Problem] = []
     try:
-        content = StudyFile.model_validate(raw)
+        content = StudyFile.model_validate(file.content)
     except ValidationError as error:
-        problems += [(e["loc"], f"{'.'.join(map(str, e['loc']))}: {e['msg']}") for e in error.errors()]
-        content = _sound_part(raw)
+        problems += [(e["loc"], said(e["loc"], e["msg"])) for e in error.errors()]
+        content = _sound_part(file.content)
     study = Study(path, content)
     problems += [*_wrong_names(study), *_wrong_rows(study), *_wrong_notebooks(study), *_shared_outputs(study)]
-    found += [(_line(tree, where), problem) for where, problem in problems]
+    found = file.mistakes + [(file.line(where), problem) for where, problem in problems]
     if found:
-        raise StudyError("\n".join(f"{path}:{line}: {problem}" for line, problem in sorted(found)))
+        raise file.error(found)
     return study
-
-
-def _repeated_keys(tree: yaml.Node | None) -> list[tuple[int, str]]:
-    """Keys that stand twice in one mapping, of which YAML would silently keep the last: (line, what)."""
-    found: list[tuple[int, str]] = []
-    waiting, seen = [tree], set[int]()
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:  # an alias
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            lines: dict[str, int] = {}
-            for key, value in node.value:
-                waiting.append(value)
-                if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                    line = key.start_mark.line + 1
-                    if key.value in lines:
-                        found.append((line, f"key '{key.value}' is already given in line {lines[key.value]}"))
-                    lines.setdefault(key.value, line)
-    return found
 
 
 def _sound_part(raw: Any) -> StudyFile:
@@ -575,24 +544,6 @@ def _shared_outputs(study: Study) -> list[Problem]:
                     problem = f"run '{run}': writes the same {output} as run '{other}'; rename one of them"
                     found.setdefault((run, other), (("runs", run), problem))
     return list(found.values())
-
-
-def _line(tree: yaml.Node | None, location: tuple) -> int:
-    """The line, from 1, of the deepest part of ``location`` that the file has."""
-    node, line = tree, tree.start_mark.line if tree else 0
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            entries = {key.value: (key, value) for key, value in node.value}
-            if str(part) not in entries:
-                break
-            key, node = entries[str(part)]
-            line = key.start_mark.line
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line
-        else:
-            break
-    return line + 1
 
 
 def _known(path: Path, kind: str, name: str, options: dict[str, Any]) -> Any:
