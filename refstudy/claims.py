@@ -14,12 +14,12 @@ from refstudy.cost import Cost, cost
 from refstudy.evaluation import read_ceilings, summarize_counts
 from refstudy.inference import CONTRADICTED, MARGIN, SUPPORTED, UNMEASURED, Estimate, judge
 from refstudy.models.build import mask_stride
+from refstudy.papers.printed import printed_rows
 from refstudy.records import Record
 from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Study, training_command
 from refstudy.tables import (
     Measure,
     measured_by,
-    printed_rows,
     resampled_counts,
     variant_records,
     with_interval,

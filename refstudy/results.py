@@ -14,8 +14,9 @@ from refstudy.errors import StudyError
 from refstudy.files import file_digest
 from refstudy.lengths import kind_table, kinds_by_run, length_curve, length_table
 from refstudy.manifest import FILE_NAME, read_manifest
+from refstudy.papers.printed import printed_rows
 from refstudy.study import PAPERS_SWIN_T, Study
-from refstudy.tables import COMPARISONS, TABLES, build_comparison, build_table, printed_rows, write_table
+from refstudy.tables import COMPARISONS, TABLES, build_comparison, build_table, write_table
 from refstudy.word_use import word_use
 
 TABLE_2 = "s2rm_table2"

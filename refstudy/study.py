@@ -25,7 +25,7 @@ from refstudy.config import (
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.source import default_data_root
 from refstudy.errors import StudyError
-from refstudy.reported import row_names, stems
+from refstudy.papers.printed import row_names, stems
 from refstudy.yaml_files import read_yaml, said
 
 FILE_NAME = "papermill_runs.yaml"

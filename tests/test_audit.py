@@ -6,7 +6,7 @@ import pytest
 
 from refstudy import audit
 from refstudy.audit.claim import Recomputed, ahead, gain, judge
-from refstudy.reported import load_reported
+from refstudy.papers.printed import load_printed
 
 from .papers import paper_text, plain
 
@@ -187,12 +187,12 @@ def test_cross_check_finds_the_cells_that_differ(cells):
 
 def test_cross_check_covers_every_method_that_both_papers_list(cells):
     """By the first author and year of the citation: what is not matched is not in the other paper, or another work."""
-    ours = load_reported("slvit_table1")
+    ours = load_printed("slvit_table1")
     assert set(cells["method"]) == set(audit.MATCHES) < set(ours.index)
     assert set(ours.index) - set(audit.MATCHES) == {"CAC", "CMPC+", "BUSNet", "Ours (w/o URCE)", "Ours"}
     same = cells[cells["verdict"] == "same"]
     assert (same["slvit"] == same["s2rm"]).all() and pd.isna(cells["difference"]).sum() == 4
     for method, row in audit.MATCHES.items():
         printed = ours.loc[method].drop(["citation", "language model"]).notna()
-        theirs = load_reported("s2rm_table1").xs(row, level="row").iloc[-1][printed.index].notna()
+        theirs = load_printed("s2rm_table1").xs(row, level="row").iloc[-1][printed.index].notna()
         assert (cells["method"] == method).sum() == (printed | theirs).sum()

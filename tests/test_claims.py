@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from refstudy.claims import CLAIMS, cost_ledger, explanations, ledger
 from refstudy.cost import cost
 from refstudy.models.build import build_model
-from refstudy.reported import load_reported
+from refstudy.papers.printed import load_printed
 from refstudy.study import load_study
 from refstudy.tables import TABLES, write_table
 
@@ -21,7 +21,7 @@ def test_every_claim_names_variants_and_printed_rows():
         assert {claim.better, claim.worse} <= set(STUDY.variants)
         assert claim.printed == claim.printed  # a number: both rows are printed
     by_text = {claim.text: claim.printed for claim in CLAIMS}
-    table = load_reported("s2rm_table4")["oIoU"]
+    table = load_printed("s2rm_table4")["oIoU"]
     assert by_text["shifting helps"] == pytest.approx(table["W. S²RM (Full)"] - table["W. S²RM (-Shift)"])
     assert by_text["URCE sharpens borders (P@0.9)"] == pytest.approx(35.10 - 31.36)
     assert by_text["the full model beats LAVT"] == pytest.approx(74.35 - 72.73)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from refstudy.reported import load_reported
+from refstudy.papers.printed import load_printed
 
 EPSILON = 1e-9  # of floating point, far below any printed digit
 
@@ -47,8 +47,8 @@ class Sentence:
 
 @cache
 def table(stem: str) -> pd.DataFrame:
-    """``load_reported``, read once; not to be changed."""
-    return load_reported(stem)
+    """``load_printed``, read once; not to be changed."""
+    return load_printed(stem)
 
 
 def gain(

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from refstudy.audit.claim import EPSILON, table
-from refstudy.reported import SPLITS
+from refstudy.papers.printed import SPLITS
 
 # Row of SLViT, Table 1 -> row of S²RM, Table I, where both cite the same publication. CMPC+ (2021) and CMPC+DCRF (2020)
 # are two publications.

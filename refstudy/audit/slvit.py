@@ -12,7 +12,7 @@ from refstudy.audit.claim import (
     table,
 )
 from refstudy.audit.cross import cross_check
-from refstudy.reported import SPLITS
+from refstudy.papers.printed import SPLITS
 
 NINE = SPLITS[:9]
 P3 = ["P@0.5", "P@0.7", "P@0.9"]
