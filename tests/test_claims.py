@@ -48,9 +48,9 @@ explanations:
 """
     path = tmp_path / "claims.yaml"
     path.write_text(FILE.read_text(encoding="utf-8").replace("\nexplanations:\n", entry), encoding="utf-8")
-    loaded = load_claims(path)
-    assert loaded.claims[:-1] == CLAIMS and loaded.explanations == EXPLANATIONS
-    monkeypatch.setattr("refstudy.claims.CLAIMS", loaded.claims)
+    claims, explained = load_claims(path)
+    assert claims[:-1] == CLAIMS and explained == EXPLANATIONS
+    monkeypatch.setattr("refstudy.claims.CLAIMS", claims)
     line = of_claims(tmp_path / "results").loc["channel attention sharpens borders"]
     assert line["printed"] == pytest.approx(33.16 - 31.90) and line["verdict"] == "not measured"
 

@@ -1,5 +1,8 @@
 """What the two papers print and say: tables, sentences and claims as data, and what is computed from them alone.
 
-No data files lie in this folder itself, but in the packages below: whoever imports one of these does not depend on the
-files of the others.
+- ``printed``: the printed tables, a CSV each;
+- ``audit``: sentences held against these tables, and the tables of the two papers held against each other;
+- ``claims``: what the study judges and which explanations it tests.
+
+The data files lie in these packages, none here: what imports one of them does not depend on the files of the others.
 """

@@ -56,13 +56,14 @@ class Explanation(Settings):
     worse: str
 
 
-class Claims(Settings):
-    """The entries of a claims file."""
+class ClaimsFile(Settings):
+    """Entries of the claims file."""
 
     claims: tuple[Claim, ...]
     explanations: tuple[Explanation, ...]
 
 
-def load_claims(path: Path = FILE) -> Claims:
+def load_claims(path: Path = FILE) -> tuple[tuple[Claim, ...], tuple[Explanation, ...]]:
     """Load claims and explanations. Raises StudyError, with file and line, for an entry that cannot be read."""
-    return read_yaml(path).checked(Claims)
+    content = read_yaml(path).checked(ClaimsFile)
+    return content.claims, content.explanations
