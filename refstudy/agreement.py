@@ -14,8 +14,9 @@ from refstudy.evaluation import read_ceilings
 from refstudy.inference import LEVEL
 from refstudy.metrics import METRICS
 from refstudy.models.build import mask_stride
+from refstudy.papers.printed import printed_rows
 from refstudy.study import Study
-from refstudy.tables import RESAMPLES, SEED, TABLES, metrics_of, printed_rows, table_rows
+from refstudy.tables import RESAMPLES, SEED, TABLES, metrics_of, table_rows
 
 RANKED = tuple(stem for stem in TABLES if stem != "s2rm_table2")  # whose rows differ in a module
 FEWEST = 8  # rows that an interval needs

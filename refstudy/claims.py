@@ -1,6 +1,6 @@
 """The claims ledger: what the papers claim of their parts, what they printed, what was measured here, a verdict.
 
-docs/statistics.md says by which rules.
+The claims are entries of refstudy/papers/claims/claims.yaml; docs/statistics.md says by which rules they are judged.
 """
 
 from collections.abc import Sequence
@@ -14,175 +14,23 @@ from refstudy.cost import Cost, cost
 from refstudy.evaluation import read_ceilings, summarize_counts
 from refstudy.inference import CONTRADICTED, MARGIN, SUPPORTED, UNMEASURED, Estimate, judge
 from refstudy.models.build import mask_stride
+from refstudy.papers.claims import load_claims
+from refstudy.papers.printed import printed_cells
 from refstudy.records import Record
 from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Study, training_command
-from refstudy.tables import (
-    Measure,
-    measured_by,
-    printed_rows,
-    resampled_counts,
-    variant_records,
-    with_interval,
-)
+from refstudy.tables import Measure, measured_by, resampled_counts, variant_records, with_interval
 
-
-@dataclass(frozen=True)
-class Claim:
-    """That one variant is better than another by ``metric``, and the table whose two rows say so in print.
-
-    A gain that is surely below ``margin`` (points) counts as none. ``worse_table`` is the table of the second row where
-    the two stand in different ones; ``column`` is that of the printed numbers where they are not under the metric's
-    name.
-    """
-
-    paper: str
-    text: str
-    better: str
-    worse: str
-    table: str
-    rows: tuple[str, str]
-    metric: str = "oIoU"
-    worse_table: str = ""
-    column: str = ""
-    margin: float = MARGIN
-
-    @property
-    def printed(self) -> float:
-        """The printed gain, in points."""
-        first, second = self.rows
-        tables = (printed_rows(self.table), printed_rows(self.worse_table or self.table))
-        column = self.column or self.metric
-        return float(tables[0].loc[first, column] - tables[1].loc[second, column])
-
-
+CLAIMS, EXPLANATIONS = load_claims()
 OURS = "this study"  # whose question it is that no paper answers
 SATURATED = 1.0  # points; a gain below counts as none
 REACH = 60.0  # percent; the least that the regime brings the full model to, so a ceiling below it binds
 # Kinds of expressions: those that a thing's looks answer, and those that ask for its place.
 STRATA = {"looks": ("category", "attribute", "superlative"), "places": ("location", "relation")}
-FULL4, FULL5, ALL, FULL_SLVIT = "W. S²RM (Full)", "W. CASG (Full)", "Full", "7B + 11B + 21B + Gate"
-IV, V, VI, VII = (f"s2rm_table{number}" for number in (4, 5, 6, 7))
-CLAIMS = (
-    Claim("S²RM", "S²RM beats Tile & Concat", "s2rm_fpn", "tile_concat", IV, (FULL4, "W. Tile & Concat.")),
-    Claim("S²RM", "shifting helps", "s2rm_fpn", "s2rm_no_shift", IV, (FULL4, "W. S²RM (-Shift)")),
-    Claim("S²RM", "parsing vision by language (l2v) helps", "s2rm_fpn", "s2rm_no_l2v", IV, (FULL4, "W. S²RM (-l2v)")),
-    Claim("S²RM", "parsing language by vision (v2l) helps", "s2rm_fpn", "s2rm_no_v2l", IV, (FULL4, "W. S²RM (-v2l)")),
-    Claim(
-        "S²RM",
-        "without shifts, l2v helps",
-        "s2rm_no_shift",
-        "s2rm_no_shift_no_l2v",
-        IV,
-        ("W. S²RM (-Shift)", "W. S²RM (-Shift-l2v)"),
-    ),
-    Claim(
-        "S²RM",
-        "without shifts, v2l helps",
-        "s2rm_no_shift",
-        "s2rm_no_shift_no_v2l",
-        IV,
-        ("W. S²RM (-Shift)", "W. S²RM (-Shift-v2l)"),
-    ),
-    Claim("S²RM", "balancing the groups helps", "s2rm_fpn", "s2rm_no_balance", IV, (FULL4, "W. S²RM (-Balance)")),
-    Claim("S²RM", "CASG beats the FPN", "s2rm_casg", "s2rm_fpn", VII, ("S²RM + CASG", "S²RM + FPN")),
-    Claim("S²RM", "language helps CASG", "s2rm_casg", "casg_no_language", V, (FULL5, "W. CASG (-Lang.)")),
-    Claim("S²RM", "channel attention helps CASG", "s2rm_casg", "casg_no_channel", V, (FULL5, "W. CASG (-Cha.)")),
-    Claim("S²RM", "spatial attention helps CASG", "s2rm_casg", "casg_no_spatial", V, (FULL5, "W. CASG (-Spa.)")),
-    Claim("S²RM", "tanh beats the sigmoid in CASG", "s2rm_casg", "casg_sigmoid", V, (FULL5, "W. CASG (Sig.)")),
-    Claim("S²RM", "the last decoding stage helps", "s2rm_casg", "casg_no_d3", VI, (ALL, "-D3")),
-    Claim("S²RM", "the three decoding stages together help", "s2rm_casg", "casg_no_d123", VI, (ALL, "-D1&2&3")),
-    Claim("S²RM", "S²RM beats PWAM (FPN)", "s2rm_fpn", "pwam_fpn", VII, ("S²RM + FPN", "PWAM [28] + FPN")),
-    Claim("S²RM", "S²RM beats PWAM (CASG)", "s2rm_casg", "pwam_casg", VII, ("S²RM + CASG", "PWAM [28] + CASG")),
-    Claim("S²RM", "S²RM beats ACM (FPN)", "s2rm_fpn", "acm_fpn", VII, ("S²RM + FPN", "ACM [17] + FPN")),
-    Claim("S²RM", "S²RM beats ACM (CASG)", "s2rm_casg", "acm_casg", VII, ("S²RM + CASG", "ACM [17] + CASG")),
-    Claim(
-        "S²RM",
-        "the full model beats Tile & Concat",
-        "s2rm_casg",
-        "tile_concat",
-        V,
-        (FULL5, "W. Tile & Concat."),
-        worse_table=IV,
-    ),
-    Claim(
-        "S²RM",
-        "the full model beats LAVT",
-        "s2rm_casg",
-        "lavt",
-        "s2rm_table1",
-        ("Overall IoU: SwinB-Ours", "Overall IoU: LAVT₂₂"),
-        column="RefCOCO val",
-    ),
-    Claim("SLViT", "SLViT beats LAVT", "slvit", "lavt", "slvit_table1", ("Ours", "LAVT"), column="RefCOCO val"),
-    Claim(
-        "SLViT",
-        "SLViT without URCE beats LAVT",
-        "slvit_no_urce",
-        "lavt",
-        "slvit_table1",
-        ("Ours (w/o URCE)", "LAVT"),
-        column="RefCOCO val",
-    ),
-    Claim("SLViT", "URCE helps", "slvit", "slvit_no_urce", "slvit_table2c", ("SLViT(w/ URCE)", "SLViT(w/o URCE)")),
-    Claim(
-        "SLViT",
-        "URCE sharpens borders (P@0.9)",
-        "slvit",
-        "slvit_no_urce",
-        "slvit_table2c",
-        ("SLViT(w/ URCE)", "SLViT(w/o URCE)"),
-        metric="P@0.9",
-    ),
-    Claim(
-        "SLViT",
-        "the gate helps",
-        "slvit",
-        "slvit_strips_7_11_21",
-        "slvit_table2b",
-        (FULL_SLVIT, "7B + 11B + 21B"),
-    ),
-    Claim(
-        "SLViT",
-        "three strip pairs beat one of 21",
-        "slvit",
-        "slvit_strip21_pretrained",
-        "slvit_table2b",
-        (FULL_SLVIT, "large: 21 B"),
-        worse_table="slvit_table2a",
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why an outcome is as it is, put so that one more variant can say no: ``better`` is better than ``worse``."""
-
-    outcome: str
-    text: str
-    better: str
-    worse: str
-
-
-EXPLANATIONS = (
-    Explanation(
-        "what PWAM gives depends on what the decoder gets of it",
-        "decoded as V_4 plus gated cells, which a sentence hardly moves at first, PWAM is worse than decoded as LAVT's "
-        "decoder has it, layer-normalised cells alone",
-        "pwam_fpn",
-        "pwam_residual_fpn",
-    ),
-    Explanation(
-        "the full model's lead over Tile & Concat may be one of few epochs",
-        "the lead is no matter of a short training: trained twice as long, both, the full model is still better",
-        "s2rm_casg_longer",
-        "tile_concat_longer",
-    ),
-)
 
 
 @dataclass(frozen=True)
 class Question:
-    """Whether ``better`` is above ``worse``; with ``most``, whether it is so by less than that many points."""
+    """A question to the runs: is ``better`` above ``worse``; with ``most``, by less than that many points?"""
 
     better: str
     worse: str
@@ -198,7 +46,7 @@ COLUMNS = (
 
 
 def explanations(study: Study, profile: str, results: str = "") -> pd.DataFrame:
-    """Every explanation with what the runs that test it gave, in overall IoU, a line each, judged together.
+    """List every explanation with what the runs that test it gave, in overall IoU, a line each, judged together.
 
     Columns: outcome, explanation, and those of ``ledger`` from variant on, without printed.
     """
@@ -209,7 +57,7 @@ def explanations(study: Study, profile: str, results: str = "") -> pd.DataFrame:
 
 
 def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
-    """Every claim with the printed gain and the measured one, a line each, judged together on the first split.
+    """List every claim with the printed gain and the measured one, a line each, judged together on the first split.
 
     Columns: paper, claim, variant and the reference that it is held against, metric, printed (points), measured with
     its 95 % interval low, high; p (adjusted for the number of claims and of looks); runs, reference_runs; verdict;
@@ -229,7 +77,7 @@ def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
 
 
 def _answers(study: Study, profile: str, results: str, questions: Sequence[Question]) -> pd.DataFrame:
-    """``COLUMNS`` of some questions, judged together."""
+    """Answer questions, a line of ``COLUMNS`` each, judged together."""
     splits = study.profile(profile).splits
 
     def sample(record: Record) -> pd.DataFrame:
@@ -263,7 +111,7 @@ def _answers(study: Study, profile: str, results: str, questions: Sequence[Quest
 
 
 def _parts(record: Record, splits: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """A record's counts by split, and on the first split by ``STRATA``; none that is empty."""
+    """Group a record's counts by split, and on the first split by ``STRATA``; leave out empty groups."""
     counts = record.counts()
     parts = {split: counts[counts["split"] == split] for split in splits}
     parts |= {name: parts[splits[0]].query("kind in @kinds") for name, kinds in STRATA.items()}
@@ -273,7 +121,7 @@ def _parts(record: Record, splits: Sequence[str]) -> dict[str, pd.DataFrame]:
 def _measured(
     study: Study, profile: str, results: str, asked: Question, measure: Measure
 ) -> tuple[dict[str, Any], Estimate]:
-    """The gain of one variant over another as cells of the ledger, and itself; NaN without runs of both."""
+    """Measure the gain of one variant over another: cells of the ledger, and the gain; NaN without runs of both."""
     line: dict[str, Any] = {"variant": asked.better, "reference": asked.worse, "metric": asked.metric}
     names = (asked.better, asked.worse) if asked.better else ()
     trainers = _trainers(study, profile, *names)
@@ -309,8 +157,8 @@ def _measured(
 
 
 def _trainers(study: Study, profile: str, *variants: str) -> dict[str, str]:
-    """Variant -> the profile whose records speak for it: of those beside one another on the same data, the first that
-    trains all of them, otherwise the first that trains this one."""
+    """Find for each variant the profile whose records speak for it: of those beside one another on the same data,
+    the first that trains all of them, otherwise the first that trains this one."""
     near = study.compared(profile)
     trained = {name: set(study.variant_names(name)) for name in near}
     all_of_them = [name for name in near if trained[name].issuperset(variants)]
@@ -321,8 +169,8 @@ def _trainers(study: Study, profile: str, *variants: str) -> dict[str, str]:
 
 
 def _saturation(study: Study, profile: str) -> Question:
-    """SLViT's claim that more regions than its K bring no more (Fig. 5a, without printed numbers): 2 K against K, by
-    less than ``SATURATED`` points. Without variants where none has 2 K."""
+    """Put SLViT's claim that more regions than its K bring no more (Fig. 5a, without printed numbers): 2 K against K,
+    by less than ``SATURATED`` points. The question has no variants where none has 2 K."""
     by_regions = variants_by_regions(study, profile)
     own = next((K for K, name in by_regions.items() if name == "slvit"), 0)
     more = by_regions.get(2 * own, "") if own else ""
@@ -330,8 +178,8 @@ def _saturation(study: Study, profile: str) -> Question:
 
 
 def variants_by_regions(study: Study, profile: str) -> dict[int, str]:
-    """K, how many regions URCE refines, in rising order -> the variant of SLViT that has it and differs in nothing
-    else; 0 is the one without URCE. A K of more regions than the profile's grid has cells is left out."""
+    """Find the variants of SLViT that differ in nothing but K, how many regions URCE refines: K -> variant, in rising
+    order; 0 is the one without URCE. A K of more regions than the profile's grid has cells is left out."""
     found: dict[int, str] = {}
     for name, variant in study.variants.items():
         if variant.whole is None or variant.whole.name != "slvit":
@@ -347,9 +195,9 @@ def variants_by_regions(study: Study, profile: str) -> dict[int, str]:
 
 
 def cost_ledger(study: Study) -> pd.DataFrame:
-    """The claims about cost, which need no training: multiply-adds counted at one size for both sides, the text encoder
-    included, every equation computed as the papers write it. Columns as ``ledger``, without gaps and variants; what no
-    paper claims has "this study" for its paper.
+    """List the claims about cost, which need no training: multiply-adds counted at one size for both sides, the text
+    encoder included, every equation computed as the papers write it. Columns as ``ledger``, without gaps and variants;
+    what no paper claims has "this study" for its paper.
 
     ``printed`` and ``measured`` are percent by which the first costs less than the second.
     """
@@ -358,7 +206,7 @@ def cost_ledger(study: Study) -> pd.DataFrame:
         config = study.run_config(profile, variant, 0).model
         return cost(config.model_copy(update={"image_size": size}))
 
-    flops = printed_rows("s2rm_table2")["Flops"]
+    flops = printed_cells("s2rm_table2")["Flops"]
     printed, unprinted = _saving(flops["SwinT-Ours"], flops["LAVT"]), float("nan")
     slvit = counted(PAPERS_SWIN_T, "slvit", 480).written
     lines = []

@@ -27,7 +27,7 @@ from refstudy.evaluation import EXPRESSIONS_AT_ONCE, predictions
 from refstudy.files import exists, note
 from refstudy.models.build import build_model
 from refstudy.models.segmenter import ImageFeatures, Segmenter
-from refstudy.reported import load_reported
+from refstudy.papers.printed import load_printed
 from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Study
 
 WORDS = 20  # word pieces of an expression, as S²RM and the public code of SLViT clip them
@@ -237,7 +237,7 @@ def printed_costs(study: Study) -> pd.DataFrame:
     """
     lines = []
     for table, row, profile, variant, with_text in PRINTED:
-        printed = load_reported(table).loc[row, "Flops"]
+        printed = load_printed(table).loc[row, "Flops"]
         counted = cost_table(study, profile, [variant]).iloc[0]
         ours = counted["written"] - (0 if with_text else counted["text_encoder"])
         about = {"table": table, "row": row, "profile": profile, "variant": variant}

@@ -11,8 +11,8 @@ from refstudy.config import DataConfig
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.scenes.grammar import KINDS
 from refstudy.inference import Estimate, judge
+from refstudy.papers.printed import load_printed
 from refstudy.records import Record
-from refstudy.reported import load_reported
 from refstudy.study import Study, training_command
 from refstudy.tables import (
     DATA_NAMES,
@@ -54,7 +54,7 @@ class Bucket:
 def printed_buckets() -> dict[str, tuple[Bucket, ...]]:
     """Data set -> the buckets that Table III prints for it, shortest first, read from the table's columns."""
     buckets: dict[str, tuple[Bucket, ...]] = {}
-    for column in load_reported(TABLE).columns:
+    for column in load_printed(TABLE).columns:
         found = re.fullmatch(r"(.+) (\d+)(?:-(\d+))?", column)
         if found:
             name, first, last = found.groups()
@@ -257,7 +257,7 @@ def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     command that trains what the row lacks). Ours are of this profile and of those beside it; empty where none has the
     data set.
     """
-    printed, measured_splits = load_reported(TABLE), benchmark_splits(study, profile)
+    printed, measured_splits = load_printed(TABLE), benchmark_splits(study, profile)
     found, measures = {}, {}
     for dataset, column in COLUMNS.items():
         split, profiles = measured_splits.get(column, ("", []))

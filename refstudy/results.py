@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from refstudy import audit
 from refstudy.claims import cost_ledger, explanations, ledger
 from refstudy.cost import cost_table, printed_costs
 from refstudy.errors import StudyError
 from refstudy.files import file_digest
 from refstudy.lengths import kind_table, kinds_by_run, length_curve, length_table
 from refstudy.manifest import FILE_NAME, read_manifest
+from refstudy.papers.audit import paper_audit
+from refstudy.papers.audit.cross_check import cross_check
+from refstudy.papers.printed import printed_rows
 from refstudy.study import PAPERS_SWIN_T, Study
-from refstudy.tables import COMPARISONS, TABLES, build_comparison, build_table, printed_rows, write_table
+from refstudy.tables import COMPARISONS, TABLES, build_comparison, build_table, write_table
 from refstudy.word_use import word_use
 
 TABLE_2 = "s2rm_table2"
@@ -56,8 +58,8 @@ BUILDERS: dict[str, Callable[[Study, str, str], pd.DataFrame]] = {
     "explanations": explanations,
     "costs": lambda study, profile, results: cost_table(study, PAPERS_SWIN_T, COMPARED),
     "printed_costs": lambda study, profile, results: printed_costs(study),
-    "paper_audit": lambda study, profile, results: audit.claims(),
-    "paper_cross_check": lambda study, profile, results: audit.cross_check(),
+    "paper_audit": lambda study, profile, results: paper_audit(),
+    "paper_cross_check": lambda study, profile, results: cross_check(),
 }
 
 

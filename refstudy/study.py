@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, PositiveInt, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from refstudy.config import (
@@ -26,7 +25,8 @@ from refstudy.data.source import default_data_root
 from refstudy.engine.cells import declared_parameters, wrong_parameter
 from refstudy.errors import StudyError
 from refstudy.own_parts import is_own, register
-from refstudy.reported import row_names, stems
+from refstudy.papers.printed import row_names, stems
+from refstudy.yaml_files import read_yaml, said
 
 FILE_NAME = "papermill_runs.yaml"
 # The papers' own setting by encoder, at whose sizes costs are counted whatever profile is executed.
@@ -301,35 +301,21 @@ def load_study(name: str | Path = FILE_NAME) -> Study:
     A file with the key ``extends`` adds its variants, profiles and runs to those of the study file that it names.
     """
     path = find_study(name)
-    tree, raw, found = _read(path)
+    file = read_yaml(path)
     problems: list[Problem] = []
-    root, raw = _extended(path, raw, problems)
+    root, raw = _extended(path, file.content, problems)
     try:
         content = StudyFile.model_validate(raw)
     except ValidationError as error:
-        problems += [(e["loc"], f"{'.'.join(map(str, e['loc']))}: {_what(e['loc'], e['msg'])}") for e in error.errors()]
+        problems += [(e["loc"], _said(e["loc"], e["msg"])) for e in error.errors()]
         content = _sound_part(raw)
     problems += _find_own_parts(content, path.parent)
     study = Study(path, content, root)
     problems += [*_wrong_names(study), *_wrong_rows(study), *_wrong_notebooks(study)]
-    found += [(_line(tree, where), problem) for where, problem in problems]
+    found = file.mistakes + [(file.line(where), problem) for where, problem in problems]
     if found:
-        raise StudyError("\n".join(f"{path}:{line}: {problem}" for line, problem in sorted(found)))
+        raise file.error(found)
     return study
-
-
-def _read(path: Path) -> tuple[yaml.Node | None, Any, list[tuple[int, str]]]:
-    """A YAML file as nodes, which know their lines, and as plain data; and its repeated keys. Raises StudyError when it
-    is no YAML."""
-    try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text("utf-8"))
-        tree = loader.get_single_node()
-        repeated = _repeated_keys(tree)  # before ``construct_document``, which puts merged keys into the tree
-        return tree, loader.construct_document(tree) if tree else None, repeated
-    except UnicodeDecodeError as error:
-        raise StudyError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
 
 
 def _extended(path: Path, raw: Any, problems: list[Problem]) -> tuple[Path, Any]:
@@ -339,7 +325,7 @@ def _extended(path: Path, raw: Any, problems: list[Problem]) -> tuple[Path, Any]
         return path.parent, raw
     own = {key: part for key, part in raw.items() if key != "extends"}
     base = path.parent / str(raw["extends"])
-    content = _read(base)[1] if base.is_file() else None
+    content = read_yaml(base).content if base.is_file() else None
     if not isinstance(content, dict) or "extends" in content:
         problem = "extends itself another; name that one" if content else "is no study file; give its path from here"
         problems.append((("extends",), f"extends: {base} {problem}"))
@@ -377,32 +363,10 @@ def _find_own_parts(content: StudyFile, folder: Path) -> list[Problem]:
     return found
 
 
-def _what(where: tuple, message: str) -> str:
-    """Say what is wrong there: ``message``, or what to do about a key of an earlier study file."""
-    return EARLIER_KEYS.get(where[2], message) if len(where) == 3 and where[0] == "runs" else message
-
-
-def _repeated_keys(tree: yaml.Node | None) -> list[tuple[int, str]]:
-    """Keys that stand twice in one mapping, of which YAML would silently keep the last: (line, what)."""
-    found: list[tuple[int, str]] = []
-    waiting, seen = [tree], set[int]()
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:  # an alias
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            lines: dict[str, int] = {}
-            for key, value in node.value:
-                waiting.append(value)
-                if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                    line = key.start_mark.line + 1
-                    if key.value in lines:
-                        found.append((line, f"key '{key.value}' is already given in line {lines[key.value]}"))
-                    lines.setdefault(key.value, line)
-    return found
+def _said(where: tuple, message: str) -> str:
+    """Say what is wrong at a place of the file, or what to do about a key of an earlier study file."""
+    known = EARLIER_KEYS.get(where[2], message) if len(where) == 3 and where[0] == "runs" else message
+    return said(where, known)
 
 
 def _sound_part(raw: Any) -> StudyFile:
@@ -607,24 +571,6 @@ def _wrong_notebooks(study: Study) -> list[Problem]:
             if wrong := wrong_parameter(notebook, declared, key, value):
                 found.append(((*where, "parameters", key), f"run '{name}': {wrong}"))
     return found
-
-
-def _line(tree: yaml.Node | None, location: tuple) -> int:
-    """The line, from 1, of the deepest part of ``location`` that the file has."""
-    node, line = tree, tree.start_mark.line if tree else 0
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            entries = {key.value: (key, value) for key, value in node.value}
-            if str(part) not in entries:
-                break
-            key, node = entries[str(part)]
-            line = key.start_mark.line
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line
-        else:
-            break
-    return line + 1
 
 
 def _known(path: Path, kind: str, name: str, options: dict[str, Any]) -> Any:

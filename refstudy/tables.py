@@ -14,8 +14,8 @@ from refstudy.errors import StudyError
 from refstudy.files import atomic_write
 from refstudy.inference import LEVEL, UNTESTABLE, Estimate, Side, Spread, estimate, pooled
 from refstudy.metrics import METRICS, THRESHOLDS, iou
+from refstudy.papers.printed import SPLITS, load_printed, printed_rows
 from refstudy.records import Record, find_record
-from refstudy.reported import SPLITS, load_reported
 from refstudy.study import Study, training_command
 
 RESAMPLES = 2000
@@ -331,14 +331,6 @@ def benchmark_splits(study: Study, profile: str) -> dict[str, tuple[str, list[st
     return found
 
 
-def printed_rows(stem: str) -> pd.DataFrame:
-    """A printed table with one name per row; where it has blocks, the block stands before the row: "small: 5 B"."""
-    printed = load_reported(stem)
-    if isinstance(printed.index, pd.MultiIndex):
-        printed.index = pd.Index([f"{block}: {row}" for block, row in printed.index], name="row")
-    return printed
-
-
 def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.DataFrame:
     """One of ``TABLES``, a line per row and metric, all in percent.
 
@@ -382,7 +374,7 @@ def build_comparison(stem: str, study: Study, profile: str, results: str = "") -
     ours_low, ours_high; runs, data (what ours was measured on), missing (the command that trains the
     row, or the seeds that it lacks).
     """
-    printed = load_reported(stem)
+    printed = load_printed(stem)
     if not isinstance(printed.index, pd.MultiIndex):
         printed = pd.concat({"Overall IoU": printed}, names=["block"])
     variants = {row: variant for row, (_, variant) in study.rows(stem, study.together(profile)).items()}

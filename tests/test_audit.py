@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from refstudy import audit
-from refstudy.audit.claim import Recomputed, ahead, gain, judge
-from refstudy.reported import load_reported
+from refstudy.errors import StudyError
+from refstudy.papers.audit import FILES, judge, paper_audit
+from refstudy.papers.audit.cross_check import cross_check, same_methods
+from refstudy.papers.audit.operations import OPERATIONS, Recomputed, ahead, compute, gain
+from refstudy.papers.printed import load_printed
 
 from .papers import paper_text, plain
 
@@ -15,12 +17,12 @@ PAPERS = {"s2rm": "S²RM", "slvit": "SLViT"}
 
 @pytest.fixture(scope="module")
 def claims():
-    return audit.claims()
+    return paper_audit()
 
 
 @pytest.fixture(scope="module")
 def cells():
-    return audit.cross_check()
+    return cross_check()
 
 
 def find(claims, paper, place, claimed):
@@ -72,10 +74,8 @@ def test_the_rule_is_the_rounding_of_the_printed_digits():
 
 
 def test_gains_average_what_both_rows_print():
-    one = gain("s2rm_table1", ("Overall IoU", "SwinT-Ours"), ("Overall IoU", "ReSTR₂₂"), "RefCOCOg val-G")()
-    both = gain(
-        "s2rm_table1", ("Overall IoU", "SwinT-Ours"), ("Overall IoU", "ReSTR₂₂"), ["RefCOCOg val-U", "RefCOCOg val-G"]
-    )()
+    rows = ("s2rm_table1", "Overall IoU: SwinT-Ours", "Overall IoU: ReSTR₂₂")
+    one, both = gain(*rows, "RefCOCOg val-G"), gain(*rows, ["RefCOCOg val-U", "RefCOCOg val-G"])
     assert one.value == both.value == pytest.approx(60.44 - 54.48)
     assert ahead("s2rm_table6", "-D1&2&3").value == 15 and ahead("s2rm_table6", "Full").value == 0
 
@@ -169,6 +169,126 @@ def test_what_agrees_is_listed_too(claims):
     assert cut == ["11.90", "1.17", "1.71", "2.18"]
 
 
+ENTRY = """\
+paper: S²RM
+sentences:
+- place: Sec. IV-D.2
+  quotation: has 9.02 points more
+  claims:
+  - claim: the whole module over none
+    claimed: "9.02"
+    gain: {table: s2rm_table4, row: W. S²RM (Full), over: W. Tile & Concat., columns: oIoU}
+"""
+
+
+def audited(folder, text):
+    path = folder / "sentences.yaml"
+    path.write_text(text, encoding="utf-8")
+    return paper_audit([path])
+
+
+def test_an_entry_in_the_file_is_all_that_another_slip_needs(tmp_path, claims):
+    """Here three: two numbers for the same rows, and a count."""
+    before = FILES[0].read_text(encoding="utf-8")
+    added = """
+- place: Sec. IV-D.2
+  quotation: has 9.02 and 10.4 points more and is better throughout
+  claims:
+  - claim: the whole module over none
+    gain: {table: s2rm_table4, row: W. S²RM (Full), over: W. Tile & Concat.}
+    parts:
+      overall IoU: {claimed: "9.12", columns: oIoU, note: A slip.}
+      mean IoU: {claimed: "10.4", columns: mIoU}
+  - claim: cells in which one of two others is ahead of -Balance
+    claimed: "0"
+    ahead: {table: s2rm_table4, row: W. S²RM (-Balance), others: [W. S²RM (Full), W. S²RM (-v2l)]}
+"""
+    table = audited(tmp_path, before + added)
+    pd.testing.assert_frame_equal(table[:-3], claims[claims["paper"] == "S²RM"])
+    new = table[-3:].set_index("claim")
+    assert new.index[:2].tolist() == ["the whole module over none, overall IoU", "the whole module over none, mean IoU"]
+    assert new["verdict"].tolist() == ["differs", "agrees", "differs"]
+    assert new["recomputed"].tolist() == pytest.approx([9.02, 10.41, 5 + 1])
+    assert new["note"].tolist() == ["A slip.", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line", "message"),
+    [
+        ("gain:", "gian:", 6, "unknown key or operation 'gian'; operations are gain, largest_gain"),
+        ("gain: {", "note: none\n    #", 6, "give one operation, not 0; operations are gain"),
+        (
+            "over:",
+            "ovr:",
+            6,
+            "gain: over: Missing required argument; ovr: Unexpected .*; it takes table, row, over,",
+        ),
+        ("columns: oIoU", "columns: 3", 6, "gain: columns: .*give a name or a list of names; it takes"),
+        ("s2rm_table4", "s2rm_table44", 6, "gain: no printed table 's2rm_table44'; known: .*s2rm_table4"),
+        (
+            "(Full)",
+            "(Ful)",
+            6,
+            "gain: printed table 's2rm_table4' has no row 'W. S²RM .Ful.'; known: W. Tile",
+        ),
+        ("oIoU", "oIou", 6, "gain: printed table 's2rm_table4' has no column 'oIou'; known: oIoU, mIoU"),
+        ('"9.02"', "9.02", 7, 'claimed: .*give the number as it is printed, in quotation marks: "2.80"'),
+        ('"9.02"', '"9.02 points"', 7, "claimed: .*give the number as it is printed"),
+        ("    claimed:", "    parts:", 7, "parts: Input should be a valid dictionary"),
+        ("quotation:", "quote:", 3, "quotation: Field required"),
+        ("  - claim:", "  - claim: twice\n    claim:", 7, "key 'claim' is already given in line 6"),
+    ],
+)
+def test_a_wrong_entry_is_refused_in_a_line_that_names_it(tmp_path, right, wrong, line, message):
+    assert audited(tmp_path, ENTRY)["verdict"].tolist() == ["agrees"]
+    with pytest.raises(StudyError, match=message) as error:
+        audited(tmp_path, ENTRY.replace(right, wrong, 1))
+    assert f"{tmp_path / 'sentences.yaml'}:{line}: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments", "message"),
+    [
+        ("rows_where", {"table": "s2rm_datasets", "condition": "val > trian"}, "'val > trian' cannot be .*'trian'"),
+        ("rows_where", {"table": "s2rm_datasets", "condition": "val + train"}, "cannot be used"),
+        ("ahead", {"table": "s2rm_table4", "row": "W. S²RM (Full)", "others": "none"}, "has no row 'none'"),
+        ("total", {"table": "s2rm_table2", "row": "VLT", "columns": ["P@0.5", "P"]}, "has no column 'P'"),
+        (
+            "gain",
+            {"table": "s2rm_table2", "row": "LAVT", "over": "VLT", "columns": "P@0.6"},
+            "no cell that it needs is printed",
+        ),
+        ("gain_not_larger", {"first": {}, "second": {}}, "table: Missing required argument"),
+        (
+            "unequal_cells",
+            {"groups": [[{"table": "s2rm_table6", "row": "Full"}]]},
+            "groups.0: List should have at least",
+        ),
+        (
+            "unequal_cells",
+            {
+                "groups": [
+                    [
+                        {"table": "s2rm_table6", "row": "Full", "columns": ["oIoU", "mIoU"]},
+                        {"table": "s2rm_table1", "row": "Mean IoU: SwinT-Ours", "columns": "RefCOCO val"},
+                    ]
+                ]
+            },
+            "row 'Mean IoU: SwinT-Ours' of 's2rm_table1': name 2 columns",
+        ),
+    ],
+)
+def test_an_operation_refuses_what_it_cannot_compute(operation, arguments, message):
+    with pytest.raises(StudyError, match=message) as error:
+        compute(operation, arguments)
+    assert str(error.value).startswith(f"{operation}: ") and "\n" not in str(error.value)
+
+
+def test_every_operation_is_used():
+    text = "".join(path.read_text(encoding="utf-8") for path in FILES)
+    assert [name for name in OPERATIONS if f"    {name}:" not in text] == []
+
+
 def test_cross_check_finds_the_cells_that_differ(cells):
     at = cells.set_index(["method", "split"])
     lscm = at.loc[("LSCM", "RefCOCO+ testA")]
@@ -187,12 +307,12 @@ def test_cross_check_finds_the_cells_that_differ(cells):
 
 def test_cross_check_covers_every_method_that_both_papers_list(cells):
     """By the first author and year of the citation: what is not matched is not in the other paper, or another work."""
-    ours = load_reported("slvit_table1")
-    assert set(cells["method"]) == set(audit.MATCHES) < set(ours.index)
-    assert set(ours.index) - set(audit.MATCHES) == {"CAC", "CMPC+", "BUSNet", "Ours (w/o URCE)", "Ours"}
+    ours = load_printed("slvit_table1")
+    assert set(cells["method"]) == set(same_methods()) < set(ours.index)
+    assert set(ours.index) - set(same_methods()) == {"CAC", "CMPC+", "BUSNet", "Ours (w/o URCE)", "Ours"}
     same = cells[cells["verdict"] == "same"]
     assert (same["slvit"] == same["s2rm"]).all() and pd.isna(cells["difference"]).sum() == 4
-    for method, row in audit.MATCHES.items():
+    for method, row in same_methods().items():
         printed = ours.loc[method].drop(["citation", "language model"]).notna()
-        theirs = load_reported("s2rm_table1").xs(row, level="row").iloc[-1][printed.index].notna()
+        theirs = load_printed("s2rm_table1").xs(row, level="row").iloc[-1][printed.index].notna()
         assert (cells["method"] == method).sum() == (printed | theirs).sum()

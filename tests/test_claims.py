@@ -1,15 +1,19 @@
 """The claims ledger: printed gains from the printed tables, verdicts from records by rule."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from refstudy.claims import CLAIMS, cost_ledger, explanations, ledger
+from refstudy.claims import CLAIMS, EXPLANATIONS, cost_ledger, explanations, ledger
 from refstudy.cost import cost
+from refstudy.errors import StudyError
 from refstudy.models.build import build_model
-from refstudy.reported import load_reported
+from refstudy.papers.claims import FILE, load_claims
+from refstudy.papers.printed import load_printed
 from refstudy.study import load_study
 from refstudy.tables import TABLES, write_table
 
@@ -21,13 +25,57 @@ def test_every_claim_names_variants_and_printed_rows():
         assert {claim.better, claim.worse} <= set(STUDY.variants)
         assert claim.printed == claim.printed  # a number: both rows are printed
     by_text = {claim.text: claim.printed for claim in CLAIMS}
-    table = load_reported("s2rm_table4")["oIoU"]
+    table = load_printed("s2rm_table4")["oIoU"]
     assert by_text["shifting helps"] == pytest.approx(table["W. S²RM (Full)"] - table["W. S²RM (-Shift)"])
     assert by_text["URCE sharpens borders (P@0.9)"] == pytest.approx(35.10 - 31.36)
     assert by_text["the full model beats LAVT"] == pytest.approx(74.35 - 72.73)
     assert by_text["S²RM beats ACM (FPN)"] == pytest.approx(2.98)  # as Sec. IV-D.4 says in words
     assert by_text["S²RM beats ACM (CASG)"] == pytest.approx(2.75)
     assert by_text["SLViT beats LAVT"] == pytest.approx(74.02 - 72.73)
+
+
+def test_an_entry_in_the_file_is_all_that_another_claim_needs(tmp_path, monkeypatch):
+    entry = """
+- text: channel attention sharpens borders
+  paper: S²RM
+  better: s2rm_casg
+  worse: casg_no_channel
+  metric: P@0.9
+  table: s2rm_table5
+  rows: [W. CASG (Full), W. CASG (-Cha.)]
+
+explanations:
+"""
+    path = tmp_path / "claims.yaml"
+    path.write_text(FILE.read_text(encoding="utf-8").replace("\nexplanations:\n", entry), encoding="utf-8")
+    claims, explained = load_claims(path)
+    assert claims[:-1] == CLAIMS and explained == EXPLANATIONS
+    monkeypatch.setattr("refstudy.claims.CLAIMS", claims)
+    line = of_claims(tmp_path / "results").loc["channel attention sharpens borders"]
+    assert line["printed"] == pytest.approx(33.16 - 31.90) and line["verdict"] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("  worse: tile_concat", "  wrose: tile_concat", "claims.0.wrose: Extra inputs are not permitted"),
+        ("W. S²RM (Full), W. Tile & Concat.", "W. S²RM (Full)", "claims.0.rows.1: Field required"),
+        ("explanations:", "explanation:", "explanation: Extra inputs are not permitted"),
+        ("paper: S²RM", "paper: [", "not YAML: "),
+    ],
+)
+def test_a_wrong_entry_is_refused_in_a_line_that_names_it(tmp_path, right, wrong, message):
+    path = tmp_path / "claims.yaml"
+    path.write_text(FILE.read_text(encoding="utf-8").replace(right, wrong, 1), encoding="utf-8")
+    with pytest.raises(StudyError, match=re.escape(message)) as error:
+        load_claims(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_a_claim_with_a_row_that_is_not_printed_is_named():
+    claim = CLAIMS[0].model_copy(update={"rows": ("W. S²RM (Full)", "W. Tile")})
+    with pytest.raises(StudyError, match=r"claim 'S²RM beats Tile & Concat': .* has no row 'W. Tile'; known"):
+        assert claim.printed
 
 
 def put_runs(results, variant, *ends, **options):

@@ -13,7 +13,7 @@ from refstudy.cost import cost, cost_table, measured_growth, printed_costs, slop
 from refstudy.models.build import build_model, count_parameters
 from refstudy.models.decoders.casg import CASGStage, UpsampledConv
 from refstudy.models.decoders.hamburger import Hamburger
-from refstudy.reported import load_reported
+from refstudy.papers.printed import load_printed
 from refstudy.results import BUILDERS
 from refstudy.study import load_study
 from refstudy.tables import render
@@ -47,7 +47,7 @@ def test_printed_costs_are_reached():
 def test_table_two_has_its_column_of_costs(tmp_path):
     table = BUILDERS["s2rm_table2"](STUDY, "scenes", str(tmp_path))
     costs = table[table["metric"] == "G multiply-adds"].set_index("row")
-    assert costs["printed"].dropna().to_dict() == load_reported("s2rm_table2")["Flops"].dropna().to_dict()
+    assert costs["printed"].dropna().to_dict() == load_printed("s2rm_table2")["Flops"].dropna().to_dict()
     assert set(costs["ours"].dropna().index) == {"SwinT-Ours", "SwinB-Ours", "LAVT"}
     assert costs.loc["LAVT", "data"] == "480 px, text encoder left out"
     shown = render(table)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from refstudy.cli import app
 from refstudy.data.check import check_dataset, check_root, compare, counts, published, summary
 from refstudy.data.refer import find_data, load_leniently, load_refer
-from refstudy.reported import load_reported
+from refstudy.papers.printed import load_printed
 
 from .test_data_forms import (
     as_hub_parquet,
@@ -200,7 +200,7 @@ def test_published_figures_agree_with_the_papers_as_transcribed():
     """Two transcriptions, made apart, and sums."""
     names = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg", "refclef": "ReferIt"}
     figures = published()
-    s2rm, slvit, cris = (load_reported(f"{name}_datasets") for name in ("s2rm", "slvit", "cris"))
+    s2rm, slvit, cris = (load_printed(f"{name}_datasets") for name in ("s2rm", "slvit", "cris"))
     measures = {"images": "images", "regions": "referents", "expressions": "expressions", "words": "mean_words"}
     for dataset, name in names.items():
         rows = figures[(figures["dataset"] == dataset) & figures["kind"].isin(["printed", "released"])]

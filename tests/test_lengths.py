@@ -25,7 +25,7 @@ from refstudy.lengths import (
     measured_groups,
     printed_buckets,
 )
-from refstudy.reported import load_reported
+from refstudy.papers.printed import load_printed
 from refstudy.tables import sampled_metrics, variant_records, write_table
 
 from .helpers import STUDY, put_counts
@@ -94,7 +94,7 @@ def test_scenes_stand_in_for_their_own_benchmark_and_row_alone(tmp_path):
     assert len(table) == 7 * 16 and table["printed"].notna().all()
     elsewhere = table[(table["row"] != "SwinT-Ours") | (table["dataset"] != "RefCOCO")]
     assert elsewhere["ours"].isna().all() and set(elsewhere["data"]) == {""} and (elsewhere["expressions"] == 0).all()
-    printed = load_reported("s2rm_table3")
+    printed = load_printed("s2rm_table3")
     for line in table.itertuples():
         assert line.printed == printed.loc[line.row, f"{line.dataset} {line.bucket}"]
 

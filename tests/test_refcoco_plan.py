@@ -24,8 +24,8 @@ from refstudy.engine.needs import refuse_without
 from refstudy.engine.trainings import UNFINISHED, Stop, ended_in_time
 from refstudy.errors import StudyError
 from refstudy.lengths import kind_table, length_curve, length_table
+from refstudy.papers.printed import SPLITS, printed_rows
 from refstudy.records import find_records
-from refstudy.reported import SPLITS
 from refstudy.study import load_study
 from refstudy.tables import (
     COCO_SPLITS,
@@ -34,7 +34,6 @@ from refstudy.tables import (
     build_comparison,
     build_table,
     measured_on,
-    printed_rows,
 )
 
 from .helpers import ROOT, STUDY, put_counts

@@ -7,7 +7,7 @@ import pytest
 from refstudy.errors import StudyError
 from refstudy.inference import pooled
 from refstudy.metrics import METRICS
-from refstudy.reported import load_reported
+from refstudy.papers.printed import load_printed, printed_rows
 from refstudy.study import load_study
 from refstudy.tables import (
     RESAMPLES,
@@ -18,7 +18,6 @@ from refstudy.tables import (
     markdown,
     metrics_of,
     own_ends,
-    printed_rows,
     render,
     render_comparison,
     render_verdicts,
@@ -81,7 +80,7 @@ def test_a_row_without_a_record_is_empty_and_names_its_command(tmp_path):
 def test_without_any_record_all_of_ours_is_empty(tmp_path):
     for stem in TABLES:
         table = build_table(stem, STUDY, "scenes", str(tmp_path))
-        printed = load_reported(stem).filter(items=list(METRICS))
+        printed = load_printed(stem).filter(items=list(METRICS))
         assert table["ours"].isna().all() and table["printed"].notna().sum() == printed.notna().sum().sum()
         assert (render(table).xs("ours", axis=1, level=1) == "").all().all()
 
@@ -102,7 +101,7 @@ def test_ours_stands_beside_the_benchmark_it_is_modelled_on(stem, variant, tmp_p
     assert set(filled["data"]) == {f"RefScenes {split}, 128 px" for split in ("val", "testA", "testB")}
     assert (filled["ours"] == 50).all() and set(filled["variant"]) == {variant}
     assert set(filled["missing"]) == {f"refstudy train --profile scenes --variant {variant}"}  # two more seeds
-    reported = load_reported(stem).select_dtypes("number")
+    reported = load_printed(stem).select_dtypes("number")
     assert table["printed"].notna().sum() == reported.notna().sum().sum()
     shown = render_comparison(table).loc[("oIoU", filled["row"].iloc[0]), "RefCOCO val"]
     assert shown.endswith(" *(50.0)*") and float(shown.split()[0]) > 60  # printed beside ours, told apart

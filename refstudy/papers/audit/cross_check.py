@@ -1,32 +1,23 @@
-"""The numbers that both papers print for the same method."""
+"""Comparison of the numbers that both papers print for the same method."""
+
+from pathlib import Path
 
 import pandas as pd
+from pydantic import RootModel
 
-from refstudy.audit.claim import EPSILON, table
-from refstudy.reported import SPLITS
+from refstudy.papers.printed import SPLITS, load_printed
+from refstudy.yaml_files import read_yaml
 
-# Row of SLViT, Table 1 -> row of S²RM, Table I, where both cite the same publication. CMPC+ (2021) and CMPC+DCRF (2020)
-# are two publications.
-MATCHES = {
-    "MAttNet": "MAttNet₁₈",
-    "CMSA": "CMSA+DCRF₁₉",
-    "STEP": "STEP₁₉",
-    "BRINet": "BRINet+DCRF₂₀",
-    "LSCM": "LSCM+DCRF₂₀",
-    "MCN": "MCN₂₀",
-    "EFN": "CEFNet₂₁",
-    "CGAN": "CGAN₂₀",
-    "ISFP": "ISPNet₂₂",
-    "LTS": "LTS₂₁",
-    "VLT": "VLT₂₁",
-    "ReSTR": "ReSTR₂₂",
-    "CRIS": "CRIS₂₂",
-    "LAVT": "LAVT₂₂",
-}
+EPSILON = 1e-9  # of floating point, far below any printed digit
+
+
+def same_methods() -> dict[str, str]:
+    """Load the methods that both papers list: row of SLViT, Table 1 -> row of S²RM, Table I."""
+    return read_yaml(Path(__file__).with_name("same_methods.yaml")).checked(RootModel[dict[str, str]]).root
 
 
 def cross_check() -> pd.DataFrame:
-    """Each (method, split) that at least one of the papers prints, for the methods that both list.
+    """Compare the papers for each (method, split) that at least one of them prints, for the methods that both list.
 
     Columns: method and s2rm_row (its names in SLViT and in S²RM); split; slvit and s2rm (the numbers, NaN where the
     paper prints a dash); difference (slvit - s2rm); verdict ("same", "differs", "SLViT only", "S²RM only");
@@ -34,9 +25,9 @@ def cross_check() -> pd.DataFrame:
     S²RM prints SLViT's number; a sign of shifted columns). A method that S²RM lists under both measures is compared
     under SLViT's, the overall IoU.
     """
-    ours, theirs = table("slvit_table1"), table("s2rm_table1")
+    ours, theirs = load_printed("slvit_table1"), load_printed("s2rm_table1")
     lines = []
-    for method, s2rm_row in MATCHES.items():
+    for method, s2rm_row in same_methods().items():
         measures = [measure for measure, row in theirs.index if row == s2rm_row]
         measure = "Overall IoU" if "Overall IoU" in measures else measures[0]
         first, second = ours.loc[method], theirs.loc[(measure, s2rm_row)]

@@ -9,7 +9,7 @@ from itertools import chain, takewhile
 import pytest
 
 from refstudy.errors import StudyError
-from refstudy.reported import SPLITS, load_reported, stems
+from refstudy.papers.printed import SPLITS, load_printed, printed_cells, stems
 
 from .papers import paper_text, plain
 
@@ -40,7 +40,7 @@ KEYS = ("block", "row", "citation", "language model")
 
 def transcribed(stem):
     """The rows of the CSV as dictionaries of the very strings that stand in it."""
-    with resources.files("refstudy.reported").joinpath(f"{stem}.csv").open(encoding="utf-8") as file:
+    with resources.files("refstudy.papers.printed").joinpath(f"{stem}.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -132,10 +132,10 @@ def test_columns_are_those_of_the_papers():
     slvit = [re.sub(r"\((\w)\)", r"-\1", plain(cell)) for cell in heads["slvit_table1"][1] if cell.strip()]
     assert slvit == short[:9]
     lengths = [line.split("\t")[2:6] for line in table_lines("s2rm_table3") if "Length" in line]
-    assert [c.split()[-1] for c in load_reported("s2rm_table3").columns[1:]] == list(chain(*lengths))
+    assert [c.split()[-1] for c in load_printed("s2rm_table3").columns[1:]] == list(chain(*lengths))
     for stem in TABLES:
         if stem not in (*heads, "s2rm_table3"):
-            columns = [c for c in load_reported(stem).columns if c not in ("citation", "Flops unit")]
+            columns = [c for c in load_printed(stem).columns if c not in ("citation", "Flops unit")]
             text = plain(table_lines("slvit_table2")[0] if "slvit" in stem else table_lines(stem)[0])
             text = text.replace("MeanIoU", "mIoU").replace("OverallIoU", "oIoU").removeprefix("Method")
             assert re.sub("[↑↓]", "", text) == "".join(columns)
@@ -176,12 +176,12 @@ def test_sizes_of_the_data_sets_are_those_of_the_running_text():
 
 def test_every_table_is_known_with_its_number_of_rows():
     assert set(stems()) == set(ROWS)
-    assert {stem: len(load_reported(stem)) for stem in stems()} == ROWS
+    assert {stem: len(load_printed(stem)) for stem in stems()} == ROWS
 
 
 @pytest.mark.parametrize("stem", stems())
 def test_rows_are_unique_and_scores_are_percent(stem):
-    table = load_reported(stem)
+    table = load_printed(stem)
     assert table.index.is_unique and table.index.names[-1] == "row"
     assert table.notna().any(axis=1).all() and table.columns.is_unique
     scores = table.select_dtypes("number").drop(columns="Flops", errors="ignore")
@@ -193,12 +193,23 @@ def test_rows_are_unique_and_scores_are_percent(stem):
 
 
 def test_a_dash_is_nan_and_the_word_none_is_a_word():
-    table = load_reported("slvit_table1")
+    table = load_printed("slvit_table1")
     assert table["RefCOCOg val-G"].isna().sum() == 5 and table.loc["CMSA", "language model"] == "None"
     assert table.loc["Ours", "citation"] == ""
-    assert load_reported("s2rm_table1").loc[("Overall IoU", "LAVT₂₂"), "RefCOCO val"] == 72.73
+    assert load_printed("s2rm_table1").loc[("Overall IoU", "LAVT₂₂"), "RefCOCO val"] == 72.73
 
 
 def test_an_unknown_printed_table_is_named():
     with pytest.raises(StudyError, match="known: .*s2rm_table4"):
-        load_reported("s2rm_table99")
+        load_printed("s2rm_table99")
+
+
+def test_cells_are_named_by_row_and_column():
+    assert printed_cells("slvit_table2a", ["small: 5 B"], ["oIoU"]).to_numpy().tolist() == [[69.91]]
+    assert printed_cells("slvit_table1").shape == (19, 9)  # all rows, and of the columns those of numbers
+    for rows, columns, message in (
+        (["small: 5B"], [], "'slvit_table2a' has no row 'small: 5B'; known: small: 5 B, small: 7 B"),
+        ([], ["oIou"], "'slvit_table2a' has no column 'oIou'; known: P@0.5, P@0.7"),
+    ):
+        with pytest.raises(StudyError, match=message):
+            printed_cells("slvit_table2a", rows, columns)

@@ -1,4 +1,4 @@
-"""The numbers that the papers print, one CSV per table, and how to read them.
+"""Load the tables that the papers print, S²RM + CASG (arXiv 2405.09006) and SLViT (IJCAI 2023): one CSV per table.
 
 Every table is transcribed whole: all rows in the printed order, all methods, an empty cell where the paper prints a
 dash. Scores are in percent. Besides the scores, in the columns that the tables share:
@@ -23,6 +23,7 @@ code of CRIS lists them (``utils/dataset.py``). SLViT's Figure 5 has no table: i
 """
 
 import csv
+from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,6 @@ from refstudy.errors import StudyError
 if TYPE_CHECKING:
     import pandas as pd
 
-PAPERS = {"s2rm": "S²RM + CASG, arXiv 2405.09006", "slvit": "SLViT, IJCAI 2023"}
 SPLITS = (
     *(f"{data} {split}" for data in ("RefCOCO", "RefCOCO+") for split in ("val", "testA", "testB")),
     *(f"RefCOCOg {split}" for split in ("val-U", "test-U", "val-G")),
@@ -40,13 +40,13 @@ SPLITS = (
 
 
 def stems() -> list[str]:
-    """The tables that are transcribed, e.g. ``s2rm_table4``."""
+    """List the tables that are transcribed, e.g. ``s2rm_table4``."""
     names = (entry.name for entry in resources.files(__name__).iterdir())
     return sorted(name.removesuffix(".csv") for name in names if name.endswith(".csv"))
 
 
-def load_reported(stem: str) -> "pd.DataFrame":
-    """A printed table, in the printed order: index ``row``, or (``block``, ``row``) where the table has blocks.
+def load_printed(stem: str) -> "pd.DataFrame":
+    """Load a printed table, in the printed order: index ``row``, or (``block``, ``row``) where the table has blocks.
 
     The columns are described above; a number that is not printed is NaN, a text that is not printed is empty.
     Raises StudyError for a table that is not transcribed.
@@ -62,9 +62,33 @@ def load_reported(stem: str) -> "pd.DataFrame":
     return table.set_index(["block", "row"] if "block" in table else "row")
 
 
+def printed_rows(stem: str) -> "pd.DataFrame":
+    """Load a printed table with one name per row, the block before it where the table has blocks: "small: 5 B"."""
+    import pandas as pd
+
+    table = load_printed(stem)
+    if isinstance(table.index, pd.MultiIndex):
+        table.index = pd.Index([f"{block}: {row}" for block, row in table.index], name="row")
+    return table
+
+
+def printed_cells(stem: str, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> "pd.DataFrame":
+    """Load the named rows and columns of ``printed_rows``; without names all rows, or all columns of numbers.
+
+    Raises StudyError for a name that the table does not have.
+    """
+    table = printed_rows(stem)
+    for kind, names, known in (("row", rows, table.index), ("column", columns, table.columns)):
+        for name in names:
+            if name not in known:
+                raise StudyError(f"printed table '{stem}' has no {kind} '{name}'; known: {', '.join(known)}")
+    chosen = table[list(columns)] if columns else table.select_dtypes("number")
+    return chosen.loc[list(rows)] if rows else chosen
+
+
 def row_names(stem: str) -> list[str]:
-    """How the study file calls the rows of a printed table: by their name, behind the block where the table has blocks
-    other than measures, e.g. "small: 5 B"."""
+    """List the rows of a printed table as the study file calls them: by their name, with the block before it where the
+    table has blocks other than measures, e.g. "small: 5 B"."""
     with resources.files(__name__).joinpath(f"{stem}.csv").open(encoding="utf-8") as file:
         named = [(line.get("block", ""), line["row"]) for line in csv.DictReader(file)]
     return [row if not block or block.endswith(" IoU") else f"{block}: {row}" for block, row in named]

@@ -1,0 +1,229 @@
+"""Operations that recompute a claimed number from the printed tables.
+
+An entry of a sentences file names one of them (``OPERATIONS``) and gives its arguments. A row or column that a table
+does not have is an error.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from inspect import signature
+from itertools import product
+from typing import Annotated, Any, Literal, NamedTuple
+
+import pandas as pd
+from pydantic import BeforeValidator, Field, ValidationError, validate_call
+
+from refstudy.config import Settings
+from refstudy.errors import StudyError
+from refstudy.papers.audit.cross_check import cross_check
+from refstudy.papers.printed import printed_cells, printed_rows
+from refstudy.yaml_files import said
+
+Kind = Literal["gain", "cost", "size", "statement"]
+
+
+def _listed(given: Any) -> Any:
+    if not isinstance(given, str | list | tuple):
+        raise ValueError("give a name or a list of names")
+    return (given,) if isinstance(given, str) else given
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+class Recomputed(NamedTuple):
+    """A number from the printed tables.
+
+    ``kind`` is "gain" (points), "cost" (G Flops), "size" (of a data set) or "statement": a sentence without a number,
+    for which exceptions are counted. ``slack`` is how far the number can lie from one of unrounded cells.
+    """
+
+    value: float
+    kind: Kind
+    slack: float = 0.0
+
+
+class Cells(Settings):
+    """Cells of one row of a printed table."""
+
+    table: str
+    row: str
+    columns: Names = ()
+
+
+@validate_call
+def gain(
+    table: str,
+    row: str,
+    over: str,
+    columns: Names,
+    over_table: str = "",
+    kind: Literal["gain", "cost"] = "gain",
+    unit: float = 0.01,
+) -> Recomputed:
+    """Subtract the row ``over`` from a row and average over those of the columns that are printed for both.
+
+    ``over`` stands in ``over_table``, or in the same table. ``unit`` is that of the last printed digit of a cell: each
+    of the two means can be off by half of it.
+    """
+    return Recomputed(float(_differences(table, row, over, columns, over_table).mean()), kind, unit)
+
+
+@validate_call
+def largest_gain(table: str, row: str, over: str, columns: Names) -> Recomputed:
+    """Find the largest difference of two rows in the columns."""
+    return Recomputed(float(_differences(table, row, over, columns).max()), "gain", 0.01)
+
+
+def _differences(table: str, row: str, over: str, columns: Names, over_table: str = "") -> pd.Series:
+    first = printed_cells(table, [row], columns).loc[row]
+    second = printed_cells(over_table or table, [over], columns).loc[over]
+    return (first.astype(float) - second.astype(float)).dropna()
+
+
+@validate_call
+def gain_not_larger(first: dict[str, Any], second: dict[str, Any]) -> Recomputed:
+    """Count one exception where the first of two gains, each given by the arguments of ``gain``, is not the larger."""
+    return _exceptions(gain(**first).value <= gain(**second).value)
+
+
+@validate_call
+def total(table: str, row: str, columns: Names = ()) -> Recomputed:
+    """Add up the cells of a row, all its numbers where no columns are named."""
+    return Recomputed(float(printed_cells(table, [row], columns).loc[row].astype(float).sum()), "size")
+
+
+@validate_call
+def ahead(table: str, row: Names, others: Names = (), but_not: Names = (), columns: Names = ()) -> Recomputed:
+    """Count the cells of other rows that lie above the cell of ``row`` in the same column; of several rows, all counts.
+
+    Without ``others`` all other rows of the table, of the same block where it has blocks, except ``but_not``; without
+    ``columns`` all columns of numbers.
+    """
+    scores = printed_cells(table, (), columns)
+    printed_cells(table, (*row, *others, *but_not))  # are they known?
+    count = 0
+    for own in row:
+        rivals = others or [key for key in scores.index if _block(key) == _block(own) and key not in (own, *but_not)]
+        count += (scores.loc[list(rivals)] > scores.loc[own]).to_numpy().sum()
+    return _exceptions(count)
+
+
+@validate_call
+def missing_rows(table: str, rows: Names) -> Recomputed:
+    """Count the rows that the text looks up in a table and that are not in it."""
+    return _exceptions(sum(row not in printed_rows(table).index for row in rows))
+
+
+@validate_call
+def unequal_cells(groups: list[Annotated[list[Cells], Field(min_length=2)]]) -> Recomputed:
+    """Count the cells that differ from those of the first row of their group, which names the same thing.
+
+    Without columns a row has those of its group's first, and this one all that are numbers.
+    """
+    count = 0
+    for first, *others in groups:
+        own = printed_cells(first.table, [first.row], first.columns)
+        for other in others:
+            columns = other.columns or tuple(own.columns)
+            if len(columns) != own.shape[1]:
+                expected = f"name {own.shape[1]} columns, as many as the first row of the group has"
+                raise StudyError(f"row '{other.row}' of '{other.table}': {expected}")
+            count += (printed_cells(other.table, [other.row], columns).to_numpy() != own.to_numpy()).sum()
+    return _exceptions(count)
+
+
+@validate_call
+def outside_range(table: str, parts_table: str, rows: dict[str, str], columns: dict[str, Names]) -> Recomputed:
+    """Count the cells of a table that lie outside the range of those of ``parts_table`` that they sum up.
+
+    ``rows``: row -> its row of ``parts_table``; ``columns``: column -> its columns there.
+    """
+    count = 0
+    for (row, parts_row), (column, parts) in product(rows.items(), columns.items()):
+        whole = printed_cells(table, [row], [column]).to_numpy().item()
+        by_part = printed_cells(parts_table, [parts_row], parts).to_numpy()
+        count += whole < by_part.min() or whole > by_part.max()
+    return _exceptions(count)
+
+
+@validate_call
+def rows_where(table: str, condition: str) -> Recomputed:
+    """Count the rows for which a condition on their columns holds, in the words of ``pandas.DataFrame.query``."""
+    try:
+        return _exceptions(len(printed_rows(table).query(condition, engine="python")))
+    except Exception as error:  # pandas has one for each kind of mistake
+        reason = " ".join(str(error).split())
+        raise StudyError(f"condition '{condition}' cannot be used on the columns of '{table}': {reason}") from error
+
+
+@validate_call
+def columns_with(table: str, text: str) -> Recomputed:
+    """Count the columns whose name holds a text."""
+    return Recomputed(float(sum(text in column for column in printed_rows(table).columns)), "size")
+
+
+@validate_call
+def repeated_rows(table: str) -> Recomputed:
+    """Count the rows whose name, block aside, is that of an earlier row."""
+    return _exceptions(pd.Index(map(_name, printed_rows(table).index)).duplicated().sum())
+
+
+@validate_call
+def repeated_parts(table: str, separator: str) -> Recomputed:
+    """Count the rows whose name, split at a separator, holds a part twice."""
+    parts = [row.split(separator) for row in printed_rows(table).index]
+    return _exceptions(sum(len(set(names)) < len(names) for names in parts))
+
+
+@validate_call
+def other_citations(table: str, text: str) -> Recomputed:
+    """Count the names in a list "A [1], B [2]" of the text that the table cites by another number."""
+    rows = printed_rows(table)
+    names = [re.sub(r"(\+DCRF)?[₀-₉]*(\^Joint)?$", "", _name(row)).lower() for row in rows.index]
+    cited = dict(zip(names, rows["citation"], strict=True))
+    listed = re.findall(r"([A-Z]\w+) (\[\d+\])", text)
+    return _exceptions(sum(cited.get(name.lower(), number) != number for name, number in listed))
+
+
+@validate_call
+def other_measure() -> Recomputed:
+    """Count the cells that both papers print alike, one as overall IoU and the other as mean IoU."""
+    cells = cross_check().query("verdict == 'same'")
+    return _exceptions((cells["slvit_measure"] != cells["s2rm_measure"]).sum())
+
+
+OPERATIONS: dict[str, Callable[..., Recomputed]] = {
+    operation.__name__: operation
+    for operation in (
+        *(gain, largest_gain, gain_not_larger, total, ahead, missing_rows, unequal_cells, outside_range, rows_where),
+        *(columns_with, repeated_rows, repeated_parts, other_citations, other_measure),
+    )
+}
+
+
+def compute(operation: str, arguments: Mapping[str, Any]) -> Recomputed:
+    """Carry out one of ``OPERATIONS``. Raises StudyError for arguments that it does not take or cannot use."""
+    function = OPERATIONS[operation]
+    try:
+        recomputed = function(**arguments)
+    except ValidationError as error:
+        found = "; ".join(said(e["loc"], e["msg"]) for e in error.errors())
+        raise StudyError(f"{operation}: {found}; it takes {', '.join(signature(function).parameters)}") from error
+    except StudyError as error:
+        raise StudyError(f"{operation}: {error}") from error
+    if pd.isna(recomputed.value):
+        raise StudyError(f"{operation}: no cell that it needs is printed; name other rows or columns")
+    return recomputed
+
+
+def _exceptions(count: float) -> Recomputed:
+    return Recomputed(float(count), "statement")
+
+
+def _block(row: str) -> str:
+    return row.rpartition(": ")[0]
+
+
+def _name(row: str) -> str:
+    return row.rpartition(": ")[2]

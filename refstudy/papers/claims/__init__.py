@@ -1,0 +1,69 @@
+"""Claims that the study judges and explanations of outcomes that it tests, which are entries of ``claims.yaml``."""
+
+from pathlib import Path
+
+from refstudy.config import Settings
+from refstudy.errors import StudyError
+from refstudy.inference import MARGIN
+from refstudy.papers.printed import printed_cells
+from refstudy.yaml_files import read_yaml
+
+FILE = Path(__file__).with_name("claims.yaml")
+
+
+class Claim(Settings):
+    """A claim that one variant is better than another by ``metric``, with the table whose two rows say so in print.
+
+    A gain that is surely below ``margin`` (points) counts as none. ``worse_table`` is the table of the second row where
+    the two stand in different ones; ``column`` is that of the printed numbers where they are not under the metric's
+    name.
+    """
+
+    paper: str
+    text: str
+    better: str
+    worse: str
+    table: str
+    rows: tuple[str, str]
+    metric: str = "oIoU"
+    worse_table: str = ""
+    column: str = ""
+    margin: float = MARGIN
+
+    @property
+    def printed(self) -> float:
+        """Subtract the printed numbers of the two rows: the gain in points.
+
+        Raises StudyError for a row or column that is not printed.
+        """
+        tables, column = (self.table, self.worse_table or self.table), self.column or self.metric
+        try:
+            first, second = (
+                printed_cells(table, [row], [column]).to_numpy().item()
+                for table, row in zip(tables, self.rows, strict=True)
+            )
+        except StudyError as error:
+            raise StudyError(f"{FILE}: claim '{self.text}': {error}") from error
+        return float(first - second)
+
+
+class Explanation(Settings):
+    """A cause of an outcome, put so that one more variant can contradict it: ``better`` is better than ``worse``."""
+
+    outcome: str
+    text: str
+    better: str
+    worse: str
+
+
+class ClaimsFile(Settings):
+    """Entries of the claims file."""
+
+    claims: tuple[Claim, ...]
+    explanations: tuple[Explanation, ...]
+
+
+def load_claims(path: Path = FILE) -> tuple[tuple[Claim, ...], tuple[Explanation, ...]]:
+    """Load claims and explanations. Raises StudyError, with file and line, for an entry that cannot be read."""
+    content = read_yaml(path).checked(ClaimsFile)
+    return content.claims, content.explanations
