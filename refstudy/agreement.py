@@ -15,7 +15,7 @@ from refstudy.inference import LEVEL
 from refstudy.metrics import METRICS
 from refstudy.models.build import mask_stride
 from refstudy.papers.printed import printed_rows
-from refstudy.study import Study
+from refstudy.study import ProfileStudy
 from refstudy.tables import RESAMPLES, SEED, TABLES, metrics_of, table_rows
 
 RANKED = tuple(stem for stem in TABLES if stem != "s2rm_table2")  # whose rows differ in a module
@@ -23,20 +23,20 @@ FEWEST = 8  # rows that an interval needs
 ONE_SPREAD = 0.5  # points; what LAVT's authors say of the spread of their runs
 
 
-def ranked_rows(study: Study, profile: str, results: str = "", stems: Sequence[str] = RANKED) -> pd.DataFrame:
+def ranked_rows(study: ProfileStudy, stems: Sequence[str] = RANKED) -> pd.DataFrame:
     """The rows of the papers' ablations that are recorded, on the profile's first split.
 
     Columns: table, row, variant, runs; printed and measured overall IoU in percent; error, the standard error that the
     seeds give the measured one (NaN where their spread is unknown). Rows whose grid cannot reach ``REACH`` are left
     out: they rank grids.
     """
-    split, metric = study.profile(profile).splits[0], METRICS[0]
-    ends_of, ceilings = metrics_of(study, profile, split, results), read_ceilings(study.results(profile, results))
+    split, metric = study.settings.splits[0], METRICS[0]
+    ends_of, ceilings = metrics_of(study, split), read_ceilings(study.folder)
     lines = []
     for stem in stems:
         printed = printed_rows(stem)
-        for name, row in table_rows(stem, study, profile, results).items():
-            stride = mask_stride(study.run_config(row.profile, row.variant, 0).model)
+        for name, row in table_rows(stem, study).items():
+            stride = mask_stride(study.file.run_config(row.profile, row.variant, 0).model)
             if row.records and (ceilings is None or ceilings.loc[stride, metric] >= REACH):
                 ends = ends_of(row.profile, row.variant, row.records)
                 error = (ends.spread.variance[metric] / ends.runs) ** 0.5

@@ -17,7 +17,7 @@ from refstudy.models.build import mask_stride
 from refstudy.papers.claims import load_claims
 from refstudy.papers.printed import printed_cells
 from refstudy.records import Record
-from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Study, training_command
+from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, ProfileStudy, Study, training_command
 from refstudy.tables import Measure, measured_by, resampled_counts, variant_records, with_interval
 
 CLAIMS, EXPLANATIONS = load_claims()
@@ -45,18 +45,18 @@ COLUMNS = (
 ).split()
 
 
-def explanations(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+def explanations(study: ProfileStudy) -> pd.DataFrame:
     """List every explanation with what the runs that test it gave, in overall IoU, a line each, judged together.
 
     Columns: outcome, explanation, and those of ``ledger`` from variant on, without printed.
     """
-    table = _answers(study, profile, results, [Question(one.better, one.worse) for one in EXPLANATIONS])
+    table = _answers(study, [Question(one.better, one.worse) for one in EXPLANATIONS])
     table.insert(0, "outcome", [one.outcome for one in EXPLANATIONS])
     table.insert(1, "explanation", [one.text for one in EXPLANATIONS])
     return table.drop(columns="printed")
 
 
-def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+def ledger(study: ProfileStudy) -> pd.DataFrame:
     """List every claim with the printed gain and the measured one, a line each, judged together on the first split.
 
     Columns: paper, claim, variant and the reference that it is held against, metric, printed (points), measured with
@@ -67,7 +67,7 @@ def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     verdict; data; missing (the commands that train the seeds that are asked for and have no record).
     """
     questions = [Question(claim.better, claim.worse, claim.metric, claim.margin) for claim in CLAIMS]
-    table = _answers(study, profile, results, [*questions, _saturation(study, profile)])
+    table = _answers(study, [*questions, _saturation(study)])
     table.insert(0, "paper", [*(claim.paper for claim in CLAIMS), "SLViT"])
     table.insert(1, "claim", [*(claim.text for claim in CLAIMS), "twice as many regions bring no more"])
     table["printed"] = [*(claim.printed for claim in CLAIMS), np.nan]
@@ -76,9 +76,9 @@ def ledger(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     return table
 
 
-def _answers(study: Study, profile: str, results: str, questions: Sequence[Question]) -> pd.DataFrame:
+def _answers(study: ProfileStudy, questions: Sequence[Question]) -> pd.DataFrame:
     """Answer questions, a line of ``COLUMNS`` each, judged together."""
-    splits = study.profile(profile).splits
+    splits = study.settings.splits
 
     def sample(record: Record) -> pd.DataFrame:
         parts = _parts(record, splits)
@@ -87,13 +87,13 @@ def _answers(study: Study, profile: str, results: str, questions: Sequence[Quest
     def exact(record: Record) -> pd.Series:
         return pd.concat({name: pd.Series(summarize_counts(part)) for name, part in _parts(record, splits).items()})
 
-    measure = Measure(study, profile, results, sample, exact)
-    ceilings = read_ceilings(study.results(profile, results))
+    measure = Measure(study, sample, exact)
+    ceilings = read_ceilings(study.folder)
     lines, tested = [], []
     for asked in questions:
-        line, gain = _measured(study, profile, results, asked, measure)
+        line, gain = _measured(study, asked, measure)
         if ceilings is not None and asked.better:
-            strides = [mask_stride(study.run_config(profile, name, 0).model) for name in (asked.better, asked.worse)]
+            strides = [mask_stride(study.config(name).model) for name in (asked.better, asked.worse)]
             line["ceiling"] = ceilings.loc[max(strides), asked.metric]
         lines.append(line)
         tested.append((gain.points if asked.most is None else asked.most - gain.points, gain.error, gain.freedom))
@@ -118,23 +118,18 @@ def _parts(record: Record, splits: Sequence[str]) -> dict[str, pd.DataFrame]:
     return {name: part for name, part in parts.items() if len(part)}
 
 
-def _measured(
-    study: Study, profile: str, results: str, asked: Question, measure: Measure
-) -> tuple[dict[str, Any], Estimate]:
+def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[dict[str, Any], Estimate]:
     """Measure the gain of one variant over another: cells of the ledger, and the gain; NaN without runs of both."""
     line: dict[str, Any] = {"variant": asked.better, "reference": asked.worse, "metric": asked.metric}
     names = (asked.better, asked.worse) if asked.better else ()
-    trainers = _trainers(study, profile, *names)
-    sides = {
-        name: variant_records(study, trainer, name, str(study.results_beside(profile, trainer, results)))
-        for name, trainer in trainers.items()
-    }
-    lacking = [name for name in names if len(sides[name]) < len(study.seeds(trainers[name], name))]
+    trainers = _trainers(study, *names)
+    sides = {name: variant_records(study.beside(trainer), name) for name, trainer in trainers.items()}
+    lacking = [name for name in names if len(sides[name]) < len(study.beside(trainers[name]).seeds(name))]
     line["missing"] = " && ".join(training_command(trainers[name], name) for name in lacking)
     unknown = Estimate(np.nan, np.nan, np.nan)
     if not (names and all(sides.values())):
         return line, unknown
-    split, *others = study.profile(profile).splits
+    split, *others = study.settings.splits
     better, worse = (measure(trainers[name], name, sides[name]) for name in names)
     gains = better.above(worse)
 
@@ -156,37 +151,37 @@ def _measured(
     return line, gain(split)
 
 
-def _trainers(study: Study, profile: str, *variants: str) -> dict[str, str]:
+def _trainers(study: ProfileStudy, *variants: str) -> dict[str, str]:
     """Find for each variant the profile whose records speak for it: of those beside one another on the same data,
     the first that trains all of them, otherwise the first that trains this one."""
-    near = study.compared(profile)
-    trained = {name: set(study.variant_names(name)) for name in near}
+    near = study.file.compared(study.profile)
+    trained = {name: set(study.file.variant_names(name)) for name in near}
     all_of_them = [name for name in near if trained[name].issuperset(variants)]
     return {
-        variant: next(iter(all_of_them + [name for name in near if variant in trained[name]]), profile)
+        variant: next(iter(all_of_them + [name for name in near if variant in trained[name]]), study.profile)
         for variant in variants
     }
 
 
-def _saturation(study: Study, profile: str) -> Question:
+def _saturation(study: ProfileStudy) -> Question:
     """Put SLViT's claim that more regions than its K bring no more (Fig. 5a, without printed numbers): 2 K against K,
     by less than ``SATURATED`` points. The question has no variants where none has 2 K."""
-    by_regions = variants_by_regions(study, profile)
+    by_regions = variants_by_regions(study)
     own = next((K for K, name in by_regions.items() if name == "slvit"), 0)
     more = by_regions.get(2 * own, "") if own else ""
     return Question(more, "slvit" if more else "", most=SATURATED)
 
 
-def variants_by_regions(study: Study, profile: str) -> dict[int, str]:
+def variants_by_regions(study: ProfileStudy) -> dict[int, str]:
     """Find the variants of SLViT that differ in nothing but K, how many regions URCE refines: K -> variant, in rising
     order; 0 is the one without URCE. A K of more regions than the profile's grid has cells is left out."""
     found: dict[int, str] = {}
-    for name, variant in study.variants.items():
+    for name, variant in study.file.variants.items():
         if variant.whole is None or variant.whole.name != "slvit":
             continue
         options = variant.whole.options
         if set(options) <= {"regions"} or options == {"urce": False}:
-            model = study.run_config(profile, name, seed=0).model
+            model = study.config(name).model
             own = model.whole.options if model.whole else {}
             K = own.get("regions", 32) if options != {"urce": False} else 0
             if (model.image_size // 32) ** 2 >= K:

@@ -315,7 +315,7 @@ def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) 
     from refstudy.report import write_report
     from refstudy.study import load_study
 
-    typer.echo(write_report(load_study(study), profile))
+    typer.echo(write_report(load_study(study).under(profile)))
 
 
 @app.command()
@@ -324,7 +324,7 @@ def card(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     from refstudy.model_card import write_model_card
     from refstudy.study import load_study
 
-    typer.echo(write_model_card(load_study(study), profile))
+    typer.echo(write_model_card(load_study(study).under(profile)))
 
 
 @app.command()
@@ -333,7 +333,7 @@ def pages(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     from refstudy.pages import fill_pages
     from refstudy.study import load_study
 
-    changed = fill_pages(load_study(study), profile)
+    changed = fill_pages(load_study(study).under(profile))
     typer.echo("\n".join(map(str, changed)) or "nothing changed")
 
 

@@ -20,7 +20,7 @@ from refstudy.data.scenes.things import BY_NAME, CATEGORIES
 from refstudy.evaluation import ABOUT
 from refstudy.models.segmenter import Segmenter
 from refstudy.prediction import confidence, predict
-from refstudy.study import Study
+from refstudy.study import ProfileStudy
 from refstudy.tables import draws, interval, metrics_of, resampled_counts, spelled, variant_records
 
 HIT = 0.5  # a mask whose IoU exceeds this is a hit, as in P@0.5
@@ -191,7 +191,7 @@ def _wordless(corpus: Corpus, marked: Callable[[int, np.ndarray], np.ndarray]) -
     return corpus.table[ABOUT].assign(intersection=intersection, union=union)
 
 
-def wordless_table(study: Study, profile: str, floors: dict[str, pd.DataFrame], results: str = "") -> pd.DataFrame:
+def wordless_table(study: ProfileStudy, floors: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The lead of every recorded variant over masks that ignore the words, on the profile's first split, the lowest
     first.
 
@@ -199,17 +199,17 @@ def wordless_table(study: Study, profile: str, floors: dict[str, pd.DataFrame], 
     floor, above_every and above_best (negative below it), each with its 95 % interval (_low, _high), in percent. The
     first lines are the floors themselves, whose intervals are over pictures alone.
     """
-    split = study.profile(profile).splits[0]
+    split = study.settings.splits[0]
     wordless = {floor: resampled_counts(floors[floor]) for floor in WORDLESS}
     lines: list[dict[str, object]] = []
     for floor, label in WORDLESS.items():
         low, high = interval(wordless[floor]["oIoU"])
         lines.append({"label": label, "oIoU": wordless[floor]["oIoU"][0], "oIoU_low": low, "oIoU_high": high})
-    ends_of = metrics_of(study, profile, split, results)
-    for name in study.variant_names(profile):
-        if records := variant_records(study, profile, name, results):
-            own = ends_of(profile, name, records)
-            line = {"variant": name, "label": study.variants[name].label, "runs": len(records)}
+    ends_of = metrics_of(study, split)
+    for name in study.variant_names:
+        if records := variant_records(study, name):
+            own = ends_of(study.profile, name, records)
+            line = {"variant": name, "label": study.file.variants[name].label, "runs": len(records)}
             for floor, values in wordless.items():
                 line |= spelled(f"above_{floor}", own.above_fixed(values)["oIoU"])
             lines.append(line | spelled("oIoU", own.level()["oIoU"], percent=True))

@@ -13,7 +13,7 @@ from refstudy.data.scenes.grammar import KINDS
 from refstudy.inference import Estimate, judge
 from refstudy.papers.printed import load_printed
 from refstudy.records import Record
-from refstudy.study import Study, training_command
+from refstudy.study import ProfileStudy, training_command
 from refstudy.tables import (
     DATA_NAMES,
     Ends,
@@ -102,15 +102,13 @@ def grouped_oiou(records: list[Record], split: str, label: Label, groups: Sequen
     return own_ends([_grouped(record, split, label, groups) for record in records])
 
 
-def measure_groups(
-    study: Study, profile: str, split: str, label: Label, groups: Sequence, results: str = ""
-) -> Measure:
+def measure_groups(study: ProfileStudy, split: str, label: Label, groups: Sequence) -> Measure:
     """``grouped_oiou`` of a study's variants, seeds pooled by family."""
 
     def exact(record: Record) -> pd.Series | None:
         return _grouped(record, split, label, groups, resampled=False).iloc[0] if split in record.metrics else None
 
-    return Measure(study, profile, results, lambda record: _grouped(record, split, label, groups), exact)
+    return Measure(study, lambda record: _grouped(record, split, label, groups), exact)
 
 
 def _grouped(record: Record, split: str, label: Label, groups: Sequence, resampled: bool = True) -> pd.DataFrame:
@@ -249,7 +247,7 @@ def length_verdicts(records: list[Record], split: str, buckets: Sequence[Bucket]
     return judged(pd.DataFrame(lines, columns="claim compared short longer kinds".split()), gaps, len(records))
 
 
-def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+def length_table(study: ProfileStudy) -> pd.DataFrame:
     """Table III, a line per printed row, data set and bucket; overall IoU in percent.
 
     Columns: row, variant, dataset and bucket as printed, printed; ours, ours_low, ours_high (95 %), expressions, runs,
@@ -257,15 +255,17 @@ def length_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     command that trains what the row lacks). Ours are of this profile and of those beside it; empty where none has the
     data set.
     """
-    printed, measured_splits = load_printed(TABLE), benchmark_splits(study, profile)
+    printed, measured_splits = load_printed(TABLE), benchmark_splits(study)
     found, measures = {}, {}
     for dataset, column in COLUMNS.items():
         split, profiles = measured_splits.get(column, ("", []))
-        found[dataset] = split, table_rows(TABLE, study, profile, results, profiles)
+        found[dataset] = split, table_rows(TABLE, study, profiles)
         buckets = printed_buckets()[dataset]
         names = [str(bucket) for bucket in buckets]
-        measures[dataset] = measure_groups(study, profile, split, by_bucket(buckets), names, results)
-    variants = {row: variant for row, (_, variant) in study.rows(TABLE, study.together(profile)).items()}
+        measures[dataset] = measure_groups(study, split, by_bucket(buckets), names)
+    variants = {
+        row: variant for row, (_, variant) in study.file.rows(TABLE, study.file.together(study.profile)).items()
+    }
     lines = []
     for row in printed.index:
         for dataset, buckets in printed_buckets().items():
@@ -291,30 +291,30 @@ def printed_dataset(data: DataConfig) -> str:
     return next((dataset for dataset in COLUMNS if dataset.split()[0] == name), "")
 
 
-def length_curve(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+def length_curve(study: ProfileStudy) -> pd.DataFrame:
     """Overall IoU over the exact number of words, from 1 to the most there is, for every variant with a record.
 
     Columns: variant, words, ours, ours_low, ours_high, expressions, runs, data, missing.
     """
-    return _per_variant(study, profile, results, by_words, "words")
+    return _per_variant(study, by_words, "words")
 
 
-def kind_table(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+def kind_table(study: ProfileStudy) -> pd.DataFrame:
     """Overall IoU by kind of expression (``KINDS`` of the grammar), for every variant with a record.
 
     Columns: variant, kind, ours, ours_low, ours_high, expressions, runs, data, missing.
     """
-    return _per_variant(study, profile, results, by_kind, "kind")
+    return _per_variant(study, by_kind, "kind")
 
 
-def kinds_by_run(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+def kinds_by_run(study: ProfileStudy) -> pd.DataFrame:
     """``kind_table`` of every single run: what a seed decides.
 
     Columns: variant, seed, kind, ours, expressions, data.
     """
-    lines, split = [], study.profile(profile).splits[0]
-    for variant in study.variant_names(profile):
-        for record in variant_records(study, profile, variant, results):
+    lines, split = [], study.settings.splits[0]
+    for variant in study.variant_names:
+        for record in variant_records(study, variant):
             about = {"variant": variant, "seed": record.config.seed, "data": measured_by([record], split)}
             for kind, numbers in measured_groups([record], split, by_kind, KINDS).iterrows():
                 lines.append(about | {"kind": kind} | numbers[["ours", "expressions"]].to_dict())
@@ -322,25 +322,21 @@ def kinds_by_run(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns.split()).astype({"expressions": int, "seed": int})
 
 
-def _per_variant(study: Study, profile: str, results: str, label: Label, name: str) -> pd.DataFrame:
+def _per_variant(study: ProfileStudy, label: Label, name: str) -> pd.DataFrame:
     """A line per variant and group, on the profile's first split."""
-    lines, split = [], study.profile(profile).splits[0]
-    recorded = {
-        variant: records
-        for variant in study.variant_names(profile)
-        if (records := variant_records(study, profile, variant, results))
-    }
+    lines, split = [], study.settings.splits[0]
+    recorded = {variant: records for variant in study.variant_names if (records := variant_records(study, variant))}
     words = max((records[0].counts()["words"].max() for records in recorded.values()), default=0)
     groups: Sequence = range(1, words + 1) if name == "words" else KINDS
-    ends_of = measure_groups(study, profile, split, label, groups, results)
+    ends_of = measure_groups(study, split, label, groups)
     for variant, records in recorded.items():
-        unseen = set(study.seeds(profile, variant)) - {record.config.seed for record in records}
+        unseen = set(study.seeds(variant)) - {record.config.seed for record in records}
         about = {
             "runs": len(records),
             "data": measured_by(records, split),
-            "missing": training_command(profile, variant) if unseen else "",
+            "missing": training_command(study.profile, variant) if unseen else "",
         }
-        measured = measured_groups(records, split, label, groups, ends_of(profile, variant, records))
+        measured = measured_groups(records, split, label, groups, ends_of(study.profile, variant, records))
         for group, numbers in measured.iterrows():
             lines.append({"variant": variant, name: group} | numbers.to_dict() | about)
     columns = ["variant", name, *"ours ours_low ours_high expressions runs data missing".split()]

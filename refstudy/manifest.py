@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 from refstudy.engine.journal import PROVENANCE, Journal, read_journal, seeds
 from refstudy.errors import StudyError
 from refstudy.files import JOURNAL_SUFFIX, atomic_write, file_digest
-from refstudy.study import Study
+from refstudy.study import ProfileStudy
 
 FILE_NAME = "manifest.json"
 KINDS = {"tables": ("csv",), "figures": ("svg", "png")}
@@ -46,7 +46,7 @@ def read_manifest(results: Path) -> dict[str, Any]:
     return manifest
 
 
-def write_manifest(study: Study, profile: str, results: str = "") -> dict[str, Any]:
+def write_manifest(study: ProfileStudy) -> dict[str, Any]:
     """Write ``manifest.json`` into a profile's results and return it.
 
     ``tables`` and ``figures``: stem -> the SHA-256 of its files, and of their origin notebook, section and caption
@@ -55,13 +55,13 @@ def write_manifest(study: Study, profile: str, results: str = "") -> dict[str, A
     """
     from refstudy.records import find_records
 
-    folder = study.results(profile, results)
+    folder = study.folder
     earlier = read_manifest(folder)
     notebooks = executed_notebooks(folder)
     kept = ((path, read_journal(path.with_suffix(JOURNAL_SUFFIX))) for path in notebooks)
     journals = {path: journal for path, journal in kept if journal is not None}
     records = {record.path.name: record for record in find_records(folder / "records")}
-    made: dict[str, Any] = {"profile": profile, "about": study.profile(profile).about}
+    made: dict[str, Any] = {"profile": study.profile, "about": study.settings.about}
     for kind, suffixes in KINDS.items():
         made[kind] = {}
         for stem in sorted({path.stem for path in _visible(folder / kind, suffixes)}):

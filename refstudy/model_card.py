@@ -8,54 +8,54 @@ from refstudy.files import atomic_write, file_digest
 from refstudy.models.build import build_model, count_parameters, load_model
 from refstudy.models.segmenter import Segmenter
 from refstudy.records import Record, find_record, find_records
-from refstudy.study import Study
+from refstudy.study import ProfileStudy
 from refstudy.tables import data_name, interval, sampled_metrics
 
 FILE_NAME = "README.md"
 SHOWN = ("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9")
 
 
-def write_model_card(study: Study, profile: str, results: str = "") -> Path:
+def write_model_card(study: ProfileStudy) -> Path:
     """Write the card of a profile into its folder of weights; see ``model_card``."""
-    path = study.results(profile, results) / "weights" / FILE_NAME
-    text = model_card(study, profile, results)
+    path = study.folder / "weights" / FILE_NAME
+    text = model_card(study)
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
-def model_card(study: Study, profile: str, results: str = "") -> str:
+def model_card(study: ProfileStudy) -> str:
     """The card, Markdown, of the weights that a profile ships: from the files themselves and the records of the runs
     that they come from. Weights whose settings are not those of a record have no numbers.
 
     Raises StudyError when there are no weights to speak of.
     """
-    ships = [name for name in study.profile(profile).ships if study.weights(profile, name, results).exists()]
+    ships = [name for name in study.settings.ships if study.weights(name).exists()]
     if not ships:
-        raise StudyError(f"profile '{profile}' has no shipped weights to describe; train a variant that it ships")
-    models = {name: load_model(study.weights(profile, name, results)) for name in ships}
-    records = {name: _record(study, profile, name, models[name], results) for name in ships}
+        raise StudyError(f"profile '{study.profile}' has no shipped weights to describe; train a variant that it ships")
+    models = {name: load_model(study.weights(name)) for name in ships}
+    records = {name: _record(study, name, models[name]) for name in ships}
     return "\n".join(
         [
-            *_head(study, profile, models),
-            *_files(study, profile, models, records, results),
+            *_head(study, models),
+            *_files(study, models, records),
             *_training(records),
             *_numbers(study, records),
-            *_limits(study, profile, models),
-            *_end(study, profile, ships[0]),
+            *_limits(study, models),
+            *_end(study, ships[0]),
         ]
     )
 
 
-def _record(study: Study, profile: str, variant: str, model: Segmenter, results: str) -> Record | None:
+def _record(study: ProfileStudy, variant: str, model: Segmenter) -> Record | None:
     """The record of the run that these weights come from, if it is there and builds this very model."""
-    config = study.run_config(profile, variant, study.profile(profile).ships[variant])
-    record = find_record(study.results(profile, results) / "records", config)
+    config = study.config(variant, study.settings.ships[variant])
+    record = find_record(study.folder / "records", config)
     return record if record and build_model(config.model.from_scratch()).config == model.config else None
 
 
-def _head(study: Study, profile: str, models: dict[str, Segmenter]) -> list[str]:
-    labels = "; ".join(study.variants[name].label for name in models)
+def _head(study: ProfileStudy, models: dict[str, Segmenter]) -> list[str]:
+    labels = "; ".join(study.file.variants[name].label for name in models)
     return [
         "---",
         "license: apache-2.0",
@@ -63,18 +63,16 @@ def _head(study: Study, profile: str, models: dict[str, Segmenter]) -> list[str]
         "pipeline_tag: image-segmentation",
         "---",
         "",
-        f"# {labels}, profile `{profile}`",
+        f"# {labels}, profile `{study.profile}`",
         "",
         "Models of referring image segmentation: a picture and an expression in, the mask of what is meant out. They",
         "serve the notebooks and let anyone try the code.",
         "",
-        f"This page is made from run records by `refstudy card --profile {profile}`; do not edit it.",
+        f"This page is made from run records by `refstudy card --profile {study.profile}`; do not edit it.",
     ]
 
 
-def _files(
-    study: Study, profile: str, models: dict[str, Segmenter], records: dict[str, Record | None], results: str
-) -> list[str]:
+def _files(study: ProfileStudy, models: dict[str, Segmenter], records: dict[str, Record | None]) -> list[str]:
     lines = [
         "",
         "## Files",
@@ -83,14 +81,14 @@ def _files(
         "|" + "---|" * 7,
     ]
     for name, model in models.items():
-        path, config, record = study.weights(profile, name, results), model.config, records[name]
-        about = f"{study.variants[name].label}, half precision"
+        path, config, record = study.weights(name), model.config, records[name]
+        about = f"{study.file.variants[name].label}, half precision"
         source = f"`{record.path.name}`" if record else "none of these settings"
         lines.append(
             f"| `{path.name}` | {about} | {count_parameters(model) / 1e6:.1f} M | {config.image_size} x "
             f"{config.image_size} | {config.text.vocab_size} | {source} | `{file_digest(path)[:16]}` |"
         )
-    for start in dict.fromkeys(study.encoders(profile, name) for name in models):
+    for start in dict.fromkeys(study.file.encoders(study.profile, name) for name in models):
         if start and start.exists():
             about = "pretrained encoder that training started from"
             lines.append(f"| `{start.name}` | {about} | | | | | `{file_digest(start)[:16]}` |")
@@ -114,7 +112,7 @@ def _training(records: dict[str, Record | None]) -> list[str]:
     return lines
 
 
-def _numbers(study: Study, records: dict[str, Record | None]) -> list[str]:
+def _numbers(study: ProfileStudy, records: dict[str, Record | None]) -> list[str]:
     lines = ["", "## Numbers", "", f"| model | measured on | expressions | {' | '.join(SHOWN)} |"]
     lines.append("|" + "---|" * (3 + len(SHOWN)))
     for record in filter(None, records.values()):
@@ -127,7 +125,9 @@ def _numbers(study: Study, records: dict[str, Record | None]) -> list[str]:
                 cells.append(f"{metrics[metric][0]:.1f} [{low:.1f}, {high:.1f}]")
             where = data_name(config.data, split, config.evaluation)
             expressions = int((counts["split"] == split).sum())
-            lines.append(f"| {study.variants[config.variant].label} | {where} | {expressions} | {' | '.join(cells)} |")
+            lines.append(
+                f"| {study.file.variants[config.variant].label} | {where} | {expressions} | {' | '.join(cells)} |"
+            )
     return [
         *lines,
         "",
@@ -137,7 +137,7 @@ def _numbers(study: Study, records: dict[str, Record | None]) -> list[str]:
     ]
 
 
-def _other_seeds(study: Study, record: Record) -> str:
+def _other_seeds(study: ProfileStudy, record: Record) -> str:
     """The results of the same training with other seeds, where they are recorded; otherwise empty."""
     config, split = record.config, record.config.splits[0]
     found = [
@@ -145,13 +145,13 @@ def _other_seeds(study: Study, record: Record) -> str:
         for other in find_records(record.path.parent)
         if other.config != config and other.config.model_copy(update={"seed": config.seed}) == config
     ]
-    label = study.variants[config.variant].label
+    label = study.file.variants[config.variant].label
     return f"\nOther trainings of {label}, overall IoU on {split}: {', '.join(found)}." if found else ""
 
 
-def _limits(study: Study, profile: str, models: dict[str, Segmenter]) -> list[str]:
+def _limits(study: ProfileStudy, models: dict[str, Segmenter]) -> list[str]:
     lines = ["", "## What they are not", ""]
-    if study.profile(profile).data.dataset in FLAVOURS:
+    if study.settings.data.dataset in FLAVOURS:
         words = max(model.config.text.vocab_size for model in models.values())
         lines += [
             "- **Not for photographs in earnest.** They have seen drawn scenes only. On a photo they run; how well was",
@@ -169,8 +169,8 @@ def _limits(study: Study, profile: str, models: dict[str, Segmenter]) -> list[st
     ]
 
 
-def _end(study: Study, profile: str, variant: str) -> list[str]:
-    file = f"results/{profile}/weights/{variant}.safetensors"
+def _end(study: ProfileStudy, variant: str) -> list[str]:
+    file = f"results/{study.profile}/weights/{variant}.safetensors"
     return [
         "",
         "## Use",
@@ -190,7 +190,7 @@ def _end(study: Study, profile: str, variant: str) -> list[str]:
         "## Licence",
         "",
         "Apache-2.0, as the project. No third party's pictures, texts or weights went into them."
-        if study.profile(profile).data.dataset in FLAVOURS
+        if study.settings.data.dataset in FLAVOURS
         else "Apache-2.0, as the project; the data have terms of their own.",
         "",
     ]

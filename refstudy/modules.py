@@ -34,7 +34,9 @@ class Modules:
             path = _file(module)
             assert path is not None
             package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-            self._imports[module] = set(_imported(ast.parse(path.read_bytes()), package))
+            # the package itself loads nothing before ``refstudy.open`` is called, which ``_imported`` finds
+            own = _imported(ast.parse(path.read_bytes()), package) if module != PACKAGE.name else ()
+            self._imports[module] = set(own)
             self._digests[module] = path_digest(path)
             if package == module:  # with the data that it holds, such as the printed tables
                 data = sorted(p for p in path.parent.iterdir() if p.is_file() and p.suffix not in (".py", ".pyc"))
@@ -54,7 +56,9 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
     """The modules of the package that this source imports; ``package`` is the one that relative imports start from."""
     for node in ast.walk(tree):
         names: list[str] = []
-        if isinstance(node, ast.Import):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "refstudy.open":
+            names = ["refstudy.opened"]
+        elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             parents = package.split(".")

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refstudy.config import RunConfig
 from refstudy.errors import StudyError
-from refstudy.study import FILE_NAME, Profile, Study, load_study, training_command
+from refstudy.study import FILE_NAME, ProfileStudy, load_study, training_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,21 +19,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OpenStudy:
-    """The study of a ``file`` under the ``profile`` of that name; ``folder`` holds its results."""
-
-    file: Study
-    profile: str
-    folder: Path
-
-    @property
-    def settings(self) -> Profile:
-        """The settings of the profile."""
-        return self.file.profile(self.profile)
-
-    def config(self, variant: str, seed: int = 0) -> RunConfig:
-        """All settings of one run. Raises StudyError for an unknown variant."""
-        return self.file.run_config(self.profile, variant, seed)
+class OpenStudy(ProfileStudy):
+    """The study of a ``file`` under the ``profile`` of that name, with what its ``folder`` of results holds."""
 
     def table(self, stem: str) -> "pd.DataFrame":
         """A table, e.g. "s2rm_table4" or "claims", computed from the records; columns: docs/data.md and the README.
@@ -45,14 +31,14 @@ class OpenStudy:
 
         if stem not in BUILDERS:
             raise StudyError(f"no table '{stem}'; known: {', '.join(sorted(BUILDERS))}")
-        return BUILDERS[stem](self.file, self.profile, str(self.folder))
+        return BUILDERS[stem](self)
 
     def records(self, variant: str) -> "list[Record]":
         """The run records of a variant, one per seed that has been run."""
         from refstudy.tables import variant_records
 
         self.config(variant)  # is the variant known?
-        return variant_records(self.file, self.profile, variant, str(self.folder))
+        return variant_records(self, variant)
 
     def record(self, variant: str, seed: int = 0) -> "Record":
         """The record of one run. Raises StudyError when it has none."""
@@ -71,7 +57,7 @@ class OpenStudy:
         from refstudy.models.build import load_model
 
         self.config(variant)
-        path = self.file.weights(self.profile, variant, str(self.folder))
+        path = self.weights(variant)
         if not path.exists():
             ships = ", ".join(self.settings.ships) or "none"
             raise StudyError(f"{path}: no weights; profile '{self.profile}' keeps those of: {ships}")
@@ -99,9 +85,8 @@ def open_study(profile: str = "scenes", study: str | Path = FILE_NAME, results: 
 
     Raises StudyError for mistakes in the file and for an unknown profile.
     """
-    file = load_study(study)
-    file.profile(profile)
-    return OpenStudy(file, profile, file.results(profile, results))
+    under = load_study(study).under(profile, results)
+    return OpenStudy(under.file, under.profile, under.folder)
 
 
 def readable(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -10,7 +10,7 @@ import pandas as pd
 
 from refstudy.files import atomic_write
 from refstudy.metrics import METRICS
-from refstudy.study import Study
+from refstudy.study import ProfileStudy, Study
 from refstudy.tables import PAPER_TABLES, markdown, render_verdicts, with_interval
 
 PAGES = (Path("README.md"), Path("docs/findings.md"))
@@ -18,12 +18,12 @@ NONE = "*No run is recorded yet.*"
 BLOCK = re.compile(r"<!-- (rows|claims)((?: \w+)*) -->\n.*?<!-- end -->", re.DOTALL)
 
 
-def fill_pages(study: Study, profile: str, results: str = "") -> list[Path]:
+def fill_pages(study: ProfileStudy) -> list[Path]:
     """Fill the blocks of ``PAGES`` beside the study file; return the pages that changed."""
     changed = []
-    for path in (study.root / page for page in PAGES):
+    for path in (study.file.root / page for page in PAGES):
         text = path.read_text(encoding="utf-8")
-        if (now := filled(text, study, study.results(profile, results))) != text:
+        if (now := filled(text, study.file, study.folder)) != text:
             with atomic_write(path) as temporary:
                 temporary.write_text(now, encoding="utf-8")
             changed.append(path)

@@ -236,7 +236,7 @@ def _cell(study: Study, profile: str, config: RunConfig, trainer: Trainer, corpu
     if stem is None:
         record = find_record(results / "records", config)
         return float(sampled_metrics(record, config.splits[0])["oIoU"].iloc[0]) if record else math.nan
-    table = pd.read_csv(write_table(build_table(stem, study, profile, str(results)), results / "tables", stem))
+    table = pd.read_csv(write_table(build_table(stem, study.under(profile, results)), results / "tables", stem))
     found = table[(table["variant"] == config.variant) & (table["metric"] == "oIoU")]
     return float(found["ours"].iloc[0])
 

@@ -25,7 +25,7 @@ from refstudy.figures import PAPER_FIGURES
 from refstudy.files import atomic_folder
 from refstudy.manifest import executed_notebooks, write_manifest
 from refstudy.metrics import METRICS
-from refstudy.study import Study
+from refstudy.study import ProfileStudy
 from refstudy.tables import PAPER_TABLES, TABLES, render, untrained
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -63,20 +63,20 @@ class PageExporter(HTMLExporter):
         return MarkdownWithMath(renderer=renderer).render(source)
 
 
-def write_report(study: Study, profile: str, results: str = "") -> Path:
+def write_report(study: ProfileStudy) -> Path:
     """Write the manifest of a profile's results and ``report/index.html`` beside them; return the latter.
 
     An earlier report is replaced when the new one is complete.
     """
-    folder = study.results(profile, results)
-    manifest = write_manifest(study, profile, results)
+    folder = study.folder
+    manifest = write_manifest(study)
     pages = executed_notebooks(folder)
     with atomic_folder(folder / "report") as new:
         for page in pages:
-            executed = _without_root(nbformat.read(page, as_version=4), study.root)
+            executed = _without_root(nbformat.read(page, as_version=4), study.file.root)
             (new / f"{page.stem}.html").write_text(_page(executed, page.stem))
-        contents = index_notebook(study, profile, folder, manifest, pages)
-        (new / "index.html").write_text(_page(contents, f"refstudy report: {profile}", exclude_input=True))
+        contents = index_notebook(study, manifest, pages)
+        (new / "index.html").write_text(_page(contents, f"refstudy report: {study.profile}", exclude_input=True))
     return folder / "report" / "index.html"
 
 
@@ -98,28 +98,26 @@ def _page(notebook: NotebookNode, title: str, **options: Any) -> str:
     return PageExporter(**options).from_notebook_node(notebook)[0]
 
 
-def index_notebook(
-    study: Study, profile: str, folder: Path, manifest: dict[str, Any], pages: list[Path]
-) -> NotebookNode:
+def index_notebook(study: ProfileStudy, manifest: dict[str, Any], pages: list[Path]) -> NotebookNode:
     """The contents page: tables, figures, the claims ledger where there is one, notebooks, run records, what is
     missing."""
-    names = [page.stem for page in pages]
+    names, folder, about = [page.stem for page in pages], study.folder, study.settings.about
     sections = {
         "Tables": _tables(folder, manifest, names),
         "Figures": _figures(manifest, names),
         "Claims": _ledger(folder / "claims.csv"),
-        "Notebooks": _notebooks(study, profile, pages),
+        "Notebooks": _notebooks(study, pages),
         "Run records": _records(manifest),
         "Still to be trained": _missing(folder),
     }
     sections = {title: cells for title, cells in sections.items() if cells}
     head = (
-        f"# Report of the profile *{profile}*\n\n{study.profile(profile).about[:1].upper()}"
-        f"{study.profile(profile).about[1:]}.\n\nOurs stand beside the printed numbers with their 95 % intervals. They "
-        "are measured on other data and at another size than the printed ones, as each table says, so only "
-        "differences within one column can be compared. A gain is marked ▲ where its whole interval lies above zero, "
-        "▼ where it lies below, · where it holds zero: each on its own; the claims have verdicts, which are judged "
-        "together. A click on a column's head sorts a table.\n\n"
+        f"# Report of the profile *{study.profile}*\n\n{about[:1].upper()}{about[1:]}.\n\n"
+        "Ours stand beside the printed numbers with their 95 % intervals. They are measured on other data and at "
+        "another size than the printed ones, as each table says, so only differences within one column can be "
+        "compared. A gain is marked ▲ where its whole interval lies above zero, ▼ where it lies below, · where it "
+        "holds zero: each on its own; the claims have verdicts, which are judged together. A click on a column's head "
+        "sorts a table.\n\n"
     )
     links = []
     for title, cells in sections.items():
@@ -261,14 +259,14 @@ def _ledger(path: Path) -> list[NotebookNode]:
     return [_output(table_html(_plain(path)))] if path.exists() else []
 
 
-def _notebooks(study: Study, profile: str, pages: list[Path]) -> list[NotebookNode]:
+def _notebooks(study: ProfileStudy, pages: list[Path]) -> list[NotebookNode]:
     lines = []
     for page in pages:
         cells = nbformat.read(page, as_version=4).cells
         titles = (cell.source.splitlines()[0].lstrip("# ") for cell in cells if cell.source.startswith("# "))
         lines.append(f"- [{page.stem}]({page.stem}.html): {next(titles, '')}")
-    absent = [name for name in study.runs if name not in {page.stem for page in pages}]
-    lines += [f"- {name}: not executed here; `refstudy run --profile {profile} --only {name}`" for name in absent]
+    absent = [name for name in study.file.runs if name not in {page.stem for page in pages}]
+    lines += [f"- {name}: not executed here; `refstudy run --profile {study.profile} --only {name}`" for name in absent]
     return [new_markdown_cell("\n".join(lines))]
 
 

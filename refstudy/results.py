@@ -16,7 +16,7 @@ from refstudy.manifest import FILE_NAME, read_manifest
 from refstudy.papers.audit import paper_audit
 from refstudy.papers.audit.cross_check import cross_check
 from refstudy.papers.printed import printed_rows
-from refstudy.study import PAPERS_SWIN_T, Study
+from refstudy.study import PAPERS_SWIN_T, ProfileStudy, Study
 from refstudy.tables import COMPARISONS, TABLES, build_comparison, build_table, write_table
 from refstudy.word_use import word_use
 
@@ -28,15 +28,15 @@ COMPARED = (
 )
 
 
-def _claims(study: Study, profile: str, results: str = "") -> pd.DataFrame:
-    both = pd.concat([ledger(study, profile, results), cost_ledger(study)], ignore_index=True)
+def _claims(study: ProfileStudy) -> pd.DataFrame:
+    both = pd.concat([ledger(study), cost_ledger(study.file)], ignore_index=True)
     return both.fillna(dict.fromkeys(("variant", "reference", "elsewhere"), ""))
 
 
-def _table2(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+def _table2(study: ProfileStudy) -> pd.DataFrame:
     """``build_table`` with the printed column Flops, and what ``printed_costs`` counts at the papers' sizes."""
-    table, printed = build_table(TABLE_2, study, profile, results), printed_rows(TABLE_2)["Flops"]
-    counted = printed_costs(study).query("table == @TABLE_2").set_index("row")
+    table, printed = build_table(TABLE_2, study), printed_rows(TABLE_2)["Flops"]
+    counted = printed_costs(study.file).query("table == @TABLE_2").set_index("row")
     flops = table.drop_duplicates("row")[["row", "variant"]].assign(metric="G multiply-adds", runs=0, missing="")
     flops["printed"], flops["ours"] = (flops["row"].map(column) for column in (printed, counted["ours"]))
     size = counted["image_size"].astype(str) + " px, text encoder " + counted["text_encoder"]
@@ -45,7 +45,7 @@ def _table2(study: Study, profile: str, results: str = "") -> pd.DataFrame:
 
 
 # Table -> how it is computed from a profile's run records, from the printed numbers, or from shapes.
-BUILDERS: dict[str, Callable[[Study, str, str], pd.DataFrame]] = {
+BUILDERS: dict[str, Callable[[ProfileStudy], pd.DataFrame]] = {
     **{stem: partial(build_table, stem) for stem in TABLES},
     **{stem: partial(build_comparison, stem) for stem in COMPARISONS},
     TABLE_2: _table2,
@@ -56,17 +56,17 @@ BUILDERS: dict[str, Callable[[Study, str, str], pd.DataFrame]] = {
     "word_use": word_use,
     "claims": _claims,
     "explanations": explanations,
-    "costs": lambda study, profile, results: cost_table(study, PAPERS_SWIN_T, COMPARED),
-    "printed_costs": lambda study, profile, results: printed_costs(study),
-    "paper_audit": lambda study, profile, results: paper_audit(),
-    "paper_cross_check": lambda study, profile, results: cross_check(),
+    "costs": lambda study: cost_table(study.file, PAPERS_SWIN_T, COMPARED),
+    "printed_costs": lambda study: printed_costs(study.file),
+    "paper_audit": lambda study: paper_audit(),
+    "paper_cross_check": lambda study: cross_check(),
 }
 
 
-def write_result(stem: str, study: Study, profile: str, results: str = "") -> pd.DataFrame:
+def write_result(stem: str, study: ProfileStudy) -> pd.DataFrame:
     """Compute one of ``BUILDERS`` and write it into the profile's results; return it."""
-    table = BUILDERS[stem](study, profile, results)
-    path = _path(study.results(profile, results), stem)
+    table = BUILDERS[stem](study)
+    path = _path(study.folder, stem)
     write_table(table, path.parent, stem)
     return table
 
@@ -81,13 +81,13 @@ def verify(study: Study, folder: Path) -> pd.DataFrame:
     manifest = read_manifest(folder)
     if "profile" not in manifest:
         raise StudyError(f"{folder / FILE_NAME}: not found; name a results folder that `refstudy run` has written")
-    profile = manifest["profile"]
-    study.profile(profile)  # is it known?
+    study.profile(manifest["profile"])  # is it known?
+    under = ProfileStudy(study, manifest["profile"], folder)
     states = {}
     with tempfile.TemporaryDirectory() as scratch:
         for stem, build in BUILDERS.items():
             path = _path(folder, stem)
-            made = write_table(build(study, profile, str(folder)), scratch, stem)
+            made = write_table(build(under), scratch, stem)
             same = path.exists() and path.read_bytes() == made.read_bytes()
             states[path] = "same" if same else "differs" if path.exists() else "missing"
     for kind in ("tables", "figures"):

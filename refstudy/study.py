@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -211,14 +212,15 @@ class Study:
             found += sorted(cases, key=lambda case: case[2])
         return found
 
-    def results(self, profile: str, override: str = "") -> Path:
+    def results(self, profile: str) -> Path:
         """The folder of a profile's results."""
-        return Path(override) if override else self.root / "results" / profile
+        return self.root / "results" / profile
 
-    def results_beside(self, profile: str, other: str, override: str = "") -> Path:
-        """The folder of another profile's results, beside that of ``profile``, which may be overridden."""
-        own = self.results(profile, override)
-        return own if other == profile else own.parent / other
+    def under(self, profile: str, results: Path | str = "") -> "ProfileStudy":
+        """The study under one of its profiles, whose own folder ``results`` replaces. Raises StudyError for an unknown
+        profile."""
+        self.profile(profile)
+        return ProfileStudy(self, profile, Path(results) if results else self.results(profile))
 
     @property
     def data_root(self) -> Path:
@@ -236,10 +238,6 @@ class Study:
         special = self.special(profile, variant)
         name = special.encoders if special and special.encoders else self.profile(profile).encoders
         return self.root / name if name else None
-
-    def weights(self, profile: str, variant: str, results: str = "") -> Path:
-        """The file of a shipped variant's weights."""
-        return self.results(profile, results) / "weights" / f"{variant}.safetensors"
 
     def run_config(self, profile: str, variant: str, seed: int) -> RunConfig:
         """All settings of one training run. Raises StudyError for an unknown profile or variant."""
@@ -278,6 +276,41 @@ class Study:
         data = run.data.model_copy(update={"scenes": live.scenes})
         train = run.train.model_copy(update={"epochs": live.epochs, "evaluate_every": 1})
         return run.model_copy(update={"data": data, "train": train, "splits": ("val",)})
+
+
+@dataclass(frozen=True)
+class ProfileStudy:
+    """A study ``file`` under the ``profile`` of that name; ``folder`` holds its results."""
+
+    file: Study
+    profile: str
+    folder: Path
+
+    @property
+    def settings(self) -> Profile:
+        """The settings of the profile."""
+        return self.file.profile(self.profile)
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        """The variants that the profile trains."""
+        return self.file.variant_names(self.profile)
+
+    def seeds(self, variant: str) -> tuple[int, ...]:
+        """The seeds with which the profile trains a variant."""
+        return self.file.seeds(self.profile, variant)
+
+    def config(self, variant: str, seed: int = 0) -> RunConfig:
+        """All settings of one run. Raises StudyError for an unknown variant."""
+        return self.file.run_config(self.profile, variant, seed)
+
+    def weights(self, variant: str) -> Path:
+        """The file of a shipped variant's weights."""
+        return self.folder / "weights" / f"{variant}.safetensors"
+
+    def beside(self, profile: str) -> "ProfileStudy":
+        """The same study under another profile, whose results lie beside these; for its own name, itself."""
+        return self if profile == self.profile else ProfileStudy(self.file, profile, self.folder.parent / profile)
 
 
 def training_command(profile: str, variant: str, seed: int | None = None) -> str:

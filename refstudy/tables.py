@@ -16,7 +16,7 @@ from refstudy.inference import LEVEL, UNTESTABLE, Estimate, Side, Spread, estima
 from refstudy.metrics import METRICS, THRESHOLDS, iou
 from refstudy.papers.printed import SPLITS, load_printed, printed_rows
 from refstudy.records import Record, find_record
-from refstudy.study import Study, training_command
+from refstudy.study import ProfileStudy, training_command
 
 RESAMPLES = 2000
 USUAL = EvaluationConfig()
@@ -106,10 +106,10 @@ def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = USUAL
     return f"{name} {split}, {data.image_size} px{raw}{original}{threshold}"
 
 
-def measured_on(study: Study, profile: str) -> str:
+def measured_on(study: ProfileStudy) -> str:
     """The data that a profile's numbers were measured on where nothing else is said: ``data_name`` of its first
     split."""
-    settings = study.profile(profile)
+    settings = study.settings
     return data_name(settings.data, settings.splits[0], settings.evaluation)
 
 
@@ -171,13 +171,11 @@ class Measure:
 
     def __init__(
         self,
-        study: Study,
-        profile: str,
-        results: str,
+        study: ProfileStudy,
         sample: Sample,
         exact: Callable[[Record], pd.Series | None] | None = None,
     ):
-        self._study, self._profile, self._results, self._sample = study, profile, results, sample
+        self._study, self._sample = study, sample
         self._exact = exact or (lambda record: sample(record).iloc[0])
         self._pools: dict[str, dict[str, Spread]] = {}
         self._ends: dict[tuple[str, str], Ends] = {}
@@ -186,7 +184,7 @@ class Measure:
         """The ends of a variant that the profile ``trainer`` trains; of its ``records``, at least one."""
         found = self._ends.get((trainer, variant))
         if found is None:
-            samples, family = [self._sample(record) for record in records], self._study.variants[variant].family
+            samples, family = [self._sample(record) for record in records], self._study.file.variants[variant].family
             unknown = Spread(samples[0].iloc[0] * np.nan, 0)
             spread = self._pool(trainer).get(family, unknown)
             values = sum(samples) / len(samples)
@@ -196,18 +194,18 @@ class Measure:
 
     def _pool(self, trainer: str) -> dict[str, Spread]:
         if trainer not in self._pools:
-            folder = str(self._study.results_beside(self._profile, trainer, self._results))
+            study = self._study.beside(trainer)
             ends: dict[str, list[list[pd.Series]]] = {}
-            for name in self._study.variant_names(trainer):
-                reached = map(self._exact, variant_records(self._study, trainer, name, folder))
+            for name in study.variant_names:
+                reached = map(self._exact, variant_records(study, name))
                 own = [one for one in reached if one is not None]
-                ends.setdefault(self._study.variants[name].family, []).append(own)
+                ends.setdefault(study.file.variants[name].family, []).append(own)
             several = {family: [own for own in groups if len(own) > 1] for family, groups in ends.items()}
             self._pools[trainer] = {family: pooled(groups) for family, groups in several.items() if groups}
         return self._pools[trainer]
 
 
-def metrics_of(study: Study, profile: str, split: str, results: str = "") -> Measure:
+def metrics_of(study: ProfileStudy, split: str) -> Measure:
     """All metrics of a split, in percent. Expressions of one picture are not independent, so whole pictures are drawn
     (a cluster bootstrap), by draws that depend on their number alone: variants on the same pictures are resampled
     together."""
@@ -215,7 +213,7 @@ def metrics_of(study: Study, profile: str, split: str, results: str = "") -> Mea
     def exact(record: Record) -> pd.Series | None:
         return pd.Series(record.metrics[split]) if split in record.metrics else None
 
-    return Measure(study, profile, results, lambda record: sampled_metrics(record, split), exact)
+    return Measure(study, lambda record: sampled_metrics(record, split), exact)
 
 
 def sampled_metrics(record: Record, split: str) -> pd.DataFrame:
@@ -262,11 +260,10 @@ def spelled(name: str, found: Estimate, percent: bool = False) -> dict[str, floa
     return {name: float(found.points), f"{name}_low": low, f"{name}_high": high}
 
 
-def variant_records(study: Study, profile: str, variant: str, results: str = "") -> list[Record]:
+def variant_records(study: ProfileStudy, variant: str) -> list[Record]:
     """The records of a variant under exactly the profile's settings, one per seed that has been run. Raises StudyError
     where two were measured on different data or computed in different precisions."""
-    folder = study.results(profile, results) / "records"
-    found = (find_record(folder, study.run_config(profile, variant, s)) for s in study.seeds(profile, variant))
+    found = (find_record(study.folder / "records", study.config(variant, seed)) for seed in study.seeds(variant))
     records = [record for record in found if record is not None]
     _refuse_unlike(records)
     return records
@@ -301,29 +298,28 @@ class Row:
         return measured_by(self.records, split)
 
 
-def table_rows(
-    stem: str, study: Study, profile: str, results: str = "", profiles: Sequence[str] | None = None
-) -> dict[str, Row]:
+def table_rows(stem: str, study: ProfileStudy, profiles: Sequence[str] | None = None) -> dict[str, Row]:
     """Row as printed -> what fills it, among ``profiles``: if none are named, this one and those beside it that have
     the same data, first the one that trains most of the table, so that rows which are compared have one encoder."""
     if profiles is None:
-        near = study.compared(profile)
-        of_table = {name for name, variant in study.variants.items() if stem in variant.tables}
-        profiles = sorted(near, key=lambda name: -len(of_table.intersection(study.variant_names(name))))
+        near = study.file.compared(study.profile)
+        of_table = {name for name, variant in study.file.variants.items() if stem in variant.tables}
+        profiles = sorted(near, key=lambda name: -len(of_table.intersection(study.file.variant_names(name))))
     found = {}
-    for row, (name, variant) in study.rows(stem, profiles).items():
-        records = variant_records(study, name, variant, str(study.results_beside(profile, name, results)))
-        unseen = set(study.seeds(name, variant)) - {record.config.seed for record in records}
+    for row, (name, variant) in study.file.rows(stem, profiles).items():
+        trainer = study.beside(name)
+        records = variant_records(trainer, variant)
+        unseen = set(trainer.seeds(variant)) - {record.config.seed for record in records}
         found[row] = Row(name, variant, records, training_command(name, variant) if unseen else "")
     return found
 
 
-def benchmark_splits(study: Study, profile: str) -> dict[str, tuple[str, list[str]]]:
+def benchmark_splits(study: ProfileStudy) -> dict[str, tuple[str, list[str]]]:
     """Column as the tables over benchmarks head it, e.g. "RefCOCOg val-U" -> the split, and the profiles that have it:
     this one and those beside it."""
     found: dict[str, tuple[str, list[str]]] = {}
-    for name in study.together(profile):
-        settings = study.profile(name)
+    for name in study.file.together(study.profile):
+        settings = study.file.profile(name)
         benchmark, splits = BENCHMARKS.get((settings.data.dataset, settings.data.split_by), ("", {}))
         for split in settings.splits:
             if split in splits:
@@ -331,7 +327,7 @@ def benchmark_splits(study: Study, profile: str) -> dict[str, tuple[str, list[st
     return found
 
 
-def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.DataFrame:
+def build_table(stem: str, study: ProfileStudy) -> pd.DataFrame:
     """One of ``TABLES``, a line per row and metric, all in percent.
 
     Columns: row, variant, metric; printed (on the paper's data); ours, the mean over runs, with its 95 % interval
@@ -340,13 +336,13 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
     (the command that trains what the row lacks, or why none can). What no run fills is empty.
     """
     spec, printed = TABLES[stem], printed_rows(stem)
-    rows, split = table_rows(stem, study, profile, results), study.profile(profile).splits[0]
-    ends_of = metrics_of(study, profile, split, results)
+    rows, split = table_rows(stem, study), study.settings.splits[0]
+    ends_of = metrics_of(study, split)
     ends = {name: ends_of(row.profile, row.variant, row.records) for name, row in rows.items() if row.records}
     base = ends.get(spec.baseline)
     lines = []
     for name in printed.index:
-        row = rows.get(name, Row(profile, "", [], spec.unfilled.get(name, "")))
+        row = rows.get(name, Row(study.profile, "", [], spec.unfilled.get(name, "")))
         for metric in METRICS:
             line: dict[str, object] = {"row": name, "variant": row.variant, "metric": metric}
             if metric in printed:
@@ -366,7 +362,7 @@ def build_table(stem: str, study: Study, profile: str, results: str = "") -> pd.
     return pd.DataFrame(lines, columns=columns.split())
 
 
-def build_comparison(stem: str, study: Study, profile: str, results: str = "") -> pd.DataFrame:
+def build_comparison(stem: str, study: ProfileStudy) -> pd.DataFrame:
     """One of ``COMPARISONS``, a line per printed row, measure and benchmark split that is printed, all in percent; ours
     from the records of this profile and of those beside it.
 
@@ -377,14 +373,14 @@ def build_comparison(stem: str, study: Study, profile: str, results: str = "") -
     printed = load_printed(stem)
     if not isinstance(printed.index, pd.MultiIndex):
         printed = pd.concat({"Overall IoU": printed}, names=["block"])
-    variants = {row: variant for row, (_, variant) in study.rows(stem, study.together(profile)).items()}
+    variants = {row: variant for row, (_, variant) in study.file.rows(stem, study.file.together(study.profile)).items()}
     ours = {
         column: (
             split,
-            table_rows(stem, study, profile, results, profiles),
-            metrics_of(study, profile, split, results),
+            table_rows(stem, study, profiles),
+            metrics_of(study, split),
         )
-        for column, (split, profiles) in benchmark_splits(study, profile).items()
+        for column, (split, profiles) in benchmark_splits(study).items()
     }
     lines = []
     for (measure, name), cells in printed.iterrows():

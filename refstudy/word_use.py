@@ -12,13 +12,13 @@ import pandas as pd
 
 from refstudy.metrics import overlap
 from refstudy.records import Record
-from refstudy.study import Study
+from refstudy.study import ProfileStudy
 from refstudy.tables import draws, interval, measured_by, variant_records
 
 PAIRS = ("same", "other")  # two expressions of one thing; of two things
 
 
-def word_use(study: Study, profile: str, results: str = "") -> pd.DataFrame:
+def word_use(study: ProfileStudy) -> pd.DataFrame:
     """The mean IoU, in percent, of the masks for two expressions of one picture, a line per run; that with the least
     use for words, the highest ``other``, first.
 
@@ -26,9 +26,9 @@ def word_use(study: Study, profile: str, results: str = "") -> pd.DataFrame:
     interval over pictures (_low, _high) and the number of pairs (_pairs); pictures, data. Only of runs whose record
     keeps masks, and of the pictures of which it does.
     """
-    lines, split = [], study.profile(profile).splits[0]
-    for variant in study.variant_names(profile):
-        for record in variant_records(study, profile, variant, results):
+    lines, split = [], study.settings.splits[0]
+    for variant in study.variant_names:
+        for record in variant_records(study, variant):
             if found := mask_agreement(record):
                 about = {"variant": variant, "seed": record.config.seed, "data": measured_by([record], split)}
                 lines.append(about | found)

@@ -61,7 +61,7 @@ def test_recorded_rows_stand_with_their_printed_numbers(tmp_path):
     }.items():
         for seed, end in enumerate(ends):
             put(tmp_path, variant, [end / 100 + 1e-9] * 20, seed=seed)
-    rows = ranked_rows(STUDY, "scenes", str(tmp_path))
+    rows = ranked_rows(STUDY.under("scenes", tmp_path))
     assert set(rows["table"]) <= set(RANKED) and len(rows) == 2 + 1 + 2 + 2  # of Tables IV, V, VI and VII
     own = rows[rows["table"] == "s2rm_table4"].set_index("variant")
     assert own["printed"].to_dict() == {"tile_concat": 60.55, "s2rm_fpn": 69.57}
@@ -70,4 +70,4 @@ def test_recorded_rows_stand_with_their_printed_numbers(tmp_path):
     assert rows[rows["variant"] == "s2rm_casg"]["error"].isna().all()
     ceilings = pd.DataFrame({"stride": [4, 8, 16, 32], "oIoU": [86, 75, 59, 35]})
     write_table(ceilings, tmp_path / "tables", "ceilings")
-    assert set(rows["variant"]) - set(ranked_rows(STUDY, "scenes", str(tmp_path))["variant"]) == {"casg_no_d123"}
+    assert set(rows["variant"]) - set(ranked_rows(STUDY.under("scenes", tmp_path))["variant"]) == {"casg_no_d123"}

@@ -85,7 +85,7 @@ def put_runs(results, variant, *ends, **options):
 
 
 def of_claims(results, profile="scenes"):
-    return ledger(STUDY, profile, str(results)).set_index("claim")
+    return ledger(STUDY.under(profile, results)).set_index("claim")
 
 
 def test_verdicts_follow_from_the_records(tmp_path):
@@ -120,7 +120,7 @@ def test_five_runs_a_side_can_show_that_nothing_is_gained(tmp_path):
     study.profiles["scenes"] = further
     for variant in ("s2rm_fpn", "s2rm_no_balance"):
         put_runs(tmp_path, variant, 50, 50.4, 50.2, 50.1, 50.3)
-    line = ledger(study, "scenes", str(tmp_path)).set_index("claim").loc["balancing the groups helps"]
+    line = ledger(study.under("scenes", tmp_path)).set_index("claim").loc["balancing the groups helps"]
     assert line["verdict"] == "equivalent" and line["runs"] == 5 and np.isnan(line["smallest"])
 
 
@@ -175,16 +175,16 @@ def test_looks_places_and_other_splits_have_gains_without_verdicts(tmp_path):
 
 def test_an_explanation_is_contradicted_by_its_runs(tmp_path):
     put_runs(tmp_path, "pwam_residual_fpn", 40, 40.2, 40.4)
-    untested = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["pwam_fpn"]
+    untested = explanations(STUDY.under("scenes", tmp_path)).set_index("variant").loc["pwam_fpn"]
     assert untested["verdict"] == "not measured" and untested["missing"].endswith("--variant pwam_fpn")
     put_runs(tmp_path, "pwam_fpn", 30, 30.2, 30.4)
-    tested = explanations(STUDY, "scenes", str(tmp_path)).set_index("variant").loc["pwam_fpn"]
+    tested = explanations(STUDY.under("scenes", tmp_path)).set_index("variant").loc["pwam_fpn"]
     assert tested["verdict"] == "contradicted" and tested["measured"] == pytest.approx(-10)
 
 
 def test_sides_that_no_one_profile_trains_come_from_those_beside_it(tmp_path):
     small, large = tmp_path / "refcoco", tmp_path / "refcoco_swinb"  # as the results of profiles lie
-    missing = ledger(STUDY, "refcoco", str(small)).set_index("claim")["missing"]
+    missing = ledger(STUDY.under("refcoco", small)).set_index("claim")["missing"]
     both = "refstudy train --profile refcoco_swinb --variant s2rm_casg && refstudy train --profile refcoco_swinb "
     assert missing["the full model beats LAVT"] == both + "--variant lavt"
     each = "refstudy train --profile refcoco --variant slvit && refstudy train --profile refcoco_swinb --variant lavt"

@@ -45,7 +45,7 @@ def test_printed_costs_are_reached():
 
 
 def test_table_two_has_its_column_of_costs(tmp_path):
-    table = BUILDERS["s2rm_table2"](STUDY, "scenes", str(tmp_path))
+    table = BUILDERS["s2rm_table2"](STUDY.under("scenes", tmp_path))
     costs = table[table["metric"] == "G multiply-adds"].set_index("row")
     assert costs["printed"].dropna().to_dict() == load_printed("s2rm_table2")["Flops"].dropna().to_dict()
     assert set(costs["ours"].dropna().index) == {"SwinT-Ours", "SwinB-Ours", "LAVT"}

@@ -254,7 +254,7 @@ def test_recorded_variants_are_set_against_masks_that_ignore_the_words(tmp_path)
         put(tmp_path, "s2rm_fpn", [level] * 20, seed=seed)
     put(tmp_path, "pwam_fpn", [0.2, 0.4] * 10)
     floors = {"every": fake_counts([0.4, 0.2] * 10), "best": fake_counts([0.5] * 20)}
-    table = wordless_table(STUDY, "scenes", floors, str(tmp_path)).set_index("variant")
+    table = wordless_table(STUDY.under("scenes", tmp_path), floors).set_index("variant")
     assert table.index.tolist() == ["", "", "pwam_fpn", "s2rm_fpn"]
     assert table["label"].tolist()[:2] == list(WORDLESS.values())
     assert table["oIoU"].tolist() == pytest.approx([30, 50, 30, 60])

@@ -49,7 +49,7 @@ def put(
         }
     )
     put_counts(results, variant, counts, profile, seed)
-    return variant_records(STUDY, profile, variant, str(results))
+    return variant_records(STUDY.under(profile, results), variant)
 
 
 def test_the_buckets_are_those_that_the_paper_prints():
@@ -71,7 +71,7 @@ def test_every_number_of_words_is_in_exactly_one_bucket(dataset):
 
 def test_known_counts_give_known_cells(tmp_path):
     put(tmp_path, [1, 2, 3, 4, 8, 9], ["location"] * 6, [10, 30, 50, 20, 30, 0], [100, 100, 100, 100, 100, 200])
-    table = length_table(STUDY, "scenes", str(tmp_path))
+    table = length_table(STUDY.under("scenes", tmp_path))
     ours = table[table["row"] == "SwinT-Ours"].set_index(["dataset", "bucket"])
     cells = ours.loc["RefCOCO"]
     assert cells["ours"].tolist() == pytest.approx([40 / 2, 50, 20, 30 / 3])  # summed, not averaged
@@ -83,14 +83,14 @@ def test_known_counts_give_known_cells(tmp_path):
     }
     assert cells["ours_low"].isna().all()  # one run, of a family of which no row has two
     put(tmp_path, [1, 2, 3, 4, 8, 9], ["location"] * 6, [12, 34, 50, 22, 30, 2], [100] * 5 + [200], seed=1)
-    table = length_table(STUDY, "scenes", str(tmp_path))
+    table = length_table(STUDY.under("scenes", tmp_path))
     cells = table[table["row"] == "SwinT-Ours"].set_index(["dataset", "bucket"]).loc["RefCOCO"]
     assert (cells["ours_low"] <= cells["ours"]).all() and (cells["ours"] <= cells["ours_high"]).all()
 
 
 def test_scenes_stand_in_for_their_own_benchmark_and_row_alone(tmp_path):
     put(tmp_path, [1, 3, 5, 7], ["location"] * 4, [10] * 4, [20] * 4)
-    table = length_table(STUDY, "scenes", str(tmp_path))
+    table = length_table(STUDY.under("scenes", tmp_path))
     assert len(table) == 7 * 16 and table["printed"].notna().all()
     elsewhere = table[(table["row"] != "SwinT-Ours") | (table["dataset"] != "RefCOCO")]
     assert elsewhere["ours"].isna().all() and set(elsewhere["data"]) == {""} and (elsewhere["expressions"] == 0).all()
@@ -100,11 +100,11 @@ def test_scenes_stand_in_for_their_own_benchmark_and_row_alone(tmp_path):
 
 
 def test_without_a_record_ours_is_empty_and_the_command_is_named(tmp_path):
-    table = length_table(STUDY, "scenes", str(tmp_path))
+    table = length_table(STUDY.under("scenes", tmp_path))
     assert table["ours"].isna().all() and (table["runs"] == 0).all()
     missing = table[(table["row"] == "SwinT-Ours") & (table["dataset"] == "RefCOCO")]["missing"]
     assert set(missing) == {"refstudy train --profile scenes --variant s2rm_casg"}
-    assert length_curve(STUDY, "scenes", str(tmp_path)).empty and kind_table(STUDY, "scenes", str(tmp_path)).empty
+    assert length_curve(STUDY.under("scenes", tmp_path)).empty and kind_table(STUDY.under("scenes", tmp_path)).empty
     assert write_table(table, tmp_path, "t").read_text().count("\n") == 1 + 7 * 16
 
 
@@ -144,10 +144,10 @@ def test_curve_and_kinds(tmp_path):
     kinds = ["location", "attribute", "attribute", "relation"]
     put(tmp_path, [1, 2, 2, 4], kinds, [10, 5, 15, 2], [20] * 4, variant="s2rm_fpn")
     put(tmp_path, [1, 2, 2, 4], kinds, [20, 5, 5, 0], [20] * 4)
-    curve = length_curve(STUDY, "scenes", str(tmp_path)).set_index(["variant", "words"])
+    curve = length_curve(STUDY.under("scenes", tmp_path)).set_index(["variant", "words"])
     assert curve.loc["s2rm_fpn", "ours"].tolist() == pytest.approx([50, 50, np.nan, 10], nan_ok=True)
     assert curve.loc["s2rm_fpn", "expressions"].tolist() == [1, 2, 0, 1]
-    table = kind_table(STUDY, "scenes", str(tmp_path)).set_index(["variant", "kind"])
+    table = kind_table(STUDY.under("scenes", tmp_path)).set_index(["variant", "kind"])
     assert list(table.loc["s2rm_casg"].index) == list(KINDS)
     assert table.loc[("s2rm_casg", "attribute"), "ours"] == 25
     assert table.loc[("s2rm_casg", "relation"), "ours"] == 0
@@ -158,13 +158,13 @@ def test_curve_and_kinds(tmp_path):
 def test_every_run_has_its_own_kinds(tmp_path):
     put(tmp_path, [1, 2], ["location", "attribute"], [10, 5], [20] * 2)
     put(tmp_path, [1, 2], ["location", "attribute"], [2, 5], [20] * 2, seed=1)
-    table = kinds_by_run(STUDY, "scenes", str(tmp_path)).set_index(["variant", "seed", "kind"])
+    table = kinds_by_run(STUDY.under("scenes", tmp_path)).set_index(["variant", "seed", "kind"])
     assert table.loc["s2rm_casg", "ours"].dropna().to_dict() == pytest.approx(
         {(0, "location"): 50, (0, "attribute"): 25, (1, "location"): 10, (1, "attribute"): 25}
     )
     assert table.loc["s2rm_casg", "expressions"].sum() == 4
     assert set(table["data"]) == {"RefScenes val, 128 px"}
-    assert kinds_by_run(STUDY, "scenes", str(tmp_path / "none")).empty
+    assert kinds_by_run(STUDY.under("scenes", tmp_path / "none")).empty
 
 
 def test_gaps_are_within_a_run_and_its_pictures(tmp_path):
@@ -187,14 +187,14 @@ def test_groups_have_the_spread_of_their_family(tmp_path):
     for seed, reached in enumerate((30, 34)):
         put(tmp_path, [1, 2], ["location"] * 2, [reached] * 2, [100] * 2, variant="tile_concat", seed=seed)
     put(tmp_path, [1, 2], ["location"] * 2, [40] * 2, [100] * 2, variant="s2rm_fpn")
-    line = kind_table(STUDY, "scenes", str(tmp_path)).set_index(["variant", "kind"]).loc[("s2rm_fpn", "location")]
+    line = kind_table(STUDY.under("scenes", tmp_path)).set_index(["variant", "kind"]).loc[("s2rm_fpn", "location")]
     half = 12.7062 * 8**0.5  # Student's t, one degree of freedom; the variance of 30 and 34 is 8
     assert [line["ours"], line["ours_low"], line["ours_high"]] == pytest.approx([40, 40 - half, 40 + half], rel=1e-4)
 
 
 def test_another_split_is_not_shown_as_the_printed_one(tmp_path):
     put(tmp_path, [1, 3], ["location"] * 2, [10] * 2, [20] * 2, split="testA")
-    table = length_table(STUDY, "scenes", str(tmp_path))
+    table = length_table(STUDY.under("scenes", tmp_path))
     assert table["ours"].isna().all()
 
 
@@ -204,7 +204,7 @@ def test_refcocog_is_googles_partition(tmp_path):
         for seed in STUDY.seeds(profile, "s2rm_casg"):
             put(tmp_path / profile, [4, 7, 9, 12], ["relation"] * 4, [inter] * 4, [20] * 4, profile=profile, seed=seed)
     for profile in ("scenes", "scenes_g_umd"):
-        table = length_table(STUDY, profile, str(tmp_path / profile))
+        table = length_table(STUDY.under(profile, tmp_path / profile))
         ours = table[table["row"] == "SwinT-Ours"].set_index("dataset").loc["RefCOCOg (Google)"]
         assert (ours["ours"] == 50).all() and ours["missing"].eq("").all()
         assert len(table) == 7 * 16 and table["ours"].notna().sum() == 4

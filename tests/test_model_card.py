@@ -10,7 +10,7 @@ import pytest
 
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.words import build_tokenizer
-from refstudy.engine.workers import train_run
+from refstudy.engine.trainings import train_run
 from refstudy.errors import StudyError
 from refstudy.files import file_digest
 from refstudy.model_card import model_card
@@ -34,16 +34,18 @@ def study():
 def test_the_committed_card_is_what_the_records_say(study):
     """After a change of records or weights: ``refstudy card``."""
     assert (study.results("scenes") / "weights" / "README.md").read_text(encoding="utf-8") == model_card(
-        study, "scenes"
+        study.under("scenes")
     )
 
 
 def test_photos_are_answered_by_the_first_that_ships(study):
-    assert study.weights("scenes", next(iter(study.profile("scenes").ships))) == SHIPPED_WEIGHTS == shipped_weights()
+    assert (
+        study.under("scenes").weights(next(iter(study.profile("scenes").ships))) == SHIPPED_WEIGHTS == shipped_weights()
+    )
 
 
 def test_its_numbers_are_those_of_the_tables_and_records(study):
-    card = model_card(study, "scenes")
+    card = model_card(study.under("scenes"))
     profile = study.profile("scenes")
     shipped = [
         record
@@ -66,7 +68,7 @@ def test_its_numbers_are_those_of_the_tables_and_records(study):
         if record.config.variant in profile.ships and record not in shipped:
             assert f"{record.metrics['val']['oIoU']:.1f} (seed {record.config.seed})" in card
     encoders = {study.encoders("scenes", variant) for variant in profile.ships}
-    for path in [*encoders, *(study.weights("scenes", variant) for variant in profile.ships)]:
+    for path in [*encoders, *(study.under("scenes").weights(variant) for variant in profile.ships)]:
         assert f"| `{path.name}` |" in card and file_digest(path)[:16] in card
 
 
@@ -92,7 +94,7 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
     small = load_study(tmp_path / "study.yaml")
     folder = small.results("small") / "weights"
     with pytest.raises(StudyError, match="no shipped weights"):
-        model_card(small, "small")
+        model_card(small.under("small"))
     train_run(small, "small", "other", 0, progress=False)
     assert not folder.exists()
     with monkeypatch.context() as full, pytest.raises(OSError, match="full"):  # ends before the record is written
@@ -105,7 +107,10 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
     assert record.name in card and file_digest(shipped)[:16] in card
     other_seed = train_run(small, "small", "tiny", 1, progress=False)  # is not shipped, and yet told of
     renewed = (folder / "README.md").read_text(encoding="utf-8")
-    assert renewed == model_card(small, "small") != card and set(folder.iterdir()) == {shipped, folder / "README.md"}
+    assert renewed == model_card(small.under("small")) != card and set(folder.iterdir()) == {
+        shipped,
+        folder / "README.md",
+    }
     with monkeypatch.context() as broken:  # as one of other weights, which fit no more
         broken.setattr("refstudy.model_card.write_model_card", Mock(side_effect=StudyError("other.safetensors: unfit")))
         shutil.rmtree(other_seed)
@@ -113,6 +118,6 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
     assert "the card of the shipped weights is the old one: other.safetensors: unfit" in capsys.readouterr().out
     shutil.rmtree(other_seed)
     shutil.rmtree(record)  # numbers come from the record alone
-    without = model_card(small, "small")
+    without = model_card(small.under("small"))
     assert "none of these settings" in without and record.name not in without
     assert not re.search(r"\d \[\d", without)

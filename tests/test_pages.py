@@ -94,5 +94,5 @@ def test_pages_that_are_up_to_date_stay_untouched(folder):
     (folder / "docs").mkdir()
     for page in PAGES:
         (folder / page).write_text("<!-- claims -->\n<!-- end -->\n")
-    assert fill_pages(study, "scenes", str(folder)) == [folder / page for page in PAGES]
-    assert fill_pages(study, "scenes", str(folder)) == []
+    assert fill_pages(study.under("scenes", folder)) == [folder / page for page in PAGES]
+    assert fill_pages(study.under("scenes", folder)) == []

@@ -46,7 +46,7 @@ COLOURS = {"red": (200, 40, 30), "blue": (40, 60, 200), "yellow": (230, 210, 60)
 
 def test_every_cell_of_the_main_tables_has_its_run():
     """The columns as printed; rows with the encoder that the papers name."""
-    columns = benchmark_splits(STUDY, "refcoco")
+    columns = benchmark_splits(STUDY.under("refcoco"))
     assert set(columns) == set(SPLITS)
     encoders = {"SwinT-Ours": "swin_tiny_patch4_window7", "SwinB-Ours": "swin_base_patch4_window7"}
     encoders["LAVT₂₂"] = "swin_base_patch4_window12"
@@ -127,7 +127,7 @@ def test_records_of_all_profiles_come_together_in_one_table(tmp_path):
         put(tmp_path, profile, variant, number / 10)
         expected |= {(row, column): 10.0 * number for column in columns}
     for profile in ("refcoco", "referit_swinb"):  # the same table from wherever one looks
-        table = build_comparison("s2rm_table1", STUDY, profile, str(tmp_path / profile))
+        table = build_comparison("s2rm_table1", STUDY.under(profile, tmp_path / profile))
         overall = table.query("metric == 'oIoU' and ours == ours").set_index(["row", "benchmark"])
         assert overall["ours"].astype(float).to_dict() == pytest.approx(expected)
         google = overall.loc[("SwinB-Ours", "RefCOCOg val-G"), "data"]
@@ -135,11 +135,11 @@ def test_records_of_all_profiles_come_together_in_one_table(tmp_path):
         assert overall.loc[("LAVT₂₂", "RefCOCO val"), "data"] == "RefCOCO (unc) val, 480 px"
         missing = table.query("row == 'SwinB-Ours' and benchmark == 'ReferIt test'")["missing"]
         assert set(missing) == {"refstudy train --profile referit_swinb --variant s2rm_casg"}
-    two = build_table("s2rm_table2", STUDY, "refcoco", str(tmp_path / "refcoco")).query("metric == 'oIoU'")
+    two = build_table("s2rm_table2", STUDY.under("refcoco", tmp_path / "refcoco")).query("metric == 'oIoU'")
     assert two.set_index("row")["ours"].dropna().to_dict() == pytest.approx(
         {"SwinT-Ours": 10, "SwinB-Ours": 20, "LAVT": 30}
     )
-    lengths = length_table(STUDY, "refcoco", str(tmp_path / "refcoco")).query("ours == ours")
+    lengths = length_table(STUDY.under("refcoco", tmp_path / "refcoco")).query("ours == ours")
     assert set(zip(lengths["row"], lengths["dataset"], strict=True)) == {  # RefCOCOg: the partition of Google
         ("SwinT-Ours", "RefCOCO"),
         ("SwinB-Ours", "RefCOCO"),
@@ -217,7 +217,7 @@ def test_a_caption_says_how_it_was_counted():
     other = EvaluationConfig(resolution="original", threshold=0.35)
     study.profiles["referit"] = study.profile("referit").model_copy(update={"evaluation": other})
     said = "ReferIt (berkeley) test, 512 px, counted at the original size, threshold 0.35"
-    assert measured_on(study, "referit") == said
+    assert measured_on(study.under("referit")) == said
 
 
 def test_what_the_time_ends_says_that_the_same_command_goes_on():
@@ -381,7 +381,7 @@ def test_a_spent_budget_ends_before_the_notebooks(study):
 def test_data_without_kinds_have_lengths_all_the_same(tmp_path):
     put(tmp_path, "refcocog_google", "s2rm_casg", 0.5)
     folder = str(tmp_path / "refcocog_google")
-    kinds = kind_table(STUDY, "refcocog_google", folder)
+    kinds = kind_table(STUDY.under("refcocog_google", folder))
     assert kinds["ours"].isna().all() and (kinds["expressions"] == 0).all()
-    curve = length_curve(STUDY, "refcocog_google", folder).set_index("words")
+    curve = length_curve(STUDY.under("refcocog_google", folder)).set_index("words")
     assert curve["ours"].dropna().to_dict() == {3: 50.0} and curve.loc[3, "expressions"] == 6

@@ -72,7 +72,7 @@ def made(tmp_path_factory):
     note("read", tmp_path / "data" / "refscenes")
     before = datetime.now(UTC)
     find_records(tmp_path / "records")
-    write_table(build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)), tmp_path / "tables", "s2rm_table4")
+    write_table(build_table("s2rm_table4", STUDY.under("scenes", tmp_path)), tmp_path / "tables", "s2rm_table4")
     figure, axes = plt.subplots(figsize=(11, 3))
     axes.plot([1, 2])
     figures.save(figure, tmp_path / "figures", "a_line")
@@ -113,7 +113,7 @@ class References(HTMLParser):
 
 
 def test_every_reference_resolves_and_nothing_is_loaded_from_the_net(results):
-    index = write_report(STUDY, "scenes", str(results))
+    index = write_report(STUDY.under("scenes", results))
     assert index == results / "report" / "index.html"
     pages = sorted(index.parent.iterdir())
     assert {page.name for page in pages} == {"index.html", "06_ablations.html"}
@@ -133,7 +133,7 @@ def test_every_reference_resolves_and_nothing_is_loaded_from_the_net(results):
 
 
 def test_tables_are_sortable_and_escaped(results):
-    index = write_report(STUDY, "scenes", str(results))
+    index = write_report(STUDY.under("scenes", results))
     found, text = References(index), index.read_text()
     sortable = [given for tag, given in found.elements if tag == "table" and given.get("class") == "sortable"]
     assert len(sortable) == 4  # two tables, the claims, the run records
@@ -144,15 +144,15 @@ def test_tables_are_sortable_and_escaped(results):
 
 def test_gains_carry_a_mark_beside_their_colour(results):
     put_counts(results, "s2rm_fpn", fake_counts([0.5] * 20), seed=1)  # with one run a row, nothing is known of seeds
-    write_table(build_table("s2rm_table4", STUDY, "scenes", str(results)), results / "tables", "s2rm_table4")
-    text = write_report(STUDY, "scenes", str(results)).read_text()
+    write_table(build_table("s2rm_table4", STUDY.under("scenes", results)), results / "tables", "s2rm_table4")
+    text = write_report(STUDY.under("scenes", results)).read_text()
     cells = re.findall(r'<td class="[^"]*\babove\b[^"]*"\s*>([^<]*)</td>', text)
     assert cells == ["▲ +20.0 [+20.0, +20.0]"]
     assert "refstudy train --profile scenes --variant s2rm_no_shift" in text
 
 
 def test_the_manifest_ties_each_file_to_what_made_it(results):
-    write_report(STUDY, "scenes", str(results))
+    write_report(STUDY.under("scenes", results))
     manifest = json.loads((results / "manifest.json").read_text())
     table, figure = manifest["tables"]["s2rm_table4"], manifest["figures"]["a_line"]
     for entry in (table, figure):
@@ -179,33 +179,33 @@ def test_a_table_of_gains_names_the_records_of_both_sides(results, monkeypatch):
     monkeypatch.setenv(JOURNAL, "")
     with open(journal, "a") as out:
         out.write(end)
-    entry = write_manifest(STUDY, "scenes", str(results))["tables"]["gains"]
+    entry = write_manifest(STUDY.under("scenes", results))["tables"]["gains"]
     assert {name.split("-")[0] for name in entry["records"]} == {"s2rm_casg", "tile_concat"}
 
 
 def test_origins_outlive_the_executed_notebooks_but_not_a_change(results):
-    first = write_manifest(STUDY, "scenes", str(results))
+    first = write_manifest(STUDY.under("scenes", results))
     shutil.rmtree(results / "notebooks")
-    assert write_manifest(STUDY, "scenes", str(results)) == first
+    assert write_manifest(STUDY.under("scenes", results)) == first
     with open(results / "tables" / "s2rm_table4.csv", "a") as out:
         out.write("\n")
-    changed = write_manifest(STUDY, "scenes", str(results))
+    changed = write_manifest(STUDY.under("scenes", results))
     assert changed["tables"]["s2rm_table4"]["notebook"] is None
     assert changed["figures"] == first["figures"]
 
 
 def test_pages_name_no_folder_of_the_machine(results):
-    page = (write_report(STUDY, "scenes", str(results)).parent / "06_ablations.html").read_text()
+    page = (write_report(STUDY.under("scenes", results)).parent / "06_ablations.html").read_text()
     assert "papermill_runs.yaml" in page and f"{STUDY.root}/" not in page
 
 
 def test_the_report_says_how_long_it_took_on_what(results):
-    text = write_report(STUDY, "scenes", str(results)).read_text()
+    text = write_report(STUDY.under("scenes", results)).read_text()
     assert text.count("the notebook took 12 s on A &lt;fast&gt; one") == 2  # the table and the figure of the notebook
 
 
 def test_an_earlier_manifest_without_circumstances_is_taken_over(results):
-    first = write_manifest(STUDY, "scenes", str(results))
+    first = write_manifest(STUDY.under("scenes", results))
     shutil.rmtree(results / "notebooks")
     old = json.loads((results / "manifest.json").read_text())
     added = ("key", "parameters", "seeds", "versions", "device", "seconds", "peak_memory_mb", "peak_gpu_memory_mb")
@@ -213,7 +213,7 @@ def test_an_earlier_manifest_without_circumstances_is_taken_over(results):
         for name in added:
             del entry[name]
     (results / "manifest.json").write_text(json.dumps(old))
-    text = write_report(STUDY, "scenes", str(results)).read_text()
+    text = write_report(STUDY.under("scenes", results)).read_text()
     assert "Made by 06_ablations" in text and "the notebook took" not in text
     entry = json.loads((results / "manifest.json").read_text())["tables"]["s2rm_table4"]
     assert entry["commit"] == first["tables"]["s2rm_table4"]["commit"]
@@ -221,17 +221,17 @@ def test_an_earlier_manifest_without_circumstances_is_taken_over(results):
 
 
 def test_a_failed_report_leaves_the_earlier_one(results, monkeypatch):
-    index = write_report(STUDY, "scenes", str(results))
+    index = write_report(STUDY.under("scenes", results))
     before = index.read_text()
     monkeypatch.setattr("refstudy.report.index_notebook", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_report(STUDY, "scenes", str(results))
+        write_report(STUDY.under("scenes", results))
     assert index.read_text() == before
     assert not list(results.glob(".report*"))
 
 
 def test_a_report_that_cannot_be_replaced_stays(results, monkeypatch):
-    index, rename = write_report(STUDY, "scenes", str(results)), Path.rename
+    index, rename = write_report(STUDY.under("scenes", results)), Path.rename
 
     def refuse_first(path, target):
         if target == index.parent:
@@ -241,23 +241,23 @@ def test_a_report_that_cannot_be_replaced_stays(results, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", refuse_first)
     with pytest.raises(OSError, match="for a moment"):
-        write_report(STUDY, "scenes", str(results))
+        write_report(STUDY.under("scenes", results))
     assert index.exists() and not list(results.glob(".report*"))
 
 
 def test_a_report_of_nothing_says_how_to_make_something(tmp_path):
-    text = write_report(STUDY, "scenes", str(tmp_path)).read_text()
+    text = write_report(STUDY.under("scenes", tmp_path)).read_text()
     assert "refstudy run --profile scenes --only 06_ablations" in text
 
 
 def test_a_broken_manifest_is_named(results):
     (results / "manifest.json").write_text("{")
     with pytest.raises(StudyError, match="manifest.json: no manifest .*delete it"):
-        write_manifest(STUDY, "scenes", str(results))
+        write_manifest(STUDY.under("scenes", results))
 
 
 def test_formulas_need_no_script_and_controls_say_what_they_are(results):
-    write_report(STUDY, "scenes", str(results))
+    write_report(STUDY.under("scenes", results))
     page = (results / "report" / "06_ablations.html").read_text()
     assert "<msup>" in page and "x^2" not in page
     assert "a control that works where the notebook runs" in page and "widget-state" not in page
@@ -282,7 +282,7 @@ addEventListener("load", () => {{
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed")
 @pytest.mark.parametrize("width", [380, 1400])
 def test_pages_fit_in_chromium_without_errors(results, width, tmp_path_factory):
-    write_report(STUDY, "scenes", str(results))
+    write_report(STUDY.under("scenes", results))
     for page in ("index.html", "06_ablations.html"):
         probe = results / "probe.html"
         probe.write_text(PROBE.format(page=page, width=width))

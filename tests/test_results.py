@@ -43,7 +43,7 @@ COUNTED = ("s2rm_table2", "claims", "costs", "printed_costs")
 
 @pytest.mark.parametrize("stem", [stem for stem in BUILDERS if stem not in COUNTED])
 def test_a_committed_table_is_what_the_records_give(stem, tmp_path):
-    made = write_table(BUILDERS[stem](STUDY, "scenes", ""), tmp_path, stem)
+    made = write_table(BUILDERS[stem](STUDY.under("scenes")), tmp_path, stem)
     assert made.read_bytes() == (SCENES / "tables" / f"{stem}.csv").read_bytes()
 
 
@@ -140,14 +140,14 @@ def test_masks_that_records_keep_have_the_counts_of_the_records(tmp_path):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A results folder with one table that is recomputed, one of a notebook alone, and one figure."""
-    builders = {"s2rm_table4": lambda study, profile, folder: pd.DataFrame({"ours": [1.5]})}
+    builders = {"s2rm_table4": lambda study: pd.DataFrame({"ours": [1.5]})}
     monkeypatch.setattr(results, "BUILDERS", builders)
     write_table(pd.DataFrame({"ours": [1.5]}), tmp_path / "tables", "s2rm_table4")
     write_table(pd.DataFrame({"cause": ["leaked"]}), tmp_path / "tables", "failure_causes")
     figure, axes = plt.subplots()
     axes.plot([1, 2])
     save(figure, tmp_path / "figures", "line")
-    write_manifest(STUDY, "scenes", str(tmp_path))
+    write_manifest(STUDY.under("scenes", tmp_path))
     return tmp_path
 
 

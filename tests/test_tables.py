@@ -49,7 +49,7 @@ def test_numbers_are_read_with_their_intervals():
 def test_known_counts_give_known_cells(tmp_path):
     put(tmp_path, "tile_concat", [0.2] * 50 + [0.6] * 50)
     put(tmp_path, "s2rm_fpn", [0.4] * 50 + [0.8] * 50)
-    table = build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)).set_index(["row", "metric"])
+    table = build_table("s2rm_table4", STUDY.under("scenes", tmp_path)).set_index(["row", "metric"])
     full = table.loc["W. S²RM (Full)"]
     assert full.loc["oIoU", "ours"] == pytest.approx(60.0)
     assert full.loc["oIoU", "printed"] == 69.57
@@ -66,12 +66,12 @@ def test_known_counts_give_known_cells(tmp_path):
 def test_a_row_without_a_record_is_empty_and_names_its_command(tmp_path):
     for seed in STUDY.seeds("scenes", "tile_concat"):
         put(tmp_path, "tile_concat", [0.5] * 10, images=5, seed=seed)
-    table = build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)).set_index(["row", "metric"])
+    table = build_table("s2rm_table4", STUDY.under("scenes", tmp_path)).set_index(["row", "metric"])
     line = table.loc[("W. S²RM (-Shift)", "oIoU")]
     assert np.isnan(line["ours"]) and np.isnan(line["gain"]) and line["runs"] == 0 and line["data"] == ""
     assert line["missing"] == "refstudy train --profile scenes --variant s2rm_no_shift"
     assert table.loc[("W. Tile & Concat.", "oIoU"), "missing"] == ""
-    shown = render(build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)))
+    shown = render(build_table("s2rm_table4", STUDY.under("scenes", tmp_path)))
     assert shown.loc["W. S²RM (Full)", ("gain in oIoU", "printed")] == "+9.02"
     assert shown.loc["W. S²RM (Full)", ("gain in oIoU", "ours")] == ""
     assert shown["our data"].tolist() == ["RefScenes val, 128 px"] + [""] * (len(shown) - 1)
@@ -79,7 +79,7 @@ def test_a_row_without_a_record_is_empty_and_names_its_command(tmp_path):
 
 def test_without_any_record_all_of_ours_is_empty(tmp_path):
     for stem in TABLES:
-        table = build_table(stem, STUDY, "scenes", str(tmp_path))
+        table = build_table(stem, STUDY.under("scenes", tmp_path))
         printed = load_printed(stem).filter(items=list(METRICS))
         assert table["ours"].isna().all() and table["printed"].notna().sum() == printed.notna().sum().sum()
         assert (render(table).xs("ours", axis=1, level=1) == "").all().all()
@@ -87,7 +87,7 @@ def test_without_any_record_all_of_ours_is_empty(tmp_path):
 
 @pytest.mark.parametrize("stem, variant", [("s2rm_table1", "s2rm_casg"), ("slvit_table1", "slvit")])
 def test_ours_stands_beside_the_benchmark_it_is_modelled_on(stem, variant, tmp_path):
-    empty = build_comparison(stem, STUDY, "scenes", str(tmp_path))
+    empty = build_comparison(stem, STUDY.under("scenes", tmp_path))
     assert empty["ours"].isna().all() and (empty["data"] == "").all()
     needed = empty.query("variant == @variant and benchmark == 'RefCOCO val'")
     assert needed["missing"].tolist() == [f"refstudy train --profile scenes --variant {variant}"] * len(needed)
@@ -95,7 +95,7 @@ def test_ours_stands_beside_the_benchmark_it_is_modelled_on(stem, variant, tmp_p
     config = STUDY.run_config("scenes", variant, 0)
     counts = pd.concat([fake_counts([0.5] * 10, 5).assign(split=split) for split in config.splits])
     put_counts(tmp_path, variant, counts)
-    table = build_comparison(stem, STUDY, "scenes", str(tmp_path))
+    table = build_comparison(stem, STUDY.under("scenes", tmp_path))
     filled = table[table["ours"].notna()]
     assert set(filled["benchmark"]) == {"RefCOCO val", "RefCOCO testA", "RefCOCO testB"}
     assert set(filled["data"]) == {f"RefScenes {split}, 128 px" for split in ("val", "testA", "testB")}
@@ -111,7 +111,7 @@ def test_ours_stands_beside_the_benchmark_it_is_modelled_on(stem, variant, tmp_p
 
 def test_a_record_of_other_settings_is_not_used(tmp_path):
     put(tmp_path, "tile_concat", [0.5] * 10, profile="smoke", images=5)
-    assert variant_records(STUDY, "scenes", "tile_concat", str(tmp_path)) == []
+    assert variant_records(STUDY.under("scenes", tmp_path), "tile_concat") == []
 
 
 def test_seeds_are_averaged(tmp_path):
@@ -119,10 +119,10 @@ def test_seeds_are_averaged(tmp_path):
     study = load_study(STUDY.path)
     study.profiles["scenes"] = profile
     put(tmp_path, "tile_concat", [0.2] * 20, seed=0, study=study)
-    half = build_table("s2rm_table4", study, "scenes", str(tmp_path)).set_index(["row", "metric"])
+    half = build_table("s2rm_table4", study.under("scenes", tmp_path)).set_index(["row", "metric"])
     assert half.loc[("W. Tile & Concat.", "oIoU"), "missing"].endswith("--variant tile_concat")
     put(tmp_path, "tile_concat", [0.4] * 20, seed=1, study=study)
-    line = build_table("s2rm_table4", study, "scenes", str(tmp_path)).set_index(["row", "metric"])
+    line = build_table("s2rm_table4", study.under("scenes", tmp_path)).set_index(["row", "metric"])
     cell = line.loc[("W. Tile & Concat.", "oIoU")]
     assert cell["ours"] == pytest.approx(30.0) and cell["runs"] == 2
 
@@ -133,7 +133,7 @@ def test_gains_are_differences_of_means_and_seeds_are_pooled_by_decoder(tmp_path
     for variant, reached in ends.items():
         for seed, end in enumerate(reached):
             put(tmp_path, variant, [end / 100] * 20, seed=seed)
-    overall = build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)).query("metric == 'oIoU'").set_index("row")
+    overall = build_table("s2rm_table4", STUDY.under("scenes", tmp_path)).query("metric == 'oIoU'").set_index("row")
     variance, freedom = pooled([ends["tile_concat"], ends["s2rm_fpn"]])
     assert freedom == 4
     t = 2.7764  # Student's, 97.5 %, four degrees of freedom
@@ -145,7 +145,7 @@ def test_gains_are_differences_of_means_and_seeds_are_pooled_by_decoder(tmp_path
     assert [one["ours_low"], one["ours_high"]] == pytest.approx(
         [50 - t * variance**0.5, 50 + t * variance**0.5], rel=1e-4
     )
-    of_casg = build_table("s2rm_table5", STUDY, "scenes", str(tmp_path)).query("metric == 'oIoU'").set_index("row")
+    of_casg = build_table("s2rm_table5", STUDY.under("scenes", tmp_path)).query("metric == 'oIoU'").set_index("row")
     assert of_casg.loc["W. CASG (Full)", "ours"] == 60 and np.isnan(of_casg.loc["W. CASG (Full)", "ours_low"])
     assert with_interval(of_casg, "ours")["W. CASG (Full)"] == "60.0"
 
@@ -159,19 +159,19 @@ def test_runs_on_other_data_are_neither_compared_nor_averaged(tmp_path):
     put(tmp_path, "pwam_fpn", [0.3] * 20)
     put(tmp_path, "pwam_fpn", [0.3] * 20, seed=1, data="other")
     with pytest.raises(StudyError, match=refused.format("pwam_fpn", "pwam_fpn")):
-        variant_records(STUDY, "scenes", "pwam_fpn", str(tmp_path))
+        variant_records(STUDY.under("scenes", tmp_path), "pwam_fpn")
 
 
 def test_what_is_compared_is_computed_in_one_precision(tmp_path):
     put(tmp_path, "pwam_fpn", [0.3] * 20, precision="bfloat16")
     put(tmp_path, "tile_concat", [0.3] * 20)
-    assert len(variant_records(STUDY, "scenes", "pwam_fpn", str(tmp_path))) == 1
+    assert len(variant_records(STUDY.under("scenes", tmp_path), "pwam_fpn")) == 1
     refused = "pwam_fpn-seed0-.* in bfloat16 and .*{0}-.* in float32: runs that are compared.*train one of them again"
     with pytest.raises(StudyError, match=refused.format("tile_concat-seed0")):
         gain(tmp_path, "pwam_fpn", "tile_concat")
     put(tmp_path, "pwam_fpn", [0.3] * 20, seed=1)
     with pytest.raises(StudyError, match=refused.format("pwam_fpn-seed1")):
-        variant_records(STUDY, "scenes", "pwam_fpn", str(tmp_path))
+        variant_records(STUDY.under("scenes", tmp_path), "pwam_fpn")
 
 
 def test_the_bytes_of_a_table_are_the_same_twice(tmp_path):
@@ -179,7 +179,7 @@ def test_the_bytes_of_a_table_are_the_same_twice(tmp_path):
     put(tmp_path, "tile_concat", rng.random(100))
     put(tmp_path, "s2rm_fpn", rng.random(100))
     written = [
-        write_table(build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)), tmp_path / k, "t").read_bytes()
+        write_table(build_table("s2rm_table4", STUDY.under("scenes", tmp_path)), tmp_path / k, "t").read_bytes()
         for k in "ab"
     ]
     assert written[0] == written[1] and written[0].count(b"\n") == 1 + 8 * 7
@@ -194,7 +194,7 @@ def test_intervals_cover_as_often_as_they_say(tmp_path):
     for k in range(60):
         folder = tmp_path / str(k)
         put(folder, "tile_concat", rng.beta(2, 3, size=150), images=150)
-        (record,) = variant_records(STUDY, "scenes", "tile_concat", str(folder))
+        (record,) = variant_records(STUDY.under("scenes", folder), "tile_concat")
         low, high = interval(sampled_metrics(record, "val")["mIoU"])
         covered += low < 100 * 2 / 5 < high
     assert 51 <= covered <= 60
@@ -227,7 +227,7 @@ def test_an_interval_over_runs_is_that_of_student():
 def test_a_level_does_not_leave_0_to_100(tmp_path):
     for seed, end in enumerate((0.2, 0.9)):
         put(tmp_path, "tile_concat", [end] * 20, seed=seed)
-    table = build_table("s2rm_table4", STUDY, "scenes", str(tmp_path)).set_index(["row", "metric"])
+    table = build_table("s2rm_table4", STUDY.under("scenes", tmp_path)).set_index(["row", "metric"])
     assert table.loc[("W. Tile & Concat.", "oIoU"), ["ours_low", "ours_high"]].tolist() == [0, 100]
 
 
@@ -240,8 +240,8 @@ def test_pictures_are_resampled_jointly(tmp_path):
         put(tmp_path, "s2rm_fpn", base + 0.1 + 1e-9, seed=seed)
     found = gain(tmp_path, "s2rm_fpn", "tile_concat")
     assert found.points == pytest.approx(10) and found.interval() == pytest.approx((10, 10), abs=1e-6)
-    ends = metrics_of(STUDY, "scenes", "val", str(tmp_path))
-    records = variant_records(STUDY, "scenes", "s2rm_fpn", str(tmp_path))
+    ends = metrics_of(STUDY.under("scenes", tmp_path), "val")
+    records = variant_records(STUDY.under("scenes", tmp_path), "s2rm_fpn")
     low, high = ends("scenes", "s2rm_fpn", records).level()["oIoU"].interval()
     assert high - low > 3
 
@@ -254,7 +254,7 @@ def test_images_are_drawn_whole(tmp_path):
     put(tmp_path / "ten", "tile_concat", np.tile(values, 10), images=30)
     widths = []
     for name in ("one", "ten"):
-        (record,) = variant_records(STUDY, "scenes", "tile_concat", str(tmp_path / name))
+        (record,) = variant_records(STUDY.under("scenes", tmp_path / name), "tile_concat")
         low, high = interval(sampled_metrics(record, "val")["mIoU"])
         widths.append(high - low)
     assert widths[0] == pytest.approx(widths[1], rel=1e-6)
@@ -262,8 +262,8 @@ def test_images_are_drawn_whole(tmp_path):
 
 def gain(results, *variants):
     """In overall IoU of the first variant over the second."""
-    measure = metrics_of(STUDY, "scenes", "val", str(results))
-    one, other = (measure("scenes", name, variant_records(STUDY, "scenes", name, str(results))) for name in variants)
+    measure = metrics_of(STUDY.under("scenes", results), "val")
+    one, other = (measure("scenes", name, variant_records(STUDY.under("scenes", results), name)) for name in variants)
     return one.above(other)["oIoU"]
 
 
@@ -271,8 +271,8 @@ def test_runs_that_are_missing_are_told_from_seeds_that_are(tmp_path):
     put(tmp_path, "s2rm_fpn", [0.5] * 10, images=5)
     for seed in STUDY.seeds("scenes", "tile_concat"):
         put(tmp_path, "tile_concat", [0.5] * 10, images=5, seed=seed)
-    tables = [build_table(stem, STUDY, "scenes", str(tmp_path)) for stem in ("s2rm_table4", "s2rm_table7")]
-    tables.append(build_comparison("slvit_table1", STUDY, "scenes", str(tmp_path)))
+    tables = [build_table(stem, STUDY.under("scenes", tmp_path)) for stem in ("s2rm_table4", "s2rm_table7")]
+    tables.append(build_comparison("slvit_table1", STUDY.under("scenes", tmp_path)))
     never, seeds = untrained(*tables).split("Recorded; further seeds missing:")
     command = "refstudy train --profile scenes --variant "
     assert [line.strip() for line in seeds.splitlines() if line] == [f"{command}s2rm_fpn"]
@@ -292,7 +292,7 @@ def test_rows_of_an_ablation_have_one_encoder(tmp_path):
     put(small, "casg_no_language", [0.72] * 10, profile="refcoco")
     put(large, "s2rm_casg", [0.80] * 10, profile="refcoco_swinb")
     for profile, folder in (("refcoco", small), ("refcoco_swinb", large)):
-        table = build_table("s2rm_table5", STUDY, profile, str(folder)).query("metric == 'oIoU'").set_index("row")
+        table = build_table("s2rm_table5", STUDY.under(profile, folder)).query("metric == 'oIoU'").set_index("row")
         assert table["ours"].dropna().tolist() == pytest.approx([72, 74])
         assert table["gain"].dropna().tolist() == pytest.approx([-2])
 
@@ -333,6 +333,6 @@ def test_the_estimate_is_what_the_metrics_say_of_that_split(tmp_path):
     image = random.integers(0, 9, n)
     counts = fake_counts([0.5] * n).assign(image_id=image, intersection=inter, union=union, split=split)
     put_counts(tmp_path, "tile_concat", counts)
-    (record,) = variant_records(STUDY, "scenes", "tile_concat", str(tmp_path))
+    (record,) = variant_records(STUDY.under("scenes", tmp_path), "tile_concat")
     for name in ("val", "testA"):
         assert sampled_metrics(record, name).iloc[0].to_dict() == pytest.approx(record.metrics[name])

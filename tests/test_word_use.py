@@ -34,7 +34,7 @@ def test_masks_that_use_words_agree_on_one_thing_and_part_on_two(tmp_path):
     put(tmp_path, "s2rm_fpn", [(0, 4), (0, 4), (4, 8)])
     put(tmp_path, "pwam_fpn", [(0, 4)] * 3)  # one mask, whatever is asked
     put(tmp_path, "tile_concat", [(0, 4), (2, 6), (3, 7)])
-    table = word_use(STUDY, "scenes", str(tmp_path)).set_index("variant")
+    table = word_use(STUDY.under("scenes", tmp_path)).set_index("variant")
     assert list(table.index) == ["pwam_fpn", "tile_concat", "s2rm_fpn"]  # the least use for words first
     assert table["same"].to_dict() == pytest.approx({"pwam_fpn": 100, "tile_concat": 100 / 3, "s2rm_fpn": 100})
     assert table["other"].to_dict() == pytest.approx(
@@ -46,13 +46,13 @@ def test_masks_that_use_words_agree_on_one_thing_and_part_on_two(tmp_path):
 
 def test_two_empty_masks_are_one_answer(tmp_path):
     put(tmp_path, "s2rm_fpn", [(0, 0)] * 3)
-    line = word_use(STUDY, "scenes", str(tmp_path)).loc[0]
+    line = word_use(STUDY.under("scenes", tmp_path)).loc[0]
     assert line["same"] == line["other"] == 100
 
 
 def test_intervals_are_over_pictures(tmp_path):
     put(tmp_path, "s2rm_fpn", [(0, 4), (0, 4), (4, 8)])
-    line = word_use(STUDY, "scenes", str(tmp_path)).loc[0]
+    line = word_use(STUDY.under("scenes", tmp_path)).loc[0]
     assert line[["same_low", "same_high", "other_low", "other_high"]].tolist() == [100, 100, 0, 0]  # all are alike
 
 
@@ -62,14 +62,14 @@ def test_pictures_without_a_pair_of_one_sort_leave_their_draws_out(tmp_path):
     counts = counts.assign(split="val", words=2, kind="location", intersection=1, union=2)
     mask = encode_mask(np.eye(SIDE, dtype=bool))
     put_counts(tmp_path, "s2rm_fpn", counts, masks=dict.fromkeys(range(4), mask))
-    line = word_use(STUDY, "scenes", str(tmp_path)).loc[0]
+    line = word_use(STUDY.under("scenes", tmp_path)).loc[0]
     assert line[["same", "same_low", "same_high", "other", "other_low", "other_high"]].tolist() == 6 * [100]
     assert line["same_pairs"] == line["other_pairs"] == 1
 
 
 def test_a_run_without_masks_has_no_line(tmp_path):
-    assert word_use(STUDY, "scenes", str(tmp_path)).empty
+    assert word_use(STUDY.under("scenes", tmp_path)).empty
     counts = pd.DataFrame({"sent_id": [0, 1], "ref_id": [0, 1], "image_id": [0, 0], "split": "val", "words": 2})
     counts = counts.assign(kind="location", intersection=1, union=2)
     put_counts(tmp_path, "s2rm_fpn", counts)
-    assert word_use(STUDY, "scenes", str(tmp_path)).empty
+    assert word_use(STUDY.under("scenes", tmp_path)).empty

@@ -76,7 +76,7 @@ def plan(
     ``fresh``. ``changes`` replaces parameters of all notebooks that declare them. Raises StudyError for an unknown name
     or parameter, and for a value of another type.
     """
-    folder, settings = study.results(profile, results), _settings(study, profile)
+    folder, settings = study.under(profile, results).folder, _settings(study, profile)
     common = {"study": str(study.path), "profile": profile, "results": str(folder)}
     for name in only:
         if name not in study.runs:
@@ -116,7 +116,7 @@ def without_record(study: Study, profile: str, results: str = "") -> list[Case]:
 
 
 def _record(study: Study, case: Case, results: str = "") -> Path:
-    return study.results(case[0], results) / "records" / record_name(study.run_config(*case))
+    return study.under(case[0], results).folder / "records" / record_name(study.run_config(*case))
 
 
 def parse_changes(settings: Sequence[str]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def run_profile(
     if cases or executed or not page.exists():
         from refstudy.report import write_report
 
-        page = write_report(study, profile)
+        page = write_report(study.under(profile))
     console.print(f"results in {study.results(profile)}, to be read from {page}", highlight=False, soft_wrap=True)
     return 0
 

@@ -45,16 +45,18 @@ def train_run(
     """
     config = study.run_config(profile, variant, seed)
     work = study.root / "work" / profile
-    records = study.results(profile, results) / "records"
+    own = study.under(profile, results)
     data = study.data_root.absolute()
     encoders, shipped_seed = study.encoders(profile, variant), study.profile(profile).ships.get(variant)
-    weights = study.weights(profile, variant, results).absolute()
+    weights = own.weights(variant).absolute()
     ship = weights if shipped_seed == seed else None
     with chdir(study.root):  # where relative paths of pretrained parts start
-        record = train(config, records.absolute(), work, data, encoders, progress, stop=stop, ship=ship)
+        record = train(
+            config, (own.folder / "records").absolute(), work, data, encoders, progress, stop=stop, ship=ship
+        )
     if shipped_seed is not None and weights.exists() and launched().is_main_process:
         try:
-            write_model_card(study, profile, results)
+            write_model_card(own)
         except StudyError as error:  # of another shipped file, maybe; the run is done all the same
             print(f"{record.name}: has its record, but the card of the shipped weights is the old one: {error}")
     return record
