@@ -10,7 +10,7 @@ import pytest
 
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.words import build_tokenizer
-from refstudy.engine.workers import train_run
+from refstudy.engine.trainings import train_run
 from refstudy.errors import StudyError
 from refstudy.files import file_digest
 from refstudy.model_card import model_card
