@@ -10,8 +10,9 @@ from measure import seconds, write
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from refstudy.engine.journal import end_journal, journal_head
-from refstudy.engine.plan import Present, known, plan
+from refstudy.engine.plan import known, plan
 from refstudy.files import path_digest
+from refstudy.modules import Modules
 from refstudy.study import load_study
 
 RUNS, CELLS = 200, 12
@@ -43,7 +44,7 @@ def make_study(folder: Path) -> Path:
 
 def pretend_executed(path: Path) -> None:
     """Leave for every run what an execution leaves: a notebook, and a journal with one table written."""
-    present = Present()
+    modules = Modules()
     for step in plan(load_study(path), "timing"):
         step.output.parent.mkdir(parents=True, exist_ok=True)
         step.output.write_bytes(step.notebook.read_bytes())
@@ -52,7 +53,7 @@ def pretend_executed(path: Path) -> None:
         table.write_text(f"x\n{step.name}\n")
         wrote = {"time": "", "action": "wrote", "path": str(table.resolve()), "sha256": path_digest(table)}
         step.journal.write_text(
-            journal_head(step.notebook.name, {"commit": ""}, known(step, present)) + json.dumps(wrote) + "\n"
+            journal_head(step.notebook.name, {"commit": ""}, known(step, modules)) + json.dumps(wrote) + "\n"
         )
         end_journal(step.journal, 1.0)
 

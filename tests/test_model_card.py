@@ -112,7 +112,9 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
         folder / "README.md",
     }
     with monkeypatch.context() as broken:  # as one of other weights, which fit no more
-        broken.setattr("refstudy.model_card.write_model_card", Mock(side_effect=StudyError("other.safetensors: unfit")))
+        broken.setattr(
+            "refstudy.engine.trainings.write_model_card", Mock(side_effect=StudyError("other.safetensors: unfit"))
+        )
         shutil.rmtree(other_seed)
         assert train_run(small, "small", "tiny", 1, progress=False) == other_seed
     assert "the card of the shipped weights is the old one: other.safetensors: unfit" in capsys.readouterr().out

@@ -26,7 +26,7 @@ from refstudy.tables import build_table, write_table
 
 from .helpers import STUDY, fake_counts, put_counts
 
-KNOWN = {"parameters": {"profile": "scenes"}, "code_cells": "c", "modules": {}, "settings": {}, "inputs": {}}
+KNOWN = {"parameters": {"profile": "scenes"}, "code_cells": "c", "modules": {}, "settings": {}}
 USAGE = {"versions": {"python": "3.11.7", "torch": "2.11.0"}, "device": "A <fast> one", "peak_memory_mb": 345}
 EVIL = "<script>alert('x')</script> & <img src=x onerror=alert(1)>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from refstudy.engine.journal import end_journal, read_journal
+from refstudy.engine.plan import Step
 from refstudy.files import JOURNAL, JOURNAL_SUFFIX
 
 PATIENCE = 300  # seconds for what is slow on a busy machine: a kernel's start, its last outputs
@@ -32,21 +32,6 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 class NotebookError(Exception):
     """A notebook did not run to its end; the text says where and why, and what was kept."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """What a worker has to know: the notebook, its output and parameters, the kernel's folder ``root``, the first line
-    of its journal, how many notebooks share its machine, and the topic of its progress."""
-
-    name: str
-    notebook: Path
-    output: Path
-    parameters: dict[str, Any]
-    root: Path
-    journal_head: str
-    share: int
-    topic: str
 
 
 def unfinished_files(output: Path) -> dict[Path, Path]:
@@ -69,29 +54,30 @@ def clear_away(output: Path, keep: bool) -> str:
     return f"\nkept as {notebook}; what it had read and written: {journal.name}" if keep else ""
 
 
-def execute_notebook(execution: Execution) -> None:
+def execute_notebook(step: Step, root: Path, journal_head: str, share: int, topic: str) -> None:
     """Execute one notebook within a Dask task. Raises NotebookError.
 
-    Progress is told under the execution's topic: {name, cell, cells} as it starts and at every cell, {name, ended}.
+    The kernel's folder is ``root``; ``share`` notebooks at once share the machine's cores. Progress is told under
+    ``topic``: {name, cell, cells} as it starts and at every cell, {name, ended}.
     """
-    watch, start, output = _Watch(execution), time.monotonic(), execution.output
+    watch, start, output = _Watch(step.name, topic), time.monotonic(), step.output
     unfinished, journal = unfinished_files(output)
-    threads = str(max(1, CPU_COUNT // execution.share))
+    threads = str(max(1, CPU_COUNT // share))
     environment = os.environ | dict.fromkeys(THREADS, threads) | {JOURNAL: str(journal)}
     watch.tell(cell=0, cells=0)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        journal.write_text(execution.journal_head)
+        journal.write_text(journal_head)
         with open(output.with_suffix(".log"), "w") as log, watch:  # the log: what the kernel says of itself
             book = papermill.execute_notebook(
-                execution.notebook,
+                step.notebook,
                 unfinished,
-                execution.parameters,
+                step.parameters,
                 engine_name=_Engine.__name__,
                 progress_bar=False,
                 start_timeout=PATIENCE,
                 watch=watch,
-                kernel={"cwd": str(execution.root), "env": environment, "stderr": log},
+                kernel={"cwd": str(root), "env": environment, "stderr": log},
             )
         end_journal(journal, time.monotonic() - start, watch.client and watch.client.usage)
         if noted := read_journal(journal):
@@ -104,13 +90,14 @@ def execute_notebook(execution: Execution) -> None:
     except Exception as error:
         broken = isinstance(error, OSError) and not isinstance(error, TimeoutError)  # half a file, on a full disk
         kept = clear_away(output, keep=not (broken or watch.unwanted))
-        raise NotebookError(_explain(error, execution, watch) + kept) from None
+        raise NotebookError(_explain(error, step, watch) + kept) from None
     finally:
         watch.tell(ended=True)
 
 
-def _explain(error: Exception, execution: Execution, watch: "_Watch") -> str:
-    name = execution.notebook.name
+def _explain(error: Exception, step: Step, watch: "_Watch") -> str:
+    """Say where a notebook failed, and why, with the last lines of the error of its cell."""
+    name = step.notebook.name
     where = f"{name}, cell {watch.cell}"
     if watch.unwanted:
         return f"{where}: interrupted"
@@ -119,12 +106,12 @@ def _explain(error: Exception, execution: Execution, watch: "_Watch") -> str:
         tail = "\n".join(plain.splitlines()[-12:])
         return f"{name}, cell {error.cell_index} (In [{error.exec_count}]): {error.ename}: {error.evalue}\n{tail}"
     if isinstance(error, DeadKernelError):
-        return f"{where}: the kernel died (out of memory, or ended by the cell); see {execution.output.stem}.log"
+        return f"{where}: the kernel died (out of memory, or ended by the cell); see {step.output.stem}.log"
     if isinstance(error, NoSuchKernel):
         install = f"python -m ipykernel install --sys-prefix --name {error.name}"
         return f"{name}: no kernel named '{error.name}' is installed; choose python3 in the notebook, or {install}"
     if isinstance(error, OSError) and error.strerror:
-        path = error.filename or execution.output.parent
+        path = error.filename or step.output.parent
         return f"{name}: {error.strerror}: {path}; put that right and run again"
     return f"{where}: {type(error).__name__}: {error}"
 
@@ -146,10 +133,10 @@ class _Watch:
     """Looks at a running notebook twice a second, and kills its kernel when its task is ``unwanted``. ``cell`` is the
     one being executed, from 0."""
 
-    def __init__(self, execution: Execution):
+    def __init__(self, name: str, topic: str):
         self.cell, self.unwanted = 0, False
         self.client: _Client | None = None
-        self._execution, self._worker, self._cancelled = execution, get_worker(), cancellation()
+        self._name, self._topic, self._worker, self._cancelled = name, topic, get_worker(), cancellation()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -162,7 +149,7 @@ class _Watch:
 
     def tell(self, **what: Any) -> None:
         """Send news to whoever shows the progress."""
-        self._worker.log_event(self._execution.topic, {"name": self._execution.name} | what)
+        self._worker.log_event(self._topic, {"name": self._name} | what)
 
     def _look(self) -> None:
         while not self._over.wait(0.5):

@@ -5,8 +5,9 @@ journal of its last execution says (``refstudy.engine.journal``). Edited prose, 
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,26 +82,19 @@ def plan(
     for name in only:
         if name not in study.runs:
             raise StudyError(f"--only {name}: no such run; known: {', '.join(study.runs)}")
-    steps = [
-        Step(
-            name,
-            study.root / run.notebook,
-            folder / "notebooks" / f"{name}.ipynb",
-            common | run.parameters,
-            settings,
-            run.data,
-        )
-        for name, run in study.runs.items()
-        if not only or name in only
-    ]
+    steps = []
+    for name, run in study.runs.items():
+        if not only or name in only:
+            output = folder / "notebooks" / f"{name}.ipynb"
+            steps.append(Step(name, study.root / run.notebook, output, common | run.parameters, settings, run.data))
     _change(steps, changes or {})
     coming = {_record(study, case, results).resolve() for case in trainings}
-    present = Present()
+    modules, digest = Modules(), cache(path_digest)  # each file is read once
     for step in steps:
         reasons = ["new"]
         journal = read_journal(step.journal)
         if journal and "code_cells" in journal.head:
-            step.estimate, reasons = journal.seconds, _differences(step, journal, present, study.root)
+            step.estimate, reasons = journal.seconds, _differences(step, journal, modules, digest, study.root)
             if awaited := sorted(path.name for path in coming.intersection(journal.read())):
                 reasons.append(f"after training {_some(awaited)}")
         if fresh:
@@ -160,53 +154,34 @@ def _settings(study: Study, profile: str) -> dict[str, str]:
     return {name: content_digest(part) for name, part in parts.items()}
 
 
-class Present:
-    """The digests of what is there now, each thing read once."""
-
-    def __init__(self) -> None:
-        self._digests: dict[Path, str] = {}
-        self._code: dict[Path, tuple[str, dict[str, str]]] = {}
-        self._modules = Modules()
-
-    def digest(self, path: Path) -> str:
-        if path not in self._digests:
-            self._digests[path] = path_digest(path)
-        return self._digests[path]
-
-    def code(self, notebook: Path) -> tuple[str, dict[str, str]]:
-        """Digest a notebook's code cells, and the modules that they use."""
-        if notebook not in self._code:
-            cells = code_cells(notebook)
-            used = self._modules.used_by(cell.tree() for cell in cells)
-            self._code[notebook] = content_digest([cell.source for cell in cells]), used
-        return self._code[notebook]
-
-
-def known(step: Step, present: Present | None = None) -> dict[str, Any]:
-    """Collect what a step depends on, as far as it is known before it runs: the head of its journal."""
-    code, modules = (present or Present()).code(step.notebook)
+def known(step: Step, modules: Modules | None = None) -> dict[str, Any]:
+    """Collect what a step depends on, as far as it is known before it runs: the head of its journal. ``modules`` are
+    those of the package as far as they were read before."""
+    cells = code_cells(step.notebook)
     parameters = {key: value for key, value in step.parameters.items() if key not in PLACES}
     return {
         "parameters": json.loads(json.dumps(parameters, default=str)),
-        "code_cells": code,
-        "modules": modules,
+        "code_cells": content_digest([cell.source for cell in cells]),
+        "modules": (modules or Modules()).used_by(cell.tree() for cell in cells),
         "settings": dict(step.settings),
     }
 
 
-def _differences(step: Step, journal: Journal, present: Present, root: Path) -> list[str]:
+def _differences(
+    step: Step, journal: Journal, modules: Modules, digest: Callable[[Path], str], root: Path
+) -> list[str]:
     """Name what is not as at the last execution."""
-    then, now = journal.head, known(step, present)
+    then, now = journal.head, known(step, modules)
     read, written = journal.read(), journal.written(step.results)
-    outputs = {path: present.digest(path) for path in written}
+    outputs = {path: digest(path) for path in written}
     found = {
         "parameters changed": _unequal(then["parameters"], now["parameters"]),
         "notebook changed": [""] if then["code_cells"] != now["code_cells"] else [],
         "code changed": _unequal(then["modules"], now["modules"]),
         "study file changed": _unequal(then["settings"], now["settings"]),
-        INPUT_CHANGED: [_short(p, root) for p in _unequal(read, {path: present.digest(path) for path in read})],
+        INPUT_CHANGED: [_short(path, root) for path in _unequal(read, {path: digest(path) for path in read})],
         "output missing": [_short(path, root) for path in (step.output, *outputs) if not path.exists()],
-        "output changed": [_short(p, root) for p, digest in outputs.items() if digest and digest != written[p]],
+        "output changed": [_short(path, root) for path, there in outputs.items() if there and there != written[path]],
     }
     return [f"{what}: {_some(names)}".removesuffix(": ") for what, names in found.items() if names]
 

@@ -15,10 +15,11 @@ from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from rich.console import Console
 
 from refstudy.engine.journal import journal_head
-from refstudy.engine.notebook import Execution, NotebookError, clear_away, execute_notebook
-from refstudy.engine.plan import Present, Step, known
+from refstudy.engine.notebook import NotebookError, clear_away, execute_notebook
+from refstudy.engine.plan import Step, known
 from refstudy.engine.progress import Progress
 from refstudy.errors import StudyError
+from refstudy.modules import Modules
 from refstudy.provenance import code_version
 
 PATIENCE = 20  # seconds that interrupted notebooks have to end
@@ -47,15 +48,13 @@ def execute(
         with Progress(waiting, console, slots=max(1, machines.total())) as progress:
             topic = f"refstudy-{uuid.uuid4()}"  # a scheduler may serve several calls
             client.subscribe_topic(topic, progress.hear)
-            code, present, share = code_version(), Present(), max(machines.values(), default=1)
+            code, modules, share = code_version(), Modules(), max(machines.values(), default=1)
             futures: dict[Future, Step] = {}
             try:
                 for step in waiting:
                     name = Path(os.path.relpath(step.notebook, root)).as_posix()
-                    head = journal_head(name, code, known(step, present))
-                    places = (step.notebook, step.output, step.parameters, root)
-                    task = Execution(step.name, *places, head, share, topic)
-                    futures[client.submit(execute_notebook, task, key=f"{step.name}-{topic}")] = step
+                    about = (root, journal_head(name, code, known(step, modules)), share, topic)
+                    futures[client.submit(execute_notebook, step, *about, key=f"{step.name}-{topic}")] = step
                 for future in as_completed(list(futures), loop=client.loop):
                     step = futures.pop(future)
                     step.error = _error(future, step)
