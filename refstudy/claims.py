@@ -12,9 +12,9 @@ import pandas as pd
 
 from refstudy.cost import Cost, cost
 from refstudy.evaluation import read_ceilings, summarize_counts
-from refstudy.inference import CONTRADICTED, MARGIN, SUPPORTED, UNMEASURED, Estimate, judge
+from refstudy.inference import CONTRADICTED, SUPPORTED, UNMEASURED, Estimate, judge
 from refstudy.models.build import mask_stride
-from refstudy.papers.claims import load_claims
+from refstudy.papers.claims import MARGIN, load_claims
 from refstudy.papers.printed import printed_cells
 from refstudy.records import Record
 from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, ProfileStudy, Study, training_command

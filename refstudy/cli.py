@@ -171,8 +171,8 @@ def verify(
 ) -> None:
     """Compute every table anew from the run records and say, byte for byte, whether the results are what the code
     makes; exit status 1 if not."""
-    from refstudy.results import verify as verify_results
     from refstudy.study import load_study
+    from refstudy.verify import verify as verify_results
 
     loaded = load_study(study)
     folder = folder or loaded.results("scenes")

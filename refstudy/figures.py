@@ -15,12 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from scipy.ndimage import binary_erosion
 from torch import Tensor
 
 from refstudy.files import atomic_write
 from refstudy.models.fusion.s2rm import coparse_indices
 from refstudy.models.gates import NEAR
+from refstudy.overlay import dimmed
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 PALETTE = {
@@ -159,23 +159,6 @@ def overlay(axes: Axes, image: np.ndarray, mask: np.ndarray, colour: str = "verm
     show_image(axes, dimmed(image, mask), title)
     if mask.any() and not mask.all():
         axes.contour(mask.astype(float), levels=[0.5], colors=[PALETTE[colour]], linewidths=1.6)
-
-
-def dimmed(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A picture uint8 (H, W, 3), pale outside a bool mask (H, W)."""
-    shown = image.astype(np.float32)
-    shown[~mask] = 0.45 * shown[~mask] + 0.55 * 255 * 0.9
-    return shown.astype(np.uint8)
-
-
-def outlined(image: np.ndarray, mask: np.ndarray, colour: str = "vermilion") -> np.ndarray:
-    """Draw as ``overlay`` does, but pixel for pixel: uint8 (H, W, 3), with an outline of 1/200 of the shorter side
-    inside the mask."""
-    shown = dimmed(image, mask)
-    width = max(1, round(min(mask.shape) / 200))
-    inner = binary_erosion(mask, iterations=width, border_value=1)
-    shown[mask & ~inner] = (255 * np.array(mpl.colors.to_rgb(PALETTE[colour]))).round()
-    return shown
 
 
 def learning_curves(axes: Axes, runs: Mapping[str, Sequence[pd.DataFrame]], skip: float = 0.0) -> None:

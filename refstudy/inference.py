@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special, stats
 
+from refstudy.papers.claims import MARGIN
+
 LEVEL = 0.95  # of the intervals that are shown
 ALPHA = 0.05  # of all claims and looks together; of each test of equivalence
 LOOKS = (3, 5)  # runs a side at the first and at the last look at the verdicts
-MARGIN = 2.0  # points; a gain that is surely smaller counts as none
 FAR = 4  # pooled SDs; runs of one row that lie farther apart than this have to be explained
 POWER = 0.8  # with which the smallest gain would have been seen
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from refstudy.bar import bar
 from refstudy.errors import StudyError
-from refstudy.figures import outlined
 from refstudy.files import atomic_write
 from refstudy.models.segmenter import Segmenter
+from refstudy.overlay import outlined
 from refstudy.prediction import Prediction, read_expressions, read_photo, segment_photo
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository; an installed package has no weights there

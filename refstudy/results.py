@@ -1,6 +1,5 @@
-"""The tables of a results folder: compute each, and check that its files are what the code makes."""
+"""The tables of a results folder: how each is computed, and written."""
 
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,14 +8,11 @@ import pandas as pd
 
 from refstudy.claims import cost_ledger, explanations, ledger
 from refstudy.cost import cost_table, printed_costs
-from refstudy.errors import StudyError
-from refstudy.files import file_digest
 from refstudy.lengths import kind_table, kinds_by_run, length_curve, length_table
-from refstudy.manifest import FILE_NAME, read_manifest
 from refstudy.papers.audit import paper_audit
 from refstudy.papers.audit.cross_check import cross_check
 from refstudy.papers.printed import printed_rows
-from refstudy.study import PAPERS_SWIN_T, ProfileStudy, Study
+from refstudy.study import PAPERS_SWIN_T, ProfileStudy
 from refstudy.tables import COMPARISONS, TABLES, build_comparison, build_table, write_table
 from refstudy.word_use import word_use
 
@@ -66,39 +62,11 @@ BUILDERS: dict[str, Callable[[ProfileStudy], pd.DataFrame]] = {
 def write_result(stem: str, study: ProfileStudy) -> pd.DataFrame:
     """Compute one of ``BUILDERS`` and write it into the profile's results; return it."""
     table = BUILDERS[stem](study)
-    path = _path(study.folder, stem)
+    path = table_path(study.folder, stem)
     write_table(table, path.parent, stem)
     return table
 
 
-def verify(study: Study, folder: Path) -> pd.DataFrame:
-    """Compute every table of a results folder anew and compare it, byte for byte, with the file there.
-
-    A row per table and figure; columns: file, and state: "same" as the code makes it now; "differs" or "missing"; for
-    what only a notebook can make, since it needs data or weights, "as written" by the notebook that the manifest
-    names, or "changed" since. Raises StudyError for a folder without a manifest, or with that of an unknown profile.
-    """
-    manifest = read_manifest(folder)
-    if "profile" not in manifest:
-        raise StudyError(f"{folder / FILE_NAME}: not found; name a results folder that `refstudy run` has written")
-    study.profile(manifest["profile"])  # is it known?
-    under = ProfileStudy(study, manifest["profile"], folder)
-    states = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for stem, build in BUILDERS.items():
-            path = _path(folder, stem)
-            made = write_table(build(under), scratch, stem)
-            same = path.exists() and path.read_bytes() == made.read_bytes()
-            states[path] = "same" if same else "differs" if path.exists() else "missing"
-    for kind in ("tables", "figures"):
-        for entry in manifest[kind].values():
-            for name, digest in entry["files"].items():
-                path = folder / kind / name
-                as_written = path.exists() and file_digest(path) == digest
-                states.setdefault(path, "as written" if as_written else "changed" if path.exists() else "missing")
-    files = [path.relative_to(folder).as_posix() for path in states]
-    return pd.DataFrame({"file": files, "state": list(states.values())})
-
-
-def _path(folder: Path, stem: str) -> Path:
+def table_path(folder: Path, stem: str) -> Path:
+    """The file of a table in a results folder."""
     return folder / f"{stem}.csv" if stem == "claims" else folder / "tables" / f"{stem}.csv"

@@ -14,7 +14,6 @@ from refstudy.inference import (
     CONTRADICTED,
     EQUIVALENT,
     LOOKS,
-    MARGIN,
     SUPPORTED,
     Estimate,
     Side,
@@ -26,6 +25,7 @@ from refstudy.inference import (
     second_look,
     smallest_gain,
 )
+from refstudy.papers.claims import MARGIN
 from refstudy.study import Study, find_study, load_study
 
 # Points of overall IoU. Seeds: the measured SD of runs; families without one get that of CASG. Pictures: of one

@@ -4,9 +4,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.ndimage import binary_erosion
 
 from refstudy import figures
 from refstudy.cost import slopes
+from refstudy.overlay import eroded, outlined
 
 
 @pytest.fixture(autouse=True)
@@ -89,11 +91,18 @@ def test_an_outline_lies_inside_the_mask_and_the_rest_is_pale():
     image = np.full((60, 80, 3), 40, np.uint8)
     mask = np.zeros((60, 80), bool)
     mask[10:40, 20:60] = True
-    drawn = figures.outlined(image, mask)
+    drawn = outlined(image, mask)
     assert (drawn[11:39, 21:59] == 40).all()  # one pixel wide at this size
     assert (drawn[10, 20:60] == [0xD5, 0x5E, 0x00]).all() and (drawn[10:40, 59] == [0xD5, 0x5E, 0x00]).all()
     assert (drawn[~mask] > 100).all()
-    assert (figures.outlined(image, np.zeros_like(mask)) > 100).all()
+    assert (outlined(image, np.zeros_like(mask)) > 100).all()
+
+
+def test_eroding_is_that_of_scipy():
+    random = np.random.default_rng(0)
+    for steps in (1, 2, 3):
+        mask = random.random((20, 31)) < 0.9
+        assert (eroded(mask, steps) == binary_erosion(mask, iterations=steps, border_value=1)).all()
 
 
 def test_growth_draws_every_point_and_names_the_exponents():

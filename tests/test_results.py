@@ -11,7 +11,6 @@ import pytest
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from refstudy import results
 from refstudy.cli import app
 from refstudy.config import DataConfig, record_name
 from refstudy.data.batches import build_corpus
@@ -24,7 +23,7 @@ from refstudy.failures import WORDLESS, best_wordless_counts, scene_things, word
 from refstudy.figures import PAPER_FIGURES, save
 from refstudy.manifest import FILE_NAME, read_manifest, write_manifest
 from refstudy.records import find_record, find_records
-from refstudy.results import BUILDERS, verify
+from refstudy.results import BUILDERS
 from refstudy.study import load_study
 from refstudy.tables import (
     PAPER_TABLES,
@@ -33,6 +32,7 @@ from refstudy.tables import (
     write_table,
 )
 from refstudy.training import SHOWN_IMAGES
+from refstudy.verify import verify
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = load_study(ROOT / "papermill_runs.yaml")
@@ -141,7 +141,7 @@ def test_masks_that_records_keep_have_the_counts_of_the_records(tmp_path):
 def folder(tmp_path, monkeypatch):
     """A results folder with one table that is recomputed, one of a notebook alone, and one figure."""
     builders = {"s2rm_table4": lambda study: pd.DataFrame({"ours": [1.5]})}
-    monkeypatch.setattr(results, "BUILDERS", builders)
+    monkeypatch.setattr("refstudy.verify.BUILDERS", builders)
     write_table(pd.DataFrame({"ours": [1.5]}), tmp_path / "tables", "s2rm_table4")
     write_table(pd.DataFrame({"cause": ["leaked"]}), tmp_path / "tables", "failure_causes")
     figure, axes = plt.subplots()
