@@ -6,10 +6,10 @@ import sys
 
 from measure import DEVICE, compared, seconds, write
 
-from refstudy.allocation import keep_freed_memory
+from refstudy.base.allocation import keep_freed_memory
 from refstudy.data.batches import grouped_batches
-from refstudy.study import load_study
-from refstudy.training import Trainer, load_corpora
+from refstudy.study.file import load_study
+from refstudy.training.loop import Trainer, load_corpora
 
 VARIANTS, TURNS, STEPS = ("s2rm_fpn", "s2rm_casg", "slvit"), 3, 6
 

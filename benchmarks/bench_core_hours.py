@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 from measure import write
 
-from refstudy.allocation import keep_freed_memory
+from refstudy.base.allocation import keep_freed_memory
 from refstudy.data.batches import grouped_batches
 from refstudy.data.refer import load_table
 from refstudy.data.source import prepare_data
-from refstudy.study import Study, load_study
-from refstudy.training import Trainer, load_corpora
+from refstudy.study.file import Study, load_study
+from refstudy.training.loop import Trainer, load_corpora
 
 PROFILE, STEPS, PICTURES = "scenes", 3, 48
 

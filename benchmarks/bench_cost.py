@@ -8,7 +8,7 @@ import torch
 from bench_evaluation import WORDS, random_weights
 from measure import DEVICE, seconds, write
 
-from refstudy.allocation import added_megabytes
+from refstudy.base.allocation import added_megabytes
 from refstudy.models.build import build_model
 
 VARIANTS = ("tile_concat", "s2rm_fpn", "s2rm_casg", "pwam_casg", "acm_casg", "lavt", "slvit")

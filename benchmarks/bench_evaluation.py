@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from measure import DEVICE, compared, seconds, write
 
-from refstudy.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from refstudy.base.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from refstudy.data.batches import Batch, Corpus, evaluation_batches
-from refstudy.evaluation import ABOUT, evaluate
 from refstudy.models.build import build_model
-from refstudy.study import load_study
+from refstudy.study.file import load_study
+from refstudy.training.evaluation import ABOUT, evaluate
 
 EXPRESSIONS, WORDS = 7, 20  # an image of RefCOCO has about seven expressions
 

@@ -9,8 +9,8 @@ import torch
 from bench_evaluation import random_weights
 from measure import DEVICE, seconds, write
 
-from refstudy.allocation import added_megabytes
-from refstudy.cost import slopes
+from refstudy.analysis.cost import slopes
+from refstudy.base.allocation import added_megabytes
 from refstudy.models.build import build_model
 
 MODELS = ("s2rm_fpn", "s2rm_casg", "lavt", "slvit")

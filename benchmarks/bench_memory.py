@@ -10,11 +10,11 @@ import torch
 from bench_evaluation import random_corpus, random_weights
 from measure import DEVICE, write
 
-from refstudy.allocation import added_megabytes
-from refstudy.config import RunConfig
+from refstudy.base.allocation import added_megabytes
+from refstudy.base.config import RunConfig
 from refstudy.data.batches import grouped_batches
-from refstudy.study import load_study
-from refstudy.training import Trainer
+from refstudy.study.file import load_study
+from refstudy.training.loop import Trainer
 
 SIZES = (8, 16, 32)
 WAYS = {  # checkpointing, accumulate

@@ -10,7 +10,7 @@ import torch
 from measure import DEVICE, compared, seconds, write
 from torch import Tensor
 
-from refstudy.allocation import added_megabytes
+from refstudy.base.allocation import added_megabytes
 from refstudy.models.decoders.casg import UpsampledConv
 from refstudy.models.fusion.coparse_literal import coparse_literal
 from refstudy.models.fusion.s2rm import S2RM

@@ -22,8 +22,8 @@ from measure import DEVICE, compared, seconds, write
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refstudy.losses import dice_loss
 from refstudy.models.build import build_model
+from refstudy.training.losses import dice_loss
 
 SIDE = 480  # what both were made for
 PEERS = {"lavt": "github.com/yz93/LAVT-RIS", "slvit": "github.com/NaturalKnight/SLViT"}

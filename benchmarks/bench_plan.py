@@ -9,11 +9,11 @@ import yaml
 from measure import seconds, write
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from refstudy.base.files import path_digest
 from refstudy.engine.journal import end_journal, journal_head
+from refstudy.engine.modules import Modules
 from refstudy.engine.plan import known, plan
-from refstudy.files import path_digest
-from refstudy.modules import Modules
-from refstudy.study import load_study
+from refstudy.study.file import load_study
 
 RUNS, CELLS = 200, 12
 PROFILE = {
@@ -29,7 +29,7 @@ def make_study(folder: Path) -> Path:
     runs = {}
     for number in range(RUNS):
         cells = [new_code_cell("study = ''\nprofile = ''\nresults = ''\nx = 0", metadata={"tags": ["parameters"]})]
-        cells.append(new_code_cell("from refstudy import figures\nfrom refstudy.tables import build_table"))
+        cells.append(new_code_cell("from refstudy.analysis import figures, tables"))
         for k in range(CELLS):
             cells.append(new_markdown_cell(f"## Part {k}\n\nWhat the next cell computes, in a sentence."))
             cells.append(new_code_cell(f"values = [x + {k} for x in range(10)]\nprint(sum(values), {number})"))

@@ -1,6 +1,6 @@
 """An update in bfloat16 against one in float32, by model, in turns: where a processor is faster in bfloat16.
 
-``refstudy.evaluation.native_bfloat16`` rests on these figures.
+``refstudy.training.evaluation.native_bfloat16`` rests on these figures.
 """
 
 import statistics
@@ -8,10 +8,10 @@ from unittest.mock import patch
 
 from measure import compared, seconds, write
 
-from refstudy.allocation import keep_freed_memory
+from refstudy.base.allocation import keep_freed_memory
 from refstudy.data.batches import grouped_batches
-from refstudy.study import load_study
-from refstudy.training import Trainer, load_corpora
+from refstudy.study.file import load_study
+from refstudy.training.loop import Trainer, load_corpora
 
 TURNS, STEPS = 3, 3
 KINDS = ("float32", "bfloat16")
@@ -26,7 +26,7 @@ def main() -> None:
         corpora, _ = load_corpora(small, config.model.text, ("train", "val"), study.data_root, progress=False)
         grouping = (config.train.images_per_batch, config.train.expressions_per_image)
         batch = next(grouped_batches(corpora["train"], *grouping, 0, 0))
-        with patch("refstudy.evaluation.native_bfloat16", lambda: True):
+        with patch("refstudy.training.evaluation.native_bfloat16", lambda: True):
             trainers = {}
             for kind in KINDS:
                 train = config.train.model_copy(update={"precision": kind, "epochs": 99})

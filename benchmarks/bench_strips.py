@@ -7,11 +7,11 @@ from unittest.mock import patch
 from measure import DEVICE, compared, seconds, write
 from torch import nn
 
-from refstudy.allocation import keep_freed_memory
+from refstudy.base.allocation import keep_freed_memory
 from refstudy.data.batches import grouped_batches
 from refstudy.models.fusion.lmfa import Strip
-from refstudy.study import load_study
-from refstudy.training import Trainer, load_corpora
+from refstudy.study.file import load_study
+from refstudy.training.loop import Trainer, load_corpora
 
 TURNS, STEPS = 3, 3
 

@@ -23,18 +23,18 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
-from refstudy.config import RunConfig
-from refstudy.cost import cost
+from refstudy.analysis.cost import cost
+from refstudy.base.config import RunConfig
 from refstudy.data.batches import Batch, Corpus, grouped_batches, made_ahead, normalise, resize_mask
 from refstudy.data.masks import decode_mask
 from refstudy.data.pictures import read_image
 from refstudy.data.refer import load_refer
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer, tokenize
-from refstudy.losses import dice_loss
 from refstudy.models.build import build_model
-from refstudy.study import load_study
-from refstudy.training import Trainer, load_corpora, parameter_groups
+from refstudy.study.file import load_study
+from refstudy.training.loop import Trainer, load_corpora, parameter_groups
+from refstudy.training.losses import dice_loss
 
 SCENES, WARM, UPDATES = 240, 2, 8
 

@@ -13,9 +13,9 @@ from measure import write
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, layer_norm
 
-from refstudy.losses import dice_loss
 from refstudy.models.fusion.s2rm import S2RM
 from refstudy.models.gates import gate_ranges, watched_gates
+from refstudy.training.losses import dice_loss
 
 GRID, TEXT, WORDS, CLASSES, THINGS = 16, 768, 6, 12, 3
 BATCH, PROBED, RATE = 4, 16, 5e-5

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from refstudy.base.provenance import processor
 from refstudy.models.build import default_device
-from refstudy.provenance import processor
 
 RESULTS = Path(__file__).parent / "results"
 DEVICE = default_device()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from refstudy.cost import slopes
-from refstudy.files import atomic_write
+from refstudy.analysis.cost import slopes
+from refstudy.base.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

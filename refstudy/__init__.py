@@ -7,11 +7,11 @@ study.table("s2rm_table4"), study.record("s2rm_casg", 0), study.model("s2rm_casg
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from refstudy.opened import OpenStudy
+    from refstudy.analysis.opened import OpenStudy
 
 
 def open(profile: str = "scenes", study: str = "papermill_runs.yaml", results: str = "") -> "OpenStudy":
-    """Open the study under a profile: see ``refstudy.opened.open_study``. Nothing is loaded before this call."""
-    from refstudy.opened import open_study
+    """Open the study under a profile, as ``refstudy.analysis.opened.open_study``; nothing is loaded before."""
+    from refstudy.analysis.opened import open_study
 
     return open_study(profile, study, results)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from refstudy.errors import StudyError
-from refstudy.study import FILE_NAME
+from refstudy.base.errors import StudyError
+from refstudy.study.file import FILE_NAME
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="refstudy: a study of referring image segmentation.")
 data_app = typer.Typer(no_args_is_help=True, help="Make and check data.")
@@ -46,7 +46,7 @@ def run(
     """
     from refstudy.engine.plan import parse_changes
     from refstudy.engine.run import run_profile
-    from refstudy.study import load_study
+    from refstudy.study.file import load_study
 
     loaded, changes = load_study(study), parse_changes(settings or ())
     asked = (train, only or (), fresh, changes)
@@ -79,7 +79,7 @@ def train(
     """
     from refstudy.engine.needs import refuse_without
     from refstudy.engine.trainings import Stop, train_all
-    from refstudy.study import load_study
+    from refstudy.study.file import load_study
 
     loaded = load_study(study)
     cases = loaded.cases(profile, variant or (), seed or (), beside)
@@ -103,8 +103,8 @@ def rehearse(
     that are not on this machine are random ones. The same command goes on where an earlier one was interrupted. Exit
     status 1 when a variant fails or gives what is no finite number.
     """
-    from refstudy.rehearsal import FINE, rehearse
-    from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, load_study
+    from refstudy.engine.rehearsal import FINE, rehearse
+    from refstudy.study.file import PAPERS_SWIN_B, PAPERS_SWIN_T, load_study
 
     loaded = load_study(study)
     profiles = profile or [PAPERS_SWIN_T, PAPERS_SWIN_B]
@@ -131,11 +131,11 @@ def pretrain(
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Pretrain the encoders on RefScenes and print the SHA-256 to put into the profile."""
-    from refstudy.config import PARTS, DataConfig, ImageEncoderConfig, ModelConfig, PartConfig, PretrainConfig
+    from refstudy.base.config import PARTS, DataConfig, ImageEncoderConfig, ModelConfig, PartConfig, PretrainConfig
+    from refstudy.base.files import file_digest
     from refstudy.data.scenes import FLAVOURS
-    from refstudy.files import file_digest
-    from refstudy.pretraining import pretrain as pretrain_encoders
-    from refstudy.study import Special, load_study
+    from refstudy.study.file import Special, load_study
+    from refstudy.training.pretraining import pretrain as pretrain_encoders
 
     loaded = load_study(study)
     settings = loaded.profile(profile)
@@ -171,8 +171,8 @@ def verify(
 ) -> None:
     """Compute every table anew from the run records and say, byte for byte, whether the results are what the code
     makes; exit status 1 if not."""
-    from refstudy.study import load_study
-    from refstudy.verify import verify as verify_results
+    from refstudy.engine.verify import verify as verify_results
+    from refstudy.study.file import load_study
 
     loaded = load_study(study)
     folder = folder or loaded.results("scenes")
@@ -195,7 +195,7 @@ def table(
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Print a table of the results: the papers' with one line per row, the printed number and, in brackets, ours."""
-    from refstudy.opened import open_study, readable, table_files
+    from refstudy.analysis.opened import open_study, readable, table_files
 
     files = table_files(open_study(profile, study).folder)
     if not stem:
@@ -230,14 +230,14 @@ def evaluate_command(
     import pandas as pd
     from dask.system import CPU_COUNT
 
+    from refstudy.analysis.tables import data_name
+    from refstudy.base.files import atomic_write
     from refstudy.data.refer import load_table
     from refstudy.data.source import prepare_data
-    from refstudy.evaluation import corpus_for, evaluate, summarize_counts
-    from refstudy.files import atomic_write
     from refstudy.models.build import default_device, load_model
-    from refstudy.study import load_study
-    from refstudy.tables import data_name
-    from refstudy.training import evaluation_batching
+    from refstudy.study.file import load_study
+    from refstudy.training.evaluation import corpus_for, evaluate, summarize_counts
+    from refstudy.training.loop import evaluation_batching
 
     _refuse_unwritable(csv)
     loaded = load_study(study)
@@ -272,8 +272,8 @@ def predict(
 ) -> None:
     """Segment what the expressions mean in a photo: per expression a mask and an overlay, per photo a JSON file."""
     from refstudy.models.build import default_device, load_model
-    from refstudy.photos import find_photos, remarks, segment_files, shipped_weights
-    from refstudy.study import load_study
+    from refstudy.prediction.photos import find_photos, remarks, segment_files, shipped_weights
+    from refstudy.study.file import load_study
 
     if study:
         load_study(study)
@@ -299,7 +299,7 @@ def demo(context: typer.Context, study: StudyOption = FILE_NAME) -> None:
     """
     import subprocess
 
-    from refstudy.study import load_study
+    from refstudy.study.file import load_study
 
     loaded = load_study(study)
     if "10_demo" not in loaded.runs:
@@ -312,8 +312,8 @@ def demo(context: typer.Context, study: StudyOption = FILE_NAME) -> None:
 @app.command("report")
 def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     """Write results/<profile>/report/index.html from the tables, figures and notebooks that lie there."""
-    from refstudy.report import write_report
-    from refstudy.study import load_study
+    from refstudy.engine.report import write_report
+    from refstudy.study.file import load_study
 
     typer.echo(write_report(load_study(study).under(profile)))
 
@@ -321,8 +321,8 @@ def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) 
 @app.command()
 def card(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     """Write the model card beside the weights that a profile ships, from its run records."""
-    from refstudy.model_card import write_model_card
-    from refstudy.study import load_study
+    from refstudy.engine.model_card import write_model_card
+    from refstudy.study.file import load_study
 
     typer.echo(write_model_card(load_study(study).under(profile)))
 
@@ -330,8 +330,8 @@ def card(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
 @app.command()
 def pages(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     """Fill the blocks of numbers in README.md and docs/findings.md from the tables of a profile."""
-    from refstudy.pages import fill_pages
-    from refstudy.study import load_study
+    from refstudy.engine.pages import fill_pages
+    from refstudy.study.file import load_study
 
     changed = fill_pages(load_study(study).under(profile))
     typer.echo("\n".join(map(str, changed)) or "nothing changed")
@@ -348,9 +348,9 @@ def cost(
 ) -> None:
     """Count parameters and multiply-adds of every variant at the profile's size, without weights or data; estimate the
     GPU-hours of every training on released data."""
-    from refstudy.cost import RATE, cost_table, gpu_hours, printed_costs
-    from refstudy.study import load_study
-    from refstudy.tables import write_table
+    from refstudy.analysis.cost import RATE, cost_table, gpu_hours, printed_costs
+    from refstudy.analysis.tables import write_table
+    from refstudy.study.file import load_study
 
     rate = RATE if rate is None else rate
     if not rate > 0:
@@ -386,7 +386,7 @@ def make(
     """Make the RefScenes data of a profile."""
     from refstudy.data.scenes import FLAVOURS
     from refstudy.data.source import prepare_data
-    from refstudy.study import load_study
+    from refstudy.study.file import load_study
 
     loaded = load_study(study)
     data = loaded.profile(profile).data
@@ -404,7 +404,7 @@ def layout(
     """Link the RefScenes data of a profile to where code written for REFER's data sets looks for them."""
     from refstudy.data.scenes import FLAVOURS
     from refstudy.data.source import lay_out, prepare_data
-    from refstudy.study import load_study
+    from refstudy.study.file import load_study
 
     loaded = load_study(study)
     data = loaded.profile(profile).data
@@ -444,7 +444,7 @@ def download(
 ) -> None:
     """Fetch data sets and pictures from their mirrors, verify and unpack them; interrupted ones are resumed."""
     from refstudy.data.download import fetch, load_mirrors
-    from refstudy.study import load_study
+    from refstudy.study.file import load_study
 
     mirrors = load_mirrors()
     if not name:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 METRICS = ("oIoU", "mIoU", *(f"P@{threshold}" for threshold in THRESHOLDS))

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from refstudy.config import (
+from refstudy.base.config import (
     DataConfig,
     ImageEncoderConfig,
     ModelConfig,
@@ -31,7 +31,7 @@ from refstudy.data.samples import sample_folder
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
-from refstudy.evaluation import evaluate, predictions
+from refstudy.training.evaluation import evaluate, predictions
 
 from .noise import install
 
@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def float32_on_cpus(monkeypatch):
     """Tests give the same on every processor: none of them computes bfloat16 by itself."""
-    monkeypatch.setattr("refstudy.evaluation.native_bfloat16", lambda: False)
+    monkeypatch.setattr("refstudy.training.evaluation.native_bfloat16", lambda: False)
 
 
 def pytest_runtest_setup(item):

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from refstudy.records import circumstances, write_record
-from refstudy.study import load_study
+from refstudy.study.file import load_study
+from refstudy.training.records import circumstances, write_record
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = load_study(ROOT / "papermill_runs.yaml")

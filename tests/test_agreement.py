@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from refstudy.agreement import FEWEST, RANKED, kendall, ranked_rows
-from refstudy.tables import write_table
+from refstudy.analysis.agreement import FEWEST, RANKED, kendall, ranked_rows
+from refstudy.analysis.tables import write_table
 
 from .helpers import STUDY, put
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 from refstudy.papers.audit import FILES, judge, paper_audit
 from refstudy.papers.audit.cross_check import cross_check, same_methods
 from refstudy.papers.audit.operations import OPERATIONS, Recomputed, ahead, compute, gain

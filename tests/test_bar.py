@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from refstudy.bar import bar
+from refstudy.base.bar import bar
 
 
 @pytest.mark.parametrize(("terminal", "fewest", "most"), [(True, 3, 62), (False, 1, 2)])

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import interpolate
 from torch.utils.flop_counter import FlopCounterMode
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 from refstudy.models.decoders.casg import CASG, CASGStage, UpsampledConv, lifted_first, lifted_scores
 
 pytestmark = pytest.mark.numeric

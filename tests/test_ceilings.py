@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
+from refstudy.analysis.tables import write_table
 from refstudy.data.batches import Corpus
-from refstudy.evaluation import SHARES, STRIDES, ceilings, read_ceilings
 from refstudy.metrics import METRICS, summarize
 from refstudy.models.build import build_model, mask_stride
-from refstudy.study import load_study
-from refstudy.tables import write_table
+from refstudy.study.file import load_study
+from refstudy.training.evaluation import SHARES, STRIDES, ceilings, read_ceilings
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = load_study(ROOT / "papermill_runs.yaml")

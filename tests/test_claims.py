@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from refstudy.claims import CLAIMS, EXPLANATIONS, cost_ledger, explanations, ledger
-from refstudy.cost import cost
-from refstudy.errors import StudyError
+from refstudy.analysis.claims import CLAIMS, EXPLANATIONS, cost_ledger, explanations, ledger
+from refstudy.analysis.cost import cost
+from refstudy.analysis.tables import TABLES, write_table
+from refstudy.base.errors import StudyError
 from refstudy.models.build import build_model
 from refstudy.papers.claims import FILE, load_claims
 from refstudy.papers.printed import load_printed
-from refstudy.study import load_study
-from refstudy.tables import TABLES, write_table
+from refstudy.study.file import load_study
 
 from .helpers import STUDY, fake_counts, put, put_counts
 
@@ -50,7 +50,7 @@ explanations:
     path.write_text(FILE.read_text(encoding="utf-8").replace("\nexplanations:\n", entry), encoding="utf-8")
     claims, explained = load_claims(path)
     assert claims[:-1] == CLAIMS and explained == EXPLANATIONS
-    monkeypatch.setattr("refstudy.claims.CLAIMS", claims)
+    monkeypatch.setattr("refstudy.analysis.claims.CLAIMS", claims)
     line = of_claims(tmp_path / "results").loc["channel attention sharpens borders"]
     assert line["printed"] == pytest.approx(33.16 - 31.90) and line["verdict"] == "not measured"
 

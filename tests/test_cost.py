@@ -8,15 +8,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from refstudy.analysis.cost import cost, cost_table, measured_growth, printed_costs, slopes
+from refstudy.analysis.results import BUILDERS
+from refstudy.analysis.tables import render
 from refstudy.cli import app
-from refstudy.cost import cost, cost_table, measured_growth, printed_costs, slopes
 from refstudy.models.build import build_model, count_parameters
 from refstudy.models.decoders.casg import CASGStage, UpsampledConv
 from refstudy.models.decoders.hamburger import Hamburger
 from refstudy.papers.printed import load_printed
-from refstudy.results import BUILDERS
-from refstudy.study import load_study
-from refstudy.tables import render
+from refstudy.study.file import load_study
 
 from .test_models import variant_config
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from refstudy.config import DataConfig, TextEncoderConfig
+from refstudy.base.config import DataConfig, TextEncoderConfig
+from refstudy.base.errors import StudyError
 from refstudy.data.batches import (
     batches_per_epoch,
     build_corpus,
@@ -25,8 +26,7 @@ from refstudy.data.masks import decode_mask, encode_mask
 from refstudy.data.refer import load_refer, load_table, read_image
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer, tokenize
-from refstudy.errors import StudyError
-from refstudy.training import load_corpora
+from refstudy.training.loop import load_corpora
 
 from .conftest import tiny_data, write_refer
 

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from refstudy.base.errors import StudyError
 from refstudy.data.download import Mirror, fetch, load_mirrors
-from refstudy.errors import StudyError
 
 
 def archive():

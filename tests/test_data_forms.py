@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from refstudy.base.errors import StudyError
 from refstudy.data.batches import build_corpus
 from refstudy.data.check import check_root
 from refstudy.data.entries import COLUMNS
@@ -25,7 +26,6 @@ from refstudy.data.masks import decode_mask
 from refstudy.data.refer import find_data, load_refer
 from refstudy.data.words import build_tokenizer
 from refstudy.data.zips import unpack
-from refstudy.errors import StudyError
 
 SIDES = {"height": 40, "width": 60}
 SQUARES = {11: [10, 10, 30, 10, 30, 30, 10, 30], 12: [5, 5, 25, 5, 25, 15, 5, 15], 21: [0, 0, 60, 0, 60, 20, 0, 20]}

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from refstudy.base.errors import StudyError
 from refstudy.cli import app
 from refstudy.data.batches import build_corpus
 from refstudy.data.check import check_root
@@ -19,7 +20,6 @@ from refstudy.data.entries import Pictures
 from refstudy.data.masks import decode_mask, encode_mask
 from refstudy.data.refer import find_data, load_refer
 from refstudy.data.words import build_tokenizer
-from refstudy.errors import StudyError
 
 from .test_data_forms import (
     PICTURES,

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from refstudy.config import PartConfig, TextEncoderConfig
-from refstudy.cost import LiveBytes, evaluation_memory
+from refstudy.analysis.cost import LiveBytes, evaluation_memory
+from refstudy.base.config import PartConfig, TextEncoderConfig
 from refstudy.data.batches import evaluation_batches
-from refstudy.evaluation import EXPRESSIONS_AT_ONCE, evaluate, native_bfloat16, precision_on, predictions
 from refstudy.models.build import build_model
 from refstudy.models.decoders.hamburger import Hamburger
-from refstudy.prediction import predict
-from refstudy.records import read_record
-from refstudy.study import load_study
-from refstudy.training import evaluation_batching, load_corpora, train
+from refstudy.prediction.predict import predict
+from refstudy.study.file import load_study
+from refstudy.training.evaluation import EXPRESSIONS_AT_ONCE, evaluate, native_bfloat16, precision_on, predictions
+from refstudy.training.loop import evaluation_batching, load_corpora, train
+from refstudy.training.records import read_record
 
 from .conftest import tiny_data, tiny_model, tiny_run
 from .test_slvit import TINY
@@ -86,7 +86,7 @@ def test_a_prediction_about_one_picture_is_made_in_parts(corpora, monkeypatch):
     model, corpus, parts = tiny("s2rm_casg"), corpora["val"], []
     picture, texts = corpus.images[0].transpose(1, 2, 0), corpus.table["expression"].tolist()[:7]
     at_once, segment = predict(model, picture, texts), model.segment
-    monkeypatch.setattr("refstudy.prediction.EXPRESSIONS_AT_ONCE", 3)
+    monkeypatch.setattr("refstudy.prediction.predict.EXPRESSIONS_AT_ONCE", 3)
     monkeypatch.setattr(model, "segment", lambda *inputs: parts.append(len(inputs[1])) or segment(*inputs))
     in_parts = predict(model, picture, texts)
     assert parts == [3, 3, 1] and in_parts.shape == (7, 64, 64)
@@ -113,11 +113,12 @@ def test_an_evaluation_computes_in_its_precision_and_says_so(corpora):
 def test_a_record_is_counted_in_the_precision_that_it_names(data_root, tmp_path, monkeypatch, computed):
     """The CPU stands for a GPU here, where bfloat16 is asked for and computed; by itself it computes in float32."""
     if computed == "bfloat16":
-        monkeypatch.setattr("refstudy.training.precision_on", lambda device, wanted: wanted)
+        monkeypatch.setattr("refstudy.training.loop.precision_on", lambda device, wanted: wanted)
     config = tiny_run(epochs=1, precision="bfloat16")
     called = []
     monkeypatch.setattr(
-        "refstudy.training.evaluate", lambda *inputs, **how: called.append(how["precision"]) or evaluate(*inputs, **how)
+        "refstudy.training.loop.evaluate",
+        lambda *inputs, **how: called.append(how["precision"]) or evaluate(*inputs, **how),
     )
     record = read_record(train(config, tmp_path, tmp_path / "work", data_root, progress=False))
     assert called == [computed, computed]  # to validate, and for the record
@@ -143,7 +144,7 @@ def test_a_training_that_is_cut_to_save_memory_evaluates_less_at_once():
 )
 def test_bfloat16_is_computed_where_the_processor_is_faster_in_it(name, flags, native, monkeypatch):
     monkeypatch.undo()  # of what holds for all tests
-    monkeypatch.setattr("refstudy.evaluation.processor", lambda: name)
+    monkeypatch.setattr("refstudy.training.evaluation.processor", lambda: name)
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: flags["amx"])
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: flags["avx"])
     assert native_bfloat16() is native

@@ -8,11 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from refstudy.data.scenes import vocabulary
-from refstudy.data.scenes.things import BY_NAME
-from refstudy.data.words import build_tokenizer
-from refstudy.evaluation import summarize_counts, whole_image_counts
-from refstudy.failures import (
+from refstudy.analysis.failures import (
     CAUSES,
     PROBES,
     RESPONSE,
@@ -34,7 +30,11 @@ from refstudy.failures import (
     wordless_counts,
     wordless_table,
 )
-from refstudy.training import load_corpora
+from refstudy.data.scenes import vocabulary
+from refstudy.data.scenes.things import BY_NAME
+from refstudy.data.words import build_tokenizer
+from refstudy.training.evaluation import summarize_counts, whole_image_counts
+from refstudy.training.loop import load_corpora
 from tests.conftest import tiny_data, tiny_model
 from tests.helpers import STUDY, fake_counts, put
 

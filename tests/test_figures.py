@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from scipy.ndimage import binary_erosion
 
-from refstudy import figures
-from refstudy.cost import slopes
-from refstudy.overlay import eroded, outlined
+from refstudy.analysis import figures
+from refstudy.analysis.cost import slopes
+from refstudy.prediction.overlay import eroded, outlined
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import torch
 from refstudy.models.build import build_model
 from refstudy.models.gates import NEAR, RANGES, gate_ranges, watched_gates
 from refstudy.models.layers import Gate
-from refstudy.records import GATE_COLUMNS, read_record
-from refstudy.training import Trainer, load_corpora, train
+from refstudy.training.loop import Trainer, load_corpora, train
+from refstudy.training.records import GATE_COLUMNS, read_record
 
 from .conftest import tiny_data, tiny_model, tiny_run
 from .helpers import put

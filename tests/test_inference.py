@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from refstudy.inference import (
+from refstudy.analysis.inference import (
     ALPHA,
     LOOKS,
     MARGIN,

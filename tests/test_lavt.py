@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import conv2d
 from torch.utils.flop_counter import FlopCounterMode
 
-from refstudy.config import ImageEncoderConfig, TextEncoderConfig
+from refstudy.base.config import ImageEncoderConfig, TextEncoderConfig
 from refstudy.models.decoders.lavt_decoder import LAVTDecoder
 from refstudy.models.encoders import ImageEncoder, TextEncoder
 from refstudy.models.lavt import LAVT

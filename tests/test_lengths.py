@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from refstudy.data.scenes.grammar import KINDS
-from refstudy.inference import Estimate
-from refstudy.lengths import (
+from refstudy.analysis.inference import Estimate
+from refstudy.analysis.lengths import (
     COLUMNS,
     Bucket,
     by_bucket,
@@ -25,8 +24,9 @@ from refstudy.lengths import (
     measured_groups,
     printed_buckets,
 )
+from refstudy.analysis.tables import sampled_metrics, variant_records, write_table
+from refstudy.data.scenes.grammar import KINDS
 from refstudy.papers.printed import load_printed
-from refstudy.tables import sampled_metrics, variant_records, write_table
 
 from .helpers import STUDY, put_counts
 

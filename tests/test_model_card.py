@@ -8,16 +8,16 @@ from unittest.mock import Mock
 
 import pytest
 
+from refstudy.analysis.tables import interval, sampled_metrics
+from refstudy.base.errors import StudyError
+from refstudy.base.files import file_digest
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.words import build_tokenizer
+from refstudy.engine.model_card import model_card
 from refstudy.engine.trainings import train_run
-from refstudy.errors import StudyError
-from refstudy.files import file_digest
-from refstudy.model_card import model_card
-from refstudy.photos import SHIPPED_WEIGHTS, shipped_weights
-from refstudy.records import find_records, read_record
-from refstudy.study import load_study
-from refstudy.tables import interval, sampled_metrics
+from refstudy.prediction.photos import SHIPPED_WEIGHTS, shipped_weights
+from refstudy.study.file import load_study
+from refstudy.training.records import find_records, read_record
 
 from .conftest import SCENES
 
@@ -98,7 +98,7 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
     train_run(small, "small", "other", 0, progress=False)
     assert not folder.exists()
     with monkeypatch.context() as full, pytest.raises(OSError, match="full"):  # ends before the record is written
-        full.setattr("refstudy.training.write_record", Mock(side_effect=OSError("full")))
+        full.setattr("refstudy.training.loop.write_record", Mock(side_effect=OSError("full")))
         train_run(small, "small", "tiny", 0, progress=False)
     (shipped,) = folder.iterdir()  # what has its record has shipped
     record = train_run(small, "small", "tiny", 0, progress=False)

@@ -10,8 +10,8 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.overrides import TorchFunctionMode
 
-from refstudy.config import ModelConfig, PartConfig, TextEncoderConfig
-from refstudy.errors import StudyError
+from refstudy.base.config import ModelConfig, PartConfig, TextEncoderConfig
+from refstudy.base.errors import StudyError
 from refstudy.models.build import FUSIONS, build_model, count_parameters, load_model, load_or_build, save_weights
 from refstudy.models.decoders.casg import CASG
 from refstudy.models.decoders.fpn import FPN
@@ -19,7 +19,7 @@ from refstudy.models.fusion.lmfa import LMFA, CrossModalAttention
 from refstudy.models.fusion.pwam import PWAM
 from refstudy.models.fusion.s2rm import S2RM
 from refstudy.models.segmenter import ReferringSegmenter
-from refstudy.study import load_study
+from refstudy.study.file import load_study
 
 from .conftest import tiny_model
 

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 import refstudy
+from refstudy.analysis.opened import readable
+from refstudy.base.errors import StudyError
 from refstudy.cli import app
-from refstudy.errors import StudyError
-from refstudy.opened import readable
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = str(ROOT / "papermill_runs.yaml")

@@ -9,12 +9,12 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from refstudy import own_parts
+from refstudy.base.errors import StudyError
 from refstudy.cli import app
-from refstudy.errors import StudyError
+from refstudy.models import own_parts
 from refstudy.models.build import build_model, load_model, save_weights
-from refstudy.records import find_records
-from refstudy.study import load_study
+from refstudy.study.file import load_study
+from refstudy.training.records import find_records
 
 from .conftest import tiny_data, tiny_model
 

@@ -5,8 +5,8 @@ import copy
 import pandas as pd
 import pytest
 
-from refstudy.pages import PAGES, fill_pages, filled
-from refstudy.study import load_study
+from refstudy.engine.pages import PAGES, fill_pages, filled
+from refstudy.study.file import load_study
 
 from .helpers import ROOT
 

@@ -10,17 +10,17 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
-from refstudy import modules
+from refstudy.base.config import record_name
+from refstudy.base.errors import StudyError
+from refstudy.base.files import JOURNAL, atomic_write, note
 from refstudy.cli import app
-from refstudy.config import record_name
+from refstudy.engine import modules
 from refstudy.engine.journal import end_journal, journal_head, read_journal
 from refstudy.engine.plan import known, parse_changes, plan, without_record
-from refstudy.errors import StudyError
-from refstudy.evaluation import read_ceilings
-from refstudy.files import JOURNAL, atomic_write, note
 from refstudy.models.build import load_or_build
-from refstudy.records import find_record
-from refstudy.study import load_study
+from refstudy.study.file import load_study
+from refstudy.training.evaluation import read_ceilings
+from refstudy.training.records import find_record
 
 from .conftest import tiny_model
 from .test_study import HEAD
@@ -292,7 +292,7 @@ def test_what_another_notebook_wrote_and_this_one_read_is_an_input(small, monkey
 
 
 def test_a_changed_module_re_executes_the_notebooks_that_use_it(small, monkeypatch, tmp_path_factory):
-    """draw imports refstudy.metrics, and that imports refstudy.errors; nobody imports refstudy.losses."""
+    """draw imports refstudy.metrics, and that imports refstudy.base.errors; nobody imports refstudy.training.losses."""
     copy = tmp_path_factory.mktemp("code") / "refstudy"
     shutil.copytree(ROOT / "refstudy", copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(modules, "PACKAGE", copy)
@@ -310,9 +310,9 @@ def test_imports_are_followed_through_functions_packages_and_data():
 
     used = modules.Modules().used_by([ast.parse("def f():\n    from refstudy.data.scenes import FLAVOURS as F\n    F")])
     assert {"refstudy", "refstudy.data", "refstudy.data.scenes", "refstudy.data.scenes.grammar"} <= set(used)
-    assert "refstudy.errors" in used and "refstudy.models" not in used
-    whole = modules.Modules().used_by([ast.parse("import refstudy.training")])
-    assert {"refstudy.models.build", "refstudy.models.fusion.s2rm", "refstudy.config"} <= set(whole)
+    assert "refstudy.base.errors" in used and "refstudy.models" not in used
+    whole = modules.Modules().used_by([ast.parse("import refstudy.training.loop")])
+    assert {"refstudy.models.build", "refstudy.models.fusion.s2rm", "refstudy.base.config"} <= set(whole)
 
 
 def test_fresh_executes_all(small):

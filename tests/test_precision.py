@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from refstudy.losses import dice_loss
 from refstudy.models.decoders.casg import CASGStage
 from refstudy.models.fusion.language_gate import LanguageGate
 from refstudy.models.fusion.s2rm import S2RM, gram
 from refstudy.models.layers import Gate
+from refstudy.training.losses import dice_loss
 
 pytestmark = pytest.mark.numeric
 

@@ -9,15 +9,15 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-import refstudy.photos
-import refstudy.prediction
+import refstudy.prediction.photos
+import refstudy.prediction.predict
+from refstudy.base.errors import StudyError
 from refstudy.cli import app
 from refstudy.data.masks import decode_mask, mask_box
 from refstudy.data.words import build_tokenizer, strange_words
-from refstudy.errors import StudyError
 from refstudy.models.build import build_model, load_model, save_weights
-from refstudy.photos import find_photos
-from refstudy.prediction import confidence, predict, read_expressions, read_photo, segment_photo
+from refstudy.prediction.photos import find_photos
+from refstudy.prediction.predict import confidence, predict, read_expressions, read_photo, segment_photo
 
 from .conftest import tiny_model
 from .test_models import variant_config
@@ -237,7 +237,7 @@ def test_a_picture_of_pillow_is_answered_as_its_file_is(model, tmp_path):
 
 
 def test_an_empty_mask_is_told(photo, weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(refstudy.prediction, "THRESHOLD", 1.0)
+    monkeypatch.setattr(refstudy.prediction.predict, "THRESHOLD", 1.0)
     result = run(photo, "a dog", "--weights", weights, "--output", tmp_path / "out")
     assert result.exit_code == 0 and "1 of 1 photos" in result.output
     assert f"note: {photo}: nothing is marked for “a dog”; no pixel is more probable than 0." in result.stderr
@@ -344,7 +344,7 @@ def test_bad_input_ends_in_one_line(photo, weights, tmp_path, monkeypatch):
         assert len(str(result.exception).splitlines()) == 1
     taken = run(photo, "a dog", "--weights", weights, "--output", photo).exception
     assert "cannot be written to" in str(taken) and "give another --output" in str(taken)
-    monkeypatch.setattr(refstudy.photos, "SHIPPED_WEIGHTS", tmp_path / "no.safetensors")
+    monkeypatch.setattr(refstudy.prediction.photos, "SHIPPED_WEIGHTS", tmp_path / "no.safetensors")
     assert "give --weights" in str(run(photo, "a dog", *out).exception)
     assert not (tmp_path / "out").exists()
 

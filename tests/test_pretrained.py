@@ -12,19 +12,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from refstudy.config import ImageEncoderConfig, ModelConfig, PartConfig, TextEncoderConfig, TrainConfig
+from refstudy.base.config import ImageEncoderConfig, ModelConfig, PartConfig, TextEncoderConfig, TrainConfig
+from refstudy.base.errors import StudyError
+from refstudy.base.files import file_digest
 from refstudy.data.words import build_tokenizer
-from refstudy.errors import StudyError
-from refstudy.files import file_digest
 from refstudy.models.build import build_model, load_model, save_weights
 from refstudy.models.encoders import ImageEncoder, TextEncoder
 from refstudy.models.lavt import LAVT
 from refstudy.models.mscan import published_name
 from refstudy.models.segmenter import ReferringSegmenter, Segmenter
 from refstudy.models.slvit import SLViT
-from refstudy.prediction import predict
-from refstudy.records import read_record, record_name
-from refstudy.training import load_encoders, published_weights, train
+from refstudy.prediction.predict import predict
+from refstudy.training.loop import load_encoders, published_weights, train
+from refstudy.training.records import read_record, record_name
 
 from .conftest import tiny_model, tiny_run
 from .test_models import TINY, variant_config

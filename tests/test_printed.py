@@ -8,7 +8,7 @@ from itertools import chain, takewhile
 
 import pytest
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 from refstudy.papers.printed import SPLITS, load_printed, printed_cells, stems
 
 from .papers import paper_text, plain

@@ -11,19 +11,19 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from refstudy.config import DataConfig, EvaluationConfig, RunConfig, TrainConfig
+from refstudy.analysis.tables import data_name
+from refstudy.base.config import DataConfig, EvaluationConfig, RunConfig, TrainConfig
 from refstudy.data.batches import IMAGE_MEAN, batches_per_epoch, build_corpus, grouped_batches, normalise
 from refstudy.data.masks import decode_mask, encode_mask
 from refstudy.data.refer import load_refer
 from refstudy.data.words import build_tokenizer
-from refstudy.evaluation import evaluate
 from refstudy.models.build import build_model, load_model, save_weights
 from refstudy.models.segmenter import ImageFeatures, Segmenter
-from refstudy.prediction import segment_photo
-from refstudy.records import read_record, record_name
-from refstudy.study import load_study
-from refstudy.tables import data_name
-from refstudy.training import load_corpora, train
+from refstudy.prediction.predict import segment_photo
+from refstudy.study.file import load_study
+from refstudy.training.evaluation import evaluate
+from refstudy.training.loop import load_corpora, train
+from refstudy.training.records import read_record, record_name
 
 from .conftest import assert_same_but_for_rounding, tiny_model, tiny_run, write_refer
 

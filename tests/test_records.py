@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from refstudy.errors import StudyError
-from refstudy.files import atomic_folder, atomic_write
-from refstudy.records import find_records, read_record
+from refstudy.base.errors import StudyError
+from refstudy.base.files import atomic_folder, atomic_write
+from refstudy.training.records import find_records, read_record
 
 from .helpers import put
 

@@ -17,17 +17,9 @@ from huggingface_hub import constants
 from PIL import Image
 from typer.testing import CliRunner
 
-from refstudy.cli import app
-from refstudy.config import EvaluationConfig
-from refstudy.cost import gpu_hours
-from refstudy.engine.needs import refuse_without
-from refstudy.engine.trainings import UNFINISHED, Stop, ended_in_time
-from refstudy.errors import StudyError
-from refstudy.lengths import kind_table, length_curve, length_table
-from refstudy.papers.printed import SPLITS, printed_rows
-from refstudy.records import find_records
-from refstudy.study import load_study
-from refstudy.tables import (
+from refstudy.analysis.cost import gpu_hours
+from refstudy.analysis.lengths import kind_table, length_curve, length_table
+from refstudy.analysis.tables import (
     COCO_SPLITS,
     TABLES,
     benchmark_splits,
@@ -35,6 +27,14 @@ from refstudy.tables import (
     build_table,
     measured_on,
 )
+from refstudy.base.config import EvaluationConfig
+from refstudy.base.errors import StudyError
+from refstudy.cli import app
+from refstudy.engine.needs import refuse_without
+from refstudy.engine.trainings import UNFINISHED, Stop, ended_in_time
+from refstudy.papers.printed import SPLITS, printed_rows
+from refstudy.study.file import load_study
+from refstudy.training.records import find_records
 
 from .helpers import ROOT, STUDY, put_counts
 

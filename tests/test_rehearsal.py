@@ -7,12 +7,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import refstudy.rehearsal
+import refstudy.engine.rehearsal
+from refstudy.base.errors import StudyError
 from refstudy.cli import app
-from refstudy.errors import StudyError
-from refstudy.records import circumstances
-from refstudy.rehearsal import COLUMNS, FINE, pictures, rehearse
-from refstudy.training import Trainer
+from refstudy.engine.rehearsal import COLUMNS, FINE, pictures, rehearse
+from refstudy.training.loop import Trainer
+from refstudy.training.records import circumstances
 
 from .test_refcoco_plan import miniature
 
@@ -30,7 +30,7 @@ def alone(monkeypatch, tmp_path):
     monkeypatch.setenv("REFSTUDY_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("REFSTUDY_REALDATA", str(tmp_path / "samples"))
     here = circumstances() | {"uncommitted_changes": False}
-    monkeypatch.setattr(refstudy.rehearsal, "circumstances", lambda: here)
+    monkeypatch.setattr(refstudy.engine.rehearsal, "circumstances", lambda: here)
 
 
 def call(study, *variants):
@@ -83,7 +83,7 @@ def test_the_full_batch_is_extrapolated_from_that_of_two_photographs(study, monk
         return 1000.0 * len(batches)
 
     monkeypatch.setattr(Trainer, "step", noted)
-    monkeypatch.setattr(refstudy.rehearsal, "added_megabytes", held)
+    monkeypatch.setattr(refstudy.engine.rehearsal, "added_megabytes", held)
     row = rehearse(study, CASES[:1], 3, tmp_path / "r.csv", lambda text: None).iloc[0]
     train = study.run_config(*CASES[0], 0).train
     assert batches == [(2, 2 * train.expressions_per_image), (1, 3)]
@@ -108,8 +108,8 @@ def test_a_variant_that_fails_is_reported_and_the_others_go_on(study, monkeypatc
 
 
 def test_what_is_not_finite_is_named(study, monkeypatch, tmp_path):
-    loss = refstudy.training.dice_loss
-    monkeypatch.setattr(refstudy.training, "dice_loss", lambda *inputs: loss(*inputs) * math.nan)
+    loss = refstudy.training.loop.dice_loss
+    monkeypatch.setattr(refstudy.training.loop, "dice_loss", lambda *inputs: loss(*inputs) * math.nan)
     rows = rehearse(study, CASES[:1], 3, tmp_path / "r.csv", lambda text: None)
     assert rows["result"].tolist() == ["not finite: loss, gradients, masks"]
     assert call(study, "acm_fpn").exit_code == 1
@@ -133,7 +133,7 @@ def test_an_interruption_keeps_what_is_done(study, monkeypatch, tmp_path):
     assert rehearse(study, CASES, 3, path, lambda text: None)["result"].eq(FINE).all()
     assert names == ["slvit_k4"] and pd.read_csv(path)["variant"].tolist() == ["s2rm_casg", "slvit_k4"]
     changed = circumstances() | {"uncommitted_changes": True}
-    monkeypatch.setattr(refstudy.rehearsal, "circumstances", lambda: changed)
+    monkeypatch.setattr(refstudy.engine.rehearsal, "circumstances", lambda: changed)
     rehearse(study, CASES[:1], 3, path, lambda text: None)
     assert names == ["slvit_k4", "s2rm_casg"]
 
@@ -162,6 +162,6 @@ def test_moments_change_no_weight(study, data_root):
     corpora, _ = load_corpora(config.data, config.model.text, ("train", "val"), data_root, progress=False)
     trainer = Trainer(config, corpora)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-    refstudy.rehearsal._make_moments(trainer)
+    refstudy.engine.rehearsal._make_moments(trainer)
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
     assert len(trainer.optimizer.state) == len(list(trainer.model.parameters()))

@@ -14,15 +14,15 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from refstudy import figures
+from refstudy.analysis import figures
+from refstudy.analysis.tables import build_table, write_table
+from refstudy.base.errors import StudyError
+from refstudy.base.files import JOURNAL, JOURNAL_SUFFIX, note
+from refstudy.base.provenance import code_version
 from refstudy.engine.journal import end_journal, journal_head, read_journal
-from refstudy.errors import StudyError
-from refstudy.files import JOURNAL, JOURNAL_SUFFIX, note
-from refstudy.manifest import write_manifest
-from refstudy.provenance import code_version
-from refstudy.records import circumstances, find_records
-from refstudy.report import WIDGET, write_report
-from refstudy.tables import build_table, write_table
+from refstudy.engine.manifest import write_manifest
+from refstudy.engine.report import WIDGET, write_report
+from refstudy.training.records import circumstances, find_records
 
 from .helpers import STUDY, fake_counts, put_counts
 
@@ -223,7 +223,7 @@ def test_an_earlier_manifest_without_circumstances_is_taken_over(results):
 def test_a_failed_report_leaves_the_earlier_one(results, monkeypatch):
     index = write_report(STUDY.under("scenes", results))
     before = index.read_text()
-    monkeypatch.setattr("refstudy.report.index_notebook", lambda *_: 1 / 0)
+    monkeypatch.setattr("refstudy.engine.report.index_notebook", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(STUDY.under("scenes", results))
     assert index.read_text() == before

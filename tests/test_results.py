@@ -11,28 +11,28 @@ import pytest
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from refstudy.cli import app
-from refstudy.config import DataConfig, record_name
-from refstudy.data.batches import build_corpus
-from refstudy.data.refer import load_refer
-from refstudy.data.source import prepare_data
-from refstudy.data.words import build_tokenizer
-from refstudy.errors import StudyError
-from refstudy.evaluation import ceilings, read_ceilings
-from refstudy.failures import WORDLESS, best_wordless_counts, scene_things, wordless_counts
-from refstudy.figures import PAPER_FIGURES, save
-from refstudy.manifest import FILE_NAME, read_manifest, write_manifest
-from refstudy.records import find_record, find_records
-from refstudy.results import BUILDERS
-from refstudy.study import load_study
-from refstudy.tables import (
+from refstudy.analysis.failures import WORDLESS, best_wordless_counts, scene_things, wordless_counts
+from refstudy.analysis.figures import PAPER_FIGURES, save
+from refstudy.analysis.results import BUILDERS
+from refstudy.analysis.tables import (
     PAPER_TABLES,
     interval,
     resampled_counts,
     write_table,
 )
-from refstudy.training import SHOWN_IMAGES
-from refstudy.verify import verify
+from refstudy.base.config import DataConfig, record_name
+from refstudy.base.errors import StudyError
+from refstudy.cli import app
+from refstudy.data.batches import build_corpus
+from refstudy.data.refer import load_refer
+from refstudy.data.source import prepare_data
+from refstudy.data.words import build_tokenizer
+from refstudy.engine.manifest import FILE_NAME, read_manifest, write_manifest
+from refstudy.engine.verify import verify
+from refstudy.study.file import load_study
+from refstudy.training.evaluation import ceilings, read_ceilings
+from refstudy.training.loop import SHOWN_IMAGES
+from refstudy.training.records import find_record, find_records
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = load_study(ROOT / "papermill_runs.yaml")
@@ -141,7 +141,7 @@ def test_masks_that_records_keep_have_the_counts_of_the_records(tmp_path):
 def folder(tmp_path, monkeypatch):
     """A results folder with one table that is recomputed, one of a notebook alone, and one figure."""
     builders = {"s2rm_table4": lambda study: pd.DataFrame({"ours": [1.5]})}
-    monkeypatch.setattr("refstudy.verify.BUILDERS", builders)
+    monkeypatch.setattr("refstudy.engine.verify.BUILDERS", builders)
     write_table(pd.DataFrame({"ours": [1.5]}), tmp_path / "tables", "s2rm_table4")
     write_table(pd.DataFrame({"cause": ["leaked"]}), tmp_path / "tables", "failure_causes")
     figure, axes = plt.subplots()

@@ -17,16 +17,16 @@ import pytest
 from distributed import LocalCluster
 from rich.console import Console
 
+from refstudy.base.errors import StudyError
+from refstudy.base.files import path_digest
+from refstudy.base.provenance import code_version
 from refstudy.engine import workers
 from refstudy.engine.journal import read_journal
 from refstudy.engine.plan import Step, plan
 from refstudy.engine.progress import Progress
 from refstudy.engine.run import run_profile
 from refstudy.engine.workers import execute
-from refstudy.errors import StudyError
-from refstudy.files import path_digest
-from refstudy.provenance import code_version
-from refstudy.study import load_study
+from refstudy.study.file import load_study
 from tests.test_study import notebook, study_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +60,7 @@ def test_notebooks_fail_alone_and_work_side_by_side(tmp_path, capsys):
     for name, partner in (("first", "second"), ("second", "first"), ("last", "")):
         held = (300 << 20) if name == "first" else 1
         notebook(tmp_path / f"{name}.ipynb", f"NAME, PARTNER = '{name}', '{partner}'", MEET, f"len(b'1' * {held})")
-    reads = "import pathlib; from refstudy.files import note; note('read', pathlib.Path('data.txt'))"
+    reads = "import pathlib; from refstudy.base.files import note; note('read', pathlib.Path('data.txt'))"
     notebook(tmp_path / "broken.ipynb", reads, "raise ValueError('the reason')")
     (tmp_path / "data.txt").touch()
     path = study_file(
@@ -205,14 +205,14 @@ def test_what_cannot_be_written_is_named_and_the_earlier_result_stays(tmp_path):
 
 WRITES = """\
 from pathlib import Path
-from refstudy.files import atomic_write, exists
+from refstudy.base.files import atomic_write, exists
 folder = Path(results) / 'tables'
 with atomic_write(folder / 'made.csv') as temporary:
     temporary.write_text('made')
 """
 READS = """\
 from pathlib import Path
-from refstudy.files import exists
+from refstudy.base.files import exists
 print('found' if exists(Path(results) / 'tables' / 'made.csv') else 'missed')
 """
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 from refstudy.models.fusion.coparse_literal import coparse_literal
 from refstudy.models.fusion.s2rm import S2RM
 from refstudy.models.fusion.tile_concat import TileConcat

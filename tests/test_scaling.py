@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from refstudy.config import PartConfig
+from refstudy.base.config import PartConfig
+from refstudy.base.errors import StudyError
 from refstudy.data.batches import IMAGE_MEAN, IMAGE_STD, grouped_batches, made_ahead, normalise
-from refstudy.errors import StudyError
-from refstudy.records import find_records
-from refstudy.training import Trainer, load_corpora
+from refstudy.training.loop import Trainer, load_corpora
+from refstudy.training.records import find_records
 
 from .conftest import tiny_data, tiny_model, tiny_run
 from .test_models import Calls

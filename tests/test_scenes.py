@@ -19,6 +19,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from scipy import ndimage
 
+from refstudy.base.errors import StudyError
 from refstudy.data.masks import decode_mask, mask_polygons
 from refstudy.data.refer import load_refer
 from refstudy.data.samples import REAL_VAL, real_figures, sample_expressions, summary
@@ -27,7 +28,6 @@ from refstudy.data.scenes.census import census, sentences_of, things_of, told_ap
 from refstudy.data.scenes.grammar import LOCATION_WORDS, MOST_WORDS, Speaker, leading, relations_of
 from refstudy.data.scenes.scene import make_scene
 from refstudy.data.source import lay_out, prepare_data
-from refstudy.errors import StudyError
 from tests.conftest import tiny_data
 
 GOLDEN = {  # flavour and its version -> digest of the annotations of two scenes and of their pixels

@@ -5,8 +5,17 @@ import re
 import numpy as np
 import pytest
 
-from refstudy.inference import ALPHA, LOOKS, judge
-from refstudy.simulation import SEED_SD, design, found, made_up, planned, simulated, wrong_calls, wrongly_equivalent
+from refstudy.analysis.inference import ALPHA, LOOKS, judge
+from refstudy.analysis.simulation import (
+    SEED_SD,
+    design,
+    found,
+    made_up,
+    planned,
+    simulated,
+    wrong_calls,
+    wrongly_equivalent,
+)
 
 from .helpers import ROOT, STUDY
 
@@ -33,7 +42,7 @@ def test_a_gain_of_five_seed_deviations_is_found():
 
 def test_without_correction_the_verdicts_would_be_wrong_far_more_often(monkeypatch):
     """So the simulation tells a rule that is too bold."""
-    monkeypatch.setattr("refstudy.inference.holm", lambda p: p)
+    monkeypatch.setattr("refstudy.analysis.inference.holm", lambda p: p)
     wrong, _ = wrong_calls(DESIGN, 60)
     assert wrong > 3 * ALPHA * 60
 
@@ -45,7 +54,7 @@ def test_rows_of_the_second_look_get_more_runs_and_others_none(monkeypatch):
         counted.append(runs)
         return judge(gains, runs, *others)
 
-    monkeypatch.setattr("refstudy.simulation.judge", noted)
+    monkeypatch.setattr("refstudy.analysis.simulation.judge", noted)
     gains = np.full(len(DESIGN.sides), 30.0)
     gains[-1] = 0.0  # all are decided at once, but for the last
     made_up(DESIGN, gains, np.random.default_rng(0))

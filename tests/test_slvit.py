@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as f
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 from refstudy.models.decoders.hamburger import NMF, Hamburger, factorise, update_codes
 from refstudy.models.encoders import TextEncoder
 from refstudy.models.fusion.lmfa import LMFA, CrossModalAttention, Strip, depthwise

@@ -13,11 +13,11 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from refstudy.data.source import default_data_root
 from refstudy.engine.plan import plan
-from refstudy.evaluation import evaluate, summarize_counts, whole_image_counts
 from refstudy.models.build import build_model
-from refstudy.records import find_record, find_records
-from refstudy.study import FILE_NAME, load_study
-from refstudy.training import load_corpora
+from refstudy.study.file import FILE_NAME, load_study
+from refstudy.training.evaluation import evaluate, summarize_counts, whole_image_counts
+from refstudy.training.loop import load_corpora
+from refstudy.training.records import find_record, find_records
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]

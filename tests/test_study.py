@@ -10,12 +10,12 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from refstudy.base.config import PARTS, TrainConfig
+from refstudy.base.errors import StudyError
 from refstudy.cli import app, main
-from refstudy.config import PARTS, TrainConfig
 from refstudy.data.scenes import FLAVOURS
-from refstudy.engine.cells import declared_parameters
-from refstudy.errors import StudyError
-from refstudy.study import load_study
+from refstudy.study.cells import declared_parameters
+from refstudy.study.file import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "papermill_runs.yaml"
@@ -309,7 +309,7 @@ def test_each_encoder_is_pretrained_as_its_profile_says(tmp_path, monkeypatch):
         path.write_bytes(b"")
         return {}
 
-    monkeypatch.setattr("refstudy.pretraining.pretrain", pretrained)
+    monkeypatch.setattr("refstudy.training.pretraining.pretrain", pretrained)
     for whole in ([], ["--whole", "slvit"]):
         command = ["pretrain", *whole, "--output", str(tmp_path / "encoder"), "--study", str(STUDY)]
         assert CliRunner().invoke(app, command).exit_code == 0
@@ -349,7 +349,7 @@ def test_folders_are_those_of_the_study_wherever_the_command_is_called(tmp_path,
     done = CliRunner().invoke(app, ["data", "download", "refcoco"])
     assert done.exit_code == 0 and done.output.strip() == str(STUDY.parent / "data")
     monkeypatch.setattr(
-        "refstudy.results.verify", lambda study, folder: pd.DataFrame({"file": [str(folder)], "state": "x"})
+        "refstudy.analysis.results.verify", lambda study, folder: pd.DataFrame({"file": [str(folder)], "state": "x"})
     )
     assert f"x: {STUDY.parent / 'results' / 'scenes'}" in CliRunner().invoke(app, ["verify"]).output
 

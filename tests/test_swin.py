@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from timm.models.swin_transformer import SwinTransformerBlock
 
-from refstudy.config import ImageEncoderConfig
+from refstudy.base.config import ImageEncoderConfig
 from refstudy.models.encoders import ImageEncoder, PaddedBlock
 
 pytestmark = pytest.mark.numeric

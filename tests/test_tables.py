@@ -4,12 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from refstudy.errors import StudyError
-from refstudy.inference import pooled
-from refstudy.metrics import METRICS
-from refstudy.papers.printed import load_printed, printed_rows
-from refstudy.study import load_study
-from refstudy.tables import (
+from refstudy.analysis.inference import pooled
+from refstudy.analysis.tables import (
     RESAMPLES,
     TABLES,
     build_comparison,
@@ -27,6 +23,10 @@ from refstudy.tables import (
     with_interval,
     write_table,
 )
+from refstudy.base.errors import StudyError
+from refstudy.metrics import METRICS
+from refstudy.papers.printed import load_printed, printed_rows
+from refstudy.study.file import load_study
 
 from .helpers import STUDY, fake_counts, put, put_counts
 

@@ -4,16 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from refstudy.config import PartConfig
-from refstudy.data.batches import build_corpus, normalise
-from refstudy.data.refer import load_table
-from refstudy.data.source import prepare_data
-from refstudy.data.words import tokenize
-from refstudy.errors import StudyError
-from refstudy.evaluation import evaluate
-from refstudy.models.build import build_model
-from refstudy.models.urce import STAGES, patch_side
-from refstudy.trace import (
+from refstudy.analysis.trace import (
     decoder_maps,
     last_lmfas,
     lmfa_branches,
@@ -23,6 +14,15 @@ from refstudy.trace import (
     trace,
     trace_slvit,
 )
+from refstudy.base.config import PartConfig
+from refstudy.base.errors import StudyError
+from refstudy.data.batches import build_corpus, normalise
+from refstudy.data.refer import load_table
+from refstudy.data.source import prepare_data
+from refstudy.data.words import tokenize
+from refstudy.models.build import build_model
+from refstudy.models.urce import STAGES, patch_side
+from refstudy.training.evaluation import evaluate
 
 from .conftest import tiny_data, tiny_model
 

@@ -17,23 +17,31 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from refstudy import training
-from refstudy.config import PartConfig, PretrainConfig, TextEncoderConfig, TrainConfig
+from refstudy.base.config import PartConfig, PretrainConfig, TextEncoderConfig, TrainConfig
+from refstudy.base.errors import StudyError
 from refstudy.data.batches import build_corpus, grouped_batches
 from refstudy.data.masks import decode_mask
 from refstudy.data.refer import load_refer
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
-from refstudy.errors import StudyError
-from refstudy.evaluation import ABOUT, evaluate, summarize_counts, whole_image_counts
-from refstudy.losses import dice_loss
 from refstudy.metrics import METRICS, overlap, summarize
 from refstudy.models.build import build_model, load_model
 from refstudy.models.encoders import TextEncoder
-from refstudy.prediction import predict
-from refstudy.pretraining import pretrain, pretrain_text_encoder, said
-from refstudy.records import circumstances, find_record, find_records, read_record
-from refstudy.training import Trainer, Unfinished, file_digest, learning_rate, load_corpora, parameter_groups, train
+from refstudy.prediction.predict import predict
+from refstudy.training import loop as training
+from refstudy.training.evaluation import ABOUT, evaluate, summarize_counts, whole_image_counts
+from refstudy.training.loop import (
+    Trainer,
+    Unfinished,
+    file_digest,
+    learning_rate,
+    load_corpora,
+    parameter_groups,
+    train,
+)
+from refstudy.training.losses import dice_loss
+from refstudy.training.pretraining import pretrain, pretrain_text_encoder, said
+from refstudy.training.records import circumstances, find_record, find_records, read_record
 
 from .conftest import assert_same_but_for_rounding, tiny_data, tiny_model, tiny_run
 from .test_slvit import TINY
@@ -154,7 +162,7 @@ def random_slvit(run):
 
 @pytest.mark.parametrize("config", [tiny_run(), random_slvit(tiny_run())], ids=["composed", "slvit"])
 def test_two_whole_trainings_and_one_in_halves_are_the_same(data_root, tmp_path, monkeypatch, config):
-    monkeypatch.setattr("refstudy.training.CURVE_EVERY", 4)
+    monkeypatch.setattr("refstudy.training.loop.CURVE_EVERY", 4)
     calls = itertools.count(1)
     stopped = False
     for name in ("whole", "again", "halves"):
@@ -179,7 +187,9 @@ def test_a_stop_at_the_end_of_an_epoch_leaves_the_validation_to_the_next_call(
     calls = itertools.count(1)
     with pytest.raises(Unfinished, match=f"stopped after {stop_at} of 12"):
         train(tiny_run(), tmp_path / "r", tmp_path, data_root, progress=False, stop=lambda: next(calls) == stop_at)
-    monkeypatch.setattr("refstudy.training.circumstances", lambda: circumstances() | {"commit": "0" * 40})  # other code
+    monkeypatch.setattr(
+        "refstudy.training.loop.circumstances", lambda: circumstances() | {"commit": "0" * 40}
+    )  # other code
     curve = read_record(train(tiny_run(), tmp_path / "r", tmp_path, data_root)).curve()
     told = capsys.readouterr().out
     assert f"goes on from update {stop_at} of 12, to which commit" in told and "checkpoint.pt" in told
@@ -192,10 +202,10 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("stop_at", [3, 8])
 def test_an_interrupted_run_resumes_to_the_same_record(data_root, tmp_path, monkeypatch, stop_at):
-    monkeypatch.setattr("refstudy.training.CURVE_EVERY", 4)
+    monkeypatch.setattr("refstudy.training.loop.CURVE_EVERY", 4)
     whole = train(tiny_run(), tmp_path / "a" / "records", tmp_path / "a", data_root, progress=False)
     assert {4, 8, 12} <= set(read_record(whole).curve()["update"])  # the stops come between these
-    monkeypatch.setattr("refstudy.training.CHECKPOINT_EVERY", -1)  # a checkpoint after every update
+    monkeypatch.setattr("refstudy.training.loop.CHECKPOINT_EVERY", -1)  # a checkpoint after every update
     step = Trainer.step
 
     def stopping(self, batch):
@@ -268,7 +278,7 @@ def test_a_run_goes_on_in_its_precision_alone(corpora, tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
     Trainer(tiny_run(precision="bfloat16"), corpora).save(path, 0.0)
     Trainer(tiny_run(precision="bfloat16"), corpora).resume(path)
-    monkeypatch.setattr("refstudy.evaluation.native_bfloat16", lambda: True)
+    monkeypatch.setattr("refstudy.training.evaluation.native_bfloat16", lambda: True)
     with pytest.raises(
         StudyError, match="began in float32, and here it would go on in bfloat16.*a machine like the first"
     ):
@@ -512,7 +522,7 @@ def test_an_update_follows_schedule_rates_and_clipping(corpora):
 
 def test_the_kept_weights_are_those_of_the_earliest_best_validation(corpora, monkeypatch):
     trainer, scores = Trainer(tiny_run(), corpora), iter([10.0, 30.0, 30.0, 20.0])
-    monkeypatch.setattr("refstudy.training.summarize_counts", lambda counts: {"oIoU": next(scores)})
+    monkeypatch.setattr("refstudy.training.loop.summarize_counts", lambda counts: {"oIoU": next(scores)})
     for epoch in range(1, 5):
         with torch.no_grad():
             for parameter in trainer.model.parameters():
@@ -528,7 +538,7 @@ def test_freed_memory_is_kept_where_asked():
     """Resident pages after tensors of 16 MiB are gone."""
     code = """
 import torch
-from refstudy.allocation import keep_freed_memory
+from refstudy.base.allocation import keep_freed_memory
 def resident(): return int(open("/proc/self/statm").read().split()[1]) >> 8  # MiB
 {ask}
 before = resident()
@@ -548,8 +558,8 @@ def test_the_peak_of_one_run_is_not_that_of_the_run_before():
     """Though what that run freed is kept: 300 MiB, of which at least half is no part of the next peak. In a process of
     its own, where nothing else is allocated meanwhile."""
     code = """
-from refstudy.allocation import keep_freed_memory
-from refstudy.provenance import forget_peak_memory, peak_memory
+from refstudy.base.allocation import keep_freed_memory
+from refstudy.base.provenance import forget_peak_memory, peak_memory
 keep_freed_memory()
 blocks = [b"1" * (1 << 20) for _ in range(300)]
 del blocks

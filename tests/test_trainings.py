@@ -12,17 +12,17 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from refstudy.base.errors import StudyError
 from refstudy.cli import app
 from refstudy.engine import trainings
 from refstudy.engine.run import run_profile
 from refstudy.engine.trainings import Stop, _in_a_process, _places
 from refstudy.engine.workers import connect
-from refstudy.errors import StudyError
-from refstudy.evaluation import summarize_counts
 from refstudy.models.build import load_model
-from refstudy.records import find_records
-from refstudy.study import load_study
-from refstudy.training import Trainer, load_corpora, train
+from refstudy.study.file import load_study
+from refstudy.training.evaluation import summarize_counts
+from refstudy.training.loop import Trainer, load_corpora, train
+from refstudy.training.records import find_records
 
 from .conftest import assert_same_but_for_rounding, tiny_data, tiny_model
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from refstudy.analysis.word_use import word_use
 from refstudy.data.masks import encode_mask
-from refstudy.word_use import word_use
 
 from .helpers import STUDY, put_counts
 

@@ -21,12 +21,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import BertTokenizerFast
 
-from refstudy.bar import bar
+from refstudy.base.bar import bar
+from refstudy.base.errors import StudyError
+from refstudy.base.files import atomic_write
 from refstudy.data.masks import decode_mask, has_masks
 from refstudy.data.pictures import read_image
 from refstudy.data.words import tokenize
-from refstudy.errors import StudyError
-from refstudy.files import atomic_write
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as the encoders expect
 PADDING = tuple(round(255 * value) for value in IMAGE_MEAN)

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from refstudy.bar import bar
+from refstudy.base.bar import bar
+from refstudy.base.errors import StudyError
 from refstudy.data.entries import COLUMNS, Found, Problem
 from refstudy.data.masks import decode_mask, has_masks
 from refstudy.data.pictures import read_image, read_image_size
 from refstudy.data.refer import find_data, load_leniently
-from refstudy.errors import StudyError
 
 MEASURES = ["images", "referents", "expressions", "mean_words", "max_words"]
 ORDER = ["train", "val", "test", "testA", "testB"]

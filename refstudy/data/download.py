@@ -12,10 +12,10 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from refstudy.bar import bar
+from refstudy.base.bar import bar
+from refstudy.base.errors import StudyError
+from refstudy.base.files import file_digest
 from refstudy.data.zips import fault, filled, locked, unpack
-from refstudy.errors import StudyError
-from refstudy.files import file_digest
 
 TRIES = 5  # of one mirror that breaks off, as long as each brings it further
 TIMEOUT = 60  # seconds without an answer

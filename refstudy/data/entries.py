@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from refstudy.config import SentenceField
-from refstudy.errors import StudyError
+from refstudy.base.config import SentenceField
+from refstudy.base.errors import StudyError
 
 COLUMNS = (
     "sent_id ref_id ann_id image_id split category_id category expression words kind "

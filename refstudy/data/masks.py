@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pycocotools import mask as coco_mask
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 
 FARTHEST = 100  # longer sides of its image beyond which a polygon's point is a mistake; pycocotools dies of such points
 PACKED = re.compile(rb"([P-o]{0,6}[0-O])+")  # compressed counts: digits from "P" on where more follow, from "0" on last

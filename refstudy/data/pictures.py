@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 
 
 def read_image(path: Path | str, height: int | None = None, width: int | None = None) -> np.ndarray:

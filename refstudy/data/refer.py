@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from refstudy.config import DataConfig, SentenceField
+from refstudy.base.config import DataConfig, SentenceField
+from refstudy.base.errors import DataMissing, StudyError
+from refstudy.base.files import note
 from refstudy.data.entries import UNREADABLE, Found, Problem, make_table
 from refstudy.data.forms import FORMS
 from refstudy.data.pictures import read_image
 from refstudy.data.scenes import FLAVOURS
-from refstudy.errors import DataMissing, StudyError
-from refstudy.files import note
 
 __all__ = ["choose", "find_data", "load_leniently", "load_refer", "load_table", "read_image"]
 

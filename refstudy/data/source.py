@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from refstudy.config import DataConfig
+from refstudy.base.config import DataConfig
+from refstudy.base.errors import StudyError
 from refstudy.data.entries import COCO_FOLDERS, IMAGE_FOLDERS
 from refstudy.data.scenes import FLAVOURS, make_refscenes
-from refstudy.errors import StudyError
 
 
 def default_data_root(root: Path | str = ".") -> Path:

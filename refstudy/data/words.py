@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from transformers import BertTokenizerFast
 
+from refstudy.base.errors import StudyError
 from refstudy.data.scenes import vocabulary
-from refstudy.errors import StudyError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

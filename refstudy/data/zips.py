@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from filelock import FileLock
 
-from refstudy.bar import bar
-from refstudy.errors import StudyError
-from refstudy.files import atomic_folder
+from refstudy.base.bar import bar
+from refstudy.base.errors import StudyError
+from refstudy.base.files import atomic_folder
 
 # An archive of annotations unpacks to about ten times its size; a bomb to a thousand times and more.
 MOST_EXPANSION, ALWAYS_ALLOWED = 40, 64 * 2**20

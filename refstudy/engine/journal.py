@@ -2,8 +2,8 @@
 
 The first line is written before the notebook starts: which notebook, at which commit, and what was known of its
 dependencies (``refstudy.engine.plan.known``). Each further line is noted by the package as it reads, looks for and
-writes files (``refstudy.files.note``). The last says that the notebook ran to its end, how long it took, and what its
-kernel ran on and used (``refstudy.provenance.usage``).
+writes files (``refstudy.base.files.note``). The last says that the notebook ran to its end, how long it took, and what
+its kernel ran on and used (``refstudy.base.provenance.usage``).
 """
 
 import json
@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from refstudy.errors import StudyError
-from refstudy.files import content_digest
+from refstudy.base.errors import StudyError
+from refstudy.base.files import content_digest
 
 EXECUTED_FROM = ("notebook", "parameters", "code_cells", "modules", "settings")
 PROVENANCE: dict[str, Any] = {  # with what stands for the unknown; ``key``: a digest of EXECUTED_FROM and what was read

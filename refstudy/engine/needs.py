@@ -8,13 +8,13 @@ from unittest.mock import patch
 
 from huggingface_hub import constants, get_session
 
-from refstudy.config import ModelConfig, record_name
+from refstudy.base.config import ModelConfig, record_name
+from refstudy.base.errors import DataMissing, StudyError
 from refstudy.data.download import load_mirrors
 from refstudy.data.forms.refer_files import COCO_ARCHIVE, IMAGE_ARCHIVES
 from refstudy.data.refer import choose
 from refstudy.data.scenes import FLAVOURS
-from refstudy.errors import DataMissing, StudyError
-from refstudy.study import Case, Study
+from refstudy.study.file import Case, Study
 
 ANSWER = 10  # seconds that the hub has to answer
 

@@ -22,9 +22,9 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
+from refstudy.base.files import JOURNAL, JOURNAL_SUFFIX
 from refstudy.engine.journal import end_journal, read_journal
 from refstudy.engine.plan import Step
-from refstudy.files import JOURNAL, JOURNAL_SUFFIX
 
 PATIENCE = 300  # seconds for what is slow on a busy machine: a kernel's start, its last outputs
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -161,12 +161,12 @@ class _Watch:
                     os.killpg(process.pid, signal.SIGKILL)  # a kernel leads a process group: its own children end too
 
 
-USAGE = "__import__('IPython.display').display.JSON(__import__('refstudy.provenance').provenance.usage())"
+USAGE = "__import__('IPython.display').display.JSON(__import__('refstudy.base.provenance').provenance.usage())"
 
 
 class _Client(PapermillNotebookClient):
     """Papermill's client of a kernel. ``usage``: what the kernel said, after its last cell, that it ran on and used
-    (``refstudy.provenance.usage``); empty where it cannot say."""
+    (``refstudy.base.provenance.usage``); empty where it cannot say."""
 
     usage: Mapping[str, Any] = {}
 

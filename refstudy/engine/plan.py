@@ -15,13 +15,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from refstudy.config import record_name
-from refstudy.engine.cells import code_cells, declared_parameters, wrong_parameter
+from refstudy.base.config import record_name
+from refstudy.base.errors import StudyError
+from refstudy.base.files import JOURNAL_SUFFIX, content_digest, path_digest
 from refstudy.engine.journal import Journal, read_journal
-from refstudy.errors import StudyError
-from refstudy.files import JOURNAL_SUFFIX, content_digest, path_digest
-from refstudy.modules import Modules
-from refstudy.study import PAPERS_SWIN_B, PAPERS_SWIN_T, Case, Study, training_command
+from refstudy.engine.modules import Modules
+from refstudy.study.cells import code_cells, declared_parameters, wrong_parameter
+from refstudy.study.file import PAPERS_SWIN_B, PAPERS_SWIN_T, Case, Study, training_command
 
 PLACES = ("study", "results")  # parameters that differ from machine to machine
 COMMON = (*PLACES, "profile")  # parameters that every notebook is given

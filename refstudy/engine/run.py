@@ -10,9 +10,9 @@ from dask.system import CPU_COUNT
 from rich.console import Console
 from rich.table import Table
 
+from refstudy.base.errors import StudyError
 from refstudy.engine.plan import INPUT_CHANGED, Step, plan, show, show_trainings, without_record
-from refstudy.errors import StudyError
-from refstudy.study import Case, Study
+from refstudy.study.file import Case, Study
 
 
 def run_profile(
@@ -58,7 +58,7 @@ def run_profile(
         return 1
     page = study.results(profile) / "report" / "index.html"
     if cases or executed or not page.exists():
-        from refstudy.report import write_report
+        from refstudy.engine.report import write_report
 
         page = write_report(study.under(profile))
     console.print(f"results in {study.results(profile)}, to be read from {page}", highlight=False, soft_wrap=True)

@@ -17,14 +17,14 @@ import torch
 from accelerate.utils import broadcast_object_list
 from dask.system import CPU_COUNT
 
-from refstudy.config import ModelConfig
-from refstudy.errors import StudyError
-from refstudy.model_card import write_model_card
+from refstudy.base.config import ModelConfig
+from refstudy.base.errors import StudyError
+from refstudy.base.provenance import forget_peak_memory
+from refstudy.engine.model_card import write_model_card
 from refstudy.models.build import build_model
-from refstudy.provenance import forget_peak_memory
-from refstudy.records import find_record
-from refstudy.study import Case, Study, load_study
-from refstudy.training import Unfinished, launched, train
+from refstudy.study.file import Case, Study, load_study
+from refstudy.training.loop import Unfinished, launched, train
+from refstudy.training.records import find_record
 
 UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: not done, and no failure
 
@@ -41,7 +41,7 @@ def train_run(
     """Train one run of a profile; return its record. Where the profile ships its weights, keep them; where it ships any
     seed of the variant, renew the card, which tells how the others ended.
 
-    Raises Unfinished when ``stop`` says so: see ``refstudy.training.train``.
+    Raises Unfinished when ``stop`` says so: see ``refstudy.training.loop.train``.
     """
     config = study.run_config(profile, variant, seed)
     work = study.root / "work" / profile

@@ -14,13 +14,13 @@ from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from rich.console import Console
 
+from refstudy.base.errors import StudyError
+from refstudy.base.provenance import code_version
 from refstudy.engine.journal import journal_head
+from refstudy.engine.modules import Modules
 from refstudy.engine.notebook import NotebookError, clear_away, execute_notebook
 from refstudy.engine.plan import Step, known
 from refstudy.engine.progress import Progress
-from refstudy.errors import StudyError
-from refstudy.modules import Modules
-from refstudy.provenance import code_version
 
 PATIENCE = 20  # seconds that interrupted notebooks have to end
 

@@ -1,1 +1,4 @@
-"""Models: encoders, fusion modules, decoders, and the one place where they are put together (build.py)."""
+"""Models: encoders, fusion modules, decoders, whole models, and ``build``, which puts them together and loads weights.
+
+It may use ``base`` and ``data``. ``interfaces`` says what a module of one's own is given and returns.
+"""

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save
 from torch import nn
 from transformers import BertTokenizerFast
 
-from refstudy.config import ImageEncoderConfig, ModelConfig, PartConfig
+from refstudy.base.config import ImageEncoderConfig, ModelConfig, PartConfig
+from refstudy.base.errors import StudyError
+from refstudy.base.files import atomic_write, exists, note
 from refstudy.data.words import build_tokenizer
-from refstudy.errors import StudyError
-from refstudy.files import atomic_write, exists, note
 from refstudy.models.decoders.casg import CASG
 from refstudy.models.decoders.fpn import FPN
 from refstudy.models.encoders import ImageEncoder, TextEncoder
@@ -30,9 +30,9 @@ from refstudy.models.fusion.s2rm import S2RM
 from refstudy.models.fusion.tile_concat import TileConcat
 from refstudy.models.lavt import LAVT
 from refstudy.models.mscan import load_mscan_file
+from refstudy.models.own_parts import is_own, source_of
 from refstudy.models.segmenter import ReferringSegmenter, Segmenter
 from refstudy.models.slvit import SLViT
-from refstudy.own_parts import is_own, source_of
 
 # Every import stands written out: what a notebook depends on is read from the imports.
 FUSIONS: dict[str, type[nn.Module]] = {"s2rm": S2RM, "tile_concat": TileConcat, "acm": ACM, "pwam": PWAMFusion}

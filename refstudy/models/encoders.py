@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import BertConfig, BertModel
 
-from refstudy.config import ImageEncoderConfig, TextEncoderConfig
-from refstudy.errors import StudyError
+from refstudy.base.config import ImageEncoderConfig, TextEncoderConfig
+from refstudy.base.errors import StudyError
 
 
 class PaddedBlock(SwinTransformerBlock):

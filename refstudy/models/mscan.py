@@ -16,8 +16,8 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from refstudy.errors import StudyError
-from refstudy.files import note
+from refstudy.base.errors import StudyError
+from refstudy.base.files import note
 from refstudy.models.fusion.lmfa import LMFA, depthwise
 
 

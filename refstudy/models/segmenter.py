@@ -1,5 +1,6 @@
 """The base class of all models, and the model with late fusion that S²RM and its ablations are."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import BertTokenizerFast
 
-from refstudy.config import ModelConfig
-from refstudy.errors import StudyError
+from refstudy.base.config import ModelConfig
+from refstudy.base.errors import StudyError
 from refstudy.models.layers import mean_word, of_each
 
 
@@ -69,8 +70,7 @@ class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", licens
         ``options`` are those of ``huggingface_hub.snapshot_download`` (revision, cache_dir, token, ...). Nothing that
         was downloaded is executed. Raises StudyError when nothing is there, or no model of this class.
         """
-        from refstudy.models.build import load_model  # builds on this module
-
+        load_model = import_module("refstudy.models.build").load_model  # late: that module builds on this one
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
             try:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 from refstudy.models.decoders.hamburger import Hamburger
 from refstudy.models.layers import of_each
 from refstudy.models.mscan import MSCAN

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad, scaled_dot_product_attention
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 
 SCORE_SOURCES = ("raw", "softmax")
 STAGES = (1, 2, 3, 4)

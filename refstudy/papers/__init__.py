@@ -1,8 +1,4 @@
-"""What the two papers print and say: tables, sentences and claims as data, and what is computed from them alone.
+"""The two papers as data: printed tables (``printed``), audited sentences (``audit``), claims (``claims``).
 
-- ``printed``: the printed tables, a CSV each;
-- ``audit``: sentences held against these tables, and the tables of the two papers held against each other;
-- ``claims``: what the study judges and which explanations it tests.
-
-The data files lie in these packages, none here: what imports one of them does not depend on the files of the others.
+It may use ``base``. Each package holds its own data files, so that a notebook depends on those that it uses alone.
 """

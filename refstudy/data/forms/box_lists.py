@@ -10,8 +10,8 @@ import re
 from functools import partial
 from pathlib import Path
 
+from refstudy.base.errors import StudyError
 from refstudy.data.entries import Entries, Found, image_folder
-from refstudy.errors import StudyError
 
 NAME = re.compile(r"(refcoco[+g]?)_(unc|google|umd)_(\w+)\.csv")
 

@@ -22,13 +22,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from refstudy.base.errors import StudyError
+from refstudy.base.files import atomic_folder
 from refstudy.data.entries import Entries, Found, dataset_name, image_folder, inside, unreadable
 from refstudy.data.forms.refer_files import read_json
 from refstudy.data.masks import decode_mask
 from refstudy.data.pictures import read_image_size
 from refstudy.data.zips import locked
-from refstudy.errors import StudyError
-from refstudy.files import atomic_folder
 
 SPLIT_BY = {"refcocog": "umd"}  # the exports hold one partition each, without naming it; unc for the others
 SPLIT_NAMES = {"validation": "val"}

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from refstudy.base.errors import StudyError
 from refstudy.data.entries import Entries, Found, dataset_name, image_folder, unreadable
 from refstudy.data.zips import JUNK, member_names, unpack
-from refstudy.errors import StudyError
 
 REFS = re.compile(r"refs\(([\w-]+)\)\.p")
 IMAGE_ARCHIVES = {"refclef": "saiapr_tc-12.zip"}  # every other dataset is drawn on COCO

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from refstudy.base.errors import StudyError
 from refstudy.data.entries import Entries, Found, image_folder
 from refstudy.data.forms.refer_files import read_json
-from refstudy.errors import StudyError
 
 QUERIES = "referit_query_"
 

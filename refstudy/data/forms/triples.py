@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from refstudy.base.errors import StudyError
 from refstudy.data.entries import Entries, Found, inside
 from refstudy.data.forms.refer_files import read_json
 from refstudy.data.masks import encode_mask
-from refstudy.errors import StudyError
 
 
 def find(root: Path) -> list[Found]:

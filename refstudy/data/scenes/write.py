@@ -13,9 +13,9 @@ from random import Random
 from filelock import FileLock
 from PIL import Image
 
-from refstudy.bar import bar
+from refstudy.base.bar import bar
+from refstudy.base.errors import StudyError
 from refstudy.data.masks import mask_polygons
-from refstudy.errors import StudyError
 
 from .facts import facts_of
 from .flavours import FLAVOURS, Flavour

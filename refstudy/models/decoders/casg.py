@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, fold, interpolate
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 from refstudy.models.layers import GATES, Gate, conv_bn_relu, of_each
 
 READINGS = ("lift", "double")

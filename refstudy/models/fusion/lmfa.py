@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 from refstudy.models.layers import InstanceNorm
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 from refstudy.models.fusion.tile_concat import TileConcat
 from refstudy.models.layers import Gate, at_least_float32, conv_bn_relu, full_precision
 

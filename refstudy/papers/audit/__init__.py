@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
-from refstudy.config import Settings
-from refstudy.errors import StudyError
+from refstudy.base.config import Settings
+from refstudy.base.errors import StudyError
+from refstudy.base.yaml_files import read_yaml
 from refstudy.papers.audit.cross_check import EPSILON
 from refstudy.papers.audit.operations import OPERATIONS, Names, Recomputed, compute
-from refstudy.yaml_files import read_yaml
 
 FILES = tuple(Path(__file__).with_name(f"sentences_{paper}.yaml") for paper in ("s2rm", "slvit"))
 COLUMNS = "paper place quotation claim kind claimed recomputed difference agrees verdict note"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 from pydantic import RootModel
 
+from refstudy.base.yaml_files import read_yaml
 from refstudy.papers.printed import SPLITS, load_printed
-from refstudy.yaml_files import read_yaml
 
 EPSILON = 1e-9  # of floating point, far below any printed digit
 

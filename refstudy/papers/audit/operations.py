@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 import pandas as pd
 from pydantic import BeforeValidator, Field, ValidationError, validate_call
 
-from refstudy.config import Settings
-from refstudy.errors import StudyError
+from refstudy.base.config import Settings
+from refstudy.base.errors import StudyError
+from refstudy.base.yaml_files import said
 from refstudy.papers.audit.cross_check import cross_check
 from refstudy.papers.printed import printed_cells, printed_rows
-from refstudy.yaml_files import said
 
 Kind = Literal["gain", "cost", "size", "statement"]
 

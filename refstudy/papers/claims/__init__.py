@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from refstudy.config import Settings
-from refstudy.errors import StudyError
+from refstudy.base.config import Settings
+from refstudy.base.errors import StudyError
+from refstudy.base.yaml_files import read_yaml
 from refstudy.papers.printed import printed_cells
-from refstudy.yaml_files import read_yaml
 
 FILE = Path(__file__).with_name("claims.yaml")
 MARGIN = 2.0  # points; a gain that is surely smaller counts as none

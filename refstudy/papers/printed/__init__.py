@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from refstudy.errors import StudyError
+from refstudy.base.errors import StudyError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,80 @@
+"""Does a small study order modules as the papers do? Kendall's tau of printed and measured overall IoU, within tables.
+
+A gain is over a row of its own table, so only rows of one table are compared: a pair agrees where the row that is
+better in print is better here. The reference row is one of the rows.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from refstudy.analysis.claims import REACH
+from refstudy.analysis.inference import LEVEL
+from refstudy.analysis.tables import RESAMPLES, SEED, TABLES, metrics_of, table_rows
+from refstudy.metrics import METRICS
+from refstudy.models.build import mask_stride
+from refstudy.papers.printed import printed_rows
+from refstudy.study.file import ProfileStudy
+from refstudy.training.evaluation import read_ceilings
+
+RANKED = tuple(stem for stem in TABLES if stem != "s2rm_table2")  # whose rows differ in a module
+FEWEST = 8  # rows that an interval needs
+ONE_SPREAD = 0.5  # points; what LAVT's authors say of the spread of their runs
+
+
+def ranked_rows(study: ProfileStudy, stems: Sequence[str] = RANKED) -> pd.DataFrame:
+    """The rows of the papers' ablations that are recorded, on the profile's first split.
+
+    Columns: table, row, variant, runs; printed and measured overall IoU in percent; error, the standard error that the
+    seeds give the measured one (NaN where their spread is unknown). Rows whose grid cannot reach ``REACH`` are left
+    out: they rank grids.
+    """
+    split, metric = study.settings.splits[0], METRICS[0]
+    ends_of, ceilings = metrics_of(study, split), read_ceilings(study.folder)
+    lines = []
+    for stem in stems:
+        printed = printed_rows(stem)
+        for name, row in table_rows(stem, study).items():
+            stride = mask_stride(study.file.run_config(row.profile, row.variant, 0).model)
+            if row.records and (ceilings is None or ceilings.loc[stride, metric] >= REACH):
+                ends = ends_of(row.profile, row.variant, row.records)
+                error = (ends.spread.variance[metric] / ends.runs) ** 0.5
+                numbers = (printed.loc[name, metric], ends.level().points[metric], error)
+                lines.append((stem, name, row.variant, ends.runs, *numbers))
+    return pd.DataFrame(lines, columns="table row variant runs printed measured error".split())
+
+
+def kendall(
+    rows: pd.DataFrame, least: float = 0.0, resamples: int = RESAMPLES, seed: int = SEED
+) -> tuple[float, float, float]:
+    """Kendall's tau over the pairs of rows of one table that differ in print by more than ``least`` points, of all
+    tables together, with its 95 % interval; NaN without such a pair.
+
+    Args:
+        rows: columns table, printed, measured and error, as ``ranked_rows`` has them.
+
+    The interval is by bootstrap: rows are drawn anew within their tables, and each measured number is moved by its
+    error. It is NaN of fewer than ``FEWEST`` rows, or where an error is unknown.
+    """
+    table, printed, measured, error = (rows[name].to_numpy() for name in ("table", "printed", "measured", "error"))
+    estimate = _tau(table, printed, measured, least)
+    if len(rows) < FEWEST or np.isnan(error).any() or np.isnan(estimate):
+        return estimate, np.nan, np.nan
+    random, places = np.random.default_rng(seed), list(rows.groupby("table", sort=True).indices.values())
+    drawn = []
+    for _ in range(resamples):
+        moved = random.normal(measured, error)
+        some = np.concatenate([random.choice(own, len(own)) for own in places])
+        drawn.append(_tau(table[some], printed[some], moved[some], least))
+    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return estimate, float(low), float(high)
+
+
+def _tau(table: np.ndarray, printed: np.ndarray, measured: np.ndarray, least: float) -> float:
+    """Pairs that agree less pairs that disagree, over all pairs of one table that differ in print by more than
+    ``least``."""
+    apart = np.triu(printed[:, None] - printed)
+    counted = np.triu(table[:, None] == table, k=1) & (np.abs(apart) > least)
+    agree = np.sign(apart) * np.sign(measured[:, None] - measured)
+    return float(agree[counted].mean()) if counted.any() else np.nan

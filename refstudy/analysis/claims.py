@@ -1,0 +1,237 @@
+"""The claims ledger: what the papers claim of their parts, what they printed, what was measured here, a verdict.
+
+The claims are entries of refstudy/papers/claims/claims.yaml; docs/statistics.md says by which rules they are judged.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from refstudy.analysis.cost import Cost, cost
+from refstudy.analysis.inference import CONTRADICTED, SUPPORTED, UNMEASURED, Estimate, judge
+from refstudy.analysis.tables import Measure, measured_by, resampled_counts, variant_records, with_interval
+from refstudy.models.build import mask_stride
+from refstudy.papers.claims import MARGIN, load_claims
+from refstudy.papers.printed import printed_cells
+from refstudy.study.file import PAPERS_SWIN_B, PAPERS_SWIN_T, ProfileStudy, Study, training_command
+from refstudy.training.evaluation import read_ceilings, summarize_counts
+from refstudy.training.records import Record
+
+CLAIMS, EXPLANATIONS = load_claims()
+OURS = "this study"  # whose question it is that no paper answers
+SATURATED = 1.0  # points; a gain below counts as none
+REACH = 60.0  # percent; the least that the regime brings the full model to, so a ceiling below it binds
+# Kinds of expressions: those that a thing's looks answer, and those that ask for its place.
+STRATA = {"looks": ("category", "attribute", "superlative"), "places": ("location", "relation")}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question to the runs: is ``better`` above ``worse``; with ``most``, by less than that many points?"""
+
+    better: str
+    worse: str
+    metric: str = "oIoU"
+    margin: float = MARGIN
+    most: float | None = None
+
+
+COLUMNS = (
+    "variant reference metric printed measured low high p runs reference_runs verdict smallest ceiling looks places "
+    "elsewhere data missing"
+).split()
+
+
+def explanations(study: ProfileStudy) -> pd.DataFrame:
+    """List every explanation with what the runs that test it gave, in overall IoU, a line each, judged together.
+
+    Columns: outcome, explanation, and those of ``ledger`` from variant on, without printed.
+    """
+    table = _answers(study, [Question(one.better, one.worse) for one in EXPLANATIONS])
+    table.insert(0, "outcome", [one.outcome for one in EXPLANATIONS])
+    table.insert(1, "explanation", [one.text for one in EXPLANATIONS])
+    return table.drop(columns="printed")
+
+
+def ledger(study: ProfileStudy) -> pd.DataFrame:
+    """List every claim with the printed gain and the measured one, a line each, judged together on the first split.
+
+    Columns: paper, claim, variant and the reference that it is held against, metric, printed (points), measured with
+    its 95 % interval low, high; p (adjusted for the number of claims and of looks); runs, reference_runs; verdict;
+    smallest (of an undecided claim the gain that could have been seen); ceiling (percent that averaged truth reaches at
+    the coarser side's stride; a claim whose ceiling is below ``REACH`` is untestable); looks, places (the gain on the
+    ``STRATA`` of expressions) and elsewhere (on the profile's other splits), each with its interval and without a
+    verdict; data; missing (the commands that train the seeds that are asked for and have no record).
+    """
+    questions = [Question(claim.better, claim.worse, claim.metric, claim.margin) for claim in CLAIMS]
+    table = _answers(study, [*questions, _saturation(study)])
+    table.insert(0, "paper", [*(claim.paper for claim in CLAIMS), "SLViT"])
+    table.insert(1, "claim", [*(claim.text for claim in CLAIMS), "twice as many regions bring no more"])
+    table["printed"] = [*(claim.printed for claim in CLAIMS), np.nan]
+    if not table.iloc[-1]["variant"]:
+        table.loc[len(CLAIMS), "missing"] = "no variant has twice the K of this profile's SLViT"
+    return table
+
+
+def _answers(study: ProfileStudy, questions: Sequence[Question]) -> pd.DataFrame:
+    """Answer questions, a line of ``COLUMNS`` each, judged together."""
+    splits = study.settings.splits
+
+    def sample(record: Record) -> pd.DataFrame:
+        parts = _parts(record, splits)
+        return pd.concat({name: resampled_counts(part) for name, part in parts.items()}, axis=1)
+
+    def exact(record: Record) -> pd.Series:
+        return pd.concat({name: pd.Series(summarize_counts(part)) for name, part in _parts(record, splits).items()})
+
+    measure = Measure(study, sample, exact)
+    ceilings = read_ceilings(study.folder)
+    lines, tested = [], []
+    for asked in questions:
+        line, gain = _measured(study, asked, measure)
+        if ceilings is not None and asked.better:
+            strides = [mask_stride(study.config(name).model) for name in (asked.better, asked.worse)]
+            line["ceiling"] = ceilings.loc[max(strides), asked.metric]
+        lines.append(line)
+        tested.append((gain.points if asked.most is None else asked.most - gain.points, gain.error, gain.freedom))
+    table = pd.DataFrame(lines, columns=COLUMNS).astype(dict.fromkeys(("measured", "low", "high", "ceiling"), float))
+    table = table.astype(dict.fromkeys(("runs", "reference_runs"), "Int64"))
+    fewer = table[["runs", "reference_runs"]].min(axis=1).fillna(0).to_numpy(int)
+    margins = np.array([asked.margin if asked.most is None else np.nan for asked in questions])
+    testable = ~(table["ceiling"] < REACH).to_numpy()
+    judged = judge(Estimate(*np.array(tested, float).T), fewer, testable, margins)
+    table = table.assign(verdict=judged.verdict, smallest=judged.smallest)
+    table["p"] = [
+        "" if np.isnan(p) or verdict == UNMEASURED else f"{p:.4f}" for p, verdict in zip(*judged[:2], strict=True)
+    ]
+    return table.fillna(dict.fromkeys(("variant", "reference", "looks", "places", "elsewhere", "data", "missing"), ""))
+
+
+def _parts(record: Record, splits: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Group a record's counts by split, and on the first split by ``STRATA``; leave out empty groups."""
+    counts = record.counts()
+    parts = {split: counts[counts["split"] == split] for split in splits}
+    parts |= {name: parts[splits[0]].query("kind in @kinds") for name, kinds in STRATA.items()}
+    return {name: part for name, part in parts.items() if len(part)}
+
+
+def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[dict[str, Any], Estimate]:
+    """Measure the gain of one variant over another: cells of the ledger, and the gain; NaN without runs of both."""
+    line: dict[str, Any] = {"variant": asked.better, "reference": asked.worse, "metric": asked.metric}
+    names = (asked.better, asked.worse) if asked.better else ()
+    trainers = _trainers(study, *names)
+    sides = {name: variant_records(study.beside(trainer), name) for name, trainer in trainers.items()}
+    lacking = [name for name in names if len(sides[name]) < len(study.beside(trainers[name]).seeds(name))]
+    line["missing"] = " && ".join(training_command(trainers[name], name) for name in lacking)
+    unknown = Estimate(np.nan, np.nan, np.nan)
+    if not (names and all(sides.values())):
+        return line, unknown
+    split, *others = study.settings.splits
+    better, worse = (measure(trainers[name], name, sides[name]) for name in names)
+    gains = better.above(worse)
+
+    def gain(part: str) -> Estimate:
+        return gains[part, asked.metric] if (part, asked.metric) in gains.points else unknown
+
+    def shown(part: str) -> str:
+        low, high = gain(part).interval()
+        measured = with_interval(
+            pd.DataFrame([{"x": gain(part).points, "x_low": low, "x_high": high}]), "x", signed=True
+        )
+        return measured[0]
+
+    line["measured"], (line["low"], line["high"]) = gain(split).points, gain(split).interval()
+    line["runs"], line["reference_runs"] = (len(sides[name]) for name in names)
+    line["data"] = " against ".join(dict.fromkeys(measured_by(sides[name], split) for name in names))
+    line |= {name: shown(name) for name in STRATA}
+    line["elsewhere"] = "; ".join(f"{other}: {found}" for other in others if (found := shown(other)))
+    return line, gain(split)
+
+
+def _trainers(study: ProfileStudy, *variants: str) -> dict[str, str]:
+    """Find for each variant the profile whose records speak for it: of those beside one another on the same data,
+    the first that trains all of them, otherwise the first that trains this one."""
+    near = study.file.compared(study.profile)
+    trained = {name: set(study.file.variant_names(name)) for name in near}
+    all_of_them = [name for name in near if trained[name].issuperset(variants)]
+    return {
+        variant: next(iter(all_of_them + [name for name in near if variant in trained[name]]), study.profile)
+        for variant in variants
+    }
+
+
+def _saturation(study: ProfileStudy) -> Question:
+    """Put SLViT's claim that more regions than its K bring no more (Fig. 5a, without printed numbers): 2 K against K,
+    by less than ``SATURATED`` points. The question has no variants where none has 2 K."""
+    by_regions = variants_by_regions(study)
+    own = next((K for K, name in by_regions.items() if name == "slvit"), 0)
+    more = by_regions.get(2 * own, "") if own else ""
+    return Question(more, "slvit" if more else "", most=SATURATED)
+
+
+def variants_by_regions(study: ProfileStudy) -> dict[int, str]:
+    """Find the variants of SLViT that differ in nothing but K, how many regions URCE refines: K -> variant, in rising
+    order; 0 is the one without URCE. A K of more regions than the profile's grid has cells is left out."""
+    found: dict[int, str] = {}
+    for name, variant in study.file.variants.items():
+        if variant.whole is None or variant.whole.name != "slvit":
+            continue
+        options = variant.whole.options
+        if set(options) <= {"regions"} or options == {"urce": False}:
+            model = study.config(name).model
+            own = model.whole.options if model.whole else {}
+            K = own.get("regions", 32) if options != {"urce": False} else 0
+            if (model.image_size // 32) ** 2 >= K:
+                found.setdefault(K, name)  # where a profile's own K is another variant's, the whole model stands for it
+    return dict(sorted(found.items()))
+
+
+def cost_ledger(study: Study) -> pd.DataFrame:
+    """List the claims about cost, which need no training: multiply-adds counted at one size for both sides, the text
+    encoder included, every equation computed as the papers write it. Columns as ``ledger``, without gaps and variants;
+    what no paper claims has "this study" for its paper.
+
+    ``printed`` and ``measured`` are percent by which the first costs less than the second.
+    """
+
+    def counted(profile: str, variant: str, size: int) -> Cost:
+        config = study.run_config(profile, variant, 0).model
+        return cost(config.model_copy(update={"image_size": size}))
+
+    flops = printed_cells("s2rm_table2")["Flops"]
+    printed, unprinted = _saving(flops["SwinT-Ours"], flops["LAVT"]), float("nan")
+    slvit = counted(PAPERS_SWIN_T, "slvit", 480).written
+    lines = []
+    for encoder, profile, papers, saved in (
+        ("Swin-B", PAPERS_SWIN_B, ("S²RM", "SLViT"), printed),  # as Table II and Fig. 5(b) compare them
+        ("Swin-T", PAPERS_SWIN_T, (OURS, OURS), unprinted),
+    ):
+        lavt, small = (counted(profile, "lavt", size).written for size in (512, 480))
+        own = counted(PAPERS_SWIN_T, "s2rm_casg", 512).written
+        lines += [
+            (papers[0], f"SwinT-Ours costs less than LAVT with {encoder}", saved, own, lavt, 512),
+            (papers[1], f"SLViT costs less than LAVT with {encoder}", unprinted, slvit, small, 480),
+        ]
+    large, lavt_b = (counted(PAPERS_SWIN_B, name, 512).further_written for name in ("s2rm_casg", "lavt"))
+    further = "with Swin-B, a further expression about the same image costs S²RM + CASG less than LAVT"
+    lines.append((OURS, further, unprinted, large, lavt_b, 512))
+    rows = [
+        {
+            "paper": paper,
+            "claim": text,
+            "metric": "multiply-adds, % less",
+            "printed": printed,
+            "measured": (saved := _saving(first, second)),
+            "data": f"counted at {size} px, BERT included",
+            "verdict": SUPPORTED if saved > 0 else CONTRADICTED,
+        }
+        for paper, text, printed, first, second, size in lines
+    ]
+    return pd.DataFrame(rows)
+
+
+def _saving(first: float, second: float) -> float:
+    return 100 * (1 - first / second)

@@ -1,0 +1,274 @@
+"""The cost of a model: parameters, multiply-adds by component, memory; counted in seconds on shapes, without
+weights."""
+
+import functools
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch._C import DispatchKey
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from refstudy.base.bar import bar
+from refstudy.base.config import ModelConfig, RunConfig
+from refstudy.base.files import exists, note
+from refstudy.data.batches import Corpus
+from refstudy.data.check import published
+from refstudy.models.build import build_model
+from refstudy.models.segmenter import ImageFeatures, Segmenter
+from refstudy.papers.printed import load_printed
+from refstudy.study.file import PAPERS_SWIN_B, PAPERS_SWIN_T, Study
+from refstudy.training.evaluation import EXPRESSIONS_AT_ONCE, predictions
+
+WORDS = 20  # word pieces of an expression, as S²RM and the public code of SLViT clip them
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, in millions, and multiply-adds, in thousand millions, of one image with one expression.
+
+    ``parameters`` and ``macs`` are by component: image_encoder, text_encoder, and what else the model consists of.
+    ``further`` is what one more expression about the same image takes; ``written`` and ``further_written`` are all of
+    ``macs``, and ``further``, when every equation is computed as the paper writes it.
+    """
+
+    parameters: dict[str, float]
+    macs: dict[str, float]
+    further: float
+    written: float
+    further_written: float
+
+
+def cost(config: ModelConfig) -> Cost:
+    """Count what the model of these settings costs, once. Multiply-adds are those of convolutions and matrix products.
+
+    Raises StudyError as ``build_model`` does.
+    """
+    return _counted(config.from_scratch().model_dump_json())
+
+
+@functools.cache
+def _counted(settings: str) -> Cost:
+    config = ModelConfig.model_validate_json(settings)
+    with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model = build_model(config).eval()
+        with FlopCounterMode(display=False) as once:
+            features = model.encode_image(torch.empty(1, 3, config.image_size, config.image_size))
+        macs, further = _one_and_further(model, features)
+        written, further_written = macs, further
+        if reordered := [part for part in model.modules() if hasattr(part, "as_written")]:
+            for part in reordered:  # all else is as written, but for S²RM's one matrix of products (a fraction of 1 %)
+                cast(Any, part).as_written = True
+            written, further_written = _one_and_further(model, features)
+    encoding = once.get_total_flops() / 2e9
+    in_all = sum(written.values()) + encoding
+    macs["image_encoder"] = macs.get("image_encoder", 0.0) + encoding
+    parameters = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in model.named_children()}
+    parameters = {name: number for name, number in parameters.items() if number}
+    return Cost(parameters, macs, further, in_all, further_written)
+
+
+def _one_and_further(model: Segmenter, features: ImageFeatures) -> tuple[dict[str, float], float]:
+    one, two = (count(model, features, expressions) for expressions in (1, 2))
+    return one, sum(two.values()) - sum(one.values())
+
+
+def count(model: Segmenter, features: ImageFeatures, expressions: int, words: int = WORDS) -> dict[str, float]:
+    """Thousand millions of multiply-adds by component, of so many expressions about one encoded image; on "meta"."""
+    ids = torch.empty(expressions, words, dtype=torch.long)
+    mask = torch.empty(expressions, words, dtype=torch.bool)
+    with FlopCounterMode(display=False) as counter:
+        Second(model)(features, ids, mask, torch.empty(expressions, dtype=torch.long))
+    flops = {name: sum(by_operation.values()) for name, by_operation in counter.get_flop_counts().items()}
+    parts = {name: 0 for name, _ in model.named_children()}
+    calls = [name.removeprefix("Second.model.") for name in flops if name.startswith("Second.model.")]
+    for name in calls:
+        if not any(name.startswith(f"{other}.") for other in calls):  # not within another one
+            parts[name.split(".")[0]] += flops[f"Second.model.{name}"]
+    parts["rest"] = counter.get_total_flops() - sum(parts.values())
+    return {name: number / 2e9 for name, number in parts.items() if number}
+
+
+class Second(nn.Module):
+    """The second half of a segmenter, ``segment``, as a module: the counter names what is called within a module."""
+
+    def __init__(self, model: Segmenter):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *arguments):
+        return self.model.segment(*arguments)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make while it is entered, as long as anything holds them:
+    ``live`` now, and ``most`` so far. Memory that a kernel takes for itself and gives back is not seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.most = 0
+        self._known = WeakIdKeyDictionary()  # storages, those of the operations' inputs included
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        for storage in _storages((args, kwargs)):
+            self._known[storage] = True
+        made = NotImplemented
+        if DispatchKey.CompositeImplicitAutograd not in func.py_kernels:  # those in Python stand for a single kernel
+            with self:
+                made = func.decompose(*args, **kwargs)  # in inference mode an operation comes whole
+        if made is NotImplemented:
+            made = func(*args, **kwargs)
+        for storage in _storages(made):
+            if storage not in self._known:
+                self._known[storage] = True
+                weakref.finalize(storage, self._add, -storage.nbytes())
+                self._add(storage.nbytes())
+        return made
+
+    def _add(self, size: int) -> None:
+        self.live += size
+        self.most = max(self.most, self.live)
+
+
+def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
+    return (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+
+
+def evaluation_memory(
+    config: ModelConfig, images: int, expressions: int, together: int = EXPRESSIONS_AT_ONCE
+) -> tuple[int, int]:
+    """Bytes of a model's weights, and the most that an evaluation in float32 makes beyond them, of so many ``images``
+    in one batch and ``expressions`` in all, ``together`` of them at once. Fused attention is counted as unfused."""
+    side = config.image_size
+    corpus = Corpus(
+        np.zeros((images, 3, side, side), np.uint8),
+        np.zeros((images, -(-side * side // 8)), np.uint8),
+        np.arange(images),
+        np.ones((expressions, WORDS), np.int64),
+        np.ones((expressions, WORDS), bool),
+        np.sort(np.arange(expressions) % images),
+        pd.DataFrame(index=range(expressions)),
+    )
+    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):
+        model = build_model(config.from_scratch())
+        with LiveBytes() as bytes_:
+            deque(predictions(model, corpus, images, together), maxlen=0)
+    return sum(tensor.nbytes for tensor in model.state_dict().values()), bytes_.most
+
+
+# Printed costs: table and row, profile and variant of ours, and whether the printed number has the text encoder in it.
+PRINTED = (
+    ("s2rm_table2", "SwinT-Ours", PAPERS_SWIN_T, "s2rm_casg", True),
+    ("s2rm_table2", "SwinB-Ours", PAPERS_SWIN_B, "s2rm_casg", True),
+    ("s2rm_table2", "LAVT", PAPERS_SWIN_B, "lavt", False),
+)
+
+
+def cost_table(study: Study, profile: str, variants: Sequence[str] = ()) -> pd.DataFrame:
+    """The cost of every variant of a profile (or of these) at its size, a row each.
+
+    Columns: variant, image_size (pixels); parameters (millions), macs, further, written, further_written (G, as in
+    ``Cost``); the components' share of macs: image_encoder, text_encoder, fusion (what else meets the words), decoder.
+    """
+    lines = []
+    for variant in bar(variants or study.variant_names(profile), desc="counting", shown=not variants):
+        config = study.run_config(profile, variant, seed=0).model
+        found = cost(config)
+        own = {name: found.macs.get(name, 0.0) for name in ("image_encoder", "text_encoder", "decoder")}
+        total = sum(found.macs.values())
+        line = {"variant": variant, "image_size": config.image_size, "parameters": sum(found.parameters.values())}
+        line |= {"macs": total, "further": found.further}
+        line |= {"written": found.written, "further_written": found.further_written}
+        lines.append(line | own | {"fusion": total - sum(own.values())})
+    columns = "variant image_size parameters macs further written further_written"
+    return pd.DataFrame(lines, columns=[*columns.split(), "image_encoder", "text_encoder", "fusion", "decoder"])
+
+
+# TFLOP/s that an estimate assumes: 40 % of 790, of which a recent data-centre GPU makes about so many in a product of
+# two large bfloat16 matrices. ``benchmarks/bench_training.py`` measures both on the machine at hand.
+RATE = 0.4 * 790
+
+
+def gpu_hours(config: RunConfig, macs: float, further: float, rate: float = RATE) -> float:
+    """About how many hours one GPU that reaches ``rate`` TFLOP/s takes for a training with its validations.
+
+    ``macs`` and ``further`` are G multiply-adds as ``cost_table`` has them, two operations each; a backward pass is
+    two forward passes. The data's sizes are the published ones (of RefCOCOg's training split all pictures, its own
+    being unpublished), NaN for other data. Expressions share an image as ``grouped_batches`` has it, where the numbers
+    of referents of an image are taken to leave any rest equally often; evaluation encodes every image once. What waits
+    for data is not counted.
+    """
+    train, once, power = config.train, macs - further, 2e9 / (rate * 1e12) / 3600
+    sizes = published().query("dataset == @config.data.dataset and split_by == @config.data.split_by")
+    sizes = (
+        sizes.query("kind == 'released'").drop_duplicates(["split", "measure"]).set_index(["split", "measure"])["value"]
+    )
+
+    def size(split: str, measure: str) -> float:
+        return float(sizes.get((split, measure), sizes.get(("all", measure), "nan")))
+
+    def evaluation(split: str) -> float:
+        return once * size(split, "images") + further * size(split, "expressions")
+
+    shown = size("train", "referents" if train.sampling == "referent" else "expressions")
+    spare = (train.expressions_per_image - 1) / 2 * size("train", "images")  # places in groups that are not full
+    encoded = min(shown, (shown + spare) / train.expressions_per_image)
+    training = 3 * train.epochs * (once * encoded + further * shown)
+    validations = -(-train.epochs // train.evaluate_every) * evaluation(train.selection_split)
+    return power * (training + validations + sum(map(evaluation, config.splits)))
+
+
+def printed_costs(study: Study) -> pd.DataFrame:
+    """Printed costs beside our count of the same model, every equation computed as the paper writes it.
+
+    Columns: table, row, profile, variant, image_size, text_encoder (whether it is counted), printed, ours (G
+    multiply-adds), difference_percent.
+    """
+    lines = []
+    for table, row, profile, variant, with_text in PRINTED:
+        printed = load_printed(table).loc[row, "Flops"]
+        counted = cost_table(study, profile, [variant]).iloc[0]
+        ours = counted["written"] - (0 if with_text else counted["text_encoder"])
+        about = {"table": table, "row": row, "profile": profile, "variant": variant}
+        about |= {"image_size": counted["image_size"], "text_encoder": "counted" if with_text else "left out"}
+        lines.append(about | {"printed": printed, "ours": ours, "difference_percent": 100 * (ours / printed - 1)})
+    return pd.DataFrame(lines)
+
+
+GROWTH = ["model", "axis", "value", "seconds", "peak_MB", "machine"]
+
+
+def measured_growth(study: Study) -> pd.DataFrame:
+    """The rows that ``benchmarks/bench_growth.py`` wrote beside the study file, none where it was not run.
+
+    Columns: model, axis (what grows), value, seconds and peak_MB of a forward pass, machine.
+    """
+    path = study.root / "benchmarks" / "results" / "growth.csv"
+    if not exists(path):
+        return pd.DataFrame(columns=GROWTH)
+    note("read", path)
+    return pd.read_csv(path)[GROWTH]
+
+
+def slopes(measured: pd.DataFrame) -> pd.DataFrame:
+    """The growth of measured time and memory: the exponents of power laws, fitted on logarithms by least squares.
+
+    ``measured`` is as ``measured_growth`` gives it. A line for each model and axis: model, axis, seconds, peak_MB; 1
+    says that it grows as the axis does, 0 that it does not.
+    """
+    lines = []
+    for (model, axis), some in measured.groupby(["model", "axis"], sort=False):
+        fitted = {name: np.polyfit(np.log(some["value"]), np.log(some[name]), 1)[0] for name in ("seconds", "peak_MB")}
+        lines.append({"model": model, "axis": axis} | {name: round(float(slope), 2) for name, slope in fitted.items()})
+    return pd.DataFrame(lines)

@@ -1,0 +1,302 @@
+"""The style of every figure, how figures are saved, and the drawings that several notebooks share."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from refstudy.base.files import atomic_write
+from refstudy.models.fusion.s2rm import coparse_indices
+from refstudy.models.gates import NEAR
+from refstudy.prediction.overlay import dimmed
+
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+PALETTE = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "sky": "#56B4E9",
+    "purple": "#CC79A7",
+    "yellow": "#F0E442",
+    "black": "#000000",
+}
+GREY = "#8C8C8C"
+# The papers' figures: the name under which each is saved -> what it is.
+PAPER_FIGURES = {
+    "s2rm_fig1": "S²RM, Fig. 1: architecture",
+    "s2rm_fig2": "S²RM, Fig. 2: spatial semantic recurrent coparsing",
+    "s2rm_fig3": "S²RM, Fig. 3: a stage of CASG",
+    "s2rm_fig4": "S²RM, Fig. 4: borders",
+    "s2rm_fig5": "S²RM, Fig. 5: masks of the combinations",
+    "s2rm_fig6": "S²RM, Fig. 6: failures",
+    "slvit_fig1": "SLViT, Fig. 1: where words and picture meet",
+    "slvit_fig2": "SLViT, Fig. 2: masks of several approaches",
+    "slvit_fig3": "SLViT, Fig. 3: architecture",
+    "slvit_fig4": "SLViT, Fig. 4: uncertain region cross-scale enhancement",
+    "slvit_fig5a": "SLViT, Fig. 5(a): the number of regions",
+    "slvit_fig5b": "SLViT, Fig. 5(b): accuracy against cost",
+    "slvit_fig6": "SLViT, Fig. 6: feature maps of the stages",
+}
+GATE_KINDS = {  # in a gate's name -> which it is
+    "balance": "S²RM: weights of the groups, Eq. (9)",
+    "channel_gate": "CASG: channel attention C$_i$",
+    "spatial_gate": "CASG: spatial attention S$_i$",
+    "weigh": "language gates",
+}
+GROWTH_AXES = {"image size": "image side (px)", "batch": "images per batch", "words": "word pieces"}
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 160,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "legend.fontsize": 9,
+    "legend.title_fontsize": 9,
+    "legend.frameon": False,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "refstudy",
+    "svg.fonttype": "path",
+}
+
+
+def use_style() -> None:
+    """Set the study's style for all figures that follow."""
+    sns.set_theme(style="ticks", palette=list(PALETTE.values()), rc=STYLE)
+
+
+def line_style(k: int) -> dict[str, Any]:
+    """Colour and dashes of the k-th line of a plot: eight colours, each solid first, then dashed."""
+    colours = [*(colour for name, colour in PALETTE.items() if name != "yellow"), GREY]  # yellow vanishes on white
+    return {"color": colours[k % len(colours)], "linestyle": ("-", "--", ":", "-.")[k // len(colours) % 4]}
+
+
+def save(figure: Figure, folder: Path | str, name: str) -> Path:
+    """Write ``<name>.svg`` and ``<name>.png`` into ``folder``, without dates: the same figure, the same bytes."""
+    folder = Path(folder)
+    for suffix, metadata in (("svg", {"Date": None, "Creator": "refstudy"}), ("png", {"Software": "refstudy"})):
+        with atomic_write(folder / f"{name}.{suffix}") as temporary:
+            figure.savefig(temporary, format=suffix, metadata=metadata, bbox_inches="tight")
+    return folder / f"{name}.png"
+
+
+def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
+    """A picture without ticks, its title broken into lines that fit."""
+    import textwrap
+
+    axes.imshow(image, interpolation="nearest")
+    axes.set_title("\n".join(textwrap.wrap(title, 26)))
+    axes.set_axis_off()
+
+
+def show_map(
+    axes: Axes,
+    values: np.ndarray | Tensor,
+    title: str = "",
+    cmap: str = "viridis",
+    low: float | None = None,
+    high: float | None = None,
+    bar: bool = True,
+) -> AxesImage:
+    """A map (H, W) of numbers, cell by cell, from ``low`` to ``high``, by default its own extremes; without ticks, and
+    with a colour bar beside it unless ``bar`` is False."""
+    drawn = axes.imshow(values, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
+    axes.set_title(title)
+    axes.set_axis_off()
+    if bar:
+        axes.figure.colorbar(drawn, ax=axes, shrink=0.6)
+    return drawn
+
+
+def number_grid(axes: Axes, values: np.ndarray, form: str = "{:.0%}", high: float = 1.0) -> AxesImage:
+    """Numbers (R, C) from 0 to ``high``, each written into a field of its colour."""
+    drawn = axes.imshow(values, cmap="cividis", vmin=0, vmax=high, aspect="auto")
+    for (a, b), number in np.ndenumerate(values):
+        dark = number < 0.55 * high
+        axes.text(b, a, form.format(number), ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    return drawn
+
+
+def regions(
+    axes: Axes,
+    image: np.ndarray,
+    cells: Sequence[int],
+    grid: tuple[int, int],
+    title: str = "",
+    colour: str = "vermilion",
+) -> None:
+    """A picture uint8 (H, W, 3) with some ``cells``, flat indices into a ``grid`` (rows, columns) laid over it, framed
+    and numbered from 1 in their order."""
+    show_image(axes, image, title)
+    high, wide = image.shape[0] / grid[0], image.shape[1] / grid[1]
+    for number, cell in enumerate(cells, start=1):
+        y, x = divmod(int(cell), grid[1])
+        corner, tint = (x * wide - 0.5, y * high - 0.5), PALETTE[colour]
+        axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=tint, linewidth=2))
+        label = {"facecolor": "white", "edgecolor": tint, "pad": 1.5}
+        middle = (corner[0] + wide / 2, corner[1] + high / 2)
+        axes.text(*middle, str(number), ha="center", va="center", fontsize=8, bbox=label)
+
+
+def overlay(axes: Axes, image: np.ndarray, mask: np.ndarray, colour: str = "vermilion", title: str = "") -> None:
+    """A picture uint8 (H, W, 3) with a bool mask (H, W): the rest is dimmed, the mask outlined in a palette colour."""
+    show_image(axes, dimmed(image, mask), title)
+    if mask.any() and not mask.all():
+        axes.contour(mask.astype(float), levels=[0.5], colors=[PALETTE[colour]], linewidths=1.6)
+
+
+def learning_curves(axes: Axes, runs: Mapping[str, Sequence[pd.DataFrame]], skip: float = 0.0) -> None:
+    """Training loss against pairs seen: a label's runs (``Record.curve``) in one colour, the first one thickest, the
+    next ones with circles, squares, triangles, diamonds; each point the mean of five recorded ones. Of each run the
+    share ``skip`` of its pairs, at its beginning, is not drawn."""
+    for k, (label, curves) in enumerate(runs.items()):
+        for run, curve in enumerate(curves):
+            loss = curve.dropna(subset=["loss"])
+            smooth = loss["loss"].rolling(5, min_periods=1).mean()[loss["pairs"] >= skip * loss["pairs"].max()]
+            width = 0.9 if run else mpl.rcParams["lines.linewidth"]
+            marks: dict[str, Any] = {"marker": " os^D"[run % 5], "markersize": 4, "markevery": 0.15}
+            name = None if run else label
+            axes.plot(
+                loss.loc[smooth.index, "pairs"] / 1000, smooth, **line_style(k), **marks, linewidth=width, label=name
+            )
+    axes.set(xlabel="thousand pairs seen", ylabel="dice loss (training)")
+
+
+def gate_ranges(runs: Mapping[str, pd.DataFrame]) -> Figure:
+    """The ranges of gates at every validation (``Record.gates``), a panel for each run and kind: a mark at the mean and
+    a line from the lowest to the highest weight, a colour and mark a gate. Weights in the grey zones are saturated."""
+    panels = [
+        (label, kind, gates[gates["gate"].str.contains(part)])
+        for label, gates in runs.items()
+        for part, kind in GATE_KINDS.items()
+        if gates["gate"].str.contains(part).any()
+    ]
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.3 * len(panels), 3.1), squeeze=False)
+    for axis, (label, kind, gates) in zip(axes[0], panels, strict=True):
+        names, updates = gates["gate"].unique(), gates["update"].unique()
+        apart = (updates[-1] - updates[0] or 1) / len(updates) / (len(names) + 2)  # so that no line hides another
+        ends = (0, 1) if gates["low"].min() >= 0 else (-1, 1)  # of a sigmoid or of tanh
+        for end, inward in zip(ends, (NEAR, -NEAR), strict=True):
+            axis.axhspan(end, end + inward, color=GREY, alpha=0.3, linewidth=0)
+        for k, name in enumerate(names):
+            gate = gates[gates["gate"] == name]
+            x = gate["update"] + (k - (len(names) - 1) / 2) * apart
+            style, colour = {"marker": "osD^v"[k % 5], "markersize": 4, "linestyle": ""}, line_style(k)["color"]
+            number = re.search(r"\.(\d)\.", name)
+            of = name.split(": ")[1] if ": " in name else f"stage {int(number[1]) + 1}" if number else name
+            axis.vlines(x, gate["low"], gate["high"], color=colour, linewidth=1.2)
+            axis.plot(x, gate["mean"], color=colour, label=of, **style)
+        axis.set(title=f"{label}\n{kind}", xlabel="update", ylim=ends, xticks=updates[:: -(-len(updates) // 5)])
+        axis.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    axes[0, 0].set_ylabel("weight: lowest, mean, highest")
+    return figure
+
+
+def word_attention(image: np.ndarray, expression: str, words: Sequence[str], attention: np.ndarray) -> Figure:
+    """The picture uint8 (S, S, 3), then for each word piece how much each cell takes from it: attention (L, H, W)."""
+    figure, axes = grid(1, len(words) + 1, cell=1.45)
+    show_image(axes[0, 0], image, f"“{expression}”")
+    for axis, word, weight in zip(axes[0, 1:], words, attention, strict=True):
+        shown = axis.imshow(weight, cmap="viridis", vmin=0, vmax=attention.max())
+        axis.set_title(word)
+        axis.set_axis_off()
+    figure.colorbar(shown, ax=axes[0, 1:], shrink=0.6, label="attention")
+    return figure
+
+
+def coparsed_cell(
+    axes: Sequence[Axes], image: np.ndarray, column: np.ndarray, row: np.ndarray, cell: tuple[int, int]
+) -> None:
+    """On three axes: the picture with one cell (i, j) framed, its column map and its row map (both (H*W, H, W)), each
+    entry with the number of the cell that it comes from."""
+    (i, j), (height, width) = cell, column.shape[1:]
+    show_image(axes[0], image, f"cell ({i}, {j}) asks")
+    down, right = image.shape[0] / height, image.shape[1] / width
+    corner = (j * right, i * down)
+    axes[0].add_patch(Rectangle(corner, right, down, fill=False, edgecolor=PALETTE["vermilion"], linewidth=2.5))
+    column_from, row_from = coparse_indices(height, width, True, torch.device("cpu"))
+    for axis, values, sources, shape, labels in (
+        (axes[1], column, column_from, (height, width), ("roll h", "column w", "column map")),
+        (axes[2], row, row_from, (width, height), ("roll w", "row k", "row map")),
+    ):
+        entries = values[:, i, j].reshape(shape)
+        axis.imshow(entries, cmap="cividis")
+        for (a, b), number in np.ndenumerate(sources[i * width + j].reshape(shape).numpy()):
+            dark = entries[a, b] < entries.mean()
+            axis.text(b, a, f"{number}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        axis.set(ylabel=labels[0], xlabel=labels[1], title=labels[2], xticks=range(shape[1]), yticks=range(shape[0]))
+
+
+def grid(rows: int, columns: int, cell: float = 1.9, **options) -> tuple[Figure, np.ndarray]:
+    """A figure of ``rows`` x ``columns`` pictures, each about ``cell`` inches; the axes as a 2-d array."""
+    figure, axes = plt.subplots(rows, columns, figsize=(cell * columns, cell * 1.18 * rows), squeeze=False, **options)
+    return figure, axes
+
+
+def shape_text(tensor: Tensor) -> str:
+    """The shape of one example's tensor to read, e.g. "256 × 4 × 4"; the batch dimension is left out."""
+    return " × ".join(map(str, tensor.shape[1:]))
+
+
+def draw_box(
+    axes: Axes, x: float, y: float, width: float, height: float, text: str, colour: str, dashed: bool = False
+) -> None:
+    """A box of a diagram with its text, lower left corner at (x, y), tinted in a palette colour; dashed ones are
+    white."""
+    tint = PALETTE[colour]
+    face, line = ("white", "--") if dashed else (f"{tint}30", "-")
+    axes.add_patch(Rectangle((x, y), width, height, facecolor=face, edgecolor=tint, linestyle=line))
+    axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
+
+
+def draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], dashed: bool = False) -> None:
+    """An arrow of a diagram."""
+    style = {"arrowstyle": "->", "color": "0.3", "shrinkA": 0, "shrinkB": 0, "linestyle": "--" if dashed else "-"}
+    axes.annotate("", end, start, arrowprops=style)
+
+
+def diagram(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty drawing of so many inches, both axes from 0 to 1."""
+    figure, axes = plt.subplots(figsize=(width, height))
+    axes.set(xlim=(-0.005, 1.005), ylim=(-0.01, 1.01))
+    axes.set_axis_off()
+    return figure, axes
+
+
+def growth(measured: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
+    """Time above and memory below against each axis of ``benchmarks/bench_growth.py``, on logarithms, a line a model;
+    the legends give the exponents, as ``refstudy.analysis.cost.slopes`` fits them."""
+    axes_of = list(measured["axis"].unique())
+    fitted = slopes.set_index(["model", "axis"])
+    size = (2.6 * len(axes_of), 5.6)
+    figure, axes = plt.subplots(2, len(axes_of), figsize=size, squeeze=False, sharex="col", sharey="row")
+    for column, axis in enumerate(axes_of):
+        for row, (name, label) in enumerate({"seconds": "seconds", "peak_MB": "memory added (MiB)"}.items()):
+            drawn = axes[row, column]
+            for k, (model, some) in enumerate(measured.query("axis == @axis").groupby("model", sort=False)):
+                slope = fitted.loc[(model, axis), name] + 0.0  # no "-0.00"
+                style = line_style(k) | {"marker": "osD^"[k % 4], "markersize": 9 - 2 * k}  # lines that coincide show
+                drawn.loglog(some["value"], some[name], **style, label=f"{model}: {slope:.2f}")
+            drawn.set_xticks(sorted(set(some["value"])), [str(value) for value in sorted(set(some["value"]))])
+            drawn.minorticks_off()
+            drawn.legend(fontsize=7, loc="upper left", title="exponent", title_fontsize=7, alignment="left")
+            if not column:
+                drawn.set_ylabel(label)
+        axes[1, column].set_xlabel(GROWTH_AXES.get(axis, axis))
+    return figure

@@ -1,0 +1,160 @@
+"""Statistics of few runs: levels and gains with their errors, and verdicts on many claims at once.
+
+Everything here works on numbers alone, whether they come from run records or are made up
+(``refstudy.analysis.simulation``).
+docs/statistics.md has the formulas and the reasons.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import special, stats
+
+from refstudy.papers.claims import MARGIN
+
+LEVEL = 0.95  # of the intervals that are shown
+ALPHA = 0.05  # of all claims and looks together; of each test of equivalence
+LOOKS = (3, 5)  # runs a side at the first and at the last look at the verdicts
+FAR = 4  # pooled SDs; runs of one row that lie farther apart than this have to be explained
+POWER = 0.8  # with which the smallest gain would have been seen
+
+SUPPORTED, CONTRADICTED, EQUIVALENT = "supported", "contradicted", "equivalent"
+UNDECIDED, UNTESTABLE, UNMEASURED = "undecided", "untestable here", "not measured"
+
+
+class Spread(NamedTuple):
+    """The scatter of one run by its seed: the ``variance`` of a run's end, with its degrees of ``freedom``; a number,
+    or a Series of several measures. NaN with none where no variant has two runs."""
+
+    variance: Any
+    freedom: int
+
+
+class Side(NamedTuple):
+    """The runs behind one side of an estimate: so many ``runs`` of a ``family``, which share one ``spread``."""
+
+    family: str
+    runs: int
+    spread: Spread
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """``points`` with their standard ``error`` and its degrees of ``freedom``; numbers, or Series or arrays of them.
+    An unknown error is NaN."""
+
+    points: Any
+    error: Any
+    freedom: Any
+
+    def __getitem__(self, measure: Any) -> "Estimate":
+        """The estimate of one measure."""
+        return Estimate(self.points[measure], self.error[measure], self.freedom[measure])
+
+    def interval(self, level: float = LEVEL) -> tuple[Any, Any]:
+        """Student's interval (low, high)."""
+        half = stats.t.ppf((1 + level) / 2, self.freedom) * self.error
+        return self.points - half, self.points + half
+
+    def p(self) -> np.ndarray:
+        """The two-sided p-value of no gain; 1 where points and error are both 0, NaN where the error is unknown."""
+        points, error = np.abs(np.asarray(self.points, float)), np.asarray(self.error, float)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.where((points == 0) & (error == 0), 0.0, points / error)
+        return 2 * stats.t.sf(ratio, self.freedom)
+
+
+def pooled(groups: Iterable[Any]) -> Spread:
+    """The variance within groups, pooled: the squared distances of each group from its own mean, over the sum of n - 1.
+    A group is a sequence of the ends of one variant's runs, each a number or a Series of several measures."""
+    squares: Any = 0.0
+    freedom = 0
+    for ends in groups:
+        mean = sum(ends) / len(ends)
+        squares = squares + sum((end - mean) ** 2 for end in ends)
+        freedom += len(ends) - 1
+    return Spread(squares / freedom if freedom else squares * np.nan, freedom)
+
+
+def estimate(points: Any, pictures: Any, *sides: Side) -> Estimate:
+    """A mean over the runs of one side, or the difference of the means of two.
+
+    ``pictures`` is the variance that another choice of pictures gives ``points``. Seeds add their spread over the runs
+    of each side; sides of one family share one estimate of it. The degrees of freedom are those of the seeds alone, of
+    two families by Welch and Satterthwaite: the many of the pictures would make an interval of few runs too short.
+    """
+    shares: dict[str, float] = {}
+    spreads = {side.family: side.spread for side in sides}
+    for side in sides:
+        shares[side.family] = shares.get(side.family, 0.0) + 1 / side.runs
+    parts = [(share * spreads[family].variance, spreads[family].freedom) for family, share in shares.items()]
+    seeds = sum(variance for variance, _ in parts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        uncertain = sum(np.divide(variance**2, freedom) for variance, freedom in parts)
+        freedom = np.divide(np.maximum(seeds**2, np.finfo(float).tiny), uncertain)  # infinite where seeds add nothing
+    return Estimate(points, (pictures + seeds) ** 0.5, freedom)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values adjusted for their number: a claim whose adjusted value is at most alpha is decided, and the chance that
+    any is wrongly so is at most alpha. Source: Holm (1979), Scandinavian Journal of Statistics 6, 65-70."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def smallest_gain(error: Any, freedom: Any, level: float) -> np.ndarray:
+    """The gain, in points, that a two-sided test of this ``level`` finds with a chance of ``POWER``, by the noncentral
+    t distribution."""
+    freedom = np.minimum(freedom, 1e6)  # as good as infinite
+    return special.nctdtrinc(freedom, 1 - POWER, stats.t.isf(level / 2, freedom)) * np.asarray(error)
+
+
+class Verdicts(NamedTuple):
+    """Arrays with an entry a claim: ``p`` adjusted for the number of claims and of looks (NaN for an untestable one),
+    the ``verdict``, and the ``smallest`` gain that could have been seen (NaN unless the verdict is "undecided")."""
+
+    p: np.ndarray
+    verdict: np.ndarray
+    smallest: np.ndarray
+
+
+def judge(gains: Estimate, runs: np.ndarray, testable: np.ndarray, margin: Any = MARGIN) -> Verdicts:
+    """Verdicts on claims that a gain is above zero, judged together.
+
+    Args:
+        gains: arrays (n,) of points, error and freedom; NaN for what is not measured.
+        runs: (n,), those of the side that has fewer.
+        testable: bool (n,). An untestable claim is none of those among which errors are counted; one that is not
+            measured is.
+        margin: points, one number or (n,), below which a gain counts as none; NaN where that is not asked.
+    """
+    points = np.asarray(gains.points, float)
+    measured = testable & (runs >= LOOKS[0]) & np.isfinite(gains.error)
+    p = np.full(len(points), np.nan)
+    p[testable] = np.minimum(1.0, len(LOOKS) * holm(np.where(measured, gains.p(), 1.0)[testable]))
+    decided = measured & (p <= ALPHA)
+    low, high = gains.interval(1 - 2 * ALPHA)
+    verdict = np.select(
+        [
+            ~testable,
+            ~measured,
+            decided & (points > 0),
+            decided,
+            (runs >= LOOKS[-1]) & (low > -margin) & (high < margin),
+        ],
+        [UNTESTABLE, UNMEASURED, SUPPORTED, CONTRADICTED, EQUIVALENT],
+        UNDECIDED,
+    )
+    still_open = max(int(np.sum(testable & ~decided)), 1)  # Holm holds the least of their p-values against this level
+    smallest = smallest_gain(gains.error, gains.freedom, ALPHA / len(LOOKS) / still_open)
+    return Verdicts(p, verdict, np.where(verdict == UNDECIDED, smallest, np.nan))
+
+
+def second_look(sides: Sequence[tuple[str, str]], verdict: Sequence[str]) -> set[str]:
+    """The rows that are trained with further seeds: both sides of every claim that the first look leaves undecided."""
+    return {row for pair, found in zip(sides, verdict, strict=True) if found == UNDECIDED for row in pair}

@@ -1,0 +1,343 @@
+"""Overall IoU by the length of the expression, as in Table III of S²RM, and by its kind, from run records alone."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from refstudy.analysis.inference import Estimate, judge
+from refstudy.analysis.tables import (
+    DATA_NAMES,
+    Ends,
+    Measure,
+    benchmark_splits,
+    draws,
+    measured_by,
+    own_ends,
+    table_rows,
+    variant_records,
+)
+from refstudy.base.config import DataConfig
+from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.grammar import KINDS
+from refstudy.papers.printed import load_printed
+from refstudy.study.file import ProfileStudy, training_command
+from refstudy.training.records import Record
+
+TABLE = "s2rm_table3"
+HARDER = ("relation", "superlative", "location")  # kinds that an attribute is held against
+MAIN = "s2rm_casg"  # the variant of the paper's own rows
+# Data set as Table III heads it -> the column of the tables over benchmarks that has its split: by its caption the
+# validation parts, of ReferIt the test part.
+COLUMNS = {
+    "RefCOCO": "RefCOCO val",
+    "RefCOCO+": "RefCOCO+ val",
+    "RefCOCOg (Google)": "RefCOCOg val-G",
+    "ReferIt": "ReferIt test",
+}
+Label = Callable[[pd.DataFrame], pd.Series]  # rows of a record's counts -> the group of each (NaN: none)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Expressions of ``first`` to ``last`` words, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+def printed_buckets() -> dict[str, tuple[Bucket, ...]]:
+    """Data set -> the buckets that Table III prints for it, shortest first, read from the table's columns."""
+    buckets: dict[str, tuple[Bucket, ...]] = {}
+    for column in load_printed(TABLE).columns:
+        found = re.fullmatch(r"(.+) (\d+)(?:-(\d+))?", column)
+        if found:
+            name, first, last = found.groups()
+            buckets[name] = (*buckets.get(name, ()), Bucket(int(first), int(last or first)))
+    return buckets
+
+
+def by_bucket(buckets: Sequence[Bucket]) -> Label:
+    """Groups named like the buckets. The paper clips expressions at 20 words (Sec. IV-B), where its last bucket ends:
+    a longer one belongs to the last."""
+    longest = max(bucket.last for bucket in buckets)
+
+    def label(counts: pd.DataFrame) -> pd.Series:
+        words = counts["words"].clip(upper=longest)
+        names = pd.Series(np.nan, counts.index, dtype=object)
+        for bucket in buckets:
+            names[words.between(bucket.first, bucket.last)] = str(bucket)
+        return names
+
+    return label
+
+
+def by_words(counts: pd.DataFrame) -> pd.Series:
+    """A group for every number of words."""
+    return counts["words"]
+
+
+def by_kind(counts: pd.DataFrame) -> pd.Series:
+    """A group for every kind of expression; released data do not name kinds."""
+    return counts["kind"]
+
+
+def by_kind_and_bucket(buckets: Sequence[Bucket]) -> Label:
+    """Groups named by both, e.g. "location, 4-5"."""
+    bucket = by_bucket(buckets)
+    return lambda counts: by_kind(counts) + ", " + bucket(counts)
+
+
+def grouped_oiou(records: list[Record], split: str, label: Label, groups: Sequence) -> Ends:
+    """Overall IoU in percent per group, of runs whose spread is their own.
+
+    The split's pictures are resampled whole, with the draws of ``refstudy.analysis.tables.sampled_metrics``, so that
+    groups of one split are paired. NaN where no expression of a group was drawn.
+    """
+    return own_ends([_grouped(record, split, label, groups) for record in records])
+
+
+def measure_groups(study: ProfileStudy, split: str, label: Label, groups: Sequence) -> Measure:
+    """``grouped_oiou`` of a study's variants, seeds pooled by family."""
+
+    def exact(record: Record) -> pd.Series | None:
+        return _grouped(record, split, label, groups, resampled=False).iloc[0] if split in record.metrics else None
+
+    return Measure(study, lambda record: _grouped(record, split, label, groups), exact)
+
+
+def _grouped(record: Record, split: str, label: Label, groups: Sequence, resampled: bool = True) -> pd.DataFrame:
+    counts = record.counts().query("split == @split")
+    images = np.sort(counts["image_id"].unique())
+    named = counts.assign(group=label(counts)).dropna(subset="group")
+    per_image = named.groupby(["image_id", "group"])[["intersection", "union"]].sum()
+    weights = draws(len(images))[: None if resampled else 1]
+    inter, union = (
+        weights
+        @ per_image[column].unstack(fill_value=0).reindex(index=images, columns=groups, fill_value=0).to_numpy(float)
+        for column in ("intersection", "union")
+    )
+    return 100 * pd.DataFrame(np.divide(inter, union, out=np.full_like(inter, np.nan), where=union > 0), columns=groups)
+
+
+def measured_groups(
+    records: list[Record], split: str, label: Label, groups: Sequence, ends: Ends | None = None
+) -> pd.DataFrame:
+    """A line per group: ours (overall IoU, percent) with its 95 % interval, and expressions, how many the group has.
+
+    An empty group has 0 expressions and no number; without records nothing has a number. ``ends`` are those of
+    ``measure_groups``; without them the interval is of the runs alone, so that one run has none.
+    """
+    lines = pd.DataFrame(index=list(groups), columns=["ours", "ours_low", "ours_high", "expressions"], dtype=float)
+    lines["expressions"] = 0
+    if records:
+        level = (ends or grouped_oiou(records, split, label, groups)).level()
+        low, high = level.interval()
+        lines["ours"], lines["ours_low"], lines["ours_high"] = level.points, low.clip(0, 100), high.clip(0, 100)
+        lines["expressions"] = (
+            label(records[0].counts().query("split == @split")).value_counts().reindex(groups).fillna(0)
+        )
+    return lines.astype({"expressions": int})
+
+
+def group_gap(records: list[Record], split: str, label: Label, first: str, second: str) -> Estimate:
+    """Points of overall IoU that one group is above another in the same runs; NaN for an empty group."""
+    return _gap([_grouped(record, split, label, [first, second]) for record in records])
+
+
+def _gap(runs: list[pd.DataFrame]) -> Estimate:
+    """The first column minus the second, over runs."""
+    return own_ends([(run.iloc[:, 0] - run.iloc[:, 1]).to_frame("gap") for run in runs]).level()["gap"]
+
+
+def length_gaps(records: list[Record], split: str, label: Label, first: str, second: str) -> dict[str, Estimate]:
+    """Points of overall IoU that one group of lengths is above another in the same runs.
+
+    "as they are"; "one mix of kinds", when the expressions of both groups are weighted to the same shares of kinds:
+    what is left is not of the kinds; and the difference of these, "owed to kinds". NaN where a group is empty or the
+    two have no kind in common.
+    """
+    both = [first, second]
+    plain, mixed = ([of(record, split, label, both) for record in records] for of in (_grouped, _at_one_mix))
+    owed = [one - other for one, other in zip(plain, mixed, strict=True)]
+    return {"as they are": _gap(plain), "one mix of kinds": _gap(mixed), "owed to kinds": _gap(owed)}
+
+
+def _at_one_mix(record: Record, split: str, label: Label, groups: Sequence) -> pd.DataFrame:
+    """Measure as ``_grouped`` does for two groups, every expression weighted so that both have the same mix of kinds:
+    that of Mantel and Haenszel, in which a kind counts as n1 n2 / (n1 + n2), so that one which either lacks has no
+    part."""
+    counts = record.counts().query("split == @split")
+    images, kinds = np.sort(counts["image_id"].unique()), counts["kind"].dropna().unique()
+    sums = {}
+    for group in groups:
+        part = counts[label(counts) == group].assign(expressions=1).groupby(["image_id", "kind"])
+        sums[group] = {
+            column: draws(len(images))
+            @ part[column]
+            .sum()
+            .unstack(fill_value=0)
+            .reindex(index=images, columns=kinds, fill_value=0)
+            .to_numpy(float)
+            for column in ("intersection", "union", "expressions")
+        }
+    first, second = (sums[group]["expressions"][0] for group in groups)
+    with np.errstate(invalid="ignore", divide="ignore"):  # kinds that were not drawn: NaN
+        mix = np.nan_to_num(first * second / (first + second))
+        shared = mix > 0
+        found = {}
+        for group, of in sums.items():
+            inter, union = (
+                (of[column] / of["expressions"])[:, shared] @ mix[shared] for column in ("intersection", "union")
+            )
+            found[group] = 100 * inter / union
+    return pd.DataFrame(found)
+
+
+def judged(claims: pd.DataFrame, gaps: Sequence[Estimate], runs: int) -> pd.DataFrame:
+    """Claims that a gap within the same ``runs`` is positive, judged together: with measured points, their interval
+    low, high, verdict and smallest, for ``tables.render_verdicts``."""
+    points, error, freedom = np.array([(gap.points, gap.error, gap.freedom) for gap in gaps], float).T
+    together = Estimate(points, error, freedom)
+    found = judge(together, np.full(len(gaps), runs), np.isfinite(points))
+    low, high = together.interval()
+    return claims.assign(measured=points, low=low, high=high, verdict=found.verdict, smallest=found.smallest)
+
+
+def length_verdicts(records: list[Record], split: str, buckets: Sequence[Bucket]) -> pd.DataFrame:
+    """Are short expressions easier than longer ones, and which kinds are easy?
+
+    The first bucket against each longer one: all expressions "as they are" and, of the kinds that both have, at "one
+    mix of kinds", and what of the gap is so "owed to kinds". Then, within each kind that several buckets have ("one
+    kind"), its first of these against its last. Last, *attribute* against each of ``HARDER`` ("two kinds"), whatever
+    the length. Columns: claim, compared (one of the five), short and longer (the two buckets, empty for two kinds),
+    kinds (a tuple; () for "as they are"); measured, low, high, verdict, smallest, as ``judged`` has them.
+    """
+    counts, both = records[0].counts().query("split == @split"), by_kind_and_bucket(buckets)
+    present = [kind for kind in KINDS if (counts["kind"] == kind).any()]
+    filled = set(both(counts).dropna()) if present else set()  # released data do not name kinds
+    short, *longer_ones = names = [str(bucket) for bucket in buckets]
+    lines: list[tuple[str, str, str, str, tuple[str, ...]]] = []
+    gaps: list[Estimate] = []
+    for longer in longer_ones:
+        found = length_gaps(records, split, by_bucket(buckets), short, longer)
+        claim = f"{short} words are easier than {longer}"
+        lines.append((claim, "as they are", short, longer, ()))
+        gaps.append(found["as they are"])
+        if shared := tuple(kind for kind in present if {f"{kind}, {short}", f"{kind}, {longer}"} <= filled):
+            named = f"{claim}, at one mix of kinds ({', '.join(shared)})"
+            for how, text in (("one mix of kinds", named), ("owed to kinds", f"{claim} by their kinds")):
+                lines.append((text, how, short, longer, shared))
+                gaps.append(found[how])
+    for kind in present:
+        own = [name for name in names if f"{kind}, {name}" in filled]
+        if len(own) > 1:
+            claim = f"among expressions of kind *{kind}*, {own[0]} words are easier than {own[-1]}"
+            lines.append((claim, "one kind", own[0], own[-1], (kind,)))
+            gaps.append(group_gap(records, split, both, f"{kind}, {own[0]}", f"{kind}, {own[-1]}"))
+    for kind in HARDER:
+        if {kind, "attribute"} <= set(present):
+            lines.append((f"*attribute* is easier than *{kind}*", "two kinds", "", "", ("attribute", kind)))
+            gaps.append(group_gap(records, split, by_kind, "attribute", kind))
+    return judged(pd.DataFrame(lines, columns="claim compared short longer kinds".split()), gaps, len(records))
+
+
+def length_table(study: ProfileStudy) -> pd.DataFrame:
+    """Table III, a line per printed row, data set and bucket; overall IoU in percent.
+
+    Columns: row, variant, dataset and bucket as printed, printed; ours, ours_low, ours_high (95 %), expressions, runs,
+    data (what ours was measured on: a flavour of RefScenes stands in for its benchmark, and is named), missing (the
+    command that trains what the row lacks). Ours are of this profile and of those beside it; empty where none has the
+    data set.
+    """
+    printed, measured_splits = load_printed(TABLE), benchmark_splits(study)
+    found, measures = {}, {}
+    for dataset, column in COLUMNS.items():
+        split, profiles = measured_splits.get(column, ("", []))
+        found[dataset] = split, table_rows(TABLE, study, profiles)
+        buckets = printed_buckets()[dataset]
+        names = [str(bucket) for bucket in buckets]
+        measures[dataset] = measure_groups(study, split, by_bucket(buckets), names)
+    variants = {
+        row: variant for row, (_, variant) in study.file.rows(TABLE, study.file.together(study.profile)).items()
+    }
+    lines = []
+    for row in printed.index:
+        for dataset, buckets in printed_buckets().items():
+            split, rows = found[dataset]
+            ours = rows.get(row)
+            records = [record for record in ours.records if split in record.metrics] if ours else []
+            names = [str(bucket) for bucket in buckets]
+            ends = measures[dataset](ours.profile, ours.variant, records) if ours and records else None
+            measured = measured_groups(records, split, by_bucket(buckets), names, ends)
+            about = {"runs": len(records), "data": "", "missing": ""}
+            if ours:
+                about |= {"data": ours.data(split), "missing": ours.missing}
+            for bucket, numbers in measured.iterrows():
+                line = {"row": row, "variant": variants.get(row, ""), "dataset": dataset, "bucket": bucket}
+                lines.append(line | {"printed": printed.loc[row, f"{dataset} {bucket}"]} | numbers.to_dict() | about)
+    columns = "row variant dataset bucket printed ours ours_low ours_high expressions runs data missing"
+    return pd.DataFrame(lines, columns=columns.split()).astype({"expressions": int})
+
+
+def printed_dataset(data: DataConfig) -> str:
+    """The data set of Table III that these data are, or after which they are made, whatever the partition."""
+    name = FLAVOURS[data.dataset].target.benchmark if data.dataset in FLAVOURS else DATA_NAMES.get(data.dataset, "")
+    return next((dataset for dataset in COLUMNS if dataset.split()[0] == name), "")
+
+
+def length_curve(study: ProfileStudy) -> pd.DataFrame:
+    """Overall IoU over the exact number of words, from 1 to the most there is, for every variant with a record.
+
+    Columns: variant, words, ours, ours_low, ours_high, expressions, runs, data, missing.
+    """
+    return _per_variant(study, by_words, "words")
+
+
+def kind_table(study: ProfileStudy) -> pd.DataFrame:
+    """Overall IoU by kind of expression (``KINDS`` of the grammar), for every variant with a record.
+
+    Columns: variant, kind, ours, ours_low, ours_high, expressions, runs, data, missing.
+    """
+    return _per_variant(study, by_kind, "kind")
+
+
+def kinds_by_run(study: ProfileStudy) -> pd.DataFrame:
+    """``kind_table`` of every single run: what a seed decides.
+
+    Columns: variant, seed, kind, ours, expressions, data.
+    """
+    lines, split = [], study.settings.splits[0]
+    for variant in study.variant_names:
+        for record in variant_records(study, variant):
+            about = {"variant": variant, "seed": record.config.seed, "data": measured_by([record], split)}
+            for kind, numbers in measured_groups([record], split, by_kind, KINDS).iterrows():
+                lines.append(about | {"kind": kind} | numbers[["ours", "expressions"]].to_dict())
+    columns = "variant seed kind ours expressions data"
+    return pd.DataFrame(lines, columns=columns.split()).astype({"expressions": int, "seed": int})
+
+
+def _per_variant(study: ProfileStudy, label: Label, name: str) -> pd.DataFrame:
+    """A line per variant and group, on the profile's first split."""
+    lines, split = [], study.settings.splits[0]
+    recorded = {variant: records for variant in study.variant_names if (records := variant_records(study, variant))}
+    words = max((records[0].counts()["words"].max() for records in recorded.values()), default=0)
+    groups: Sequence = range(1, words + 1) if name == "words" else KINDS
+    ends_of = measure_groups(study, split, label, groups)
+    for variant, records in recorded.items():
+        unseen = set(study.seeds(variant)) - {record.config.seed for record in records}
+        about = {
+            "runs": len(records),
+            "data": measured_by(records, split),
+            "missing": training_command(study.profile, variant) if unseen else "",
+        }
+        measured = measured_groups(records, split, label, groups, ends_of(study.profile, variant, records))
+        for group, numbers in measured.iterrows():
+            lines.append({"variant": variant, name: group} | numbers.to_dict() | about)
+    columns = ["variant", name, *"ours ours_low ours_high expressions runs data missing".split()]
+    return pd.DataFrame(lines, columns=columns).astype({"expressions": int})

@@ -1,0 +1,106 @@
+"""A study under one profile, opened: its tables, run records, models and data by name.
+
+This module loads nothing heavy; what a method needs is loaded when it is called.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from refstudy.base.errors import StudyError
+from refstudy.study.file import FILE_NAME, ProfileStudy, load_study, training_command
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from refstudy.data.batches import Corpus
+    from refstudy.models.segmenter import Segmenter
+    from refstudy.training.records import Record
+
+
+@dataclass(frozen=True)
+class OpenStudy(ProfileStudy):
+    """The study of a ``file`` under the ``profile`` of that name, with what its ``folder`` of results holds."""
+
+    def table(self, stem: str) -> "pd.DataFrame":
+        """A table, e.g. "s2rm_table4" or "claims", computed from the records; columns: docs/data.md and the README.
+
+        Raises StudyError for an unknown table.
+        """
+        from refstudy.analysis.results import BUILDERS
+
+        if stem not in BUILDERS:
+            raise StudyError(f"no table '{stem}'; known: {', '.join(sorted(BUILDERS))}")
+        return BUILDERS[stem](self)
+
+    def records(self, variant: str) -> "list[Record]":
+        """The run records of a variant, one per seed that has been run."""
+        from refstudy.analysis.tables import variant_records
+
+        self.config(variant)  # is the variant known?
+        return variant_records(self, variant)
+
+    def record(self, variant: str, seed: int = 0) -> "Record":
+        """The record of one run. Raises StudyError when it has none."""
+        from refstudy.training.records import find_record
+
+        found = find_record(self.folder / "records", self.config(variant, seed))
+        if found is None:
+            command = training_command(self.profile, variant, seed)
+            raise StudyError(
+                f"{self.folder / 'records'}: no record of {variant}, seed {seed}; make it with `{command}`"
+            )
+        return found
+
+    def model(self, variant: str = "s2rm_casg") -> "Segmenter":
+        """The trained model of a variant whose weights are kept. Raises StudyError for a variant without weights."""
+        from refstudy.models.build import load_model
+
+        self.config(variant)
+        path = self.weights(variant)
+        if not path.exists():
+            ships = ", ".join(self.settings.ships) or "none"
+            raise StudyError(f"{path}: no weights; profile '{self.profile}' keeps those of: {ships}")
+        return load_model(path)
+
+    def corpus(self, split: str = "val", variant: str = "s2rm_casg", scenes: int | None = None) -> "Corpus":
+        """The pictures and expressions of a split, prepared as for a variant; with ``scenes`` only the first so many
+        pictures. RefScenes is drawn where it is missing. Raises StudyError for missing data and unknown splits."""
+        from refstudy.data.batches import build_corpus
+        from refstudy.data.refer import load_table
+        from refstudy.data.source import prepare_data
+        from refstudy.data.words import build_tokenizer
+
+        config = self.config(variant)
+        data = config.data if scenes is None else config.data.model_copy(update={"scenes": {split: scenes}})
+        table = load_table(data, prepare_data(data, self.file.data_root, progress=False))
+        tokenizer = build_tokenizer(config.model.text.vocabulary)
+        return build_corpus(
+            table, split, data.image_size, tokenizer, data.max_words, progress=False, keep_aspect=data.keep_aspect
+        )
+
+
+def open_study(profile: str = "scenes", study: str | Path = FILE_NAME, results: str = "") -> OpenStudy:
+    """Open a study file under one of its profiles; ``results`` names another folder than the profile's own.
+
+    Raises StudyError for mistakes in the file and for an unknown profile.
+    """
+    under = load_study(study).under(profile, results)
+    return OpenStudy(under.file, under.profile, under.folder)
+
+
+def readable(table: "pd.DataFrame") -> "pd.DataFrame":
+    """A paper's table with one line per printed row: the printed number and, in brackets, ours; others as they are."""
+    rows = ["metric", "row"] if "benchmark" in table else ["row"]
+    columns = [name for name in ("metric", "benchmark", "dataset", "bucket") if name in table and name not in rows]
+    if not {"row", "printed", "ours"} <= set(table) or not columns:
+        return table
+    printed, ours = (table[name].map("{:.2f}".format, na_action="ignore").fillna("") for name in ("printed", "ours"))
+    cells = table.assign(cell=(printed + (" (" + ours + ")").where(ours != "", "")).str.strip())
+    wide = cells.set_index([*rows, *columns])["cell"].unstack(columns, sort=False).fillna("")
+    return wide.loc[:, (wide != "").any()]
+
+
+def table_files(folder: Path) -> dict[str, Path]:
+    """The tables that a results folder holds: stem -> CSV."""
+    return {path.stem: path for path in sorted([*folder.glob("*.csv"), *folder.glob("tables/*.csv")])}

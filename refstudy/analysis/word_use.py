@@ -1,0 +1,70 @@
+"""Measure how much masks depend on the words: compare the masks of one picture's expressions.
+
+A model that ignores the words gives a picture one mask for every question. One that understands gives two expressions
+of one thing the same mask, and those of two things masks that share nothing. No truth is needed for either.
+"""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from refstudy.analysis.tables import draws, interval, measured_by, variant_records
+from refstudy.metrics import overlap
+from refstudy.study.file import ProfileStudy
+from refstudy.training.records import Record
+
+PAIRS = ("same", "other")  # two expressions of one thing; of two things
+
+
+def word_use(study: ProfileStudy) -> pd.DataFrame:
+    """The mean IoU, in percent, of the masks for two expressions of one picture, a line per run; that with the least
+    use for words, the highest ``other``, first.
+
+    Columns: variant, seed; same (both expressions mean one thing) and other (they mean two), each with its 95 %
+    interval over pictures (_low, _high) and the number of pairs (_pairs); pictures, data. Only of runs whose record
+    keeps masks, and of the pictures of which it does.
+    """
+    lines, split = [], study.settings.splits[0]
+    for variant in study.variant_names:
+        for record in variant_records(study, variant):
+            if found := mask_agreement(record):
+                about = {"variant": variant, "seed": record.config.seed, "data": measured_by([record], split)}
+                lines.append(about | found)
+    columns = ["variant", "seed", *(f"{pair}{end}" for pair in PAIRS for end in ("", "_low", "_high", "_pairs"))]
+    table = pd.DataFrame(lines, columns=[*columns, "pictures", "data"])
+    return table.sort_values("other", ascending=False, kind="stable", ignore_index=True)
+
+
+def mask_agreement(record: Record) -> dict[str, Any]:
+    """The columns of ``word_use`` that one run gives, data apart; empty where its record keeps no masks."""
+    sums = _agreement(record)
+    found: dict[str, Any] = {"pictures": len(sums)} if len(sums) else {}
+    if found:
+        drawn = pd.DataFrame(draws(len(sums)) @ sums.to_numpy(), columns=sums.columns)
+        for pair in PAIRS:
+            pairs = int(sums[f"{pair}_pairs"].sum())
+            shared = 100 * (drawn[pair] / drawn[f"{pair}_pairs"]).dropna()  # a draw may have no pair
+            found[pair], found[f"{pair}_pairs"] = shared[0] if pairs else np.nan, pairs
+            found[f"{pair}_low"], found[f"{pair}_high"] = interval(shared) if pairs else (np.nan, np.nan)
+    return found
+
+
+def _agreement(record: Record) -> pd.DataFrame:
+    """A row per picture whose masks the record keeps: of each of ``PAIRS`` the sum of IoU and the number of pairs."""
+    masks, counts = record.masks(), record.counts()
+    rows = []
+    for _, around in counts[counts["sent_id"].isin(list(masks))].groupby("image_id", sort=True):
+        row = dict.fromkeys([*PAIRS, *(f"{pair}_pairs" for pair in PAIRS)], 0.0)
+        for one, other in combinations(around.itertuples(), 2):
+            pair = PAIRS[one.ref_id != other.ref_id]
+            row[pair] += _shared(masks[one.sent_id], masks[other.sent_id])
+            row[f"{pair}_pairs"] += 1
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _shared(one: np.ndarray, other: np.ndarray) -> float:
+    """The IoU of two masks; of two empty ones 1: they are the same answer."""
+    return overlap(one, other) if one.any() or other.any() else 1.0

@@ -1,0 +1,217 @@
+"""The settings of a training run (data, model, training) and the key made from them."""
+
+import hashlib
+import json
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+THRESHOLD = 0.5  # a pixel whose probability exceeds it is marked
+Resolution = Literal["resized", "original"]
+Precision = Literal["float32", "bfloat16"]
+SentenceField = Literal["sent", "raw"]
+
+
+class Settings(BaseModel):
+    """Frozen settings; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Settings):
+    """The data of a run and their size. ``scenes`` and ``scenes_seed`` say how much of RefScenes to make; of released
+    data, ``scenes`` takes the first so many pictures of the splits that it names, and empty it takes all."""
+
+    dataset: str = "refscenes"
+    split_by: str = "unc"
+    image_size: int = Field(128, ge=32)
+    max_words: int = Field(20, ge=3, description="word pieces, [CLS] and [SEP] included")
+    keep_aspect: bool = Field(
+        False,
+        description="pictures keep their aspect, centred on a square of ImageNet's mean colour",
+    )
+    sentence_field: SentenceField = Field(
+        "sent",
+        description="which of REFER's two texts of a sentence is read: the cleaned one, or raw, as it was typed",
+    )
+    scenes: dict[str, PositiveInt] = {}
+    scenes_seed: int = 0
+    scenes_version: str = ""
+
+
+class ImageEncoderConfig(Settings):
+    """A timm Swin by name; the other fields, where given, override the sizes that the name implies."""
+
+    name: str = "swin_tiny_patch4_window7_224"
+    embed_dim: int | None = None
+    depths: tuple[int, ...] | None = None
+    num_heads: tuple[int, ...] | None = None
+    window_size: int | None = None
+    drop_path_rate: float = 0.0
+    pretrained: bool = False
+
+
+class TextEncoderConfig(Settings):
+    """A BERT: by name with its published weights, or by sizes from scratch."""
+
+    name: str = ""
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    layers: int = 12
+    heads: int = 12
+    intermediate_size: int = 3072
+    dropout: float = 0.1
+    pretrained: bool = False
+
+    @property
+    def vocabulary(self) -> str | None:
+        """The argument of ``build_tokenizer``: a pretrained encoder brings its own words, another has those of
+        RefScenes."""
+        return self.name if self.pretrained else None
+
+
+class PartConfig(Settings):
+    """A fusion module, decoder or whole model by name, with the options that make it an ablation."""
+
+    name: str
+    options: dict[str, Any] = {}
+    source: str = Field("", description="SHA-256 of the file of a class of one's own: an edited one is another run")
+
+
+# The names that ``models/build.py`` knows, here because the study file is checked without loading PyTorch.
+PARTS = {
+    "fusion": ("s2rm", "tile_concat", "acm", "pwam"),
+    "decoder": ("fpn", "casg"),
+    "whole": ("lavt", "slvit"),
+}
+
+
+class ModelConfig(Settings):
+    """All that builds a model."""
+
+    image_size: int = 128
+    image: ImageEncoderConfig = ImageEncoderConfig()
+    text: TextEncoderConfig = TextEncoderConfig()
+    fusion: PartConfig = PartConfig(name="s2rm")
+    decoder: PartConfig = PartConfig(name="fpn")
+    whole: PartConfig | None = Field(
+        None,
+        description="a model that is no composition of encoders, fusion and decoder (lavt, slvit), in their place",
+    )
+    keep_aspect: bool = Field(
+        False,
+        description="as ``DataConfig.keep_aspect``: how pictures are prepared goes with the weights",
+    )
+    max_words: int = Field(
+        20,
+        ge=3,
+        description="as ``DataConfig.max_words``: where expressions are clipped goes with the weights",
+    )
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The encoders, of "image" and "text", that start from published weights."""
+        image = self.image.pretrained
+        if self.whole is not None and self.whole.name == "slvit":  # its image encoder is its own
+            image = "pretrained" in self.whole.options
+        return ("image",) * image + ("text",) * self.text.pretrained
+
+    def from_scratch(self) -> "ModelConfig":
+        """The same model with no part pretrained: to build it, no weights are read."""
+        whole = self.whole
+        if whole is not None:
+            options = {name: value for name, value in whole.options.items() if name != "pretrained"}
+            whole = whole.model_copy(update={"options": options})
+        image, text = (encoder.model_copy(update={"pretrained": False}) for encoder in (self.image, self.text))
+        return self.model_copy(update={"image": image, "text": text, "whole": whole})
+
+
+class TrainConfig(Settings):
+    """The training of a model. One epoch shows every referent once, with one random sentence (S²RM, Sec. IV-B), unless
+    ``sampling`` says otherwise."""
+
+    epochs: int = Field(40, ge=1)
+    images_per_batch: int = Field(12, ge=1)
+    expressions_per_image: int = Field(3, ge=1)
+    learning_rate: float = Field(5e-5, gt=0, allow_inf_nan=False)
+    image_rate: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="factor on the learning rate of the image encoder"
+    )
+    text_rate: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="factor on the learning rate of the text encoder"
+    )
+    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
+    poly_power: float = Field(0.9, gt=0, allow_inf_nan=False)
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of all updates with a linearly rising rate")
+    clip_norm: float | None = Field(None, gt=0, allow_inf_nan=False)
+    precision: Precision = Field(
+        "float32", description="where it is computed natively, in training and evaluation; else float32"
+    )
+    evaluate_every: int = Field(1, ge=1, description="epochs between validations; the last epoch always validates")
+    validation_images: int | None = Field(None, ge=1, description="images of val used for model selection; None: all")
+    encoder_weights: str = Field("", description="SHA-256 of the pretrained encoders that training starts from")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="parts in which a batch goes through the model, one after the other, to save memory; the gradient "
+        "is that of the whole batch, but batch normalisation and what is random see the parts",
+    )
+    checkpointing: bool = Field(
+        False,
+        description="compute the image encoder's blocks again in the backward pass, to save memory",
+    )
+    compile: bool = Field(False, description="train with torch.compile")
+    sampling: Literal["referent", "sentence"] = Field(
+        "referent",
+        description="what an epoch shows once: every referent, with one random sentence, or every sentence",
+    )
+    selection_split: str = Field("val", description="the split that chooses the best epoch")
+
+
+class EvaluationConfig(Settings):
+    """The counting of masks: see ``refstudy.training.evaluation.evaluate``."""
+
+    resolution: Resolution = "resized"
+    threshold: float = Field(THRESHOLD, gt=0, lt=1)
+
+
+class PretrainConfig(Settings):
+    """The pretraining of the encoders on RefScenes, the stand-in for ImageNet's and BERT's weights."""
+
+    image_updates: int = Field(900, ge=1)
+    images_per_batch: int = Field(36, ge=1)
+    text_updates: int = Field(600, ge=0, description="0: the text encoder is not pretrained")
+    expressions_per_batch: int = Field(128, ge=1)
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
+    seed: int = 0
+
+
+class RunConfig(Settings):
+    """One training run: what it trains (a named variant), on what, how, and from which seed."""
+
+    variant: str
+    seed: int
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+    splits: tuple[str, ...] = ("val",)
+    evaluation: EvaluationConfig = Field(EvaluationConfig())
+
+    @model_validator(mode="after")
+    def _weights_know_their_data(self) -> Self:
+        for name in ("keep_aspect", "max_words"):
+            if getattr(self.model, name) != getattr(self.data, name):
+                raise ValueError(f"model.{name} and data.{name} differ; the weights are to know their data")
+        return self
+
+    def key(self) -> str:
+        """12 hexadecimal digits of the SHA-256 of these settings: equal settings, equal key. Settings at their default
+        are left out, so that a new setting leaves the keys of earlier records alone."""
+        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def record_name(config: RunConfig) -> str:
+    """The name of the folder that holds a run's record."""
+    return f"{config.variant}-seed{config.seed}-{config.key()}"

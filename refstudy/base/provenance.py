@@ -1,0 +1,77 @@
+"""Under what circumstances something was made: the commit, the versions, the device, the memory that was used.
+
+Nothing heavy is imported: of torch only what its process has loaded already is asked.
+"""
+
+import platform
+import re
+import resource
+import subprocess
+import sys
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from refstudy.base.allocation import return_freed_memory
+
+LIBRARIES = ("torch", "timm", "transformers", "numpy", "pillow", "pycocotools")
+
+
+def code_version() -> dict[str, Any]:
+    """The commit, and whether anything but results differs from it; empty and false outside a repository."""
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
+    return {"commit": _git("rev-parse", "HEAD"), "uncommitted_changes": bool(changes)}
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).parent
+    try:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""  # an installed package has no repository around it
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that numbers depend on."""
+    return {name: metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: *(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def peak_memory() -> dict[str, int]:
+    """The most memory that this process has held so far, in MiB: ``peak_memory_mb`` and, where it has used a GPU,
+    ``peak_gpu_memory_mb``, of PyTorch's tensors there. Processes that it started are not counted."""
+    status = Path("/proc/self/status")
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE) if status.exists() else None
+    # ru_maxrss is the last resort: it includes the parent process
+    peak = int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cuda = _used_cuda()
+    return {"peak_memory_mb": peak >> 10} | ({"peak_gpu_memory_mb": cuda.max_memory_allocated() >> 20} if cuda else {})
+
+
+def forget_peak_memory() -> None:
+    """Let ``peak_memory`` speak of what follows alone, where the system allows it: memory that was freed and kept is
+    returned first."""
+    return_freed_memory()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM: proc(5)
+    if cuda := _used_cuda():
+        cuda.reset_peak_memory_stats()
+
+
+def usage() -> dict[str, Any]:
+    """The machine and the use of this process so far: versions, device (a GPU, if it has used one) and peak memory."""
+    cuda = _used_cuda()
+    return {"versions": versions(), "device": cuda.get_device_name() if cuda else processor()} | peak_memory()
+
+
+def _used_cuda() -> Any:
+    """``torch.cuda``, where this process has used it."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    return cuda if cuda and cuda.is_initialized() else None

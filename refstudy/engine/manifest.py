@@ -1,0 +1,145 @@
+"""The manifest of a profile's results: which notebook wrote each table and figure, from which run records and data,
+at which commit, when, on what and with which versions.
+
+While ``refstudy run`` executes a notebook, the package notes in a journal what the notebook reads and writes
+(``refstudy.engine.journal``). The manifest joins the journals with the files that lie there now. A file whose bytes no
+journal wrote keeps its entry of the earlier manifest if that has the same bytes, and otherwise has no notebook.
+"""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+from nbformat import NotebookNode
+
+from refstudy.base.errors import StudyError
+from refstudy.base.files import JOURNAL_SUFFIX, atomic_write, file_digest
+from refstudy.engine.journal import PROVENANCE, Journal, read_journal, seeds
+from refstudy.study.file import ProfileStudy
+
+FILE_NAME = "manifest.json"
+KINDS = {"tables": ("csv",), "figures": ("svg", "png")}
+UNKNOWN: dict[str, Any] = PROVENANCE | {"section": "", "caption": "", "records": [], "data": [], "time": ""}
+
+
+def executed_notebooks(results: Path) -> list[Path]:
+    """The notebooks of a results folder that ran to their end."""
+    found = (results / "notebooks").glob("*.ipynb")
+    return sorted(path for path in found if not path.name.startswith(".") and not path.stem.endswith(".failed"))
+
+
+def read_manifest(results: Path) -> dict[str, Any]:
+    """The manifest of a results folder; an empty one where there is none yet. Raises StudyError for a broken one."""
+    path = results / FILE_NAME
+    empty: dict[str, Any] = {kind: {} for kind in KINDS}
+    try:
+        manifest = json.loads(path.read_text()) if path.exists() else empty
+        entries = [entry for kind in KINDS for entry in manifest[kind].values()]
+        if not all(isinstance(entry["files"], dict) for entry in entries):
+            raise ValueError("files are named with their digests")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StudyError(f"{path}: no manifest ({error!r}); restore it, or delete it to have it made anew") from error
+    return manifest
+
+
+def write_manifest(study: ProfileStudy) -> dict[str, Any]:
+    """Write ``manifest.json`` into a profile's results and return it.
+
+    ``tables`` and ``figures``: stem -> the SHA-256 of its files, and of their origin notebook, section and caption
+    there, run records, data, time and circumstances (``refstudy.engine.journal.PROVENANCE``). ``records``: name of a
+    run record -> its data, commit and time.
+    """
+    from refstudy.training.records import find_records
+
+    folder = study.folder
+    earlier = read_manifest(folder)
+    notebooks = executed_notebooks(folder)
+    kept = ((path, read_journal(path.with_suffix(JOURNAL_SUFFIX))) for path in notebooks)
+    journals = {path: journal for path, journal in kept if journal is not None}
+    records = {record.path.name: record for record in find_records(folder / "records")}
+    made: dict[str, Any] = {"profile": study.profile, "about": study.settings.about}
+    for kind, suffixes in KINDS.items():
+        made[kind] = {}
+        for stem in sorted({path.stem for path in _visible(folder / kind, suffixes)}):
+            files = [path for suffix in suffixes if (path := folder / kind / f"{stem}.{suffix}").exists()]
+            digests = {path.name: file_digest(path) for path in files}
+            entry = _latest(journals, files, digests)
+            if entry is None:
+                same = earlier[kind].get(stem, {}).get("files") == digests
+                entry = earlier[kind][stem] if same else UNKNOWN
+            made[kind][stem] = {"files": digests} | {key: entry.get(key, unknown) for key, unknown in UNKNOWN.items()}
+    made["records"] = {
+        name: {
+            "data": f"{record.config.data.dataset}, {record.config.data.image_size} px",
+            "data_fingerprint": record.summary.get("data_fingerprint", ""),
+            "sha256": file_digest(record.path / "record.json"),
+            **{key: record.provenance().get(key) for key in ("commit", "uncommitted_changes", "started")},
+        }
+        for name, record in records.items()
+    }
+    with atomic_write(folder / FILE_NAME) as temporary:
+        temporary.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    return made
+
+
+def _visible(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    found = (path for suffix in suffixes for path in folder.glob(f"*.{suffix}"))
+    return [path for path in found if not path.name.startswith(".")]
+
+
+def _latest(journals: dict[Path, Journal], files: list[Path], digests: dict[str, str]) -> dict[str, Any] | None:
+    """The origin of a table or figure: the last notebook that wrote all of its files as they are now."""
+    found = []
+    for executed, journal in journals.items():
+        times = {
+            Path(line["path"]).name: line["time"]
+            for line in journal.lines
+            if line["action"] == "wrote" and digests.get(Path(line["path"]).name) == line["sha256"]
+        }
+        if times.keys() == digests.keys():
+            found.append((max(times.values()), executed))
+    if not found:
+        return None
+    time, executed = max(found, key=lambda pair: pair[0])
+    journal = journals[executed]
+    read = [Path(line["path"]) for line in journal.lines if line["action"] == "read" and line["time"] <= time]
+    records = sorted({path.name for path in read if path.parent.name == "records"})
+    if files[0].suffix == ".csv":
+        table = pd.read_csv(files[0])
+        if "variant" in table:  # it names its records, and the notebook may have read those of other tables too
+            named = set(table["variant"]) | set(table.get("reference", ()))
+            records = [name for name in records if name.rsplit("-", 2)[0] in named]
+    data = sorted({"/".join(path.parts[-2:]) for path in read if path.parent.name != "records"})
+    own = {"records": records, "seeds": seeds(records), "data": data, "time": time}
+    return journal.provenance() | explanation(executed, time) | own
+
+
+def explanation(executed: Path, time: str) -> dict[str, str]:
+    """Find what an executed notebook says of the thing that one of its cells made at ``time``: the heading above the
+    cell, and the caption below it, a paragraph in italics."""
+    cells = nbformat.read(executed, as_version=4).cells
+    section = ""
+    for cell, below in zip(cells, [*cells[1:], None], strict=True):
+        headings = [line for line in cell.source.splitlines() if line.startswith("#")]
+        if cell.cell_type == "markdown" and headings:
+            section = headings[-1].lstrip("# ")
+        if cell.cell_type == "code" and _ran_at(cell, time):
+            first = below.source.split("\n\n")[0] if below is not None and below.cell_type == "markdown" else ""
+            caption = first if first.startswith("*") and not first.startswith("**") else ""
+            return {"section": section, "caption": " ".join(caption.strip("*").split())}
+    return {"section": "", "caption": ""}
+
+
+def _ran_at(cell: NotebookNode, time: str) -> bool:
+    times = cell.metadata.get("papermill", {})
+    start, end = times.get("start_time"), times.get("end_time")
+    return bool(start and end) and _moment(start) <= _moment(time) <= _moment(end)
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

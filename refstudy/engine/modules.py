@@ -1,0 +1,71 @@
+"""Find the modules of refstudy that some code uses, followed from import to import, and their digests.
+
+They are read from the sources, not from a kernel: an import inside a function counts whether or not it was reached, and
+a module that is edited while a notebook runs never passes for the one that the notebook loaded.
+"""
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from refstudy.base.files import content_digest, path_digest
+
+PACKAGE = Path(__file__).parents[1]
+
+
+class Modules:
+    """The modules of the package, each read once."""
+
+    def __init__(self) -> None:
+        self._digests: dict[str, str] = {}
+        self._imports: dict[str, set[str]] = {}
+
+    def used_by(self, trees: Iterable[ast.Module]) -> dict[str, str]:
+        """Module -> SHA-256, for all that these sources import, directly or not."""
+        used: set[str] = set()
+        waiting = {name for tree in trees for name in _imported(tree, "")}
+        while waiting:
+            used |= waiting
+            waiting = {name for module in waiting for name in self._look_up(module)} - used
+        return {name: self._digests[name] for name in sorted(used)}
+
+    def _look_up(self, module: str) -> set[str]:
+        if module not in self._imports:
+            path = _file(module)
+            assert path is not None
+            package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+            # the package itself loads nothing before ``refstudy.open`` is called, which ``_imported`` finds
+            own = _imported(ast.parse(path.read_bytes()), package) if module != PACKAGE.name else ()
+            self._imports[module] = set(own)
+            self._digests[module] = path_digest(path)
+            if package == module:  # with the data that it holds, such as the printed tables
+                data = sorted(p for p in path.parent.iterdir() if p.is_file() and p.suffix not in (".py", ".pyc"))
+                self._digests[module] = content_digest([self._digests[module], *map(path_digest, data)])
+        return self._imports[module]
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module of the package; None when there is no such module."""
+    first, *rest = module.split(".")
+    path = PACKAGE.joinpath(*rest)
+    files = (path / "__init__.py", path.with_suffix(".py")) if rest else (path / "__init__.py",)
+    return next((file for file in files if first == "refstudy" and file.is_file()), None)
+
+
+def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+    """The modules of the package that this source imports; ``package`` is the one that relative imports start from."""
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "refstudy.open":
+            names = ["refstudy.analysis.opened"]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")
+            start = ".".join(parents[: len(parents) + 1 - node.level]) if node.level else ""
+            base = ".".join(filter(None, (start, node.module)))
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            whole = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+            yield from (module for module in whole if _file(module))

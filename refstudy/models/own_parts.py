@@ -1,0 +1,60 @@
+"""Classes of one's own, named in a study file as ``module:Class`` or ``file.py:Class``: where their source is.
+
+Their code runs only in a process that has read a study file which names them: a file of weights alone runs none.
+"""
+
+import ast
+import importlib.util
+from pathlib import Path
+
+from refstudy.base.errors import StudyError
+from refstudy.base.files import path_digest
+
+_files: dict[tuple[str, str], Path] = {}  # name and SHA-256 of the source, as study files gave them -> the source
+
+
+def is_own(name: str) -> bool:
+    """Tell a class of one's own from a part of the package."""
+    return ":" in name
+
+
+def register(name: str, folder: Path) -> str:
+    """Find the class ``name``, let ``source_of`` return its file, and return the SHA-256 of that file.
+
+    A path starts at ``folder``, that of the study file. Only this file counts, not what it imports. Nothing is run.
+    Raises StudyError when there is no such file or module, or no such class in it.
+    """
+    place, _, class_name = name.rpartition(":")
+    path = folder / place if place.endswith(".py") else _module_file(place)
+    if path is None or not path.is_file():
+        raise StudyError(f"'{name}': no file {path}" if path else f"'{name}': no module '{place}' can be imported")
+    try:
+        classes = [node.name for node in ast.parse(path.read_bytes()).body if isinstance(node, ast.ClassDef)]
+    except (SyntaxError, ValueError) as error:
+        raise StudyError(f"'{name}': {path} is not Python ({error}); correct it") from error
+    if class_name not in classes:
+        raise StudyError(f"'{name}': {path} has no class '{class_name}'; it has {', '.join(classes) or 'none'}")
+    digest = path_digest(path)
+    _files[name, digest] = path
+    return digest
+
+
+def source_of(name: str, digest: str) -> Path:
+    """The file of a class that a study file named. Raises StudyError when none did, or the file was edited since."""
+    path = _files.get((name, digest))
+    if path is None:
+        raise StudyError(
+            f"'{name}' is a class of one's own, and no study file that was read names it with this source; "
+            "give that study file by --study, or load_study, and leave the source as it was in training"
+        )
+    if not path.is_file() or path_digest(path) != digest:
+        raise StudyError(f"'{name}': {path} was edited after the study file was read; start again")
+    return path
+
+
+def _module_file(name: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None

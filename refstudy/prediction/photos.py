@@ -1,0 +1,144 @@
+"""One's own photographs: masks, overlays and JSON files for a picture or a folder of pictures."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from refstudy.base.bar import bar
+from refstudy.base.errors import StudyError
+from refstudy.base.files import atomic_write
+from refstudy.models.segmenter import Segmenter
+from refstudy.prediction.overlay import outlined
+from refstudy.prediction.predict import Prediction, read_expressions, read_photo, segment_photo
+
+ROOT = Path(__file__).resolve().parents[2]  # of the repository; an installed package has no weights there
+SHIPPED_WEIGHTS = ROOT / "results" / "scenes" / "weights" / "s2rm_casg.safetensors"
+SLUG = 40  # characters of an expression in a file name
+
+
+def shipped_weights() -> Path:
+    """The small model that comes with the repository. Raises StudyError where the package was installed without it."""
+    if not SHIPPED_WEIGHTS.is_file():
+        raise StudyError(
+            "this installation comes without weights; give --weights, a file of refstudy or a folder of save_pretrained"
+        )
+    return SHIPPED_WEIGHTS
+
+
+def find_photos(path: Path | str) -> list[Path]:
+    """The picture itself, or all files of a folder that have the suffix of a picture, by name.
+
+    Raises StudyError when there is nothing there.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        if not path.exists():
+            raise StudyError(f"{path}: image not found; name a picture or a folder of pictures")
+        return [path]
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found = [p for p in sorted(path.iterdir()) if p.suffix.lower() in suffixes and not p.name.startswith(".")]
+    if not found:
+        raise StudyError(f"{path}: no pictures in this folder; name another, or one picture")
+    return found
+
+
+def segment_files(
+    model: Segmenter, name: str, photos: Sequence[Path], expressions: Sequence[str], output: Path, overwrite: bool
+) -> Iterator[tuple[Literal["error", "note"], str]]:
+    """Segment every photo and write, for expression k, ``<photo>_<k>-<words>-mask.png`` (0 and 255, of the photo's own
+    size) and ``-overlay.png``, and ``<photo>.json`` with all answers. ``name`` is what the JSON calls the model.
+
+    Yields a line, an "error", for each photo that could not be read or written; the others are written all the same. A
+    "note" is a line for each expression for which nothing is marked. Raises
+    StudyError for bad expressions and, before anything is written, for an output that is no folder to write to and,
+    unless ``overwrite``, for files that exist already.
+    """
+    stems = _stems(photos)
+    planned = {photo: _outputs(output, stem, expressions) for photo, stem in zip(photos, stems, strict=True)}
+    if taken := [] if overwrite else [p for files in planned.values() for p in files if os.path.exists(p)]:
+        raise StudyError(f"{taken[0]}: exists ({len(taken)} such files); give --overwrite or another --output")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=output):  # is there room, and may we?
+            pass
+    except OSError as error:
+        raise StudyError(f"{output}: cannot be written to ({error.strerror}); give another --output") from error
+    done = bar(planned.items(), desc="photos", shown=len(photos) > 1 and sys.stderr.isatty())
+    for photo, (about, *pictures) in done:
+        try:
+            pixels = read_photo(photo)
+            answers = segment_photo(model, pixels, expressions)
+            _write(photo, pixels, answers, name, about, pictures)
+        except (StudyError, OSError) as error:
+            done.clear()  # what failed gets a line of its own
+            remedy = f"cannot be written to {output}; shorten its name or make room"
+            yield "error", str(error) if isinstance(error, StudyError) else f"{photo}: {remedy} ({error.strerror})"
+            continue
+        for answer in answers:
+            if answer.box is None:
+                done.clear()
+                sure = f"no pixel is more probable than {answer.score:.2f}"
+                yield "note", f"{photo}: nothing is marked for “{answer.expression}”; {sure}"
+
+
+def _write(
+    photo: Path, pixels: np.ndarray, answers: list[Prediction], name: str, about: Path, pictures: list[Path]
+) -> None:
+    """The files of one photo, its JSON last."""
+    described = []
+    for answer, mask, overlay in zip(answers, pictures[::2], pictures[1::2], strict=True):
+        _save_png(Image.fromarray(answer.mask.astype(np.uint8) * 255), mask)
+        _save_png(Image.fromarray(outlined(pixels, answer.mask)), overlay)
+        described.append(describe(answer) | {"mask": mask.name, "overlay": overlay.name})
+    content = {"image": str(photo), "size": list(pixels.shape[:2]), "model": name, "predictions": described}
+    with atomic_write(about) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def describe(answer: Prediction) -> dict[str, Any]:
+    """An answer as JSON holds it: box (x, y, width, height) or null, and the mask as COCO's RLE."""
+    plain = {key: getattr(answer, key) for key in ("expression", "score", "box", "rle")}
+    return plain | {"clipped": answer.reading.clipped, "unknown_words": list(answer.reading.strange)}
+
+
+def remarks(model: Segmenter, expressions: Sequence[str]) -> list[str]:
+    """A line for each expression that is clipped, and for each that has words unknown to the model.
+
+    Raises StudyError for an expression without words, and for none at all."""
+    lines = []
+    for text, reading in zip(expressions, read_expressions(model, expressions), strict=True):
+        if reading.clipped:
+            lines.append(f"“{text}” is clipped to {model.config.max_words} word pieces and read as “{reading.text}”")
+        if reading.strange:
+            lines.append(f"“{text}”: the model does not know {', '.join(reading.strange)}")
+    return lines
+
+
+def _stems(photos: Sequence[Path]) -> list[str]:
+    """The beginning of each photo's output names: its own name, without suffix where that tells all of them apart."""
+    stems = [photo.stem for photo in photos]
+    return stems if len(set(stems)) == len(photos) else [photo.name for photo in photos]
+
+
+def _outputs(output: Path, stem: str, expressions: Sequence[str]) -> list[Path]:
+    """The files of one photo: the JSON, then mask and overlay of each expression. Of an expression, only letters a to z
+    and digits go into a name."""
+    files = [output / f"{stem}.json"]
+    for k, text in enumerate(expressions, 1):
+        words = re.findall("[a-z0-9]+", text.lower())
+        name = f"{stem}_{'-'.join([str(k), *words])[:SLUG].rstrip('-')}"  # the last "_" ends the stem: no two are equal
+        files += [output / f"{name}-mask.png", output / f"{name}-overlay.png"]
+    return files
+
+
+def _save_png(picture: Image.Image, path: Path) -> None:
+    with atomic_write(path) as temporary:
+        picture.save(temporary)

@@ -1,0 +1,157 @@
+"""Masks for pictures: of the model's own size, and of one's own photographs at theirs."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from refstudy.base.config import THRESHOLD
+from refstudy.base.errors import StudyError
+from refstudy.data.batches import fit_image, normalise, unfit
+from refstudy.data.masks import encode_mask, mask_box
+from refstudy.data.words import strange_words, tokenize
+from refstudy.models.segmenter import Segmenter
+from refstudy.training.evaluation import EXPRESSIONS_AT_ONCE
+
+WHITE = (255, 255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An expression as a model reads it: the ``text`` of its word pieces, whether they are ``clipped``, and the words
+    that are ``strange`` to its vocabulary."""
+
+    text: str
+    clipped: bool
+    strange: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer of a model to one expression about a photo of (H, W) pixels: bool mask (H, W), and the score of
+    ``confidence``."""
+
+    expression: str
+    reading: Reading
+    mask: np.ndarray = field(repr=False)
+    score: float
+
+    @property
+    def box(self) -> tuple[int, int, int, int] | None:
+        """(x, y, width, height) in pixels of the smallest box around the mask; None when nothing is marked."""
+        return mask_box(self.mask)
+
+    @property
+    def rle(self) -> dict[str, Any]:
+        """The mask as COCO's compressed RLE."""
+        return encode_mask(self.mask)
+
+
+@torch.inference_mode()
+def predict(model: Segmenter, image: np.ndarray, expressions: Sequence[str]) -> np.ndarray:
+    """Mask probabilities float32 (E, S, S) for expressions about one uint8 image (S, S, 3), encoded once.
+
+    At most ``EXPRESSIONS_AT_ONCE`` expressions go through the model together, which bounds its memory.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    tokens = tokenize(model.tokenizer, expressions, model.config.max_words)
+    ids, mask = (torch.from_numpy(array).to(device).split(EXPRESSIONS_AT_ONCE) for array in tokens)
+    pixels = torch.tensor(image.transpose(2, 0, 1), device=device)[None]
+    features = model.encode_image(normalise(pixels))
+    index = torch.zeros(len(expressions), dtype=torch.long, device=device).split(EXPRESSIONS_AT_ONCE)
+    parts = zip(ids, mask, index, strict=True)
+    return np.concatenate([model.segment(features, *part).sigmoid().float().cpu().numpy() for part in parts])
+
+
+def confidence(probability: np.ndarray) -> float:
+    """The confidence of a model in its mask: the mean probability (H, W) over the marked pixels, or the largest one
+    where nothing is marked. It is not calibrated: notebook 08 measures how well it predicts the IoU."""
+    marked = probability[probability > THRESHOLD]
+    return float(marked.mean() if marked.size else probability.max())
+
+
+def segment_photo(
+    model: Segmenter, photo: np.ndarray | Image.Image | Path | str, expressions: Sequence[str]
+) -> list[Prediction]:
+    """The masks of all expressions at the photo's own size, in their order; the photo is encoded once.
+
+    ``photo`` is uint8 (H, W, 3), a picture of Pillow, or a file that ``read_photo`` reads. The model gets what
+    ``model_view`` makes of it; probabilities are resized bilinearly to H x W, without what was padding, and those above
+    0.5 are the mask.
+
+    Raises StudyError for an expression without words, for none at all, for an array of another type or shape, and for
+    whatever ``read_photo`` refuses.
+    """
+    readings = read_expressions(model, expressions)
+    if isinstance(photo, np.ndarray):
+        pixels = photo
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise StudyError(f"the photo is {pixels.dtype} {pixels.shape}; give uint8 (H, W, 3), or a file")
+    else:
+        pixels = as_seen(photo) if isinstance(photo, Image.Image) else read_photo(photo)
+    squares = predict(model, model_view(model, pixels), expressions)
+    answers = []
+    for text, reading, square in zip(expressions, readings, squares, strict=True):
+        whole = unfit(torch.from_numpy(square), pixels.shape[0], pixels.shape[1], model.config.keep_aspect).numpy()
+        answers.append(Prediction(text, reading, whole > THRESHOLD, confidence(whole)))
+    return answers
+
+
+def model_view(model: Segmenter, pixels: np.ndarray) -> np.ndarray:
+    """A picture uint8 (H, W, 3) as this model sees it, (S, S, 3): stretched, or padded, as in its training."""
+    return fit_image(pixels, model.config.image_size, model.config.keep_aspect)
+
+
+def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Reading]:
+    """Read each expression as a model does. Raises StudyError for one without words, for none at all, and for a text in
+    place of a list."""
+    if isinstance(expressions, str):
+        raise StudyError(f"expressions are one text, {expressions!r}; give a list of texts")
+    if not expressions:
+        raise StudyError('no expression; say what to look for, e.g. "the dog on the left"')
+    tokenizer, readings = model.tokenizer, []
+    for text in expressions:
+        pieces = tokenizer.tokenize(text)
+        if not pieces:
+            raise StudyError(f"expression {text!r} has no words; say what to look for")
+        kept = pieces[: model.config.max_words - 2]
+        strange = tuple(strange_words(tokenizer, text))
+        readings.append(Reading(tokenizer.convert_tokens_to_string(kept), len(kept) < len(pieces), strange))
+    return readings
+
+
+def read_photo(source: Path | str | BinaryIO, name: str = "") -> np.ndarray:
+    """A photograph ``as_seen``. (``data.pictures.read_image`` turns nothing: annotations belong to the pixels as they
+    are stored.) ``name`` is what messages call it, by default its path.
+
+    Raises StudyError when it is missing, does not decode, or has more pixels than Pillow takes for safe.
+    """
+    path = name or source
+    try:
+        bombs = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
+        with bombs, Image.open(source) as opened:
+            return as_seen(opened)
+    except FileNotFoundError as error:
+        raise StudyError(f"{path}: image not found; name a picture or a folder of pictures") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise StudyError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise StudyError(f"{path}: image does not decode ({error}); save it as JPEG or PNG") from error
+
+
+def as_seen(picture: Image.Image) -> np.ndarray:
+    """A picture as it is meant to be seen, uint8 (H, W, 3): turned as its EXIF says, transparency on white, grey and
+    CMYK made RGB."""
+    photo = ImageOps.exif_transpose(picture)
+    if photo.mode.startswith("I"):  # Pillow clips 16-bit grey where it should scale it
+        photo = Image.fromarray((np.asarray(photo) >> 8).clip(0, 255).astype(np.uint8))
+    if photo.has_transparency_data:
+        photo = photo.convert("RGBA")
+        photo = Image.alpha_composite(Image.new("RGBA", photo.size, WHITE), photo)
+    return np.asarray(photo.convert("RGB"))

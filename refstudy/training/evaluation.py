@@ -1,0 +1,198 @@
+"""Evaluation: one encoding per image, its expressions in parts of bounded size, pixels counted."""
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from refstudy.base.bar import bar
+from refstudy.base.config import THRESHOLD, Precision, Resolution
+from refstudy.base.files import exists, note
+from refstudy.base.provenance import processor
+from refstudy.data.batches import Batch, Corpus, build_corpus, evaluation_batches, unfit
+from refstudy.data.masks import decode_mask, encode_mask
+from refstudy.metrics import summarize
+from refstudy.models.segmenter import Segmenter
+
+IMAGES_AT_ONCE = 16  # encoded together
+EXPRESSIONS_AT_ONCE = 32  # segmented together: SLViT at 480 px makes hundreds of megabytes of maps for each
+STRIDES = (4, 8, 16, 32)
+SHARES = 20
+ABOUT = ["sent_id", "ref_id", "image_id", "split", "words", "kind"]
+
+
+def corpus_for(
+    model: Segmenter, table: pd.DataFrame, split: str, cache: Path | None = None, progress: bool = True
+) -> Corpus:
+    """One split of ``load_refer``'s table as this model takes it: of the size, words and aspect of its training.
+
+    ``cache``, and what it raises, are as in ``build_corpus``.
+    """
+    how = model.config
+    return build_corpus(
+        table, split, how.image_size, model.tokenizer, how.max_words, cache, progress, keep_aspect=how.keep_aspect
+    )
+
+
+def precision_on(device: torch.device, wanted: Precision) -> Precision:
+    """The precision in which a model computes on this device: the wanted one where it is native, else float32."""
+    return wanted if wanted == "float32" or device.type == "cuda" or native_bfloat16() else "float32"
+
+
+def native_bfloat16() -> bool:
+    """Tell if this processor multiplies bfloat16 faster than float32: one with AMX, or AMD's with AVX512-BF16. Intel's
+    AVX512-BF16 alone is slower than its float32 (docs/performance.md)."""
+    return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and "AMD" in processor())
+
+
+def in_precision(device: torch.device, precision: Precision) -> AbstractContextManager:
+    """The context in which a forward pass on this device has this precision."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+@torch.inference_mode()
+def predictions(
+    model: Segmenter,
+    corpus: Corpus,
+    images_per_batch: int = IMAGES_AT_ONCE,
+    expressions_per_batch: int = EXPRESSIONS_AT_ONCE,
+    precision: Precision = "float32",
+) -> Iterator[tuple[Batch, Tensor]]:
+    """The corpus in parts of at most ``expressions_per_batch`` expressions, on the model's device: each part, and its
+    mask logits, float32 (N, S, S). ``images_per_batch`` images are encoded together, each once."""
+    model.eval()
+    device = next(model.parameters()).device
+    for batch in evaluation_batches(corpus, images_per_batch):
+        batch = batch.to(device)
+        with in_precision(device, precision):
+            features = model.encode_image(batch.images)
+        for part in batch.slices(expressions_per_batch):
+            with in_precision(device, precision):
+                logits = model.segment(features, part.token_ids, part.token_mask, part.image_index)
+            yield part, logits.float()
+
+
+def evaluate(
+    model: Segmenter,
+    corpus: Corpus,
+    images_per_batch: int = IMAGES_AT_ONCE,
+    progress: bool = False,
+    resolution: Resolution = "resized",
+    threshold: float = THRESHOLD,
+    expressions_per_batch: int = EXPRESSIONS_AT_ONCE,
+    precision: Precision = "float32",
+) -> pd.DataFrame:
+    """Pixel counts per expression: the columns ``ABOUT``, intersection and union (integers), in the corpus' order.
+
+    A pixel belongs to the prediction when its probability exceeds ``threshold``. Counts are made at the resized
+    resolution S x S against the resized mask, as LAVT does, or, with ``resolution`` "original", at each image's own
+    size: logits resized bilinearly, against the mask as it is annotated. The frame then has a column ``resolution``,
+    and with another ``precision`` than float32 a column ``precision``. The numbers per batch are those of
+    ``predictions``: they bound the memory, and change the logits by rounding only.
+    """
+    cut = _logit(threshold)
+    inter = np.zeros(len(corpus.table), np.int64)
+    union = np.zeros(len(corpus.table), np.int64)
+    with bar(total=len(corpus.table), desc="evaluating", unit="pair", shown=progress) as done:
+        for batch, logits in predictions(model, corpus, images_per_batch, expressions_per_batch, precision):
+            if resolution == "original":
+                for number, logit in zip(batch.expressions, logits, strict=True):
+                    inter[number], union[number] = _original_counts(logit, corpus, number, cut)
+            else:
+                predicted, truth = logits > cut, batch.inside
+                inter[batch.expressions] = (predicted & truth).sum((1, 2)).cpu().numpy()
+                union[batch.expressions] = (predicted | truth).sum((1, 2)).cpu().numpy()
+            done.update(len(batch.expressions))
+    counts = corpus.table[ABOUT].assign(intersection=inter, union=union)
+    if resolution == "original":
+        counts = counts.assign(resolution=resolution)
+    return counts.assign(precision=precision) if precision != "float32" else counts
+
+
+def _logit(threshold: float) -> float:
+    """The logit of a probability: 0 for one half."""
+    return math.log(threshold / (1 - threshold))
+
+
+def _original_counts(logits: Tensor, corpus: Corpus, expression: int, cut: float) -> tuple[int, int]:
+    """Intersection and union at the image's own size, of one expression's logits (S, S)."""
+    row = corpus.table.iloc[expression]
+    predicted = (unfit(logits, row["height"], row["width"], corpus.keep_aspect) > cut).cpu().numpy()
+    truth = decode_mask(row["segmentation"], row["height"], row["width"])
+    return int((predicted & truth).sum()), int((predicted | truth).sum())
+
+
+def sample_masks(
+    model: Segmenter, corpus: Corpus, images: int, threshold: float = THRESHOLD, **batching: Any
+) -> dict[int, dict[str, Any]]:
+    """The predicted masks (S, S) of all expressions about the first ``images`` images, to be shown: sent_id -> RLE.
+
+    ``batching`` are further arguments of ``predictions``.
+    """
+    sample = corpus.subset(images)
+    sentences = sample.table["sent_id"].to_numpy()
+    return {
+        int(sentences[expression]): encode_mask(mask)
+        for batch, logits in predictions(model, sample, **batching)
+        for expression, mask in zip(batch.expressions, (logits > _logit(threshold)).cpu().numpy(), strict=True)
+    }
+
+
+def whole_image_counts(corpus: Corpus) -> pd.DataFrame:
+    """The counts of a model that predicts every pixel: the floor that any model has to pass."""
+    area = np.bitwise_count(corpus.masks).sum(1, dtype=np.int64)[corpus.ref_of_expression]
+    return corpus.table[ABOUT].assign(intersection=area, union=corpus.image_size**2)
+
+
+def ceilings(corpus: Corpus) -> pd.DataFrame:
+    """The most that a map of coarse cells can reach: each mask averaged over cells of ``stride`` pixels a side, and
+    upsampled bilinearly, as the models upsample their logits. A pixel is marked from a share on, in twentieths; each
+    metric has the share that is best for it.
+
+    A row for each of ``STRIDES``; columns: ``stride`` and all metrics, in percent.
+    """
+    lines = []
+    for stride in STRIDES:
+        refs = np.arange(len(corpus.image_of_ref))
+        counts = [_marked(corpus, some, stride) for some in np.array_split(refs, -(-len(refs) // 64))]
+        marked, inside = (np.concatenate(part)[corpus.ref_of_expression] for part in zip(*counts, strict=True))
+        area = inside[:, :1]
+        found = [summarize(inside[:, share], (marked + area - inside)[:, share]) for share in range(1, SHARES)]
+        lines.append({"stride": stride} | pd.DataFrame(found).max().to_dict())
+    return pd.DataFrame(lines)
+
+
+def _marked(corpus: Corpus, refs: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each referent and each share of ``SHARES``, in their order, how many pixels have at least that share after
+    averaging, and how many of these are inside the mask: (n, SHARES) each."""
+    truth = torch.from_numpy(corpus.mask(refs))
+    cells = avg_pool2d(truth[:, None].double(), stride, ceil_mode=True, count_include_pad=False)
+    shares = interpolate(cells, size=truth.shape[1:], mode="bilinear", align_corners=False)[:, 0]
+    level = (SHARES * shares).long().clamp(max=SHARES - 1)  # a share of k twentieths, and less than one more: k
+    groups = SHARES * torch.arange(len(refs))[:, None, None] + level
+    every, within = (
+        torch.bincount(some.flatten(), minlength=SHARES * len(refs)).reshape(-1, SHARES).flip(1).cumsum(1).flip(1)
+        for some in (groups, groups[truth])
+    )
+    return every.numpy(), within.numpy()
+
+
+def read_ceilings(results: Path) -> pd.DataFrame | None:
+    """The table of ``ceilings`` in a results folder, by stride; None where it was not made yet."""
+    path = results / "tables" / "ceilings.csv"
+    if not exists(path):
+        return None
+    note("read", path)
+    return pd.read_csv(path).set_index("stride")
+
+
+def summarize_counts(counts: pd.DataFrame) -> dict[str, float]:
+    """All metrics, in percent, of a frame that ``evaluate`` returned."""
+    return summarize(counts["intersection"], counts["union"])

@@ -1,0 +1,173 @@
+"""Run records: what a training run was and what it reached, small enough to commit.
+
+A record is a folder ``<variant>-seed<seed>-<key>`` with ``record.json`` (settings, data, metrics: all that equal runs
+on one machine have in common), ``curve.csv`` (the learning curve), ``gates.csv`` (the ranges of its gates at each
+validation, where it has any), ``counts.parquet`` (pixel counts per expression), ``masks.json`` (a few predicted masks,
+to be shown) and ``provenance.json`` (when, where, how long, with which versions, in how much memory).
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from refstudy.base.config import RunConfig, record_name
+from refstudy.base.errors import StudyError
+from refstudy.base.files import atomic_folder, note
+from refstudy.base.provenance import code_version, processor, versions
+from refstudy.data.masks import decode_mask
+from refstudy.models.gates import RANGES
+from refstudy.training.evaluation import summarize_counts
+
+Content = TypeVar("Content")
+GATE_COLUMNS = ("update", *RANGES)
+BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what reading a missing or broken file raises
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record that was read. ``metrics``: split -> metric -> percent, recomputed from the counts.
+
+    Its methods raise StudyError for a file that is missing or broken.
+    """
+
+    path: Path
+    config: RunConfig
+    summary: dict[str, Any]
+    metrics: dict[str, dict[str, float]]
+
+    def counts(self) -> pd.DataFrame:
+        """Pixel counts, a row per expression; see ``refstudy.training.evaluation.evaluate``."""
+        return self._content("counts.parquet", pd.read_parquet)
+
+    def curve(self) -> pd.DataFrame:
+        """The learning curve: update, pairs, loss, learning_rate, val_oIoU (empty between validations)."""
+        return self._content("curve.csv", pd.read_csv)
+
+    def gates(self) -> pd.DataFrame:
+        """The ranges of the model's gates at each validation: update, and ``refstudy.models.gates.RANGES``; empty for a
+        model without gates, and for a record from before they were kept."""
+
+        def read(path: Path) -> pd.DataFrame:
+            found = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(GATE_COLUMNS))
+            return found[list(GATE_COLUMNS)]
+
+        return self._content("gates.csv", read)
+
+    def masks(self) -> dict[int, np.ndarray]:
+        """The predicted masks that were kept: sent_id -> bool (S, S); empty for a record that kept none."""
+
+        def read(path: Path) -> dict[int, np.ndarray]:
+            kept = json.loads(path.read_text()) if path.exists() else {}
+            return {int(sentence): decode_mask(rle, *rle["size"]) for sentence, rle in kept.items()}
+
+        return self._content("masks.json", read)
+
+    def provenance(self) -> dict[str, Any]:
+        """When, where, how long, with which versions, in how much memory."""
+        return self._content("provenance.json", lambda path: dict(json.loads(path.read_text())))
+
+    def _content(self, name: str, read: Callable[[Path], Content]) -> Content:
+        path = self.path / name
+        try:
+            return read(path)
+        except BROKEN as error:
+            first = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise StudyError(f"{path}: unreadable ({first}); restore it or train again") from error
+
+
+def write_record(
+    records: Path | str,
+    config: RunConfig,
+    summary: dict[str, Any],
+    curve: pd.DataFrame,
+    counts: pd.DataFrame,
+    provenance: dict[str, Any],
+    masks: dict[int, dict[str, Any]] | None = None,
+    gates: pd.DataFrame | None = None,
+) -> Path:
+    """Write a record folder under ``records``, whole or not at all; an older one of the same name is replaced."""
+    folder = Path(records) / record_name(config)
+    metrics = {str(split): summarize_counts(rows) for split, rows in counts.groupby("split", sort=True)}
+    content = {"key": config.key(), "config": config.model_dump(mode="json"), "metrics": metrics} | summary
+    with atomic_folder(folder) as new:
+        (new / "record.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+        (new / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+        curve.to_csv(new / "curve.csv", index=False, float_format="%.6g", lineterminator="\n")
+        counts.reset_index(drop=True).to_parquet(new / "counts.parquet", compression="zstd", index=False)
+        if gates is not None and len(gates):
+            gates.to_csv(new / "gates.csv", index=False, float_format="%.6g", lineterminator="\n")
+        if masks:
+            (new / "masks.json").write_text(json.dumps(masks, indent=0) + "\n")
+    note("wrote", folder)
+    return folder
+
+
+def read_record(folder: Path | str) -> Record:
+    """Read and check one record folder. Raises StudyError when a file is missing, broken, or was edited by hand."""
+    folder = Path(folder)
+    try:
+        record = _checked(folder, *((folder / name).read_bytes() for name in ("record.json", "counts.parquet")))
+    except OSError as error:
+        raise StudyError(f"{folder}: unreadable run record ({error}); restore it or train the run again") from error
+    note("read", folder)
+    return record
+
+
+@lru_cache(maxsize=1024)  # pooling seeds reads every record, for every table
+def _checked(folder: Path, about: bytes, pixels: bytes) -> Record:
+    """``read_record`` of a folder whose record.json and counts.parquet hold these bytes."""
+    try:
+        content = json.loads(about)
+        config = RunConfig.model_validate(content.pop("config"))
+        counts = pd.read_parquet(BytesIO(pixels))
+        metrics = {str(split): summarize_counts(rows) for split, rows in counts.groupby("split", sort=True)}
+        follows = _alike(content.pop("metrics"), metrics)
+        key = content.pop("key")
+    except BROKEN as error:
+        first = str(error).splitlines()[0]
+        raise StudyError(f"{folder}: unreadable run record ({first}); restore it or train the run again") from error
+    if key != config.key() or not follows:
+        what = "key" if key != config.key() else "metrics"
+        raise StudyError(
+            f"{folder / 'record.json'}: {what} does not follow from its contents; restore it or train again"
+        )
+    return Record(folder, config, content, metrics)
+
+
+def _alike(stated: dict[str, dict[str, float]], found: dict[str, dict[str, float]]) -> bool:
+    """Tell if these are the same metrics of the same splits; another NumPy may add up to another last bit."""
+    one, other = ({(split, name): of[name] for split, of in each.items() for name in of} for each in (stated, found))
+    return one.keys() == other.keys() and all(math.isclose(one[key], other[key], rel_tol=1e-9) for key in one)
+
+
+def find_records(records: Path | str) -> list[Record]:
+    """All records under a folder, by name; none when there is no such folder."""
+    found = (path.parent for path in sorted(Path(records).glob("*/record.json")))
+    return [read_record(folder) for folder in found if not folder.name.startswith(".")]  # left by an ended writer
+
+
+def find_record(records: Path | str, config: RunConfig) -> Record | None:
+    """Find the record of exactly these settings, if there is one."""
+    folder = Path(records) / record_name(config)
+    if (folder / "record.json").exists():
+        return read_record(folder)
+    note("missed", folder)
+    return None
+
+
+def circumstances() -> dict[str, Any]:
+    """The circumstances of a run: commit, versions, machine."""
+    return code_version() | {
+        "versions": versions(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor(),
+        "threads": torch.get_num_threads(),
+    }
