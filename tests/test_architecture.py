@@ -1,6 +1,8 @@
 """The rooms of the package: how many there are, and that imports point down only."""
 
 import ast
+import importlib.util
+import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "refstudy"
@@ -62,3 +64,15 @@ def test_every_room_says_what_lives_there_and_what_it_may_use():
             text = ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8"))) or ""
             assert text and len(text.splitlines()) <= 12, room.name
             assert "It may use" in text, room.name
+
+
+def test_the_picture_and_the_page_are_those_of_the_code():
+    """After a change of imports: ``python tools/import_graph.py``."""
+    spec = importlib.util.spec_from_file_location("import_graph", PACKAGE.parent / "tools" / "import_graph.py")
+    graph = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(graph)
+    assert list(graph.ROOMS) == ROOMS
+    assert graph.description().replace(">", "&gt;") in graph.PICTURE.read_text("utf-8")
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text("utf-8")
+    named = re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w/]*(?:\.\w+)?)`", page)
+    assert len(named) > 20 and all((PACKAGE / name).exists() for name in named if name != "data/")
