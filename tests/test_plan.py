@@ -297,10 +297,14 @@ def test_a_changed_module_re_executes_the_notebooks_that_use_it(small, monkeypat
     shutil.copytree(ROOT / "refstudy", copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(modules, "PACKAGE", copy)
     assert small.reasons() == {}
-    for name in ("losses", "metrics", "errors"):
+    for name, changed in (
+        ("training/losses", []),
+        ("metrics", ["metrics"]),
+        ("base/errors", ["base.errors", "metrics"]),
+    ):
+        assert (copy / f"{name}.py").exists()
         with open(copy / f"{name}.py", "a") as file:
             file.write("\nX = 1\n")
-        changed = {"losses": [], "metrics": ["metrics"], "errors": ["errors", "metrics"]}[name]
         code = ", ".join(f"refstudy.{module}" for module in changed)
         assert small.reasons() == ({"draw": f"code changed: {code}"} if changed else {})
 
@@ -311,6 +315,9 @@ def test_imports_are_followed_through_functions_packages_and_data():
     used = modules.Modules().used_by([ast.parse("def f():\n    from refstudy.data.scenes import FLAVOURS as F\n    F")])
     assert {"refstudy", "refstudy.data", "refstudy.data.scenes", "refstudy.data.scenes.grammar"} <= set(used)
     assert "refstudy.base.errors" in used and "refstudy.models" not in used
+    opened = modules.Modules().used_by([ast.parse("import refstudy\nstudy = refstudy.open('scenes')")])
+    assert {"refstudy.analysis.tables", "refstudy.models.build"} <= set(opened)
+    assert list(modules.Modules().used_by([ast.parse("import refstudy")])) == ["refstudy"]
     whole = modules.Modules().used_by([ast.parse("import refstudy.training.loop")])
     assert {"refstudy.models.build", "refstudy.models.fusion.s2rm", "refstudy.base.config"} <= set(whole)
 

@@ -161,7 +161,7 @@ class _Watch:
                     os.killpg(process.pid, signal.SIGKILL)  # a kernel leads a process group: its own children end too
 
 
-USAGE = "__import__('IPython.display').display.JSON(__import__('refstudy.base.provenance').provenance.usage())"
+USAGE = "__import__('IPython.display').display.JSON(__import__('refstudy.base.provenance').base.provenance.usage())"
 
 
 class _Client(PapermillNotebookClient):
