@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
@@ -57,14 +58,16 @@ def test_the_study_file_gives_every_committed_record_its_key():
 
 def test_encoders_were_pretrained_as_the_study_file_says_and_equally_well():
     """So that rows of one table start alike; the mean of both accuracies is to differ by less than a point."""
-    profile, reached = STUDY.profile("scenes"), {}
+    profile, reached, texts = STUDY.profile("scenes"), {}, []
     for variant, special in (("s2rm_casg", {}), ("slvit", profile.special["slvit"].pretraining)):
         with safe_open(STUDY.encoders("scenes", variant), "pt") as file:
             about = {name: json.loads(text) for name, text in file.metadata().items()}
+            texts.append({name: file.get_tensor(name) for name in file.keys() if name.startswith("text.")})  # noqa: SIM118
         assert about["pretraining"] == profile.pretraining.model_dump(mode="json") | special
         assert DataConfig.model_validate(about["data"]) == profile.data
         reached[variant] = np.mean([about["reached"]["category_accuracy"], about["reached"]["colour_accuracy"]])
     assert abs(reached["s2rm_casg"] - reached["slvit"]) < 1
+    assert texts[0] and all(torch.equal(tensor, texts[1][name]) for name, tensor in texts[0].items())
 
 
 def test_every_table_and_figure_of_the_papers_is_there():

@@ -420,6 +420,15 @@ def test_pretraining_names_pixels_better_with_more_updates(data_root, tmp_path):
     assert many["category_accuracy"] > few["category_accuracy"] + 10
 
 
+def test_a_text_encoder_is_pretrained_alike_beside_every_image_encoder(data_root, tmp_path):
+    for updates in (1, 2):
+        settings = PretrainConfig(image_updates=updates, images_per_batch=12, text_updates=2, expressions_per_batch=8)
+        pretrain(tiny_data(), tiny_model(), settings, tmp_path / f"{updates}.safetensors", data_root, progress=False)
+    one, other = (load_file(tmp_path / f"{updates}.safetensors") for updates in (1, 2))
+    alike = {name for name, tensor in one.items() if torch.equal(tensor, other[name])}
+    assert {name for name in one if name.startswith("text.")} <= alike < one.keys()
+
+
 def test_pretraining_tells_what_is_said_better_with_more_updates(data_root):
     """Left from right too, which words that are only filled in would not tell apart."""
     data, sizes = tiny_data(), tiny_model().text
