@@ -1,6 +1,7 @@
 """Photographs of any kind, mode and orientation to masks at their own size, from Python and from the command line."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -366,3 +367,17 @@ def test_real_photographs_through_a_saved_folder(real_sample, model, tmp_path):
         for line in content["predictions"]:
             assert decode_mask(line["rle"], height, width).shape == (height, width)
             assert 0 <= line["score"] <= 1
+
+
+def test_the_first_command_of_the_readme_ends_in_overlays(tmp_path, monkeypatch):
+    root = Path(__file__).resolve().parents[1]
+    (line,) = (
+        line for line in (root / "README.md").read_text("utf-8").splitlines() if line.startswith("refstudy predict")
+    )
+    arguments = shlex.split(line, comments=True)[1:]
+    monkeypatch.chdir(root)
+    done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    answers = json.loads((tmp_path / "scene.json").read_text())["predictions"]
+    assert len(list(tmp_path.glob("*overlay.png"))) == len(answers) == 2
+    assert all(answer["box"] for answer in answers)  # something is marked
