@@ -28,6 +28,7 @@ from refstudy.metrics import METRICS, overlap, summarize
 from refstudy.models.build import build_model, load_model
 from refstudy.models.encoders import TextEncoder
 from refstudy.prediction.predict import predict
+from refstudy.study.file import load_study
 from refstudy.training import loop as training
 from refstudy.training.evaluation import ABOUT, evaluate, summarize_counts, whole_image_counts
 from refstudy.training.loop import (
@@ -36,6 +37,7 @@ from refstudy.training.loop import (
     file_digest,
     learning_rate,
     load_corpora,
+    load_encoders,
     parameter_groups,
     train,
 )
@@ -114,6 +116,9 @@ def test_a_pretrained_text_encoder_brings_its_own_vocabulary(data_root, tmp_path
     assert build_tokenizer(tmp_path).decode(second.token_ids[0]) == build_tokenizer().decode(first.token_ids[0])
     with pytest.raises(StudyError, match="vocabulary not found"):
         build_tokenizer(tmp_path / "nowhere")
+
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -377,6 +382,21 @@ def test_an_edited_or_broken_record_is_refused(record_path, tmp_path):
     (folder / "counts.parquet").write_bytes(b"half")
     with pytest.raises(StudyError, match="unreadable run record"):
         read_record(folder)
+
+
+@pytest.mark.parametrize("variant", ["s2rm_casg", "slvit", "slvit_strip7", "lavt"])
+def test_what_starts_from_random_numbers_learns_at_the_full_rate(variant):
+    study = load_study(ROOT / "papermill_runs.yaml")
+    config = study.run_config("scenes", variant, 0)
+    model = build_model(config.model)
+    fresh = load_encoders(model, config.train, study.encoders("scenes", variant))
+    rates = {model.image_encoder: config.train.image_rate, model.text_encoder: config.train.text_rate}
+    groups = parameter_groups(model, 0.01, rates, fresh)
+    rate_of = {id(p): group["rate"] for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        known = name.startswith(("image_encoder.", "text_encoder.")) and ".cross." not in name
+        known &= not (variant == "slvit_strip7" and ".strips." in name)  # this row's strips start at random
+        assert rate_of[id(parameter)] == (0.3 if known else 1.0), name
 
 
 def test_pretrained_encoders_are_loaded_and_checked(data_root, tmp_path):

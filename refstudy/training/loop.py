@@ -6,7 +6,7 @@ import pickle
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -227,7 +227,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         model = build_model(config.model)
         self.published = published_weights(model, config.model.published)
-        load_encoders(model, config.train, encoders)
+        fresh = load_encoders(model, config.train, encoders)
         if config.train.checkpointing:
             recompute_blocks(model.image_encoder)
         if self.processes > 1 and self.device.type == "cuda":
@@ -241,7 +241,7 @@ class Trainer:
             torch.manual_seed(config.seed + 10**6 * self.accelerator.process_index)
         rates = {model.image_encoder: config.train.image_rate, model.text_encoder: config.train.text_rate}
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.train.weight_decay, rates),
+            parameter_groups(model, config.train.weight_decay, rates, fresh),
             lr=config.train.learning_rate,
             fused=self.device.type == "cuda",
         )
@@ -526,27 +526,34 @@ def learning_rate(settings: TrainConfig, update: int, total: int) -> float:
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, rates: dict[nn.Module, float] | None = None
+    model: nn.Module,
+    weight_decay: float,
+    rates: dict[nn.Module, float] | None = None,
+    fresh: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """The optimiser's groups. Weight decay is for matrices and kernels only: not for norms, biases, embeddings and
-    position tables. ``rates`` gives some submodules a factor on the learning rate, kept as the group's ``rate``.
+    position tables. ``rates`` gives some submodules a factor on the learning rate, kept as the group's ``rate``; their
+    parameters that are ``fresh``, by name in the model, learn at 1.0 all the same.
     """
     factor = {id(p): rate for module, rate in (rates or {}).items() for p in module.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         exempt = parameter.ndim < 2 or "embeddings" in name or "relative_position_bias_table" in name
-        groups.setdefault((0.0 if exempt else weight_decay, factor.get(id(parameter), 1.0)), []).append(parameter)
+        rate = 1.0 if name in fresh else factor.get(id(parameter), 1.0)
+        groups.setdefault((0.0 if exempt else weight_decay, rate), []).append(parameter)
     return [{"params": some, "weight_decay": decay, "rate": rate} for (decay, rate), some in groups.items()]
 
 
-def load_encoders(model: Segmenter, settings: TrainConfig, path: Path | str | None) -> None:
-    """Start the encoders from pretrained weights, if the settings name any by their SHA-256.
+def load_encoders(model: Segmenter, settings: TrainConfig, path: Path | str | None) -> set[str]:
+    """Start the encoders from pretrained weights, if the settings name any by their SHA-256; return the names of what
+    starts from random weights within pretrained encoders: SLViT's language branches, and strip pairs that are fresh or
+    of other sizes.
 
-    The file may hold the image encoder alone; the text encoder then starts from random weights, and so do SLViT's
-    language branches and strip pairs that are fresh or of other sizes.
+    The file may hold the image encoder alone.
     """
+    fresh: set[str] = set()
     if not settings.encoder_weights:
-        return
+        return fresh
     if path is None or not Path(path).exists():
         raise StudyError(f"{path}: pretrained encoders not found; restore the file or run `refstudy pretrain`")
     if file_digest(path) != settings.encoder_weights:
@@ -565,5 +572,7 @@ def load_encoders(model: Segmenter, settings: TrainConfig, path: Path | str | No
                 names = (*strange.missing_keys, *strange.unexpected_keys)
                 if unfit := [name for name in names if not NOT_PRETRAINED.search(name)]:
                     raise RuntimeError(f"{unfit[0]} is on one side only")
+                fresh |= {f"{prefix[:-1]}_encoder.{name}" for name in strange.missing_keys}
     except (SafetensorError, RuntimeError) as error:
         raise StudyError(f"{path}: does not fit the encoders of the settings; run `refstudy pretrain`") from error
+    return fresh
