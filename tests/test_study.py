@@ -349,7 +349,7 @@ def test_folders_are_those_of_the_study_wherever_the_command_is_called(tmp_path,
     done = CliRunner().invoke(app, ["data", "download", "refcoco"])
     assert done.exit_code == 0 and done.output.strip() == str(STUDY.parent / "data")
     monkeypatch.setattr(
-        "refstudy.analysis.results.verify", lambda study, folder: pd.DataFrame({"file": [str(folder)], "state": "x"})
+        "refstudy.engine.verify.verify", lambda study, folder: pd.DataFrame({"file": [str(folder)], "state": "x"})
     )
     assert f"x: {STUDY.parent / 'results' / 'scenes'}" in CliRunner().invoke(app, ["verify"]).output
 
