@@ -1,10 +1,9 @@
 """Looking, before a run starts, for what it needs: data sets that are fetched, published weights of encoders."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
+from contextlib import chdir, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 from huggingface_hub import constants, get_session
 
@@ -90,9 +89,15 @@ def missing_weights(models: Iterable[ModelConfig], fetch: bool = True) -> list[s
     return lines
 
 
-def offline() -> AbstractContextManager:
+@contextmanager
+def offline() -> Iterator[None]:
     """Look for files of the hub in its cache alone, within the block."""
-    return patch.object(constants, "HF_HUB_OFFLINE", True)
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager
