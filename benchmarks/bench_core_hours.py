@@ -17,7 +17,8 @@ from refstudy.base.allocation import keep_freed_memory
 from refstudy.data.batches import grouped_batches
 from refstudy.data.refer import load_table
 from refstudy.data.source import prepare_data
-from refstudy.study.file import Study, load_study
+from refstudy.study.file import Study
+from refstudy.study.load import load_study
 from refstudy.training.loop import Trainer, load_corpora
 
 PROFILE, STEPS, PICTURES = "scenes", 3, 48

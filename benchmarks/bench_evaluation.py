@@ -12,7 +12,7 @@ from measure import DEVICE, compared, seconds, write
 from refstudy.base.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from refstudy.data.batches import Batch, Corpus, evaluation_batches
 from refstudy.models.build import build_model
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.evaluation import ABOUT, evaluate
 
 EXPRESSIONS, WORDS = 7, 20  # an image of RefCOCO has about seven expressions

@@ -8,7 +8,7 @@ moments as well when it validates: ``in_training_GB`` adds three times the weigh
 from measure import write
 
 from refstudy.analysis.cost import evaluation_memory
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.evaluation import EXPRESSIONS_AT_ONCE, IMAGES_AT_ONCE
 
 LARGEST = 163  # expressions of 16 images of RefCOCO val that follow each other; 115 in the mean

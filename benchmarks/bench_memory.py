@@ -13,7 +13,7 @@ from measure import DEVICE, write
 from refstudy.base.allocation import added_megabytes
 from refstudy.base.config import RunConfig
 from refstudy.data.batches import grouped_batches
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.loop import Trainer
 
 SIZES = (8, 16, 32)

@@ -8,7 +8,7 @@ from measure import compared, seconds, write
 
 from refstudy.data.batches import grouped_batches
 from refstudy.data.scenes import make_refscenes
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.loop import Trainer, load_corpora
 
 SCENES = 200

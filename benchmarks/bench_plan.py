@@ -13,7 +13,7 @@ from refstudy.base.files import path_digest
 from refstudy.engine.journal import end_journal, journal_head
 from refstudy.engine.modules import Modules
 from refstudy.engine.plan import known, plan
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 
 RUNS, CELLS = 200, 12
 PROFILE = {

@@ -10,7 +10,7 @@ from torch import nn
 from refstudy.base.allocation import keep_freed_memory
 from refstudy.data.batches import grouped_batches
 from refstudy.models.fusion.lmfa import Strip
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.loop import Trainer, load_corpora
 
 TURNS, STEPS = 3, 3

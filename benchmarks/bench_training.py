@@ -32,7 +32,7 @@ from refstudy.data.refer import load_refer
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer, tokenize
 from refstudy.models.build import build_model
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.loop import Trainer, load_corpora, parameter_groups
 from refstudy.training.losses import dice_loss
 

@@ -46,7 +46,7 @@ def run(
     """
     from refstudy.engine.plan import parse_changes
     from refstudy.engine.run import run_profile
-    from refstudy.study.file import load_study
+    from refstudy.study.load import load_study
 
     loaded, changes = load_study(study), parse_changes(settings or ())
     asked = (train, only or (), fresh, changes)
@@ -79,7 +79,7 @@ def train(
     """
     from refstudy.engine.needs import refuse_without
     from refstudy.engine.trainings import Stop, train_all
-    from refstudy.study.file import load_study
+    from refstudy.study.load import load_study
 
     loaded = load_study(study)
     cases = loaded.cases(profile, variant or (), seed or (), beside)
@@ -104,7 +104,8 @@ def rehearse(
     status 1 when a variant fails or gives what is no finite number.
     """
     from refstudy.engine.rehearsal import FINE, rehearse
-    from refstudy.study.file import PAPERS_SWIN_B, PAPERS_SWIN_T, load_study
+    from refstudy.study.file import PAPERS_SWIN_B, PAPERS_SWIN_T
+    from refstudy.study.load import load_study
 
     loaded = load_study(study)
     profiles = profile or [PAPERS_SWIN_T, PAPERS_SWIN_B]
@@ -134,7 +135,8 @@ def pretrain(
     from refstudy.base.config import PARTS, DataConfig, ImageEncoderConfig, ModelConfig, PartConfig, PretrainConfig
     from refstudy.base.files import file_digest
     from refstudy.data.scenes import FLAVOURS
-    from refstudy.study.file import Special, load_study
+    from refstudy.study.file import Special
+    from refstudy.study.load import load_study
     from refstudy.training.pretraining import pretrain as pretrain_encoders
 
     loaded = load_study(study)
@@ -172,7 +174,7 @@ def verify(
     """Compute every table anew from the run records and say, byte for byte, whether the results are what the code
     makes; exit status 1 if not."""
     from refstudy.engine.verify import verify as verify_results
-    from refstudy.study.file import load_study
+    from refstudy.study.load import load_study
 
     loaded = load_study(study)
     folder = folder or loaded.results("scenes")
@@ -235,7 +237,7 @@ def evaluate_command(
     from refstudy.data.refer import load_table
     from refstudy.data.source import prepare_data
     from refstudy.models.build import default_device, load_model
-    from refstudy.study.file import load_study
+    from refstudy.study.load import load_study
     from refstudy.training.evaluation import corpus_for, evaluate, summarize_counts
     from refstudy.training.loop import evaluation_batching
 
@@ -273,7 +275,7 @@ def predict(
     """Segment what the expressions mean in a photo: per expression a mask and an overlay, per photo a JSON file."""
     from refstudy.models.build import default_device, load_model
     from refstudy.prediction.photos import find_photos, remarks, segment_files, shipped_weights
-    from refstudy.study.file import load_study
+    from refstudy.study.load import load_study
 
     if study:
         load_study(study)
@@ -299,7 +301,7 @@ def demo(context: typer.Context, study: StudyOption = FILE_NAME) -> None:
     """
     import subprocess
 
-    from refstudy.study.file import load_study
+    from refstudy.study.load import load_study
 
     loaded = load_study(study)
     if "10_demo" not in loaded.runs:
@@ -313,7 +315,7 @@ def demo(context: typer.Context, study: StudyOption = FILE_NAME) -> None:
 def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     """Write results/<profile>/report/index.html from the tables, figures and notebooks that lie there."""
     from refstudy.engine.report import write_report
-    from refstudy.study.file import load_study
+    from refstudy.study.load import load_study
 
     typer.echo(write_report(load_study(study).under(profile)))
 
@@ -322,7 +324,7 @@ def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) 
 def card(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     """Write the model card beside the weights that a profile ships, from its run records."""
     from refstudy.engine.model_card import write_model_card
-    from refstudy.study.file import load_study
+    from refstudy.study.load import load_study
 
     typer.echo(write_model_card(load_study(study).under(profile)))
 
@@ -331,7 +333,7 @@ def card(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
 def pages(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     """Fill the blocks of numbers in README.md and docs/findings.md from the tables of a profile."""
     from refstudy.engine.pages import fill_pages
-    from refstudy.study.file import load_study
+    from refstudy.study.load import load_study
 
     changed = fill_pages(load_study(study).under(profile))
     typer.echo("\n".join(map(str, changed)) or "nothing changed")
@@ -350,7 +352,7 @@ def cost(
     GPU-hours of every training on released data."""
     from refstudy.analysis.cost import RATE, cost_table, gpu_hours, printed_costs
     from refstudy.analysis.tables import write_table
-    from refstudy.study.file import load_study
+    from refstudy.study.load import load_study
 
     rate = RATE if rate is None else rate
     if not rate > 0:
@@ -386,7 +388,7 @@ def make(
     """Make the RefScenes data of a profile."""
     from refstudy.data.scenes import FLAVOURS
     from refstudy.data.source import prepare_data
-    from refstudy.study.file import load_study
+    from refstudy.study.load import load_study
 
     loaded = load_study(study)
     data = loaded.profile(profile).data
@@ -404,7 +406,7 @@ def layout(
     """Link the RefScenes data of a profile to where code written for REFER's data sets looks for them."""
     from refstudy.data.scenes import FLAVOURS
     from refstudy.data.source import lay_out, prepare_data
-    from refstudy.study.file import load_study
+    from refstudy.study.load import load_study
 
     loaded = load_study(study)
     data = loaded.profile(profile).data
@@ -444,7 +446,7 @@ def download(
 ) -> None:
     """Fetch data sets and pictures from their mirrors, verify and unpack them; interrupted ones are resumed."""
     from refstudy.data.download import fetch, load_mirrors
-    from refstudy.study.file import load_study
+    from refstudy.study.load import load_study
 
     mirrors = load_mirrors()
     if not name:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.records import circumstances, write_record
 
 ROOT = Path(__file__).resolve().parents[1]

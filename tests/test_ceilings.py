@@ -12,7 +12,7 @@ from refstudy.analysis.tables import write_table
 from refstudy.data.batches import Corpus
 from refstudy.metrics import METRICS, summarize
 from refstudy.models.build import build_model, mask_stride
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.evaluation import SHARES, STRIDES, ceilings, read_ceilings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ from refstudy.base.errors import StudyError
 from refstudy.models.build import build_model
 from refstudy.papers.claims import FILE, load_claims
 from refstudy.papers.printed import load_printed
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 
 from .helpers import STUDY, fake_counts, put, put_counts
 

@@ -16,7 +16,7 @@ from refstudy.models.build import build_model, count_parameters
 from refstudy.models.decoders.casg import CASGStage, UpsampledConv
 from refstudy.models.decoders.hamburger import Hamburger
 from refstudy.papers.printed import load_printed
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 
 from .test_models import variant_config
 

@@ -15,7 +15,7 @@ from refstudy.data.batches import evaluation_batches
 from refstudy.models.build import build_model
 from refstudy.models.decoders.hamburger import Hamburger
 from refstudy.prediction.predict import predict
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.evaluation import EXPRESSIONS_AT_ONCE, evaluate, native_bfloat16, precision_on, predictions
 from refstudy.training.loop import evaluation_batching, load_corpora, train
 from refstudy.training.records import read_record

@@ -19,7 +19,7 @@ from refstudy.models.fusion.lmfa import LMFA, CrossModalAttention
 from refstudy.models.fusion.pwam import PWAM
 from refstudy.models.fusion.s2rm import S2RM
 from refstudy.models.segmenter import ReferringSegmenter
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 
 from .conftest import tiny_model
 

@@ -13,7 +13,7 @@ from refstudy.base.errors import StudyError
 from refstudy.cli import app
 from refstudy.models import own_parts
 from refstudy.models.build import build_model, load_model, save_weights
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.records import find_records
 
 from .conftest import tiny_data, tiny_model

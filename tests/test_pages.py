@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from refstudy.engine.pages import PAGES, fill_pages, filled
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 
 from .helpers import ROOT
 

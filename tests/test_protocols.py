@@ -20,7 +20,7 @@ from refstudy.data.words import build_tokenizer
 from refstudy.models.build import build_model, load_model, save_weights
 from refstudy.models.segmenter import ImageFeatures, Segmenter
 from refstudy.prediction.predict import segment_photo
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.evaluation import evaluate
 from refstudy.training.loop import load_corpora, train
 from refstudy.training.records import read_record, record_name

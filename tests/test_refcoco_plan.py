@@ -33,7 +33,7 @@ from refstudy.cli import app
 from refstudy.engine.needs import refuse_without
 from refstudy.engine.trainings import UNFINISHED, Stop, ended_in_time
 from refstudy.papers.printed import SPLITS, printed_rows
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.records import find_records
 
 from .helpers import ROOT, STUDY, put_counts

@@ -30,7 +30,7 @@ from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.engine.manifest import FILE_NAME, read_manifest, write_manifest
 from refstudy.engine.verify import verify
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.evaluation import ceilings, read_ceilings
 from refstudy.training.loop import SHOWN_IMAGES
 from refstudy.training.records import find_record, find_records

@@ -26,7 +26,7 @@ from refstudy.engine.plan import Step, plan
 from refstudy.engine.progress import Progress
 from refstudy.engine.run import run_profile
 from refstudy.engine.workers import execute
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from tests.test_study import notebook, study_file
 
 ROOT = Path(__file__).resolve().parents[1]

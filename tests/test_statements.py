@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "statements.md").read_text(encoding="utf-8")

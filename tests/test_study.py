@@ -15,7 +15,7 @@ from refstudy.base.errors import StudyError
 from refstudy.cli import app, main
 from refstudy.data.scenes import FLAVOURS
 from refstudy.study.cells import declared_parameters
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "papermill_runs.yaml"

@@ -26,7 +26,7 @@ from refstudy.analysis.tables import (
 from refstudy.base.errors import StudyError
 from refstudy.metrics import METRICS
 from refstudy.papers.printed import load_printed, printed_rows
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 
 from .helpers import STUDY, fake_counts, put, put_counts
 

@@ -28,7 +28,7 @@ from refstudy.metrics import METRICS, overlap, summarize
 from refstudy.models.build import build_model, load_model
 from refstudy.models.encoders import TextEncoder
 from refstudy.prediction.predict import predict
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training import loop as training
 from refstudy.training.evaluation import ABOUT, evaluate, summarize_counts, whole_image_counts
 from refstudy.training.loop import (

@@ -19,7 +19,7 @@ from refstudy.engine.run import run_profile
 from refstudy.engine.trainings import Stop, _in_a_process, _places
 from refstudy.engine.workers import connect
 from refstudy.models.build import load_model
-from refstudy.study.file import load_study
+from refstudy.study.load import load_study
 from refstudy.training.evaluation import summarize_counts
 from refstudy.training.loop import Trainer, load_corpora, train
 from refstudy.training.records import find_records

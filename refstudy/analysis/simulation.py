@@ -26,7 +26,8 @@ from refstudy.analysis.inference import (
     smallest_gain,
 )
 from refstudy.papers.claims import MARGIN
-from refstudy.study.file import Study, find_study, load_study
+from refstudy.study.file import Study
+from refstudy.study.load import find_study, load_study
 
 # Points of overall IoU. Seeds: the measured SD of runs; families without one get that of CASG. Pictures: of one
 # variant, so that a difference has 0.5, as the records' differences have (0.37 to 0.64).

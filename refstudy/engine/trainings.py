@@ -22,7 +22,8 @@ from refstudy.base.errors import StudyError
 from refstudy.base.provenance import forget_peak_memory
 from refstudy.engine.model_card import write_model_card
 from refstudy.models.build import build_model
-from refstudy.study.file import Case, Study, load_study
+from refstudy.study.file import Case, Study
+from refstudy.study.load import load_study
 from refstudy.training.loop import Unfinished, launched, train
 from refstudy.training.records import find_record
 

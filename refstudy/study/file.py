@@ -1,15 +1,13 @@
-"""The study file: variants, profiles and runs, checked as a whole before anything is done with them."""
+"""What a study file holds: variants, profiles and runs; a study, and a study under one of its profiles."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
 from refstudy.base.config import (
-    PARTS,
     DataConfig,
     EvaluationConfig,
     ImageEncoderConfig,
@@ -22,18 +20,12 @@ from refstudy.base.config import (
     TrainConfig,
 )
 from refstudy.base.errors import StudyError
-from refstudy.base.yaml_files import read_yaml, said
-from refstudy.data.scenes import FLAVOURS
 from refstudy.data.source import default_data_root
-from refstudy.models.own_parts import is_own, register
-from refstudy.papers.printed import row_names, stems
-from refstudy.study.cells import declared_parameters, wrong_parameter
 
 FILE_NAME = "papermill_runs.yaml"
 # The papers' own setting by encoder, at whose sizes costs are counted whatever profile is executed.
 PAPERS_SWIN_T, PAPERS_SWIN_B = "refcoco", "refcoco_swinb"
 Case = tuple[str, str, int]  # profile, variant, seed: one training
-Problem = tuple[tuple, str]  # where in the file, and what is wrong there
 
 
 class Variant(Settings):
@@ -317,293 +309,6 @@ def training_command(profile: str, variant: str, seed: int | None = None) -> str
     """The command that trains one run, or those of a variant that have no record, and leaves records in the profile's
     results."""
     return f"refstudy train --profile {profile} --variant {variant}" + ("" if seed is None else f" --seed {seed}")
-
-
-def find_study(name: str | Path = FILE_NAME) -> Path:
-    """The study file: ``name`` itself, or the nearest one of that name in this folder or above it."""
-    for folder in (Path(), *Path.cwd().resolve().parents):
-        path = folder / name
-        if path.is_file():
-            return path.resolve()
-    raise StudyError(f"{name}: study file not found here or above; run from the repository or name the file")
-
-
-def load_study(name: str | Path = FILE_NAME) -> Study:
-    """Read and check a study file. Raises one StudyError that lists every mistake, each with its line number.
-
-    A file with the key ``extends`` adds its variants, profiles and runs to those of the study file that it names.
-    """
-    path = find_study(name)
-    file = read_yaml(path)
-    problems: list[Problem] = []
-    root, raw = _extended(path, file.content, problems)
-    try:
-        content = StudyFile.model_validate(raw)
-    except ValidationError as error:
-        problems += [(e["loc"], _said(e["loc"], e["msg"])) for e in error.errors()]
-        content = _sound_part(raw)
-    problems += _find_own_parts(content, path.parent)
-    study = Study(path, content, root)
-    problems += [*_wrong_names(study), *_wrong_rows(study), *_wrong_notebooks(study)]
-    found = file.mistakes + [(file.line(where), problem) for where, problem in problems]
-    if found:
-        raise file.error(found)
-    return study
-
-
-def _extended(path: Path, raw: Any, problems: list[Problem]) -> tuple[Path, Any]:
-    """The root and the content of a study file, together with what it extends; what is wrong goes to ``problems``.
-    Raises StudyError for mistakes in the file that is extended."""
-    if not isinstance(raw, dict) or "extends" not in raw:
-        return path.parent, raw
-    own = {key: part for key, part in raw.items() if key != "extends"}
-    base = path.parent / str(raw["extends"])
-    content = read_yaml(base).content if base.is_file() else None
-    if not isinstance(content, dict) or "extends" in content:
-        problem = "extends itself another; name that one" if content else "is no study file; give its path from here"
-        problems.append((("extends",), f"extends: {base} {problem}"))
-        return path.parent, own
-    root = load_study(base).root
-    for section in content:
-        added = own.get(section, {})
-        if isinstance(added, dict):
-            problems += [
-                ((section, name), f"{section}: '{name}' stands in {base.name} too; choose another name")
-                for name in added.keys() & content[section].keys()
-            ]
-            own[section] = content[section] | added
-    return root, own
-
-
-def _find_own_parts(content: StudyFile, folder: Path) -> list[Problem]:
-    """Give the variants' classes of one's own the digest of their source; what is wrong with them."""
-    found: list[Problem] = []
-    for name, variant in content.variants.items():
-        for kind in PARTS:
-            part = getattr(variant, kind, None)
-            if part is None:
-                continue
-            where = ("variants", name, kind)
-            if part.source:
-                found.append((where, f"variant '{name}': 'source' is found by itself; leave it out"))
-            elif is_own(part.name):
-                try:
-                    own = part.model_copy(update={"source": register(part.name, folder)})
-                except StudyError as error:
-                    found.append((where, f"variant '{name}': {kind} {error}"))
-                    continue
-                variant = content.variants[name] = variant.model_copy(update={kind: own})
-    return found
-
-
-def _said(where: tuple, message: str) -> str:
-    """Say what is wrong at a place of the file, or what to do about a key of an earlier study file."""
-    known = EARLIER_KEYS.get(where[2], message) if len(where) == 3 and where[0] == "runs" else message
-    return said(where, known)
-
-
-def _sound_part(raw: Any) -> StudyFile:
-    """Read the sound part of a file with mistakes, so that it is checked all the same."""
-    sections = {}
-    for section, kind in (("variants", Variant), ("profiles", Profile), ("runs", Run)):
-        entries = raw.get(section) if isinstance(raw, dict) else None
-        entries = entries if isinstance(entries, dict) else {}
-        sections[section] = {str(name): _sound_fields(kind, entry) for name, entry in entries.items()}
-    return StudyFile.model_construct(**sections)  # type: ignore[arg-type]
-
-
-def _sound_fields(kind: type[Settings], entry: Any) -> Settings:
-    fields = {}
-    for name, field in kind.model_fields.items():
-        if isinstance(entry, dict) and name in entry:
-            annotation: Any = field.annotation
-            try:
-                fields[name] = TypeAdapter(annotation).validate_python(entry[name])
-            except ValidationError:
-                continue
-    return kind.model_construct(**fields)
-
-
-def _wrong_names(study: Study) -> list[Problem]:
-    """Find names that refer to nothing or stand twice."""
-    found: list[Problem] = []
-    own_parts = sorted(
-        {p.name for v in study.variants.values() for kind in PARTS if (p := getattr(v, kind)) and is_own(p.name)}
-    )
-    for name, variant in study.variants.items():
-        found += [
-            (("variants", name, kind), f"variant '{name}': unknown {kind} '{part.name}'; known: {', '.join(names)}")
-            for kind, names in PARTS.items()
-            if (part := getattr(variant, kind)) is not None and not is_own(part.name) and part.name not in names
-        ]
-    for name, profile in study.profiles.items():
-        where = ("profiles", name)
-        listed = {
-            "variants": () if profile.variants == "all" else profile.variants,
-            "live": (profile.live.variant,) if profile.live else (),
-            "ships": profile.ships,
-            "further_seeds": profile.further_seeds,
-        }
-        known = ", ".join(study.variants)
-        found += [
-            ((*where, key), f"profile '{name}': unknown variant '{variant}' in '{key}'; known: {known}")
-            for key, variants in listed.items()
-            for variant in variants
-            if variant not in study.variants
-        ]
-        others = ", ".join(study.profiles)
-        found += [
-            ((*where, "beside"), f"profile '{name}': unknown profile '{other}' in 'beside'; known: {others}")
-            for other in profile.beside
-            if other not in study.profiles
-        ]
-        seeds = {variant: (*profile.seeds, *further) for variant, further in profile.further_seeds.items()}
-        found += [
-            (
-                (*where, "ships"),
-                f"profile '{name}': 'ships' names seed {seed} of '{variant}'; its seeds: {', '.join(map(str, own))}",
-            )
-            for variant, seed in profile.ships.items()
-            if seed not in (own := (*seeds.get(variant, profile.seeds), *profile.pilot))
-        ]
-        found += [
-            (
-                (*where, "further_seeds", variant),
-                f"profile '{name}': seed {seed} of '{variant}' stands {count} times in 'seeds' and 'further_seeds'; "
-                "name it once",
-            )
-            for variant, own in seeds.items()
-            for seed, count in Counter(own).items()
-            if count > 1 and seed in profile.further_seeds[variant]
-        ]
-        found += [
-            ((*where, "pilot"), f"profile '{name}': seed {seed} of 'pilot' is one that tables count; name another")
-            for seed in profile.pilot
-            if seed in profile.seeds or any(seed in further for further in profile.further_seeds.values())
-        ]
-        lists = {key: getattr(profile, key) for key in ("seeds", "splits", "beside")}
-        found += [
-            ((*where, key), f"profile '{name}': '{value}' stands {count} times in '{key}'; name it once")
-            for key, values in (lists | {"variants": listed["variants"]}).items()
-            for value, count in Counter(values).items()
-            if count > 1
-        ]
-        known_parts = [part for names in PARTS.values() for part in names] + own_parts
-        parts = ", ".join(known_parts)
-        found += [
-            (
-                (*where, "part_options", part),
-                f"profile '{name}': unknown part '{part}' in 'part_options'; known: {parts}",
-            )
-            for part in profile.part_options
-            if part not in known_parts
-        ]
-        found += _wrong_splits(name, profile)
-        found += _wrong_specials(name, profile)
-    return found
-
-
-def _wrong_splits(name: str, profile: Profile) -> list[Problem]:
-    """Splits that a flavour of RefScenes, or its partition, lacks, or of which no scenes are made; and a partition that
-    the flavour lacks."""
-    if not hasattr(profile, "data") or profile.data.dataset not in FLAVOURS:
-        return []
-    where, data, flavour = ("profiles", name), profile.data, FLAVOURS[profile.data.dataset]
-    if data.split_by not in flavour.partitions:
-        known = ", ".join(flavour.partitions)
-        problem = f"profile '{name}': {data.dataset} has no partition '{data.split_by}'; known: {known}"
-        return [((*where, "data", "split_by"), problem)]
-    selects = profile.train.selection_split if hasattr(profile, "train") else "val"
-    asked = [(("splits",), split) for split in profile.splits] + [(("train", "selection_split"), selects)]
-    found: list[Problem] = []
-    for key, split in asked:
-        if split not in (splits := flavour.partitions[data.split_by]):
-            problem = f"{data.dataset} has no split '{split}'; known: {', '.join(splits)}"
-            found.append(((*where, *key), f"profile '{name}': {problem}"))
-    made = [(("data", "scenes"), data.scenes, {"train", selects, *profile.splits})]
-    if profile.live:
-        made.append((("live", "scenes"), profile.live.scenes, {"train", "val", selects}))
-    known = ", ".join(flavour.splits)
-    for key, scenes, needed in made:
-        unknown, lacking = sorted(set(scenes) - set(flavour.splits)), sorted(needed & set(flavour.splits) - set(scenes))
-        problems = [f"{data.dataset} has no split '{split}'; known: {known}" for split in unknown]
-        problems += [f"names no scenes of '{split}'; say how many" for split in lacking]
-        found += [((*where, *key), f"profile '{name}': {'.'.join(key)}: {problem}") for problem in problems]
-    return found
-
-
-def _wrong_rows(study: Study) -> list[Problem]:
-    """Rows that no printed table has, that two variants would fill, or that one would fill with a larger budget."""
-    found: list[Problem] = []
-    printed = {stem: row_names(stem) for stem in stems() if "_table" in stem}
-    filled: dict[tuple[str, str], str] = {}
-    for name, variant in study.variants.items():
-        if variant.longer > 1 and variant.tables:
-            problem = f"variant '{name}': rows of tables are trained equally long; drop 'longer' or 'tables'"
-            found.append((("variants", name, "longer"), problem))
-        for stem, row in variant.tables.items():
-            where = ("variants", name, "tables", stem)
-            if stem not in printed:
-                found.append((where, f"variant '{name}': no printed table '{stem}'; known: {', '.join(printed)}"))
-            elif row not in printed[stem]:
-                known = ", ".join(printed[stem])
-                found.append((where, f"variant '{name}': table '{stem}' has no row '{row}'; known: {known}"))
-            elif (other := filled.setdefault((stem, row), name)) != name:
-                found.append((where, f"variant '{name}': row '{row}' of '{stem}' is filled by '{other}'; drop one"))
-    for name, profile in study.profiles.items():
-        for row, own in profile.rows.items():
-            tables = [stem for stem, filled_row in filled if filled_row == row]
-            problem = "" if tables else f"no variant fills a row '{row}'"
-            if tables and not any(own in printed[stem] for stem in tables):
-                problem = f"no row '{own}' in {', '.join(tables)}"
-            if problem:
-                found.append((("profiles", name, "rows", row), f"profile '{name}': {problem}; correct 'rows'"))
-    return found
-
-
-def _wrong_specials(name: str, profile: Profile) -> list[Problem]:
-    """Settings for a whole model that are none, or for no whole model."""
-    known = ", ".join(PARTS["whole"])
-    found: list[Problem] = [
-        (("profiles", name, "special", whole), f"profile '{name}': unknown whole model '{whole}'; known: {known}")
-        for whole in profile.special
-        if whole not in PARTS["whole"]
-    ]
-    if not all(hasattr(profile, key) for key in ("data", "model", "train")):  # mistakes of their own, found before
-        return found
-    for whole, special in profile.special.items():
-        settings = (
-            ("data", DataConfig, profile.data, special.data),
-            ("image", ImageEncoderConfig, profile.model.image, special.image),
-            ("train", TrainConfig, profile.train, special.train),
-            ("pretraining", PretrainConfig, profile.pretraining, special.pretraining),
-        )
-        for kind, config, usual, own in settings:
-            try:
-                config.model_validate(usual.model_dump() | own)
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ("profiles", name, "special", whole, kind, *first["loc"])
-                found.append((where, f"profile '{name}': {'.'.join(map(str, where[2:]))}: {first['msg']}"))
-    return found
-
-
-def _wrong_notebooks(study: Study) -> list[Problem]:
-    """Notebooks that are missing or broken, and parameters that they do not declare or of another type."""
-    found: list[Problem] = []
-    for name, run in study.runs.items():
-        if not hasattr(run, "notebook"):  # its own mistake, found before
-            continue
-        where, notebook = ("runs", name), study.root / run.notebook
-        try:
-            declared = declared_parameters(notebook)
-        except StudyError as error:
-            found.append(((*where, "notebook"), f"run '{name}': {error}"))
-            continue
-        for key, value in run.parameters.items():
-            if wrong := wrong_parameter(notebook, declared, key, value):
-                found.append(((*where, "parameters", key), f"run '{name}': {wrong}"))
-    return found
 
 
 def _known(path: Path, kind: str, name: str, options: dict[str, Any]) -> Any:
