@@ -197,9 +197,10 @@ def table(
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Print a table of the results: the papers' with one line per row, the printed number and, in brackets, ours."""
-    from refstudy.analysis.opened import open_study, readable, table_files
+    from refstudy.analysis.table_files import readable, table_files
+    from refstudy.study.load import load_study
 
-    files = table_files(open_study(profile, study).folder)
+    files = table_files(load_study(study).under(profile).folder)
     if not stem:
         typer.echo("\n".join(files))
         return

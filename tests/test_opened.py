@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import refstudy
-from refstudy.analysis.opened import readable
+from refstudy.analysis.table_files import readable
 from refstudy.base.errors import StudyError
 from refstudy.cli import app
 

@@ -24,7 +24,8 @@ class OpenStudy(ProfileStudy):
     """The study of a ``file`` under the ``profile`` of that name, with what its ``folder`` of results holds."""
 
     def table(self, stem: str) -> "pd.DataFrame":
-        """A table, e.g. "s2rm_table4" or "claims", computed from the records; columns: docs/data.md and the README.
+        """A table, e.g. "s2rm_table4" or "claims", computed from the records; the function of
+        ``refstudy.analysis.results`` that makes it names its columns.
 
         Raises StudyError for an unknown table.
         """
@@ -88,20 +89,3 @@ def open_study(profile: str = "scenes", study: str | Path = FILE_NAME, results: 
     """
     under = load_study(study).under(profile, results)
     return OpenStudy(under.file, under.profile, under.folder)
-
-
-def readable(table: "pd.DataFrame") -> "pd.DataFrame":
-    """A paper's table with one line per printed row: the printed number and, in brackets, ours; others as they are."""
-    rows = ["metric", "row"] if "benchmark" in table else ["row"]
-    columns = [name for name in ("metric", "benchmark", "dataset", "bucket") if name in table and name not in rows]
-    if not {"row", "printed", "ours"} <= set(table) or not columns:
-        return table
-    printed, ours = (table[name].map("{:.2f}".format, na_action="ignore").fillna("") for name in ("printed", "ours"))
-    cells = table.assign(cell=(printed + (" (" + ours + ")").where(ours != "", "")).str.strip())
-    wide = cells.set_index([*rows, *columns])["cell"].unstack(columns, sort=False).fillna("")
-    return wide.loc[:, (wide != "").any()]
-
-
-def table_files(folder: Path) -> dict[str, Path]:
-    """The tables that a results folder holds: stem -> CSV."""
-    return {path.stem: path for path in sorted([*folder.glob("*.csv"), *folder.glob("tables/*.csv")])}

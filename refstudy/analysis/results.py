@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
 from refstudy.analysis.claims import cost_ledger, explanations, ledger
 from refstudy.analysis.cost import cost_table, printed_costs
 from refstudy.analysis.lengths import kind_table, kinds_by_run, length_curve, length_table
+from refstudy.analysis.table_files import table_path
 from refstudy.analysis.tables import COMPARISONS, TABLES, build_comparison, build_table, write_table
 from refstudy.analysis.word_use import word_use
 from refstudy.papers.audit import paper_audit
@@ -65,8 +65,3 @@ def write_result(stem: str, study: ProfileStudy) -> pd.DataFrame:
     path = table_path(study.folder, stem)
     write_table(table, path.parent, stem)
     return table
-
-
-def table_path(folder: Path, stem: str) -> Path:
-    """The file of a table in a results folder."""
-    return folder / f"{stem}.csv" if stem == "claims" else folder / "tables" / f"{stem}.csv"

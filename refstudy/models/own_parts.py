@@ -21,7 +21,9 @@ def is_own(name: str) -> bool:
 def register(name: str, folder: Path) -> str:
     """Find the class ``name``, let ``source_of`` return its file, and return the SHA-256 of that file.
 
-    A path starts at ``folder``, that of the study file. Only this file counts, not what it imports. Nothing is run.
+    A path starts at ``folder``, that of the study file. Only this file counts, not what it imports. The file does not
+    run; of ``package.module:Class`` the package is imported, since it says where its modules are.
+
     Raises StudyError when there is no such file or module, or no such class in it.
     """
     place, _, class_name = name.rpartition(":")
@@ -55,6 +57,6 @@ def source_of(name: str, digest: str) -> Path:
 def _module_file(name: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
+    except Exception:  # whatever a package of one's own raises when it is imported
         return None
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
