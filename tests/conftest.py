@@ -131,6 +131,18 @@ def tiny_model(fusion="s2rm", decoder="fpn", image_size=64, fusion_options=None,
     )
 
 
+def tiny_profile(**train):
+    """A profile of a study file for ``tiny_data`` and ``tiny_model``; ``train`` is added to its training settings."""
+    model = tiny_model().model_dump(mode="json")
+    return {
+        "about": "for tests",
+        "data": tiny_data().model_dump(mode="json"),
+        "model": {"image": model["image"], "text": model["text"]},
+        "train": {"images_per_batch": 4, "learning_rate": 2e-3} | train,
+        "part_options": {"fpn": {"width": 16}},
+    }
+
+
 SCENES = {"train": 24, "val": 10}
 
 

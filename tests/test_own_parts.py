@@ -16,7 +16,7 @@ from refstudy.models.build import build_model, load_model, save_weights
 from refstudy.study.load import load_study
 from refstudy.training.records import find_records
 
-from .conftest import tiny_data, tiny_model
+from .conftest import tiny_profile
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "film.yaml"
 
@@ -26,16 +26,8 @@ def own(data_root, tmp_path, monkeypatch):
     """The example beside a study of one small profile, in a folder of its own."""
     monkeypatch.setenv("REFSTUDY_DATA", str(data_root))
     monkeypatch.setattr(own_parts, "_files", {})
-    model = tiny_model().model_dump(mode="json")
-    profile = {
-        "about": "for tests",
-        "data": tiny_data().model_dump(mode="json"),
-        "model": {"image": model["image"], "text": model["text"]},
-        "train": {"epochs": 1, "images_per_batch": 4, "learning_rate": 2e-3},
-        "part_options": {"fpn": {"width": 16}},
-    }
     plain = {"label": "Plain", "fusion": {"name": "tile_concat"}, "decoder": {"name": "fpn"}}
-    base = {"variants": {"plain": plain}, "profiles": {"small": profile}, "runs": {}}
+    base = {"variants": {"plain": plain}, "profiles": {"small": tiny_profile(epochs=1)}, "runs": {}}
     (tmp_path / "papermill_runs.yaml").write_text(yaml.safe_dump(base))
     folder = tmp_path / "mine"
     folder.mkdir()

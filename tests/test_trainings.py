@@ -24,22 +24,14 @@ from refstudy.training.evaluation import summarize_counts
 from refstudy.training.loop import Trainer, load_corpora, train
 from refstudy.training.records import find_records
 
-from .conftest import assert_same_but_for_rounding, tiny_data, tiny_model
+from .conftest import assert_same_but_for_rounding, tiny_profile
 
 
 @pytest.fixture
 def study(data_root, tmp_path, monkeypatch):
     """A study with one variant, whose training takes a second or two."""
     monkeypatch.setenv("REFSTUDY_DATA", str(data_root))
-    model = tiny_model().model_dump(mode="json")
-    profile = {
-        "about": "for tests",
-        "data": tiny_data().model_dump(mode="json"),
-        "model": {"image": model["image"], "text": model["text"]},
-        "train": {"epochs": 2, "images_per_batch": 4, "learning_rate": 2e-3},
-        "part_options": {"fpn": {"width": 16}},
-        "seeds": [3, 4],
-    }
+    profile = tiny_profile(epochs=2) | {"seeds": [3, 4]}
     variant = {"label": "Plain", "fusion": {"name": "tile_concat"}, "decoder": {"name": "fpn"}}
     path = tmp_path / "papermill_runs.yaml"
     path.write_text(yaml.safe_dump({"variants": {"plain": variant}, "profiles": {"small": profile}, "runs": {}}))
