@@ -1,4 +1,4 @@
-"""What a run of each variant of profile `scenes` costs on one core of this processor, in minutes.
+"""The cost of a run of each variant of `scenes` and of the profiles beside it, in minutes of one core.
 
 A few updates at their true size are timed (process time, one thread) and an evaluation of some pictures; a run is its
 updates, its validations and the evaluation of its splits. Reading pictures and starting up are not counted.
@@ -35,33 +35,49 @@ def process_seconds(action: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-def minutes(study: Study, variant: str, table: pd.DataFrame) -> float:
+def minutes(study: Study, profile: str, variant: str, table: pd.DataFrame) -> float:
     """Core-minutes of one run on the data of ``table``."""
-    config = study.run_config(PROFILE, variant, 0)
-    small = config.data.model_copy(update={"scenes": {"train": 60, "val": PICTURES}})
-    corpora, _ = load_corpora(small, config.model.text, ("train", "val"), study.data_root, progress=False)
-    trainer = Trainer(config.model_copy(update={"data": small}), corpora, study.encoders(PROFILE, variant))
+    config = study.run_config(profile, variant, 0)
+    checked = config.train.selection_split
+    small = config.data.model_copy(update={"scenes": {"train": 60, checked: PICTURES}})
+    corpora, _ = load_corpora(small, config.model.text, ("train", checked), study.data_root, progress=False)
+    trainer = Trainer(config.model_copy(update={"data": small}), corpora, study.encoders(profile, variant))
     grouping = (config.train.images_per_batch, config.train.expressions_per_image)
     batch = next(grouped_batches(corpora["train"], *grouping, 0, 0))
     update = process_seconds(lambda: trainer.step(batch), STEPS)
-    evaluated = process_seconds(lambda: trainer.counts(corpora["val"]), 1) / len(corpora["val"].table)
+    evaluated = process_seconds(lambda: trainer.counts(corpora[checked]), 1) / len(corpora[checked].table)
     referents = table[table["split"] == "train"].groupby("image_id")["ref_id"].nunique()
     groups = np.ceil(referents / config.train.expressions_per_image).sum()
     updates = groups // config.train.images_per_batch * config.train.epochs
-    counted = table["split"].value_counts()[["val"] * config.train.epochs + list(config.splits)].sum()
+    counted = table["split"].value_counts()[[checked] * config.train.epochs + list(config.splits)].sum()
     return (updates * update + counted * evaluated) / 60
+
+
+def block(study: Study, profile: str, variant: str) -> str:
+    """The part of the study that a variant's runs belong to."""
+    if profile != PROFILE:
+        return f"whole models, {profile}"
+    if len(study.seeds(profile, variant)) > len(study.profile(profile).seeds):
+        return "headline rows"
+    papers = {table.split("_")[0] for table in study.variants[variant].tables}
+    if papers:
+        return f"other rows of {' and '.join(sorted(papers))}'s tables"
+    whole = study.variants[variant].whole
+    return "Fig. 5(a) of slvit" if whole and "regions" in whole.options else "readings and causes, in no table"
 
 
 def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     study, rows = load_study(), []
-    data = study.profile(PROFILE).data
-    table = load_table(data, prepare_data(data, study.data_root))
-    for variant in study.variant_names(PROFILE):
-        one = round(minutes(study, variant, table), 1)
-        rows.append({"variant": variant, "core_minutes": one, "runs": len(study.seeds(PROFILE, variant))})
-        print(f"{variant}: {one} core-minutes a run", flush=True)
+    for profile in study.together(PROFILE):
+        data = study.profile(profile).data
+        table = load_table(data, prepare_data(data, study.data_root))
+        for variant in study.variant_names(profile):
+            named = {"block": block(study, profile, variant), "profile": profile, "variant": variant}
+            cost = {"core_minutes": round(minutes(study, profile, variant, table), 1)}
+            rows.append(named | cost | {"runs": len(study.seeds(profile, variant))})
+            print("  ".join(map(str, rows[-1].values())), flush=True)
     write("core_hours", rows)
 
 

@@ -1,6 +1,7 @@
-"""The tables of docs/performance.md, from the CSV files in benchmarks/results: `python benchmarks/page.py` renews them.
+"""The measured tables of docs/performance.md and docs/decisions.md: `python benchmarks/page.py` renews them.
 
-A table stands between ``<!-- NAME -->`` and ``<!-- end -->``, NAME being that of a CSV file or "slopes".
+A table stands between ``<!-- NAME -->`` and ``<!-- end -->``, NAME being that of a CSV file in benchmarks/results, or
+"slopes", or "blocks".
 """
 
 import re
@@ -13,7 +14,8 @@ from refstudy.base.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = [ROOT / "docs" / name for name in ("performance.md", "decisions.md")]
+DERIVED = {"slopes": "growth", "blocks": "core_hours"}  # table -> the CSV file it is computed from
 STAMP = ["machine", "torch", "date"]
 TABLE = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -25,7 +27,7 @@ def filled(text: str) -> str:
 
 def table(name: str) -> str:
     """A CSV file in Markdown, with where and when it was measured below."""
-    path = RESULTS / f"{'growth' if name == 'slopes' else name}.csv"
+    path = RESULTS / f"{DERIVED.get(name, name)}.csv"
     if not path.exists():
         return f"*Not measured yet: `python benchmarks/bench_{path.stem}.py`.*"
     rows = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -36,15 +38,27 @@ def table(name: str) -> str:
     if name == "slopes":
         fitted = slopes(pd.read_csv(path))
         shown = fitted.assign(**(fitted.select_dtypes("float") + 0.0)).astype(str)  # no "-0.0"
+    elif name == "blocks":
+        shown = blocks(pd.read_csv(path)).astype(str)
     lines = ["| " + " | ".join(cells) + " |" for cells in [shown.columns, *shown.to_numpy()]]
     rule = "|" + "---|" * len(shown.columns)
     return "\n".join([lines[0], rule, *lines[1:], "", f"*{where}.*"])
 
 
+def blocks(runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows (variants), runs and core-hours of every block of the study's runs, and of all."""
+    hours = (runs["core_minutes"] * runs["runs"] / 60).rename("core_hours")
+    table = runs.assign(core_hours=hours).groupby("block", sort=False)
+    table = table.agg(rows=("variant", "size"), runs=("runs", "sum"), core_hours=("core_hours", "sum"))
+    table.loc["all"] = table.sum()
+    return table.astype({"rows": int, "runs": int}).round(1).reset_index()
+
+
 def main() -> None:
-    text = filled(PAGE.read_text())
-    with atomic_write(PAGE) as temporary:
-        temporary.write_text(text)
+    for page in PAGES:
+        text = filled(page.read_text())
+        with atomic_write(page) as temporary:
+            temporary.write_text(text)
 
 
 if __name__ == "__main__":

@@ -105,9 +105,9 @@ def test_the_committed_ceilings_are_those_of_the_data(val):
     pd.testing.assert_frame_equal(written[found.columns], found, rtol=0, atol=0.0051)
 
 
-def test_the_page_on_performance_quotes_what_was_measured():
+def test_the_pages_quote_what_was_measured():
     page = runpy.run_path(str(ROOT / "benchmarks" / "page.py"))
-    text = page["PAGE"].read_text()
+    text = "\n".join(path.read_text(encoding="utf-8") for path in page["PAGES"])
     assert page["filled"](text) == text, "python benchmarks/page.py renews it"
     measured = {path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py")}
     found = measured & {path.stem for path in page["RESULTS"].glob("*.csv")}  # an experiment is quoted elsewhere

@@ -31,8 +31,9 @@ def test_the_design_is_that_of_the_ledger():
 def test_verdicts_are_wrong_as_seldom_as_they_say():
     wrong, equivalent = wrong_calls(DESIGN, FEWER)
     assert wrong <= 0.065 * FEWER
-    assert equivalent > 30  # it can be found that nothing is there
-    assert wrongly_equivalent(DESIGN, FEWER) <= 6.5
+    at_margin = wrongly_equivalent(DESIGN, FEWER)
+    assert at_margin <= 6.5
+    assert equivalent > 3 * at_margin  # it can be found that nothing is there
 
 
 def test_a_gain_of_five_seed_deviations_is_found():
