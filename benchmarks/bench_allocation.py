@@ -9,7 +9,8 @@ from measure import DEVICE, compared, seconds, write
 from refstudy.base.allocation import keep_freed_memory
 from refstudy.data.batches import grouped_batches
 from refstudy.study.load import load_study
-from refstudy.training.loop import Trainer, load_corpora
+from refstudy.training.loop import load_corpora
+from refstudy.training.trainer import Trainer
 
 VARIANTS, TURNS, STEPS = ("s2rm_fpn", "s2rm_casg", "slvit"), 3, 6
 

@@ -19,7 +19,8 @@ from refstudy.data.refer import load_table
 from refstudy.data.source import prepare_data
 from refstudy.study.file import Study
 from refstudy.study.load import load_study
-from refstudy.training.loop import Trainer, load_corpora
+from refstudy.training.loop import load_corpora
+from refstudy.training.trainer import Trainer
 
 PROFILE, STEPS, PICTURES = "scenes", 3, 48
 

@@ -5,9 +5,9 @@ The bytes of all tensors that are alive at once, counted on shapes ("meta" tenso
 moments as well when it validates: ``in_training_GB`` adds three times the weights.
 """
 
+from live_bytes import evaluation_memory
 from measure import write
 
-from refstudy.analysis.cost import evaluation_memory
 from refstudy.study.load import load_study
 from refstudy.training.evaluation import EXPRESSIONS_AT_ONCE, IMAGES_AT_ONCE
 

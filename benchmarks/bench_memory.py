@@ -14,7 +14,7 @@ from refstudy.base.allocation import added_megabytes
 from refstudy.base.config import RunConfig
 from refstudy.data.batches import grouped_batches
 from refstudy.study.load import load_study
-from refstudy.training.loop import Trainer
+from refstudy.training.trainer import Trainer
 
 SIZES = (8, 16, 32)
 WAYS = {  # checkpointing, accumulate

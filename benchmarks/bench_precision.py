@@ -11,7 +11,8 @@ from measure import compared, seconds, write
 from refstudy.base.allocation import keep_freed_memory
 from refstudy.data.batches import grouped_batches
 from refstudy.study.load import load_study
-from refstudy.training.loop import Trainer, load_corpora
+from refstudy.training.loop import load_corpora
+from refstudy.training.trainer import Trainer
 
 TURNS, STEPS = 3, 3
 KINDS = ("float32", "bfloat16")

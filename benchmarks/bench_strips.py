@@ -11,7 +11,8 @@ from refstudy.base.allocation import keep_freed_memory
 from refstudy.data.batches import grouped_batches
 from refstudy.models.fusion.lmfa import Strip
 from refstudy.study.load import load_study
-from refstudy.training.loop import Trainer, load_corpora
+from refstudy.training.loop import load_corpora
+from refstudy.training.trainer import Trainer
 
 TURNS, STEPS = 3, 3
 

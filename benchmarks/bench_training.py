@@ -33,8 +33,10 @@ from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer, tokenize
 from refstudy.models.build import build_model
 from refstudy.study.load import load_study
-from refstudy.training.loop import Trainer, load_corpora, parameter_groups
+from refstudy.training.loop import load_corpora
 from refstudy.training.losses import dice_loss
+from refstudy.training.optim import parameter_groups
+from refstudy.training.trainer import Trainer
 
 SCENES, WARM, UPDATES = 240, 2, 8
 

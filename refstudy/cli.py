@@ -239,8 +239,7 @@ def evaluate_command(
     from refstudy.data.source import prepare_data
     from refstudy.models.build import default_device, load_model
     from refstudy.study.load import load_study
-    from refstudy.training.evaluation import corpus_for, evaluate, summarize_counts
-    from refstudy.training.loop import evaluation_batching
+    from refstudy.training.evaluation import corpus_for, evaluate, evaluation_batching, summarize_counts
 
     _refuse_unwritable(csv)
     loaded = load_study(study)

@@ -7,17 +7,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from live_bytes import LiveBytes, evaluation_memory
 from torch import nn
 
-from refstudy.analysis.cost import LiveBytes, evaluation_memory
 from refstudy.base.config import PartConfig, TextEncoderConfig
 from refstudy.data.batches import evaluation_batches
 from refstudy.models.build import build_model
 from refstudy.models.decoders.hamburger import Hamburger
 from refstudy.prediction.predict import predict
 from refstudy.study.load import load_study
-from refstudy.training.evaluation import EXPRESSIONS_AT_ONCE, evaluate, native_bfloat16, precision_on, predictions
-from refstudy.training.loop import evaluation_batching, load_corpora, train
+from refstudy.training.evaluation import (
+    EXPRESSIONS_AT_ONCE,
+    evaluate,
+    evaluation_batching,
+    native_bfloat16,
+    precision_on,
+    predictions,
+)
+from refstudy.training.loop import load_corpora, train
 from refstudy.training.records import read_record
 
 from .conftest import tiny_data, tiny_model, tiny_run
@@ -113,11 +120,11 @@ def test_an_evaluation_computes_in_its_precision_and_says_so(corpora):
 def test_a_record_is_counted_in_the_precision_that_it_names(data_root, tmp_path, monkeypatch, computed):
     """The CPU stands for a GPU here, where bfloat16 is asked for and computed; by itself it computes in float32."""
     if computed == "bfloat16":
-        monkeypatch.setattr("refstudy.training.loop.precision_on", lambda device, wanted: wanted)
+        monkeypatch.setattr("refstudy.training.evaluation.native_bfloat16", lambda: True)
     config = tiny_run(epochs=1, precision="bfloat16")
     called = []
     monkeypatch.setattr(
-        "refstudy.training.loop.evaluate",
+        "refstudy.training.trainer.evaluate",
         lambda *inputs, **how: called.append(how["precision"]) or evaluate(*inputs, **how),
     )
     record = read_record(train(config, tmp_path, tmp_path / "work", data_root, progress=False))

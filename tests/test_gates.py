@@ -9,8 +9,9 @@ import torch
 from refstudy.models.build import build_model
 from refstudy.models.gates import NEAR, RANGES, gate_ranges, watched_gates
 from refstudy.models.layers import Gate
-from refstudy.training.loop import Trainer, load_corpora, train
+from refstudy.training.loop import load_corpora, train
 from refstudy.training.records import GATE_COLUMNS, read_record
+from refstudy.training.trainer import Trainer
 
 from .conftest import tiny_data, tiny_model, tiny_run
 from .helpers import put

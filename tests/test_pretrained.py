@@ -23,8 +23,9 @@ from refstudy.models.mscan import published_name
 from refstudy.models.segmenter import ReferringSegmenter, Segmenter
 from refstudy.models.slvit import SLViT
 from refstudy.prediction.predict import predict
-from refstudy.training.loop import load_encoders, published_weights, train
+from refstudy.training.loop import train
 from refstudy.training.records import read_record, record_name
+from refstudy.training.weights import load_encoders, published_weights
 
 from .conftest import tiny_model, tiny_run
 from .test_models import TINY, variant_config

@@ -11,8 +11,8 @@ import refstudy.engine.rehearsal
 from refstudy.base.errors import StudyError
 from refstudy.cli import app
 from refstudy.engine.rehearsal import COLUMNS, FINE, pictures, rehearse
-from refstudy.training.loop import Trainer
 from refstudy.training.records import circumstances
+from refstudy.training.trainer import Trainer
 
 from .test_refcoco_plan import miniature
 
@@ -108,7 +108,7 @@ def test_a_variant_that_fails_is_reported_and_the_others_go_on(study, monkeypatc
 
 
 def test_what_is_not_finite_is_named(study, monkeypatch, tmp_path):
-    loss = refstudy.training.loop.dice_loss
+    loss = refstudy.training.trainer.dice_loss
     monkeypatch.setattr(refstudy.training.loop, "dice_loss", lambda *inputs: loss(*inputs) * math.nan)
     rows = rehearse(study, CASES[:1], 3, tmp_path / "r.csv", lambda text: None)
     assert rows["result"].tolist() == ["not finite: loss, gradients, masks"]

@@ -12,8 +12,10 @@ from torch import nn
 from refstudy.base.config import PartConfig
 from refstudy.base.errors import StudyError
 from refstudy.data.batches import IMAGE_MEAN, IMAGE_STD, grouped_batches, made_ahead, normalise
-from refstudy.training.loop import Trainer, load_corpora
+from refstudy.training.checkpoint import save
+from refstudy.training.loop import load_corpora
 from refstudy.training.records import find_records
+from refstudy.training.trainer import Trainer
 
 from .conftest import tiny_data, tiny_model, tiny_run
 from .test_models import Calls
@@ -194,7 +196,7 @@ def test_compiling_is_for_training_alone(corpora, monkeypatch, tmp_path):
     trainer.step(batch)
     assert trainer.learner.wrapped is trainer.model and trainer.learner.forwards == 1
     trainer.validate(1)
-    trainer.save(tmp_path / "checkpoint.pt", 0.0)
+    save(trainer, tmp_path / "checkpoint.pt")
     assert trainer.learner.forwards == 1
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert saved["model"].keys() == trainer.best_weights.keys() == trainer.model.state_dict().keys()

@@ -25,7 +25,8 @@ from refstudy.data.refer import load_refer
 from refstudy.data.samples import REAL_VAL, real_figures, sample_expressions, summary
 from refstudy.data.scenes import FLAVOURS, make_refscenes, vocabulary
 from refstudy.data.scenes.census import census, sentences_of, things_of, told_apart
-from refstudy.data.scenes.grammar import LOCATION_WORDS, MOST_WORDS, Speaker, leading, relations_of
+from refstudy.data.scenes.grammar import LOCATION_WORDS, MOST_WORDS, Speaker
+from refstudy.data.scenes.positions import leading, relations_of
 from refstudy.data.scenes.scene import make_scene
 from refstudy.data.source import lay_out, prepare_data
 from tests.conftest import tiny_data

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from refstudy.base.config import PartConfig, PretrainConfig, TextEncoderConfig, TrainConfig
 from refstudy.base.errors import StudyError
+from refstudy.base.files import file_digest
 from refstudy.data.batches import build_corpus, grouped_batches
 from refstudy.data.masks import decode_mask
 from refstudy.data.refer import load_refer
@@ -29,21 +30,15 @@ from refstudy.models.build import build_model, load_model
 from refstudy.models.encoders import TextEncoder
 from refstudy.prediction.predict import predict
 from refstudy.study.load import load_study
-from refstudy.training import loop as training
+from refstudy.training.checkpoint import resume, save
 from refstudy.training.evaluation import ABOUT, evaluate, summarize_counts, whole_image_counts
-from refstudy.training.loop import (
-    Trainer,
-    Unfinished,
-    file_digest,
-    learning_rate,
-    load_corpora,
-    load_encoders,
-    parameter_groups,
-    train,
-)
+from refstudy.training.loop import Unfinished, load_corpora, train
 from refstudy.training.losses import dice_loss
+from refstudy.training.optim import learning_rate, parameter_groups
 from refstudy.training.pretraining import pretrain, pretrain_text_encoder, said
 from refstudy.training.records import circumstances, find_record, find_records, read_record
+from refstudy.training.trainer import Trainer
+from refstudy.training.weights import load_encoders
 
 from .conftest import assert_same_but_for_rounding, tiny_data, tiny_model, tiny_run
 from .test_slvit import TINY
@@ -167,7 +162,7 @@ def random_slvit(run):
 
 @pytest.mark.parametrize("config", [tiny_run(), random_slvit(tiny_run())], ids=["composed", "slvit"])
 def test_two_whole_trainings_and_one_in_halves_are_the_same(data_root, tmp_path, monkeypatch, config):
-    monkeypatch.setattr("refstudy.training.loop.CURVE_EVERY", 4)
+    monkeypatch.setattr("refstudy.training.trainer.CURVE_EVERY", 4)
     calls = itertools.count(1)
     stopped = False
     for name in ("whole", "again", "halves"):
@@ -207,7 +202,7 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("stop_at", [3, 8])
 def test_an_interrupted_run_resumes_to_the_same_record(data_root, tmp_path, monkeypatch, stop_at):
-    monkeypatch.setattr("refstudy.training.loop.CURVE_EVERY", 4)
+    monkeypatch.setattr("refstudy.training.trainer.CURVE_EVERY", 4)
     whole = train(tiny_run(), tmp_path / "a" / "records", tmp_path / "a", data_root, progress=False)
     assert {4, 8, 12} <= set(read_record(whole).curve()["update"])  # the stops come between these
     monkeypatch.setattr("refstudy.training.loop.CHECKPOINT_EVERY", -1)  # a checkpoint after every update
@@ -275,19 +270,19 @@ class Bomb:
 def test_bad_checkpoints_are_refused(corpora, tmp_path, spoil, message):
     spoil(tmp_path / "checkpoint.pt")
     with pytest.raises(StudyError, match=f"checkpoint.pt: .*{message}.*remove it"):
-        Trainer(tiny_run(), corpora).resume(tmp_path / "checkpoint.pt")
+        resume(Trainer(tiny_run(), corpora), tmp_path / "checkpoint.pt")
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_run_goes_on_in_its_precision_alone(corpora, tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
-    Trainer(tiny_run(precision="bfloat16"), corpora).save(path, 0.0)
-    Trainer(tiny_run(precision="bfloat16"), corpora).resume(path)
+    save(Trainer(tiny_run(precision="bfloat16"), corpora), path)
+    resume(Trainer(tiny_run(precision="bfloat16"), corpora), path)
     monkeypatch.setattr("refstudy.training.evaluation.native_bfloat16", lambda: True)
     with pytest.raises(
         StudyError, match="began in float32, and here it would go on in bfloat16.*a machine like the first"
     ):
-        Trainer(tiny_run(precision="bfloat16"), corpora).resume(path)
+        resume(Trainer(tiny_run(precision="bfloat16"), corpora), path)
 
 
 def test_variants_of_one_seed_see_equal_batches(corpora):
@@ -306,9 +301,9 @@ def test_a_run_keeps_masks_of_a_split_that_it_counts(selection, data_root, tmp_p
 
 
 def test_a_loss_that_is_no_number_ends_the_training(corpora, monkeypatch):
-    monkeypatch.setattr(training, "CURVE_EVERY", 1)
+    monkeypatch.setattr("refstudy.training.trainer.CURVE_EVERY", 1)
     trainer = Trainer(tiny_run(), corpora)
-    batch = next(trainer._rest_of_epoch())
+    batch = next(trainer.rest_of_epoch())
     trainer.step(batch)
     with torch.no_grad():
         next(trainer.model.decoder.parameters()).fill_(float("nan"))
@@ -331,7 +326,7 @@ def test_every_model_of_a_process_is_compiled(corpora, monkeypatch):
         for _ in range(2):
             before = len(graphs)
             trainer = Trainer(tiny_run(compile=True), corpora)
-            trainer.step(next(trainer._rest_of_epoch()))
+            trainer.step(next(trainer.rest_of_epoch()))
             assert len(graphs) > before
 
 
@@ -529,7 +524,7 @@ def test_the_seed_decides_weights_and_batches_and_the_variant_does_not(corpora):
     def made(**change):
         trainer = Trainer(tiny_run().model_copy(update=change), corpora)
         words = [value for value in trainer.model.text_encoder.state_dict().values() if value.is_floating_point()]
-        return words, [batch.expressions.tolist() for batch in trainer._rest_of_epoch()]
+        return words, [batch.expressions.tolist() for batch in trainer.rest_of_epoch()]
 
     (words, order), (others, another), (of_variant, same) = made(), made(seed=1), made(model=tiny_model("tile_concat"))
     assert order != another and any(not torch.equal(one, two) for one, two in zip(words, others, strict=True))
@@ -539,7 +534,7 @@ def test_the_seed_decides_weights_and_batches_and_the_variant_does_not(corpora):
 def test_an_update_follows_schedule_rates_and_clipping(corpora):
     trainer = Trainer(tiny_run(text_rate=0.3, warmup=0.5, clip_norm=1e-3), corpora)
     text = {id(parameter) for parameter in trainer.model.text_encoder.parameters()}
-    for batch in itertools.islice(trainer._rest_of_epoch(), 3):
+    for batch in itertools.islice(trainer.rest_of_epoch(), 3):
         rate = learning_rate(trainer.settings, trainer.update, trainer.total)
         trainer.step(batch)
         for group in trainer.optimizer.param_groups:
@@ -551,7 +546,7 @@ def test_an_update_follows_schedule_rates_and_clipping(corpora):
 
 def test_the_kept_weights_are_those_of_the_earliest_best_validation(corpora, monkeypatch):
     trainer, scores = Trainer(tiny_run(), corpora), iter([10.0, 30.0, 30.0, 20.0])
-    monkeypatch.setattr("refstudy.training.loop.summarize_counts", lambda counts: {"oIoU": next(scores)})
+    monkeypatch.setattr("refstudy.training.trainer.summarize_counts", lambda counts: {"oIoU": next(scores)})
     for epoch in range(1, 5):
         with torch.no_grad():
             for parameter in trainer.model.parameters():

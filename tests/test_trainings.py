@@ -21,8 +21,9 @@ from refstudy.engine.workers import connect
 from refstudy.models.build import load_model
 from refstudy.study.load import load_study
 from refstudy.training.evaluation import summarize_counts
-from refstudy.training.loop import Trainer, load_corpora, train
+from refstudy.training.loop import load_corpora, train
 from refstudy.training.records import find_records
+from refstudy.training.trainer import Trainer
 
 from .conftest import assert_same_but_for_rounding, tiny_profile
 

@@ -10,8 +10,10 @@ from torch import nn
 
 from refstudy.data.batches import grouped_batches
 from refstudy.models.build import build_model
-from refstudy.training.loop import Trainer, Unfinished, load_corpora, parameter_groups, train
+from refstudy.training.loop import Unfinished, load_corpora, train
 from refstudy.training.losses import dice_loss
+from refstudy.training.optim import parameter_groups
+from refstudy.training.trainer import Trainer
 
 from .conftest import tiny_run
 
@@ -41,12 +43,12 @@ def trained_weights(data_root, **settings):
     rounding, Adam would divide it by its own size and take a whole step."""
     config = tiny_run(clip_norm=1.0, learning_rate=0.3, **settings)
     corpora, _ = load_corpora(config.data, config.model.text, ("train", "val"), data_root, progress=False)
-    with patch("refstudy.training.loop.build_model", exact_model):
+    with patch("refstudy.training.trainer.build_model", exact_model):
         trainer = Trainer(config, corpora)
     trainer.optimizer = torch.optim.SGD(parameter_groups(trainer.model, 0.0), lr=1.0)
     share = {"share": trainer.accelerator.process_index, "shares": trainer.processes}
     batches = grouped_batches(corpora["train"], config.train.images_per_batch, 3, seed=0, epoch=0, **share)
-    with patch("refstudy.training.loop.dice_loss", exact_loss):
+    with patch("refstudy.training.trainer.dice_loss", exact_loss):
         for _, batch in zip(range(UPDATES), batches, strict=False):
             trainer.step(batch)
     return trainer.model.state_dict(), trainer.loss_sum

@@ -1,34 +1,26 @@
-"""The cost of a model: parameters, multiply-adds by component, memory; counted in seconds on shapes, without
+"""The cost of a model: parameters, multiply-adds by component; counted in seconds on shapes, without
 weights."""
 
 import functools
-import weakref
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch._C import DispatchKey
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from refstudy.base.bar import bar
 from refstudy.base.config import ModelConfig, RunConfig
 from refstudy.base.files import exists, note
-from refstudy.data.batches import Corpus
 from refstudy.data.check import published
 from refstudy.models.build import build_model
 from refstudy.models.segmenter import ImageFeatures, Segmenter
 from refstudy.papers.printed import load_printed
 from refstudy.study.file import PAPERS_SWIN_B, PAPERS_SWIN_T, Study
-from refstudy.training.evaluation import EXPRESSIONS_AT_ONCE, predictions
 
 WORDS = 20  # word pieces of an expression, as S²RM and the public code of SLViT clip them
 
@@ -38,8 +30,8 @@ class Cost:
     """Parameters, in millions, and multiply-adds, in thousand millions, of one image with one expression.
 
     ``parameters`` and ``macs`` are by component: image_encoder, text_encoder, and what else the model consists of.
-    ``further`` is what one more expression about the same image takes; ``written`` and ``further_written`` are all of
-    ``macs``, and ``further``, when every equation is computed as the paper writes it.
+    ``further`` are the multiply-adds of one more expression about the same image. ``written`` and ``further_written``
+    are the sum of ``macs``, and ``further``, when every equation is computed as the paper writes it.
     """
 
     parameters: dict[str, float]
@@ -110,64 +102,7 @@ class Second(nn.Module):
         return self.model.segment(*arguments)
 
 
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make while it is entered, as long as anything holds them:
-    ``live`` now, and ``most`` so far. Memory that a kernel takes for itself and gives back is not seen."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.most = 0
-        self._known = WeakIdKeyDictionary()  # storages, those of the operations' inputs included
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        for storage in _storages((args, kwargs)):
-            self._known[storage] = True
-        made = NotImplemented
-        if DispatchKey.CompositeImplicitAutograd not in func.py_kernels:  # those in Python stand for a single kernel
-            with self:
-                made = func.decompose(*args, **kwargs)  # in inference mode an operation comes whole
-        if made is NotImplemented:
-            made = func(*args, **kwargs)
-        for storage in _storages(made):
-            if storage not in self._known:
-                self._known[storage] = True
-                weakref.finalize(storage, self._add, -storage.nbytes())
-                self._add(storage.nbytes())
-        return made
-
-    def _add(self, size: int) -> None:
-        self.live += size
-        self.most = max(self.most, self.live)
-
-
-def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
-    return (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
-
-
-def evaluation_memory(
-    config: ModelConfig, images: int, expressions: int, together: int = EXPRESSIONS_AT_ONCE
-) -> tuple[int, int]:
-    """Bytes of a model's weights, and the most that an evaluation in float32 makes beyond them, of so many ``images``
-    in one batch and ``expressions`` in all, ``together`` of them at once. Fused attention is counted as unfused."""
-    side = config.image_size
-    corpus = Corpus(
-        np.zeros((images, 3, side, side), np.uint8),
-        np.zeros((images, -(-side * side // 8)), np.uint8),
-        np.arange(images),
-        np.ones((expressions, WORDS), np.int64),
-        np.ones((expressions, WORDS), bool),
-        np.sort(np.arange(expressions) % images),
-        pd.DataFrame(index=range(expressions)),
-    )
-    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):
-        model = build_model(config.from_scratch())
-        with LiveBytes() as bytes_:
-            deque(predictions(model, corpus, images, together), maxlen=0)
-    return sum(tensor.nbytes for tensor in model.state_dict().values()), bytes_.most
-
-
-# Printed costs: table and row, profile and variant of ours, and whether the printed number has the text encoder in it.
+# Printed costs: table and row, our profile and variant, and whether the printed number includes the text encoder.
 PRINTED = (
     ("s2rm_table2", "SwinT-Ours", PAPERS_SWIN_T, "s2rm_casg", True),
     ("s2rm_table2", "SwinB-Ours", PAPERS_SWIN_B, "s2rm_casg", True),
@@ -201,13 +136,13 @@ RATE = 0.4 * 790
 
 
 def gpu_hours(config: RunConfig, macs: float, further: float, rate: float = RATE) -> float:
-    """About how many hours one GPU that reaches ``rate`` TFLOP/s takes for a training with its validations.
+    """Estimate the hours that one GPU with ``rate`` TFLOP/s takes for a training with its validations.
 
     ``macs`` and ``further`` are G multiply-adds as ``cost_table`` has them, two operations each; a backward pass is
-    two forward passes. The data's sizes are the published ones (of RefCOCOg's training split all pictures, its own
-    being unpublished), NaN for other data. Expressions share an image as ``grouped_batches`` has it, where the numbers
-    of referents of an image are taken to leave any rest equally often; evaluation encodes every image once. What waits
-    for data is not counted.
+    two forward passes. The data's sizes are the published ones (for RefCOCOg's training split those of all pictures,
+    since its own are unpublished), NaN for other data. Expressions share an image as in ``grouped_batches``, assuming
+    that every remainder of an image's referents is equally frequent; evaluation encodes every image once. Time spent
+    waiting for data is not counted.
     """
     train, once, power = config.train, macs - further, 2e9 / (rate * 1e12) / 3600
     sizes = published().query("dataset == @config.data.dataset and split_by == @config.data.split_by")
@@ -250,7 +185,7 @@ GROWTH = ["model", "axis", "value", "seconds", "peak_MB", "machine"]
 
 
 def measured_growth(study: Study) -> pd.DataFrame:
-    """The rows that ``benchmarks/bench_growth.py`` wrote beside the study file, none where it was not run.
+    """The rows that ``benchmarks/bench_growth.py`` wrote beside the study file; none if it has not run.
 
     Columns: model, axis (what grows), value, seconds and peak_MB of a forward pass, machine.
     """
@@ -262,10 +197,10 @@ def measured_growth(study: Study) -> pd.DataFrame:
 
 
 def slopes(measured: pd.DataFrame) -> pd.DataFrame:
-    """The growth of measured time and memory: the exponents of power laws, fitted on logarithms by least squares.
+    """The growth of measured time and memory: exponents of power laws, fitted on logarithms by least squares.
 
-    ``measured`` is as ``measured_growth`` gives it. A line for each model and axis: model, axis, seconds, peak_MB; 1
-    says that it grows as the axis does, 0 that it does not.
+    ``measured`` comes from ``measured_growth``. A line for each model and axis: model, axis, seconds, peak_MB; an
+    exponent of 1 is growth in proportion, 0 is none.
     """
     lines = []
     for (model, axis), some in measured.groupby(["model", "axis"], sort=False):

@@ -33,8 +33,8 @@ from refstudy.data.words import build_tokenizer
 from refstudy.engine.needs import missing_weights, offline
 from refstudy.models.build import count_parameters
 from refstudy.study.file import Study
-from refstudy.training.loop import CURVE_COLUMNS, Trainer
 from refstudy.training.records import GATE_COLUMNS, circumstances, find_record, write_record
+from refstudy.training.trainer import CURVE_COLUMNS, Trainer
 
 TRAINED_ON = 2  # photographs; the others are for the validation
 EXPRESSIONS = 3  # of each photograph

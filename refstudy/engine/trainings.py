@@ -24,8 +24,9 @@ from refstudy.engine.model_card import write_model_card
 from refstudy.models.build import build_model
 from refstudy.study.file import Case, Study
 from refstudy.study.load import load_study
-from refstudy.training.loop import Unfinished, launched, train
+from refstudy.training.loop import Unfinished, train
 from refstudy.training.records import find_record
+from refstudy.training.trainer import launched
 
 UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: not done, and no failure
 

@@ -107,8 +107,8 @@ BERT_NAMES = {
     "intermediate_size": "intermediate_size",
     "dropout": "hidden_dropout_prob",
 }
-# The form of attention that takes ``TextEncoder``'s mask as it is; the "eager" one would add a bool mask to its scores,
-# and padding would be attended to.
+# This form of attention takes ``TextEncoder``'s bool mask as it is. The "eager" form would add it to the scores, and
+# words would attend to padding.
 ATTENTION = {"attn_implementation": "sdpa"}
 
 
@@ -135,8 +135,8 @@ class TextEncoder(nn.Module):
 
     def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
         """Ids (E, L) and bool mask (E, L) to words (E, L, D)."""
-        # As an attention mask of its own shape it is used as it is; a mask (E, L) would be read back from the device
-        # at every call, to see whether anything is masked at all.
+        # transformers takes a four-dimensional mask as it is. A mask (E, L) it would read back from the device at every
+        # call, to see if anything is masked.
         return self.bert(input_ids=token_ids, attention_mask=token_mask[:, None, None, :]).last_hidden_state
 
 
@@ -147,7 +147,7 @@ def _pretrained_bert(name: str) -> BertModel:
         "google-bert/bert-base-uncased, or go online once"
     )
     try:
-        # without dtype it has that of the file, and would be trained in it
+        # without it, the model would have the dtype of the file, and be trained in it
         options = {"add_pooling_layer": False, "output_loading_info": True, "dtype": torch.float32, **ATTENTION}
         bert, loaded = BertModel.from_pretrained(name, **options)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:

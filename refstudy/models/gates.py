@@ -25,8 +25,8 @@ class GateRanges:
 
     @torch.no_grad()
     def see(self, names: tuple[str, ...], gate: Gate, inputs: Any, weights: Tensor) -> None:
-        """Take in the weights of one call, (..., parts) where the gate has named parts; a forward hook but for
-        ``names``, the gate's or those of its parts."""
+        """Collect the weights of one call, (..., parts) where the gate has named parts. With ``names`` bound (the
+        gate's, or those of its parts) this is a forward hook."""
         low, high = ENDS[gate.kind]
         columns = weights.reshape(-1, len(names))
         near = (columns < low + NEAR) | (columns > high - NEAR)
@@ -45,12 +45,12 @@ class GateRanges:
 
 
 def gate_ranges(totals: pd.DataFrame) -> pd.DataFrame:
-    """Add up ``GateRanges.totals``, of several processes one below the other: a row per gate or part of one, in the
-    order of their calls: gate, the lowest, mean and highest weight, and the share of ``saturated`` ones, within
-    ``NEAR`` of an end of the gate's range. What is no number stays none."""
+    """Add up ``GateRanges.totals``, those of several processes concatenated. A row per gate or part of one, in the
+    order of their calls; columns ``RANGES``: the lowest, mean and highest weight, and the share of ``saturated``
+    weights, within ``NEAR`` of an end of the gate's range. NaN stays NaN."""
     rows = []
     for gate, some in totals.groupby("gate", sort=False):
-        each = {name: some[name].to_numpy() for name in TOTALS[1:]}  # pandas would leave out what is no number
+        each = {name: some[name].to_numpy() for name in TOTALS[1:]}  # pandas would skip NaN
         count = each["count"].sum()
         mean, saturated = each["sum"].sum() / count, each["near"].sum() / count
         rows.append((gate, each["low"].min(), mean, each["high"].max(), saturated))

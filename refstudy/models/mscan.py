@@ -50,7 +50,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(E, C, H, W) to the same, with the scores of its LMFA, whose other arguments are passed on."""
+        """(E, C, H, W) to the same shape, and the scores of the LMFA; the other arguments are those of ``LMFA``."""
         inner = self.norm1(x)
         attended, scores = self.attention(self.enter(inner), words, word_mask)
         x = x + self.drop_path(self.scale1[:, None, None] * (self.leave(attended) + inner))
@@ -64,7 +64,7 @@ def _first_and_again(block: nn.Module) -> tuple[AbstractContextManager, Abstract
 
 @contextmanager
 def _untracked(block: nn.Module) -> Iterator[None]:
-    """A context in which batch normalisation does not count its batch once more."""
+    """A context in which batch normalisation leaves its running statistics as they are."""
     norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -80,9 +80,9 @@ class MSCAN(nn.Module):
     """Four stages at strides 4, 8, 16, 32; the default sizes are MSCAN-B, which SLViT takes.
 
     ``strips``, ``cross`` and ``gate`` are the options of ``LMFA``; with ``cross`` False this is SegNeXt's own trunk.
-    With ``fresh_strips`` the strip pairs start from random weights even where pretrained ones are at hand, as they are
-    for the sizes 7, 11 and 21 alone: where sizes are compared, all start alike.
-    ``grad_checkpointing`` computes the blocks again in the backward pass, instead of keeping what they computed.
+    With ``fresh_strips`` all strip pairs start from random weights: pretrained ones exist for the sizes 7, 11 and 21
+    alone, and where sizes are compared, all should start alike. With ``grad_checkpointing`` the backward pass computes
+    the blocks again, instead of keeping their results in memory.
     """
 
     grad_checkpointing = False
@@ -120,7 +120,7 @@ class MSCAN(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
 
     def pretrained_part(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The ``tensors`` of this trunk, by name, that may come from pretrained weights."""
+        """Those ``tensors`` of this trunk, by name, that pretrained weights may set."""
         return {name: tensor for name, tensor in tensors.items() if not (self.fresh_strips and ".strips." in name)}
 
     def embed(self, images: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class MSCAN(nn.Module):
         return tuple(maps), tuple(all_scores)
 
 
-# Our names and those of the published MSCAN weights, as patterns to be replaced one after the other.
+# Patterns that turn our names of tensors into those of the published MSCAN weights, applied one after the other.
 PUBLISHED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"^downs\.0\.", "patch_embed1.proj."),
     (r"^downs\.(\d)\.0\.", lambda match: f"patch_embed{int(match[1]) + 1}.proj."),
@@ -185,7 +185,7 @@ NOT_NEEDED = re.compile(r"head\.|.*\.num_batches_tracked$|.*\.spatial_gating_uni
 
 
 def published_names(trunk: MSCAN) -> dict[str, str]:
-    """The trunk's tensors that published weights give it, by name, and what each is named there."""
+    """The trunk's tensors that published weights set: our name -> the published name."""
     names = {name: published_name(name) for name in trunk.pretrained_part(trunk.state_dict())}
     return {name: source for name, source in names.items() if source is not None}
 
@@ -200,9 +200,9 @@ def published_name(name: str) -> str | None:
 def load_mscan(trunk: MSCAN, state_dict: Mapping[str, Tensor]) -> list[str]:
     """Start ``trunk`` from published MSCAN weights: a classifier's, or a segmenter's with the prefix ``backbone.``.
 
-    Returns the names of the trunk's tensors that are left as they were, the language branch, fresh strips or such of
-    sizes other than 7, 11 and 21, and counters. Raises StudyError, naming the tensor, when one is missing, does not
-    fit, or has no place in the trunk.
+    Returns the names of the tensors that keep their values: the language branch, strip pairs that are fresh or of other
+    sizes than 7, 11 and 21, and counters. Raises StudyError, naming the tensor, when one is missing, does not fit, or
+    has no place in the trunk.
     """
     if any(name.startswith("backbone.") for name in state_dict):
         state_dict = {name[9:]: tensor for name, tensor in state_dict.items() if name.startswith("backbone.")}
@@ -225,9 +225,9 @@ def load_mscan(trunk: MSCAN, state_dict: Mapping[str, Tensor]) -> list[str]:
 def load_mscan_file(trunk: MSCAN, path: Path | str) -> None:
     """Start ``trunk`` from a file of published MSCAN weights, or from the one named mscan_b* in a folder.
 
-    The file is a .safetensors or a torch file, there the state dict itself or its entry "state_dict"; of a torch file
-    nothing but tensors and plain values is read. Raises StudyError, naming the file to get, when none is there, it is
-    refused, or it does not fit.
+    The file is a .safetensors or a torch file, which holds the state dict itself or as its entry "state_dict". From a
+    torch file only tensors and plain values are read. Raises StudyError, naming the file to get, when the file is
+    missing, holds anything else, or does not fit.
     """
     path = Path(path)
     if path.is_dir():

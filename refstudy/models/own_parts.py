@@ -1,6 +1,6 @@
 """Classes of one's own, named in a study file as ``module:Class`` or ``file.py:Class``: where their source is.
 
-Their code runs only in a process that has read a study file which names them: a file of weights alone runs none.
+Their code runs only in a process that has read a study file which names them; loading weights alone runs no code.
 """
 
 import ast
@@ -21,8 +21,8 @@ def is_own(name: str) -> bool:
 def register(name: str, folder: Path) -> str:
     """Find the class ``name``, let ``source_of`` return its file, and return the SHA-256 of that file.
 
-    A path starts at ``folder``, that of the study file. Only this file counts, not what it imports. The file does not
-    run; of ``package.module:Class`` the package is imported, since it says where its modules are.
+    A path starts at ``folder``, that of the study file. The digest is of this file alone, not of what it imports. The
+    file does not run; for ``package.module:Class`` the package is imported, since it says where its modules are.
 
     Raises StudyError when there is no such file or module, or no such class in it.
     """

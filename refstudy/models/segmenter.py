@@ -25,11 +25,11 @@ class ImageFeatures(NamedTuple):
 class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", license="apache-2.0"):
     """A referring segmenter: images and expressions to mask logits, in two halves.
 
-    ``encode_image`` is what depends on the images alone, and ``segment`` the rest, for any number of expressions.
+    ``encode_image`` computes what depends on the images alone, ``segment`` the rest, for any number of expressions.
     ``late_fusion`` says that the whole image encoder belongs to the first half.
 
-    ``config``, which builds it without any pretrained file, and ``tokenizer``, which makes its ids, are given by
-    ``build_model``. ``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` are those of Hugging Face.
+    ``build_model`` sets ``config``, which builds the model without any pretrained file, and ``tokenizer``, which makes
+    its ids. ``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` are those of Hugging Face.
     """
 
     late_fusion: bool

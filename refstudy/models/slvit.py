@@ -33,8 +33,8 @@ class Steps(NamedTuple):
 class SLViT(Segmenter):
     """Words take part in every block of the image encoder; URCE refines across its stages; Hamburger decodes.
 
-    Used like ``ReferringSegmenter``, but fusion is early: ``encode_image`` can keep no more than the stem's output, and
-    all else is computed anew for every expression.
+    Used like ``ReferringSegmenter``, but fusion is early: ``encode_image`` computes the stem's output alone, and the
+    rest is computed for every expression.
 
     ``strips``, ``cross`` and ``gate`` are those of ``LMFA``, ``fresh_strips`` that of ``MSCAN``; ``regions``,
     ``urce_stages``, ``score_source`` and ``urce_skip`` those of ``URCE``, which ``urce`` False leaves out.

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from refstudy.base.bar import bar
-from refstudy.base.config import THRESHOLD, Precision, Resolution
+from refstudy.base.config import THRESHOLD, Precision, Resolution, TrainConfig
 from refstudy.base.files import exists, note
 from refstudy.base.provenance import processor
 from refstudy.data.batches import Batch, Corpus, build_corpus, evaluation_batches, unfit
@@ -31,9 +31,9 @@ ABOUT = ["sent_id", "ref_id", "image_id", "split", "words", "kind"]
 def corpus_for(
     model: Segmenter, table: pd.DataFrame, split: str, cache: Path | None = None, progress: bool = True
 ) -> Corpus:
-    """One split of ``load_refer``'s table as this model takes it: of the size, words and aspect of its training.
+    """One split of ``load_refer``'s table, in the size, number of words and aspect that this model was trained with.
 
-    ``cache``, and what it raises, are as in ``build_corpus``.
+    ``cache`` and the errors are those of ``build_corpus``.
     """
     how = model.config
     return build_corpus(
@@ -42,19 +42,29 @@ def corpus_for(
 
 
 def precision_on(device: torch.device, wanted: Precision) -> Precision:
-    """The precision in which a model computes on this device: the wanted one where it is native, else float32."""
+    """The precision in which a model computes on this device: the wanted one if it is native there, else float32."""
     return wanted if wanted == "float32" or device.type == "cuda" or native_bfloat16() else "float32"
 
 
 def native_bfloat16() -> bool:
-    """Tell if this processor multiplies bfloat16 faster than float32: one with AMX, or AMD's with AVX512-BF16. Intel's
-    AVX512-BF16 alone is slower than its float32 (docs/performance.md)."""
+    """Tell if this processor multiplies bfloat16 faster than float32: with AMX, or one of AMD with AVX512-BF16. On
+    Intel's, AVX512-BF16 alone is slower than float32 (docs/performance.md)."""
     return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and "AMD" in processor())
 
 
 def in_precision(device: torch.device, precision: Precision) -> AbstractContextManager:
     """The context in which a forward pass on this device has this precision."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def evaluation_batching(settings: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """The arguments of ``predictions`` for a model with these settings: its precision on this device, and smaller
+    batches where training, too, is cut into parts to save memory."""
+    return {
+        "images_per_batch": max(1, IMAGES_AT_ONCE // settings.accumulate),
+        "expressions_per_batch": max(1, EXPRESSIONS_AT_ONCE // settings.accumulate),
+        "precision": precision_on(device, settings.precision),
+    }
 
 
 @torch.inference_mode()
@@ -65,8 +75,8 @@ def predictions(
     expressions_per_batch: int = EXPRESSIONS_AT_ONCE,
     precision: Precision = "float32",
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """The corpus in parts of at most ``expressions_per_batch`` expressions, on the model's device: each part, and its
-    mask logits, float32 (N, S, S). ``images_per_batch`` images are encoded together, each once."""
+    """Cut the corpus into parts of at most ``expressions_per_batch`` expressions; yield each part, on the model's
+    device, with its mask logits, float32 (N, S, S). ``images_per_batch`` images are encoded together, each once."""
     model.eval()
     device = next(model.parameters()).device
     for batch in evaluation_batches(corpus, images_per_batch):
@@ -93,9 +103,9 @@ def evaluate(
 
     A pixel belongs to the prediction when its probability exceeds ``threshold``. Counts are made at the resized
     resolution S x S against the resized mask, as LAVT does, or, with ``resolution`` "original", at each image's own
-    size: logits resized bilinearly, against the mask as it is annotated. The frame then has a column ``resolution``,
-    and with another ``precision`` than float32 a column ``precision``. The numbers per batch are those of
-    ``predictions``: they bound the memory, and change the logits by rounding only.
+    size: logits resized bilinearly, against the annotated mask. The frame then has a column ``resolution``, and with
+    another ``precision`` than float32 a column ``precision``. The numbers per batch are those of ``predictions``: they
+    bound the memory and change the logits by no more than rounding.
     """
     cut = _logit(threshold)
     inter = np.zeros(len(corpus.table), np.int64)
@@ -146,15 +156,15 @@ def sample_masks(
 
 
 def whole_image_counts(corpus: Corpus) -> pd.DataFrame:
-    """The counts of a model that predicts every pixel: the floor that any model has to pass."""
+    """The counts of a model that marks every pixel; any model should do better."""
     area = np.bitwise_count(corpus.masks).sum(1, dtype=np.int64)[corpus.ref_of_expression]
     return corpus.table[ABOUT].assign(intersection=area, union=corpus.image_size**2)
 
 
 def ceilings(corpus: Corpus) -> pd.DataFrame:
-    """The most that a map of coarse cells can reach: each mask averaged over cells of ``stride`` pixels a side, and
-    upsampled bilinearly, as the models upsample their logits. A pixel is marked from a share on, in twentieths; each
-    metric has the share that is best for it.
+    """The most that a map of coarse cells can reach. Each mask is averaged over cells of ``stride`` pixels a side and
+    upsampled bilinearly, as the models upsample their logits. Pixels of at least some share, in twentieths, are marked;
+    each metric takes the share that is best for it.
 
     A row for each of ``STRIDES``; columns: ``stride`` and all metrics, in percent.
     """
@@ -170,12 +180,12 @@ def ceilings(corpus: Corpus) -> pd.DataFrame:
 
 
 def _marked(corpus: Corpus, refs: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each referent and each share of ``SHARES``, in their order, how many pixels have at least that share after
-    averaging, and how many of these are inside the mask: (n, SHARES) each."""
+    """Count, for each referent and each share k / ``SHARES``, the pixels that have at least that share after averaging,
+    and those of them that are inside the mask: (n, SHARES) each."""
     truth = torch.from_numpy(corpus.mask(refs))
     cells = avg_pool2d(truth[:, None].double(), stride, ceil_mode=True, count_include_pad=False)
     shares = interpolate(cells, size=truth.shape[1:], mode="bilinear", align_corners=False)[:, 0]
-    level = (SHARES * shares).long().clamp(max=SHARES - 1)  # a share of k twentieths, and less than one more: k
+    level = (SHARES * shares).long().clamp(max=SHARES - 1)  # k: at least k twentieths, and fewer than k + 1
     groups = SHARES * torch.arange(len(refs))[:, None, None] + level
     every, within = (
         torch.bincount(some.flatten(), minlength=SHARES * len(refs)).reshape(-1, SHARES).flip(1).cumsum(1).flip(1)
@@ -185,7 +195,7 @@ def _marked(corpus: Corpus, refs: np.ndarray, stride: int) -> tuple[np.ndarray, 
 
 
 def read_ceilings(results: Path) -> pd.DataFrame | None:
-    """The table of ``ceilings`` in a results folder, by stride; None where it was not made yet."""
+    """The table of ``ceilings`` in a results folder, by stride; None where there is none yet."""
     path = results / "tables" / "ceilings.csv"
     if not exists(path):
         return None

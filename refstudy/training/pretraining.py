@@ -2,7 +2,7 @@
 
 The stand-in for ImageNet's and BERT's weights: the image encoder learns to name category and colour of every pixel,
 the text encoder to tell which category, facts, places and relations its words state. Neither sees what the other sees.
-It happens once; every variant starts from the same file.
+It is done once; every variant starts from the same file.
 """
 
 import json
@@ -28,7 +28,8 @@ from refstudy.data.source import prepare_data
 from refstudy.models.build import build_model, default_device, halved
 from refstudy.models.encoders import ImageEncoder, TextEncoder
 from refstudy.models.mscan import MSCAN
-from refstudy.training.loop import load_corpora, parameter_groups
+from refstudy.training.loop import load_corpora
+from refstudy.training.optim import parameter_groups
 
 STRIDE = 4  # of the pixel labels and of V_1
 OFTEN = 4500  # a step counts that is in one of so many training expressions
@@ -42,7 +43,8 @@ def pretrain(
     data_root: Path | str | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Pretrain the encoders, write them to ``path`` (safetensors, fp16) and return what they reach on val, in percent.
+    """Pretrain the encoders, write them to ``path`` (safetensors, fp16) and return their accuracies on val, in
+    percent.
 
     The file's tensors are named ``image.*`` and ``text.*``; its metadata hold the settings and the accuracies.
     """
@@ -78,7 +80,7 @@ def pretrain(
 
 
 def wordless_image_encoder(model: ModelConfig) -> ImageEncoder | MSCAN:
-    """The image encoder of these settings; that of SLViT without its language branches."""
+    """The image encoder of these settings; SLViT's comes without its language branches."""
     if model.whole is None or model.whole.name != "slvit":
         return ImageEncoder(model.image, model.image_size)
     options = model.whole.options | {"cross": False, "urce": False}
@@ -135,35 +137,29 @@ def pretrain_image_encoder(
     settings: PretrainConfig,
     progress: bool,
 ) -> dict[str, float]:
-    """Train the encoder to name pixels; percent of val's pixels named rightly, of category and of colour.
+    """Train the encoder to name pixels; return the percentages of val's pixels with the right category and colour.
 
-    ``see`` is how the encoder makes V_1 ... V_4 of images.
+    ``see`` is the function of the encoder that makes V_1 ... V_4 of images.
     """
     device = next(encoder.parameters()).device
     counts = labels["train"].max(axis=(0, 2, 3)) + 1
     namer = PixelNamer(encoder.channels, *counts.tolist())
     namer.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    both = nn.ModuleList([encoder, namer])
-    optimizer = torch.optim.AdamW(parameter_groups(both, settings.weight_decay), lr=settings.learning_rate)
     if len(labels["train"]) < settings.images_per_batch:
         raise StudyError(
             f"pretraining.images_per_batch: {settings.images_per_batch}, but there are only {len(labels['train'])} "
             "pictures to train on; make it smaller"
         )
     rng = np.random.default_rng(settings.seed)
-    both.train()
-    for update in bar(range(settings.image_updates), desc="naming pixels", shown=progress):
-        _set_rate(optimizer, settings.learning_rate, update, settings.image_updates)
+
+    def loss() -> Tensor:
         rows = np.sort(rng.choice(len(labels["train"]), settings.images_per_batch, replace=False))
         images = normalise(torch.from_numpy(corpora["train"].images[rows]).to(device))
         truth = torch.from_numpy(labels["train"][rows]).long().to(device)
         named = namer(see(images))
-        loss = torch.stack([cross_entropy(logits, truth[:, k]) for k, logits in enumerate(named)]).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
-        optimizer.step()
-    both.eval()
+        return torch.stack([cross_entropy(logits, truth[:, k]) for k, logits in enumerate(named)]).sum()
+
+    minimise(loss, nn.ModuleList([encoder, namer]), settings, settings.image_updates, "naming pixels", progress)
     right = np.zeros(2)
     with torch.inference_mode():
         for first in range(0, len(labels["val"]), 64):
@@ -176,9 +172,9 @@ def pretrain_image_encoder(
 
 
 def said(data: DataConfig, corpora: dict[str, Corpus], data_root: Path | str | None) -> dict[str, np.ndarray]:
-    """The content of every expression (n, K), bool, by split: the category of its referent, and every step of its
-    program, steps about other things apart. Steps that are rarer than one in ``OFTEN`` training expressions are left
-    out."""
+    """The content of every expression, bool (n, K), by split: the category of its referent and the steps of its
+    program; steps about other things count as steps of their own. Steps in fewer than one of ``OFTEN`` training
+    expressions are left out."""
     folder = prepare_data(data, data_root, progress=False) / data.dataset
     programs = {sentence["sent_id"]: sentence["program"] for sentence in sentences_of(folder, data.split_by)}
     steps = {
@@ -194,7 +190,7 @@ def said(data: DataConfig, corpora: dict[str, Corpus], data_root: Path | str | N
 
 
 def _flat(program: Sequence[Sequence[Any]], whose: str = "") -> Iterator[str]:
-    """The steps of a program as texts, those of the programs within it too."""
+    """The steps of a program as texts, with those of the programs within it."""
     for kind, word, *others in program:
         yield f"{whose}{kind} {word}"
         for other in others:
@@ -208,12 +204,10 @@ def pretrain_text_encoder(
     settings: PretrainConfig,
     progress: bool,
 ) -> dict[str, float]:
-    """Train the encoder to tell what an expression says from the mean of its words; percent of val's expressions of
-    which all is told."""
+    """Train the encoder to tell the content of an expression from the mean of its words; return the percentage of val's
+    expressions whose whole content is told."""
     device = next(encoder.parameters()).device
     tell = nn.Linear(encoder.width, labels["train"].shape[1], device=device)
-    both = nn.ModuleList([encoder, tell])
-    optimizer = torch.optim.AdamW(parameter_groups(both, settings.weight_decay), lr=settings.learning_rate)
     rng = np.random.default_rng(settings.seed)
 
     def told(corpus: Corpus, rows: np.ndarray) -> Tensor:
@@ -221,24 +215,30 @@ def pretrain_text_encoder(
         words = encoder(ids, mask) * mask[..., None]
         return tell(words.sum(1) / mask.sum(1, keepdim=True))
 
-    both.train()
-    for update in bar(range(settings.text_updates), desc="telling what is said", shown=progress):
-        _set_rate(optimizer, settings.learning_rate, update, settings.text_updates)
+    def loss() -> Tensor:
         rows = rng.integers(len(corpora["train"].token_ids), size=settings.expressions_per_batch)
         truth = torch.from_numpy(labels["train"][rows]).float().to(device)
-        loss = binary_cross_entropy_with_logits(told(corpora["train"], rows), truth, reduction="sum") / len(rows)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
-        optimizer.step()
-    both.eval()
+        return binary_cross_entropy_with_logits(told(corpora["train"], rows), truth, reduction="sum") / len(rows)
+
+    minimise(loss, nn.ModuleList([encoder, tell]), settings, settings.text_updates, "telling what is said", progress)
     with torch.inference_mode():
         found = told(corpora["val"], np.arange(len(labels["val"]))).cpu().numpy() > 0
     return {"said_accuracy": 100 * float((found == labels["val"]).all(axis=1).mean())}
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float, update: int, total: int) -> None:
-    """Linear warm-up over a twentieth, then linear decay to zero."""
-    factor = min(1.0, 20 * (update + 1) / total) * (1 - update / total)
-    for group in optimizer.param_groups:
-        group["lr"] = rate * factor
+def minimise(
+    loss: Callable[[], Tensor], module: nn.Module, settings: PretrainConfig, updates: int, title: str, progress: bool
+) -> None:
+    """Minimise the loss of a batch, which every call of ``loss`` draws anew, by AdamW; leave the module in evaluation
+    mode. The rate rises linearly over a twentieth of the updates and falls linearly to zero over all."""
+    optimizer = torch.optim.AdamW(parameter_groups(module, settings.weight_decay), lr=settings.learning_rate)
+    module.train()
+    for update in bar(range(updates), desc=title, shown=progress):
+        rate = settings.learning_rate * (min(1.0, 20 * (update + 1) / updates) * (1 - update / updates))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+    module.eval()

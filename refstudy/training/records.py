@@ -1,9 +1,9 @@
-"""Run records: what a training run was and what it reached, small enough to commit.
+"""Run records: the settings and results of a training run, small enough to commit.
 
-A record is a folder ``<variant>-seed<seed>-<key>`` with ``record.json`` (settings, data, metrics: all that equal runs
-on one machine have in common), ``curve.csv`` (the learning curve), ``gates.csv`` (the ranges of its gates at each
-validation, where it has any), ``counts.parquet`` (pixel counts per expression), ``masks.json`` (a few predicted masks,
-to be shown) and ``provenance.json`` (when, where, how long, with which versions, in how much memory).
+A record is a folder ``<variant>-seed<seed>-<key>`` with ``record.json`` (settings, data, metrics: equal for equal runs
+on one machine), ``curve.csv`` (the learning curve), ``gates.csv`` (the ranges of the gates at each validation, if there
+are gates), ``counts.parquet`` (pixel counts per expression), ``masks.json`` (a few predicted masks, for figures) and
+``provenance.json`` (when, where, how long, with which versions, in how much memory).
 """
 
 import json
@@ -54,7 +54,7 @@ class Record:
 
     def gates(self) -> pd.DataFrame:
         """The ranges of the model's gates at each validation: update, and ``refstudy.models.gates.RANGES``; empty for a
-        model without gates, and for a record from before they were kept."""
+        model without gates, and for old records, which lack them."""
 
         def read(path: Path) -> pd.DataFrame:
             found = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(GATE_COLUMNS))
@@ -63,7 +63,7 @@ class Record:
         return self._content("gates.csv", read)
 
     def masks(self) -> dict[int, np.ndarray]:
-        """The predicted masks that were kept: sent_id -> bool (S, S); empty for a record that kept none."""
+        """The predicted masks in the record: sent_id -> bool (S, S); empty for a record without masks."""
 
         def read(path: Path) -> dict[int, np.ndarray]:
             kept = json.loads(path.read_text()) if path.exists() else {}
@@ -144,7 +144,8 @@ def _checked(folder: Path, about: bytes, pixels: bytes) -> Record:
 
 
 def _alike(stated: dict[str, dict[str, float]], found: dict[str, dict[str, float]]) -> bool:
-    """Tell if these are the same metrics of the same splits; another NumPy may add up to another last bit."""
+    """Tell if these are the same metrics of the same splits, but for the last bits: another NumPy may sum
+    differently."""
     one, other = ({(split, name): of[name] for split, of in each.items() for name in of} for each in (stated, found))
     return one.keys() == other.keys() and all(math.isclose(one[key], other[key], rel_tol=1e-9) for key in one)
 
@@ -152,7 +153,7 @@ def _alike(stated: dict[str, dict[str, float]], found: dict[str, dict[str, float
 def find_records(records: Path | str) -> list[Record]:
     """All records under a folder, by name; none when there is no such folder."""
     found = (path.parent for path in sorted(Path(records).glob("*/record.json")))
-    return [read_record(folder) for folder in found if not folder.name.startswith(".")]  # left by an ended writer
+    return [read_record(folder) for folder in found if not folder.name.startswith(".")]  # of a writer that was ended
 
 
 def find_record(records: Path | str, config: RunConfig) -> Record | None:

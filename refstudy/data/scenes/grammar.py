@@ -7,9 +7,7 @@ picture agrees. The words are in `words.yaml`.
 """
 
 import functools
-import itertools
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -17,9 +15,12 @@ from typing import Any
 
 import yaml
 
+from .backgrounds import STUFF, Stuff
+from .drawing import COLOURS
 from .facts import facts_of
-from .scene import GROUNDS, STUFF, Scene, Stuff
-from .things import CATEGORIES, COLOURS
+from .positions import between, places_of, relations_of, sizes_of
+from .scene import GROUNDS, Scene
+from .things import CATEGORIES
 
 
 def _listed(node: Any) -> Any:
@@ -30,11 +31,6 @@ def _listed(node: Any) -> Any:
 
 
 KINDS = ("category", "attribute", "location", "superlative", "relation", "stuff")
-SIDE_MARGIN = 0.07  # share of the picture by which the leftmost, topmost ... thing leads
-EDGE_MARGIN = 0.04  # and by which the upper edge of the topmost, the lower edge of the bottommost leads
-NEAR_MARGIN = 0.12  # of nearness, 0 to 1, by which the nearest, farthest thing leads
-SIZE_MARGIN, TALL_MARGIN = 1.45, 1.25  # ratio of areas, of heights, by which the biggest, the tallest thing leads
-CLOSE, CLOSER = 0.24, 0.08  # gap between boxes: what a reader may call next to each other, and what is called so
 LOCATION_WORDS = frozenset(  # say where something is: counted in real and made expressions; RefScenes+ has none
     "left right middle center central top bottom front back closest nearest farthest furthest far second third 2nd 3rd "
     "behind side corner near upper lower uppermost lowest highest higher leftmost rightmost foreground background "
@@ -229,185 +225,6 @@ class Speaker:
         text = re.sub(r"\[(\w+)\] ", lambda found: f"{found[1]} " * (self.rng.random() < self.style.articles), text)
         text = re.sub(r"\ban?(?= ([aeiou])?)", lambda found: "an" if found[1] else "a", text)
         return replace(phrase, text=text, kind="attribute" if phrase.kind == "clothes" else phrase.kind)
-
-
-def leading(values: list[float], among: frozenset[int], margin: float, ratio: bool = False) -> int | None:
-    """The one of ``among`` with the smallest value, by at least ``margin`` (difference or ratio); None if none
-    leads."""
-    order = sorted(among, key=lambda k: values[k])
-    if len(order) < 2:
-        return None
-    first, second = values[order[0]], values[order[1]]
-    return order[0] if (second > first * margin if ratio else second - first > margin) else None
-
-
-Test = Callable[[frozenset[int], int], bool]
-
-
-def places_of(scene: Scene) -> dict[str, Test]:
-    """Every place of `words.yaml` with the test that a thing, among those the words so far are true of, has it.
-
-    A place is where a person would say so: a side only in its half, "far" in the outer fifth, "middle" in the central
-    third, "top" and "bottom" in their half or clearly beyond all others. Front and back are by nearness alone, where it
-    shows, among things that all stand on something.
-    """
-    x, y = ([centre[axis] for centre in scene.centres] for axis in (0, 1))
-    boxes, near = scene.boxes, [thing.near for thing in scene.things]
-    feet = [scene.things[thing.on].y if thing.on >= 0 else thing.y for thing in scene.things]
-
-    def first(values: list[float], sign: int, margin: float = SIDE_MARGIN) -> Test:
-        signed = [sign * value for value in values]
-        return lambda among, k: leading(signed, among, margin) == k
-
-    def both(test: Test, also: Callable[[frozenset[int], int], bool]) -> Test:
-        return lambda among, k: also(among, k) and test(among, k)
-
-    def above(among: frozenset[int], k: int) -> bool:
-        return y[k] < 0.5 or all(boxes[k][3] < y[other] for other in among if other != k)
-
-    def below(among: frozenset[int], k: int) -> bool:
-        return y[k] > 0.5 or all(boxes[k][1] > y[other] for other in among if other != k)
-
-    def evident(among: frozenset[int], k: int) -> bool:
-        """Tell if the picture shows which is nearer: by their feet, or by how one hides another that is much
-        farther."""
-        for one in among - {k}:
-            apart = near[k] - near[one]
-            lower = (feet[k] - feet[one]) * (1 if apart > 0 else -1) > 0.03
-            if not (lower or (abs(apart) > 0.25 and max(gap(boxes[k], boxes[one])) < 0)):
-                return False
-        return not any(scene.things[one].airborne for one in among)
-
-    def ordered(place: int, of: int = 0, least: int = 3) -> Test:
-        def test(among: frozenset[int], k: int) -> bool:
-            order = sorted(among, key=lambda one: x[one])
-            if len(order) < least or (of and len(order) != of) or order[place] != k:
-                return False
-            return all(x[after] - x[before] > SIDE_MARGIN for before, after in itertools.pairwise(order))
-
-        return test
-
-    def ahead(edge: int, sign: int) -> Callable[[frozenset[int], int], bool]:
-        """Tell if an edge of its box leads, too: of things that all reach out of the picture, none is at the top."""
-        return lambda among, k: all(sign * (boxes[one][edge] - boxes[k][edge]) > EDGE_MARGIN for one in among - {k})
-
-    def central(among: frozenset[int], k: int) -> bool:
-        apart = {one: (x[one] - 0.5) ** 2 + (y[one] - 0.5) ** 2 for one in among}
-        return 1 / 3 < x[k] < 2 / 3 and apart[k] == min(apart.values())
-
-    left, right = first(x, 1), first(x, -1)
-    top, bottom = both(both(first(y, 1), above), ahead(1, 1)), both(both(first(y, -1), below), ahead(3, -1))
-    tests: dict[str, Test] = {
-        "left": both(left, lambda _, k: x[k] < 0.6),
-        "right": both(right, lambda _, k: x[k] > 0.4),
-        "left half": both(left, lambda _, k: x[k] < 0.45),
-        "right half": both(right, lambda _, k: x[k] > 0.55),
-        "far left": both(left, lambda _, k: x[k] < 0.2),
-        "far right": both(right, lambda _, k: x[k] > 0.8),
-        "top": top,
-        "bottom": bottom,
-        "front": both(first(near, -1, NEAR_MARGIN), evident),
-        "back": both(first(near, 1, NEAR_MARGIN), evident),
-        "middle": both(ordered(1, 3), central),
-    }
-    for vertical, up, half in (("top", top, lambda v: v < 0.4), ("bottom", bottom, lambda v: v > 0.6)):
-        for side, beside, part in (("left", left, lambda u: u < 0.36), ("right", right, lambda u: u > 0.64)):
-
-            def corner(among: frozenset[int], k: int, up=up, half=half, beside=beside, part=part) -> bool:
-                return half(y[k]) and part(x[k]) and up(among, k) and beside(among, k)
-
-            tests[f"{vertical} {side}"] = corner
-    for place, word in ((1, "second"), (2, "third")):  # the third of three is the last
-        tests[f"{word} left"], tests[f"{word} right"] = (ordered(at, least=place + 2) for at in (place, -1 - place))
-    return tests
-
-
-def sizes_of(scene: Scene) -> dict[str, Test]:
-    """Every size of `words.yaml` with its test: by visible area, or by height, of things that are seen nearly whole."""
-    heights = [thing.height for thing in scene.things]
-    whole = [thing.inside > 0.8 and shown > 0.75 for thing, shown in zip(scene.things, scene.shown, strict=True)]
-    upright = [thing.category.aspect < 1 for thing in scene.things]
-
-    def test(values: list[float], sign: int, margin: float, fit: list[bool]) -> Test:
-        signed = values if sign > 0 else [1 / max(value, 1e-6) for value in values]
-        return lambda among, k: all(fit[one] for one in among) and leading(signed, among, margin, ratio=True) == k
-
-    tall = [a and b for a, b in zip(whole, upright, strict=True)]
-    return {
-        "big": test(scene.areas, -1, SIZE_MARGIN, whole),
-        "small": test(scene.areas, 1, SIZE_MARGIN, whole),
-        "tall": test(heights, -1, TALL_MARGIN, tall),
-        "short": test(heights, 1, TALL_MARGIN, tall),
-    }
-
-
-def gap(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, float]:
-    """Horizontal and vertical gap between two boxes, below zero where they overlap."""
-    return (
-        max(first[0], second[0]) - min(first[2], second[2]),
-        max(first[1], second[1]) - min(first[3], second[3]),
-    )
-
-
-def relations_of(scene: Scene, k: int, anchor: int) -> list[tuple[str, frozenset[int]]]:
-    """Relations in which ``k`` clearly stands to ``anchor``, each with all things of which it could be said.
-
-    ``k`` has to meet a strict bound, while every thing within a looser one counts as meant too: an expression is then
-    unambiguous for a reader whose idea of "next to" is wider than ours.
-    """
-    things, boxes, centres = scene.things, scene.boxes, scene.centres
-    others = [one for one in range(len(things)) if one != anchor and scene.areas[one] > 0]
-    gaps = {one: gap(boxes[one], boxes[anchor]) for one in others}
-
-    def where(test: Callable[[int], bool]) -> frozenset[int]:
-        return frozenset(one for one in others if test(one))
-
-    wide, high = gaps[k]
-    (x, y), (ax, ay) = centres[k], centres[anchor]
-    near, there = things[k].near - things[anchor].near, things[anchor]
-    beside = wide > -0.1 and high < 0 and abs(x - ax) > abs(y - ay)
-    found: list[tuple[str, frozenset[int]]] = []
-    if things[k].on == anchor:
-        return [("on", where(lambda one: things[one].on == anchor or (max(gaps[one]) < 0 and centres[one][1] < ay)))]
-    alike = things[k].airborne == there.airborne
-    if alike and max(wide, high) < CLOSER and (beside or abs(near) < 0.15) and there.on != k:
-        found.append(("near", where(lambda one: max(gaps[one]) < CLOSE)))
-        if max(wide, high) < 0 and scene.touch(k, anchor):
-            found.append(("touching", where(lambda one: max(gaps[one]) < 0.04)))
-    if beside and max(wide, high) < CLOSE:
-        side, sign = ("left of", 1) if x < ax else ("right of", -1)
-        found.append((side, where(lambda one: sign * (ax - centres[one][0]) > 0)))
-        if (other := between(scene, k, anchor)) >= 0:
-            low, most = sorted((ax, centres[other][0]))
-            found.append(("between", where(lambda one: one != other and low < centres[one][0] < most)))
-    grounded = not (things[k].airborne or there.airborne)
-    if grounded and abs(near) > 0.14 and wide < -0.03 and high < 0.03 and there.on < 0 and things[k].on < 0:
-        if near < 0:
-            found.append(("behind", where(lambda one: things[one].near < there.near)))
-        else:
-            found.append(("in front of", where(lambda one: things[one].near > there.near)))
-    if wide < -0.03 and high > -0.04 and abs(y - ay) < 0.6:
-        if y < ay:
-            found.append(("above", where(lambda one: centres[one][1] < ay)))
-        else:
-            found.append(("below", where(lambda one: centres[one][1] > ay)))
-    return found
-
-
-def between(scene: Scene, k: int, anchor: int) -> int:
-    """The thing on the other side of ``k``, at about the same height, nearest to it; -1 when there is none."""
-    x = scene.centres[k][0]
-    sign = 1 if scene.centres[anchor][0] < x else -1
-    found = [
-        one
-        for one in range(len(scene.things))
-        if one not in (k, anchor)
-        and scene.areas[one] > 0.008
-        and sign * (scene.centres[one][0] - x) > SIDE_MARGIN
-        and max(gap(scene.boxes[one], scene.boxes[k])) < CLOSE
-        and gap(scene.boxes[one], scene.boxes[k])[1] < 0
-    ]
-    return min(found, key=lambda one: abs(scene.centres[one][0] - x), default=-1)
 
 
 def stuff_expressions(rng: Random, region: Stuff, number: int, lengths: list[int]) -> list[Phrase]:

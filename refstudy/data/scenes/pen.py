@@ -82,13 +82,9 @@ class Pen:
         else:
             self.poly(points, fill, edge)
 
-    def box(self, u0: float, v0: float, u1: float, v1: float, fill: Colour, body: bool = False) -> None:
+    def box(self, u0: float, v0: float, u1: float, v1: float, fill: Colour) -> None:
         """An upright rectangle between two corners."""
-        points = [(u0, v0), (u1, v0), (u1, v1), (u0, v1)]
-        if body:
-            self.body(points, fill)
-        else:
-            self.poly(points, fill)
+        self.poly([(u0, v0), (u1, v0), (u1, v1), (u0, v1)], fill)
 
     def limb(self, points: Sequence[Point], width: float, fill: Colour) -> None:
         """A thick line with round joints (legs, arms, handles); ``width`` in units of the thing's height."""
@@ -101,6 +97,10 @@ class Pen:
                 draw.polygon([*corners, (p - across, q + along)], fill=paint)
             for u, v in placed:
                 draw.ellipse((u - radius, v - radius, u + radius, v + radius), fill=paint)
+
+    def line(self, points: Sequence[Point], fill: Colour) -> None:
+        """A line of one pixel; as ``dot``, it never changes which thing a pixel belongs to."""
+        self.canvas.draw.line(self._place(points), fill=fill)
 
     def dot(self, u: float, v: float, radius: float, fill: Colour) -> None:
         """A small detail (an eye, a button); it never changes which thing a pixel belongs to."""

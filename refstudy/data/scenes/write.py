@@ -17,10 +17,11 @@ from refstudy.base.bar import bar
 from refstudy.base.errors import StudyError
 from refstudy.data.masks import mask_polygons
 
+from .backgrounds import STUFF
 from .facts import facts_of
 from .flavours import FLAVOURS, Flavour
 from .grammar import Phrase, Speaker, stuff_expressions
-from .scene import STUFF, Scene, make_scene
+from .scene import Scene, make_scene
 from .things import CATEGORIES
 
 MARKER = "refscenes.json"

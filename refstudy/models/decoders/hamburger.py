@@ -12,12 +12,12 @@ EPSILON = 1e-6
 
 
 class NMF(nn.Module):
-    """A non-negative map, rebuilt from ``rank`` bases by multiplicative updates (Lee and Seung): what it has in common.
+    """Rebuilds a non-negative map from ``rank`` bases by multiplicative updates (Lee and Seung).
 
-    In training the first bases are drawn afresh from torch's generator for every map. In evaluation they are one fixed
-    draw, kept with the weights, so that a mask is the same every time and in every batch. The updates run in float32,
-    also under autocast, and without gradients; the last one of the codes has them (the one-step gradient of Geng et
-    al., who show that going back through all steps is unstable, and which keeps the memory of a single step).
+    In training the first bases are drawn from torch's generator for every map. In evaluation they are one fixed draw,
+    kept with the weights, so that a mask is the same every time and in every batch. The updates run in float32, also
+    under autocast, and without gradients, except for the last update of the codes: the one-step gradient of Geng et
+    al., who show that the gradient through all steps is unstable. It needs the memory of one step alone.
     """
 
     def __init__(self, width: int, rank: int, train_steps: int, eval_steps: int):

@@ -17,7 +17,7 @@ def anchors(maps: Tensor) -> Tensor:
 
 
 def unit(vectors: Tensor, dim: int = 1) -> Tensor:
-    """Divided by their length along ``dim``; the floor of the length is a number that half precision holds."""
+    """Divide vectors by their length along ``dim``; a length counts as at least 1e-6, which half precision can hold."""
     return normalize(vectors, dim=dim, eps=1e-6)
 
 
@@ -62,7 +62,7 @@ class ACM(nn.Module):
     first, and gives it numbers of usual size (entries of the sum have a deviation of about 1.4 / sqrt(C)).
 
     CEFNet's recurrent text encoder is not part of the block: words and sentence (here the mean word) come to ``width``
-    by a linear layer each, with LayerNorm where CEFNet has BatchNorm, so that no padding word has a say.
+    by a linear layer each, with LayerNorm where CEFNet has BatchNorm, so that padding has no influence.
     """
 
     def __init__(self, channels: int, text_width: int, grid: tuple[int, int], width: int = 512, inner: int = 256):

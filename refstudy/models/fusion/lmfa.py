@@ -12,11 +12,11 @@ from refstudy.models.layers import InstanceNorm
 
 
 class Strip(nn.Conv2d):
-    """A depth-wise convolution of one row or one column of taps that keeps the size: half of a strip pair.
+    """A depth-wise convolution with one row or one column of taps that keeps the size: half of a strip pair.
 
-    On a CPU a row of taps runs as a column of taps on the transposed map, which PyTorch computes faster
-    (``benchmarks/bench_strips.py``), and taps that lie outside the map from every cell are left out. The function is
-    the same.
+    On a CPU a row of taps runs as a column of taps on the transposed map, which is faster
+    (``benchmarks/bench_strips.py``), without the taps that lie outside the map for every cell. The result is the
+    same.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ class Strip(nn.Conv2d):
         row = self.kernel_size[0] == 1
         turned = _turned(x) if row else x
         taps = self.weight.transpose(2, 3) if row else self.weight
-        outside = max(0, taps.shape[2] // 2 - turned.shape[2] + 1)  # of a half, so many taps
+        outside = max(0, taps.shape[2] // 2 - turned.shape[2] + 1)  # so many taps of each half lie outside
         taps = taps[:, :, outside : taps.shape[2] - outside]
         out = conv2d(turned, taps, self.bias, padding=(taps.shape[2] // 2, 0), groups=self.groups)
         return _turned(out) if row else out
@@ -70,7 +70,7 @@ class CrossModalAttention(nn.Module):
 
 
 class LMFA(nn.Module):
-    """Convolutions for the near, words for the far: their sum, mixed by a 1x1 convolution, weighs the input.
+    """The sum of convolutions and word attention, mixed by a 1x1 convolution, weighs the input.
 
     ``strips`` are the kernel sizes k_t of the strip pairs (Table 2a and b), any distinct odd numbers, none allowed.
     ``cross`` False leaves out the words: what remains is the attention of SegNeXt. ``gate`` is that of Table 2(b).

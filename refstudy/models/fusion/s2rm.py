@@ -54,8 +54,8 @@ def maps_of_gram(products: Tensor, height: int, width: int, shift: bool = True) 
 
 
 class Reordered(torch.autograd.Function):
-    """Each row of (B, N, N) in its own order, (N, N): the gradient is put back in order, where that of ``gather`` would
-    be added up entry by entry, since it does not know that no entry is read twice."""
+    """Each row of (B, N, N) in its own order, (N, N). The gradient is a second gather; that of ``gather`` itself would
+    add up entry by entry, since it does not know that no entry is read twice."""
 
     @staticmethod
     def forward(context, products: Tensor, order: Tensor) -> Tensor:

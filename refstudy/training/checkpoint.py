@@ -1,0 +1,77 @@
+"""Checkpoints of a training: all that it needs to go on exactly where it stopped."""
+
+import pickle
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from refstudy.base.errors import StudyError
+from refstudy.base.files import atomic_write
+from refstudy.training.trainer import Trainer
+
+STATE = ("update", "pairs", "best", "best_epoch", "best_weights", "curve", "gates", "stretches", "loss_sum")
+# What a broken or foreign file raises.
+BROKEN = (
+    *(pickle.UnpicklingError, RuntimeError, LookupError, ValueError),
+    *(EOFError, OSError, TypeError, AttributeError),
+)
+
+
+def save(trainer: Trainer, path: Path) -> None:
+    """Write the checkpoint; an earlier one stays whole until this one is complete. The main process writes it."""
+    random = gather_object([random_state(trainer.device)])
+    if not trainer.accelerator.is_main_process:
+        return
+    state = {name: getattr(trainer, name) for name in STATE} | {
+        "key": trainer.config.key(),
+        "precision": trainer.precision,
+        "seconds": trainer.elapsed(),
+        "model": trainer.model.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "random": random,
+    }
+    with atomic_write(path) as temporary:
+        torch.save(state, temporary)
+
+
+def resume(trainer: Trainer, path: Path) -> None:
+    """Go on from a checkpoint, if there is one, by whatever number of processes it was written.
+
+    Raises StudyError for one that is broken, of another run, or computed in another precision.
+    """
+    if not path.exists():
+        return
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["key"] != trainer.config.key():
+            raise StudyError(f"{path}: is the checkpoint of another run; remove it to train afresh")
+        if state["precision"] != trainer.precision:
+            raise StudyError(
+                f"{path}: this run began in {state['precision']}, and here it would go on in {trainer.precision}; go "
+                "on with it on a machine like the first, or remove it to train afresh"
+            )
+        trainer.model.load_state_dict(state["model"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        for name in (*STATE, "seconds"):
+            setattr(trainer, name, state[name])
+        trainer.loss_sum = trainer.loss_sum.to(trainer.device)
+        if trainer.accelerator.process_index < len(state["random"]):
+            set_random_state(state["random"][trainer.accelerator.process_index])
+    except StudyError:
+        raise
+    except BROKEN as error:
+        raise StudyError(f"{path}: unusable checkpoint ({type(error).__name__}); remove it to train afresh") from error
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """The state of torch's generators: that of the CPU and, for a GPU, its own."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if device.type == "cuda" else [])]
+
+
+def set_random_state(states: list[Tensor]) -> None:
+    """Put generators back into a state that ``random_state`` gave."""
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state)
