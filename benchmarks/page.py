@@ -42,9 +42,9 @@ def table(name: str) -> str:
 
 
 def main() -> None:
-    text = filled(PAGE.read_text())
+    text = filled(PAGE.read_text(encoding="utf-8"))
     with atomic_write(PAGE) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

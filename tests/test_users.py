@@ -1,15 +1,21 @@
 """Files, names, shells and habits of real users, by kind: read rightly, or told in one plain line."""
 
+import ast
 import json
 import os
 import struct
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from refstudy.base.errors import StudyError
+from refstudy.base.errors import Busy, StudyError
+from refstudy.base.locks import locked
 from refstudy.cli import app
 from refstudy.data.check import check_root
 from refstudy.data.pictures import read_image
@@ -335,3 +341,58 @@ def test_a_number_that_is_none_in_exif_costs_no_pixel(tmp_path):
     Image.new("RGB", (24, 8)).save(tmp_path / "a.tif", tiffinfo={0x011A: 72.0})
     Image.new("RGB", (24, 8)).save(tmp_path / "a.png")
     assert read_photo(tmp_path / "a.tif").shape == read_photo(tmp_path / "a.png").shape == (8, 24, 3)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from refstudy.base.locks import locked
+with locked(Path(sys.argv[1]), "it is made", wait=False):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(path):
+    """Another process that holds the lock of a path, and is killed in the end."""
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        yield other
+        other.kill()
+
+
+def test_a_lock_says_who_holds_it_since_when_and_ends_with_its_process(tmp_path):
+    with held(tmp_path / "results") as other:
+        message = rf"^it is made \(process {other.pid} on \S+ since 20\d\d-\d\d-\d\d \d\d:\d\d\); wait for that"
+        with pytest.raises(Busy, match=message), locked(tmp_path / "results", "it is made", wait=False):
+            pass
+    with locked(tmp_path / "results", "it is made", wait=False):  # a killed process does not keep it
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {".results.lock"}
+
+
+def unnamed_encodings(tree):
+    """The lines that read or write text in whatever encoding the machine has."""
+    places = {"read_text": 0, "write_text": 1}  # the positional argument that would name it
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and not any(keyword.arg == "encoding" for keyword in node.keywords):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name == "open" and isinstance(node.func, ast.Name):
+                mode = node.args[1] if len(node.args) > 1 else None
+                if mode is None or (isinstance(mode, ast.Constant) and "b" not in str(mode.value)):
+                    yield node.lineno
+            elif name in places and len(node.args) <= places[name]:
+                yield node.lineno
+
+
+def test_every_text_file_is_read_and_written_with_its_encoding_named():
+    assert list(unnamed_encodings(ast.parse("open(a)\nopen(a, 'w')\np.read_text()\np.write_text('x')"))) == [1, 2, 3, 4]
+    assert not list(unnamed_encodings(ast.parse("open(a, 'rb')\nopen(a, encoding='utf-8')\np.read_text('utf-8')")))
+    root = Path(__file__).resolve().parents[1]
+    files = [
+        path for folder in ("refstudy", "tools", "benchmarks", "examples") for path in root.glob(f"{folder}/**/*.py")
+    ]
+    found = {f"{path}:{line}" for path in files for line in unnamed_encodings(ast.parse(path.read_text("utf-8")))}
+    assert len(files) > 100 and not found

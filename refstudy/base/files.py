@@ -78,7 +78,7 @@ def note(action: Literal["read", "missed", "wrote"], path: Path | str) -> None:
     if journal := os.environ.get(JOURNAL):
         path = Path(path).resolve()
         line = {"time": datetime.now(UTC).isoformat(), "action": action, "path": str(path)}
-        with open(journal, "a") as out:
+        with open(journal, "a", encoding="utf-8") as out:
             out.write(json.dumps(line | {"sha256": path_digest(path)}) + "\n")
 
 
