@@ -38,7 +38,7 @@ def main() -> None:
         lay_out(root / "drawn", "refscenes", root)
         build_tokenizer().save_pretrained(root / "words")
         words = sorted(build_tokenizer().get_vocab().items(), key=lambda word: word[1])
-        (root / "words" / "vocab.txt").write_text("\n".join(word for word, _ in words))
+        (root / "words" / "vocab.txt").write_text("\n".join(word for word, _ in words), encoding="utf-8")
         for name in ("h5py", "skimage", "skimage.io"):  # imported there, not used for this
             stand_in(name)
         sys.argv = ["train.py", "--refer_data_root", str(root), "--img_size", str(SIDE)]

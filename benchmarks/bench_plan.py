@@ -38,7 +38,7 @@ def make_study(folder: Path) -> Path:
     plain = {"label": "Plain", "fusion": {"name": "tile_concat"}, "decoder": {"name": "fpn"}}
     content = {"variants": {"plain": plain}, "profiles": {"timing": PROFILE}, "runs": runs}
     path = folder / "papermill_runs.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return path
 
 
@@ -50,16 +50,17 @@ def pretend_executed(path: Path) -> None:
         step.output.write_bytes(step.notebook.read_bytes())
         table = step.results / "tables" / f"{step.name}.csv"
         table.parent.mkdir(exist_ok=True)
-        table.write_text(f"x\n{step.name}\n")
+        table.write_text(f"x\n{step.name}\n", encoding="utf-8")
         wrote = {"time": "", "action": "wrote", "path": str(table.resolve()), "sha256": path_digest(table)}
         step.journal.write_text(
-            journal_head(step.notebook.name, {"commit": ""}, known(step, modules)) + json.dumps(wrote) + "\n"
+            journal_head(step.notebook.name, {"commit": ""}, known(step, modules)) + json.dumps(wrote) + "\n",
+            encoding="utf-8",
         )
         end_journal(step.journal, 1.0)
 
 
 def read_as_usual(path: Path) -> None:
-    yaml.safe_load(path.read_text())
+    yaml.safe_load(path.read_text(encoding="utf-8"))
     for number in range(RUNS):
         nbformat.read(path.parent / f"n{number}.ipynb", as_version=4)
 

@@ -58,7 +58,7 @@ def write(name: str, rows: list[dict]) -> None:
     stamp = {"machine": machine(), "torch": torch.__version__, "date": datetime.date.today().isoformat()}
     rows = [row | stamp for row in rows]
     RESULTS.mkdir(exist_ok=True)
-    with open(RESULTS / f"{name}.csv", "w", newline="") as file:
+    with open(RESULTS / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

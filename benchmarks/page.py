@@ -56,9 +56,9 @@ def blocks(runs: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     for page in PAGES:
-        text = filled(page.read_text())
+        text = filled(page.read_text(encoding="utf-8"))
         with atomic_write(page) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

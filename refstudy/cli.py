@@ -208,7 +208,7 @@ def table(
         known = ", ".join(files) or f"none; `refstudy run --profile {profile}` makes them"
         raise StudyError(f"no table '{stem}' in the results of profile {profile}; known: {known}")
     if csv:
-        typer.echo(files[stem].read_text(), nl=False)
+        typer.echo(files[stem].read_text(encoding="utf-8"), nl=False)
         return
     import pandas as pd
 
@@ -476,6 +476,8 @@ def main() -> None:
     """Run the command line; bad input ends with a line of its own and exit status 2."""
     if named := os.environ.get("REFSTUDY_DATA"):  # relative to here, also for kernels, which start at the study
         os.environ["REFSTUDY_DATA"] = os.path.abspath(named)
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no text, and a terminal may lack letters
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         app()
     except StudyError as error:

@@ -114,7 +114,7 @@ def test_a_sentence_without_raw_text_is_named(tmp_path, raw):
     root = small_refer(tmp_path, refs=refs)
     assert len(load_refer(root, "mini", "unc")) == 2
     with pytest.raises(
-        StudyError, match=r"refs\(unc\).p: sentence 20 has no raw text; set data.sentence_field to sent"
+        StudyError, match=r"refs\(unc\).p: .*sentence 20: raw is (null|missing); .* set data.sentence_field to sent"
     ):
         load_refer(root, "mini", "unc", "raw")
 
@@ -129,7 +129,7 @@ def test_pickles_of_python_two_are_read(tmp_path, protocol):
     (root / "old.p").write_bytes(old)
     assert read_pickle(root / "old.p") == [{"ref_id": "café"}]
     (root / "mini" / "refs(unc).p").write_bytes(old)
-    with pytest.raises(StudyError, match="lacks 'split'"):
+    with pytest.raises(StudyError, match="referent café: image_id is missing"):
         load_refer(root, "mini", "unc")
 
 
@@ -199,12 +199,15 @@ def test_bad_folders_and_files_are_named(tmp_path):
     [
         ({"refs": [ref(1, 99, 0, ["x"])]}, "referent 1 has no annotation 99"),
         ({"refs": [ref(1, 10, 7, ["x"])]}, "referent 1 has no image 7"),
-        ({"refs": [ref(1, 10, 0, ["  "])]}, "sentence 10 is empty"),
+        ({"refs": [ref(1, 10, 0, ["  "])]}, "sentence 10: sent is '  '; it should be text"),
         ({"refs": [ref(1, 11, 0, ["x"])]}, "referent 1 is in image 0, its annotation 11 in 1"),
         ({"images": [{"id": k, "file_name": "../x.png", "height": 4, "width": 6} for k in range(2)]}, "leads out of"),
         ({"images": [{"id": k, "file_name": "/x.png", "height": 4, "width": 6} for k in range(2)]}, "leads out of"),
-        ({"images": [{"id": 0, "height": 4, "width": 6}]}, "instances.json: lacks 'file_name'"),
-        ({"annotations": [{"id": 10, "image_id": 0, "segmentation": []}]}, "instances.json: lacks 'bbox'"),
+        ({"images": [{"id": 0, "height": 4, "width": 6}]}, "instances.json: image 0: file_name is missing"),
+        (
+            {"annotations": [{"id": 10, "image_id": 0, "segmentation": []}]},
+            "instances.json: annotation 10: bbox is missing",
+        ),
     ],
 )
 def test_bad_entries_are_named(tmp_path, broken, message):

@@ -458,5 +458,5 @@ def test_broken_exports_and_lists_are_named(tmp_path):
     write_lists(tmp_path)
     assert len(load_refer(tmp_path, "refcoco+", "unc")) == 2, "what is broken does not hide what is not"
     (tmp_path / "referit_bbox_trainval.json").write_text("{}")
-    with pytest.raises(StudyError, match="referit_query_val.json: row 8_1: KeyError"):
+    with pytest.raises(StudyError, match="referit_query_val.json: row 8_1: box is null; it should be four numbers"):
         load_refer(tmp_path, "refclef", "berkeley")

@@ -122,11 +122,19 @@ def test_a_referent_without_category_is_of_an_unknown_one(tmp_path):
 
 
 ODD = {
-    "no sentences": (ref(sentences=[]), {}, "referent 111 has no sentences"),
-    "sentences missing": (ref(sentences=None), {}, "a referent lacks 'sentences'"),
-    "sentence without text": (ref(sentences=[{"sent_id": 1}]), {}, "a referent lacks 'sent'"),
-    "no referent": (["a text"], {}, "it is no REFER file"),
-    "a list for an id": (ref(ref_id=[1]), {}, "a referent has the ref_id [1]; it is no REFER file"),
+    "no sentences": (ref(sentences=[]), {}, "referent 111: sentences is []; it should be a list of at least one"),
+    "sentences missing": (ref(sentences=None), {}, "referent 111: sentences is missing; it should be"),
+    "sentence without text": (
+        ref(sentences=[{"sent_id": 1}]),
+        {},
+        "referent 111, sentence 1: sent is missing; it should be text",
+    ),
+    "no referent": (["a text"], {}, "referent number 1: it is 'a text'; it should have the fields ref_id"),
+    "a list for an id": (
+        ref(ref_id=[1]),
+        {},
+        "referent number 1: ref_id is [1]; it should be one whole number or text",
+    ),
     "no annotation": (ref(ann_id=99), {}, "referent 111 has no annotation 99"),
     "two images of one id": (
         None,
@@ -135,8 +143,8 @@ ODD = {
     ),
     "an absolute name": (None, {"images": named(lambda name: f"/data/{name}")}, "leads out of"),
     "a network name": (None, {"images": named(lambda name: f"\\\\host\\disk\\{name}")}, "leads out of"),
-    "no name": (None, {"images": named(lambda name: "")}, "leads out of"),
-    "a name that is no text": (None, {"images": named(lambda name: 7)}, "instances.json"),
+    "no name": (None, {"images": named(lambda name: "")}, "image 1: file_name is ''; it should be text"),
+    "a name that is no text": (None, {"images": named(lambda name: 7)}, "image 1: file_name is 7; it should be text"),
     "no instances": (None, {"annotations": None}, "it is no COCO instances file"),
 }
 

@@ -407,7 +407,9 @@ def test_a_dry_run_shows_states_reasons_and_times(small):
     assert "1 of 3 to run, 12 s when they last ran" in shown.output
 
 
-@pytest.mark.parametrize("content", ["{", "3", "[1]", "{}\n3", '{}\n{"kind": "read"}'])
+@pytest.mark.parametrize(
+    "content", ["{", "3", "[1]", "{}\n3", '{}\n{"kind": "read"}', '{"time": "", "action": "wrote"}']
+)
 def test_a_broken_journal_is_named(tmp_path, content):
     (tmp_path / "a.journal.jsonl").write_text(content)
     with pytest.raises(StudyError, match=r"a\.journal\.jsonl: no journal .*delete it"):

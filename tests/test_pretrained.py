@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from refstudy.base.config import ImageEncoderConfig, ModelConfig, PartConfig, TextEncoderConfig, TrainConfig
+from refstudy.base.config import ImageEncoderConfig, ModelConfig, PartConfig, RunConfig, TextEncoderConfig, TrainConfig
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest
 from refstudy.data.words import build_tokenizer
@@ -23,11 +24,12 @@ from refstudy.models.mscan import published_name
 from refstudy.models.segmenter import ReferringSegmenter, Segmenter
 from refstudy.models.slvit import SLViT
 from refstudy.prediction.predict import predict
+from refstudy.study.load import load_study
 from refstudy.training.loop import train
 from refstudy.training.records import read_record, record_name
 from refstudy.training.weights import load_encoders, published_weights
 
-from .conftest import tiny_model, tiny_run
+from .conftest import tiny_model, tiny_profile, tiny_run
 from .test_models import TINY, variant_config
 
 pytestmark = pytest.mark.numeric
@@ -393,6 +395,37 @@ def test_a_training_knows_the_published_weights_that_it_started_from(tmp_path):
     assert digests(slvit) == digests(slvit, seed=1) and set(digests(slvit)) == {"image"}
     fresh = slvit_config(pretrained=str(tmp_path / "mscan_b.safetensors"), fresh_strips=True)
     assert digests(fresh) == digests(fresh, seed=1) != digests(slvit)  # random strips are not published ones
+
+
+def test_weights_in_a_folder_are_known_by_content_and_recorded_with_their_sizes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # as a training does, to the study's folder
+
+    def config(folder):
+        model = {"image": {"name": swin_name(folder), "pretrained": True}, "text": {"name": folder, "pretrained": True}}
+        profile = tiny_profile() | {"model": model}
+        variant = {"label": "Plain", "fusion": {"name": "tile_concat"}, "decoder": {"name": "fpn"}}
+        content = {"variants": {"plain": variant}, "profiles": {"small": profile}, "runs": {}}
+        (tmp_path / "papermill_runs.yaml").write_text(yaml.safe_dump(content))
+        return load_study(tmp_path / "papermill_runs.yaml").run_config("small", "plain", 0)
+
+    def swin_name(folder):
+        return f"local-dir:{tmp_path / folder}_swin"
+
+    for folder in ("here", "other"):
+        bert_folder(tmp_path / folder)
+        swin_folder(tmp_path / f"{folder}_swin")
+    here, other = config("here"), config("other")
+    assert (here.model.text.hidden_size, here.model.text.layers, here.model.text.vocab_size) == (24, 2, 10)
+    assert (here.model.image.embed_dim, here.model.image.depths) == (16, (1, 1, 2, 1))
+    assert here.model.text.weights == file_digest(tmp_path / "here" / "model.safetensors")
+    assert RunConfig.model_validate_json(here.model_dump_json()).key() == here.key() != other.key()
+    for name in ("here", "here_swin"):
+        (tmp_path / name).rename(tmp_path / name.replace("here", "moved"))
+    assert config("moved").key() == here.key()
+    model = build_model(config("moved").model)
+    assert model.config.text.hidden_size == 24 and not model.config.text.weights and not model.config.image.weights
+    (tmp_path / "moved" / "model.safetensors").unlink()
+    assert not config("moved").model.text.weights  # building it tells what is missing
 
 
 def test_a_published_bert_is_trained_saved_and_loaded_without_its_folder(minilm, data_root, tmp_path):

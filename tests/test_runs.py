@@ -17,17 +17,19 @@ import pytest
 from distributed import LocalCluster
 from rich.console import Console
 
-from refstudy.base.errors import StudyError
+from refstudy.base.errors import Busy, StudyError
 from refstudy.base.files import path_digest
 from refstudy.base.provenance import code_version
 from refstudy.engine import workers
 from refstudy.engine.journal import read_journal
+from refstudy.engine.notebook import refuse_without_figures
 from refstudy.engine.plan import Step, plan
 from refstudy.engine.progress import Progress
 from refstudy.engine.run import run_profile
 from refstudy.engine.workers import execute
 from refstudy.study.load import load_study
 from tests.test_study import notebook, study_file
+from tests.test_users import held
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -104,9 +106,9 @@ def test_notebooks_fail_alone_and_work_side_by_side(tmp_path, capsys):
     assert not list((results / "notebooks").glob(".*"))
 
 
-def test_dead_kernels_and_missing_ones_are_reported(tmp_path):
+def test_a_dead_kernel_is_reported_and_the_kernel_is_that_of_this_python_whatever_a_notebook_names(tmp_path):
     notebook(tmp_path / "dead.ipynb", "print('seen')", "import os; os._exit(1)")
-    notebook(tmp_path / "other.ipynb", "1")
+    notebook(tmp_path / "other.ipynb", "import sys\nprint(sys.executable)")
     book = nbformat.read(tmp_path / "other.ipynb", as_version=4)
     book.metadata.kernelspec.name = "nowhere"
     nbformat.write(book, tmp_path / "other.ipynb")
@@ -116,9 +118,68 @@ def test_dead_kernels_and_missing_ones_are_reported(tmp_path):
     assert dead.error.startswith("dead.ipynb, cell 3: the kernel died")
     assert "seen" in (tmp_path / "results" / "dead.failed.ipynb").read_text()
     assert read_journal(tmp_path / "results" / "dead.failed.journal.jsonl").head["notebook"] == "dead.ipynb"
-    assert "no kernel named 'nowhere'" in other.error
-    assert all(s.state == "failed" and s.output.read_text() == "an earlier result" for s in steps)
+    assert dead.state == "failed" and dead.output.read_text() == "an earlier result"
+    assert other.state == "done" and sys.executable in other.output.read_text()
     assert not list((tmp_path / "results").glob(".*"))
+
+
+def test_a_kernel_has_an_environment_of_its_own_wherever_the_folder_is(tmp_path, monkeypatch):
+    """Braces in a path are no parameters; what the shell says of Jupyter, Matplotlib and Python does not arrive."""
+    folder = tmp_path / "h{number} {} {x} ü 'q'"
+    draws = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+    asks = "import os, json, sys\nprint(json.dumps([sys.executable, sys.flags.utf8_mode, dict(os.environ)]))"
+    notebook(folder / "a.ipynb", draws, asks)
+    bad = tmp_path / "kernels" / "python3"
+    bad.mkdir(parents=True)
+    (bad / "kernel.json").write_text(
+        json.dumps({"argv": ["/usr/bin/false"], "display_name": "no", "language": "python"})
+    )
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "mine.py").write_text("import os; os._exit(3)")
+    shell = {
+        "MPLBACKEND": "Agg",
+        "JUPYTER_PATH": tmp_path,
+        "IPYTHONDIR": tmp_path / "ipython",
+        "LC_ALL": "de_DE.ISO-8859-1",
+    }
+    shell |= {"MATPLOTLIBRC": tmp_path, "PYTHONHASHSEED": "7", "PYTHONUTF8": "0", "OMP_NUM_THREADS": "64"}
+    for name, value in shell.items():
+        monkeypatch.setenv(name, str(value))
+    (one,) = steps = [step(folder, "a")]
+    assert execute(steps, folder, workers=1), one.error
+    cells = nbformat.read(one.output, as_version=4).cells
+    assert any("image/png" in output.get("data", {}) for output in cells[-2].outputs)
+    executable, utf8, environment = json.loads(cells[-1].outputs[0].text)
+    assert executable == sys.executable and utf8 == 1 and environment["PYTHONHASHSEED"] == "0"
+    assert not {name for name, value in shell.items() if environment.get(name) == str(value)}
+    assert environment["PATH"] == os.environ["PATH"] and not Path(environment["IPYTHONDIR"]).exists()
+    assert not list((folder / "results").glob("*.failed.*"))
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_notebook_whose_figures_are_missing_is_not_done(tmp_path, shown):
+    journal = tmp_path / "a.journal.jsonl"
+    journal.write_text('{"notebook": "a"}\n{"time": "", "action": "wrote", "path": "/f/x.png", "sha256": ""}\n')
+    output = nbformat.v4.new_output("display_data", {"image/png": ""} if shown else {"text/plain": "<Figure>"})
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("draw()", outputs=[output])])
+    if shown:
+        refuse_without_figures(book, journal)
+    else:
+        with pytest.raises(ValueError, match="wrote figures but shows none"):
+            refuse_without_figures(book, journal)
+
+
+def test_two_commands_do_not_run_one_profile_at_once(tmp_path):
+    notebook(tmp_path / "a.ipynb", "1")
+    study = load_study(study_file(tmp_path, "a: {notebook: a.ipynb, data: false}"))
+    with (
+        held(study.results("small")) as other,
+        pytest.raises(Busy, match=f"already runs for it .process {other.pid} on"),
+    ):
+        run_profile(study, "small")
+    with held(study.results("small")):
+        assert run_profile(study, "small", dry_run=True) == 0
 
 
 DIE = "import os, signal, time\nopen('{}', 'a').write(f'{{os.getpid()}} ')"

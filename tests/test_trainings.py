@@ -12,6 +12,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from refstudy.base.config import record_name
 from refstudy.base.errors import StudyError
 from refstudy.cli import app
 from refstudy.engine import trainings
@@ -26,6 +27,7 @@ from refstudy.training.records import find_records
 from refstudy.training.trainer import Trainer
 
 from .conftest import assert_same_but_for_rounding, tiny_profile
+from .test_users import held
 
 
 @pytest.fixture
@@ -36,9 +38,10 @@ def study(data_root, tmp_path, monkeypatch):
     variant = {"label": "Plain", "fusion": {"name": "tile_concat"}, "decoder": {"name": "fpn"}}
     path = tmp_path / "papermill_runs.yaml"
     path.write_text(yaml.safe_dump({"variants": {"plain": variant}, "profiles": {"small": profile}, "runs": {}}))
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield load_study(path)
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def call(study, *options):
@@ -72,16 +75,18 @@ def test_trained_weights_are_scored_as_their_record_says(study, tmp_path):
     assert "unknown split 'best'" in str(odd.exception)
 
 
-def test_sigterm_ends_with_a_checkpoint_and_the_same_command_goes_on(study, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_ends_with_a_checkpoint_and_the_same_command_goes_on(study, tmp_path, monkeypatch, number, capfd):
     step, records = Trainer.step, study.results("small") / "records"
 
     def interrupted(self, batch):
         step(self, batch)
         if self.update == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Trainer, "step", interrupted)
     stopped = call(study, "--seed", "3")
+    assert ("stops after this update" in capfd.readouterr().err) == (number == signal.SIGINT)
     assert stopped.exit_code == 75 and "plain-seed3" in stopped.output and "after 4 of 12 updates" in stopped.output
     assert not records.exists() and list((study.root / "work").rglob("checkpoint.pt"))
     monkeypatch.setattr(Trainer, "step", step)
@@ -94,6 +99,15 @@ def test_sigterm_ends_with_a_checkpoint_and_the_same_command_goes_on(study, tmp_
     whole = train(config, tmp_path / "whole", tmp_path / "work_of_whole", study.data_root, progress=False)
     for name in ("record.json", "curve.csv", "counts.parquet"):
         assert (records / whole.name / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_run_that_another_command_trains_is_left_to_it(study):
+    config = study.run_config("small", "plain", 3)
+    work = study.root / "work" / "small" / record_name(config)
+    with held(work) as other:
+        left = call(study, "--seed", "3")
+        assert left.exit_code == 75 and f"{work.name}: is being trained (process {other.pid} on" in left.output
+    assert not work.exists() and not study.results("small").exists()
 
 
 @pytest.mark.slow

@@ -23,8 +23,8 @@ def pins(lock: str) -> list[str]:
 
 
 def main() -> None:
-    lines = [*pins((ROOT / "requirements.lock").read_text()), "--editable ."]
-    (ROOT / "environment.yml").write_text(HEAD + "".join(f"      - {line}\n" for line in lines))
+    lines = [*pins((ROOT / "requirements.lock").read_text(encoding="utf-8")), "--editable ."]
+    (ROOT / "environment.yml").write_text(HEAD + "".join(f"      - {line}\n" for line in lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

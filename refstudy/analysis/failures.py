@@ -129,7 +129,7 @@ def _any_found(predicted: np.ndarray, masks: np.ndarray) -> bool:
 
 def scene_things(root: Path | str, dataset: str, image_ids: Iterable[int], side: int) -> dict[int, list[Thing]]:
     """All annotated things and regions of these images of RefScenes, masks resized to ``side``; image_id -> things."""
-    instances = json.loads((Path(root) / dataset / "instances.json").read_text())
+    instances = json.loads((Path(root) / dataset / "instances.json").read_text(encoding="utf-8"))
     categories = {category["id"]: category for category in instances["categories"]}
     sizes = {image["id"]: (image["height"], image["width"]) for image in instances["images"]}
     found: dict[int, list[Thing]] = {int(image): [] for image in image_ids}

@@ -39,6 +39,13 @@ class DataConfig(Settings):
     scenes_version: str = ""
 
 
+WEIGHTS = Field(
+    "",
+    exclude_if=lambda digest: not digest,
+    description="SHA-256 of the weights, where the name is that of a folder: it stands for the folder in a run's key",
+)
+
+
 class ImageEncoderConfig(Settings):
     """A timm Swin by name; the other fields, where given, override the sizes that the name implies."""
 
@@ -49,6 +56,7 @@ class ImageEncoderConfig(Settings):
     window_size: int | None = None
     drop_path_rate: float = 0.0
     pretrained: bool = False
+    weights: str = WEIGHTS
 
 
 class TextEncoderConfig(Settings):
@@ -62,6 +70,7 @@ class TextEncoderConfig(Settings):
     intermediate_size: int = 3072
     dropout: float = 0.1
     pretrained: bool = False
+    weights: str = WEIGHTS
 
     @property
     def vocabulary(self) -> str | None:
@@ -78,6 +87,16 @@ class PartConfig(Settings):
     source: str = Field("", description="SHA-256 of the file of a class of one's own: an edited one is another run")
 
 
+# What our settings call it -> what the config.json of timm's or transformers' folders does.
+SWIN_NAMES = {name: name for name in ("embed_dim", "depths", "num_heads", "window_size")}
+BERT_NAMES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "dropout": "hidden_dropout_prob",
+}
 # The names that ``models/build.py`` knows, here because the study file is checked without loading PyTorch.
 PARTS = {
     "fusion": ("s2rm", "tile_concat", "acm", "pwam"),
@@ -122,7 +141,8 @@ class ModelConfig(Settings):
         if whole is not None:
             options = {name: value for name, value in whole.options.items() if name != "pretrained"}
             whole = whole.model_copy(update={"options": options})
-        image, text = (encoder.model_copy(update={"pretrained": False}) for encoder in (self.image, self.text))
+        no_weights = {"pretrained": False, "weights": ""}
+        image, text = (encoder.model_copy(update=no_weights) for encoder in (self.image, self.text))
         return self.model_copy(update={"image": image, "text": text, "whole": whole})
 
 
@@ -207,8 +227,12 @@ class RunConfig(Settings):
 
     def key(self) -> str:
         """12 hexadecimal digits of the SHA-256 of these settings: equal settings, equal key. Settings at their default
-        are left out, so that a new setting leaves the keys of earlier records alone."""
-        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+        are left out, so that a new setting leaves the keys of earlier records alone; so are the folders of weights."""
+        settings = self.model_dump(mode="json", exclude_defaults=True)
+        for encoder in settings["model"].values():
+            if isinstance(encoder, dict) and "weights" in encoder:
+                del encoder["name"]
+        text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

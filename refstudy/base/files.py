@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from refstudy.base.errors import StudyError
+
 JOURNAL = "REFSTUDY_JOURNAL"  # the environment variable that names the journal of the notebook being executed
 JOURNAL_SUFFIX = ".journal.jsonl"  # of an executed notebook's journal, beside it
 
@@ -76,8 +78,24 @@ def note(action: Literal["read", "missed", "wrote"], path: Path | str) -> None:
     if journal := os.environ.get(JOURNAL):
         path = Path(path).resolve()
         line = {"time": datetime.now(UTC).isoformat(), "action": action, "path": str(path)}
-        with open(journal, "a") as out:
+        with open(journal, "a", encoding="utf-8") as out:
             out.write(json.dumps(line | {"sha256": path_digest(path)}) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that somebody wrote, with or without a byte-order mark. Raises StudyError for one that is not
+    UTF-8 or is empty."""
+    content = path.read_bytes()
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise StudyError(f"{path}: is UTF-16; save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        remedy = "save it as UTF-8, or unpack it if it is compressed"
+        raise StudyError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); {remedy}") from error
+    if not text.strip():
+        raise StudyError(f"{path}: is empty; write it, or fetch it again")
+    return text
 
 
 def file_digest(path: Path | str) -> str:

@@ -27,7 +27,9 @@ def code_version() -> dict[str, Any]:
 def _git(*arguments: str) -> str:
     here = Path(__file__).parent
     try:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, errors="replace", check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""  # an installed package has no repository around it
 
@@ -40,7 +42,11 @@ def versions() -> dict[str, str]:
 def processor() -> str:
     """The name of this machine's processor."""
     cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*: *(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    found = (
+        re.search(r"^model name\s*: *(.+)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
+        if cpuinfo.exists()
+        else None
+    )
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
@@ -48,7 +54,9 @@ def peak_memory() -> dict[str, int]:
     """The most memory that this process has held so far, in MiB: ``peak_memory_mb`` and, where it has used a GPU,
     ``peak_gpu_memory_mb``, of PyTorch's tensors there. Processes that it started are not counted."""
     status = Path("/proc/self/status")
-    found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE) if status.exists() else None
+    found = (
+        re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(encoding="utf-8"), re.MULTILINE) if status.exists() else None
+    )
     # ru_maxrss is the last resort: it includes the parent process
     peak = int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cuda = _used_cuda()
@@ -60,7 +68,7 @@ def forget_peak_memory() -> None:
     returned first."""
     return_freed_memory()
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM: proc(5)
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM: proc(5)
     if cuda := _used_cuda():
         cuda.reset_peak_memory_stats()
 

@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from refstudy.base.errors import StudyError
+from refstudy.base.files import read_text
 
 Location = tuple[Any, ...]  # keys and numbers of list items that lead to an entry
 Model = TypeVar("Model", bound=BaseModel)
@@ -60,14 +61,12 @@ def said(location: Location, message: str) -> str:
 
 
 def read_yaml(path: Path) -> YamlFile:
-    """Read a YAML file. Raises StudyError for one that is not UTF-8 or not YAML."""
+    """Read a YAML file. Raises StudyError for one that is empty, not UTF-8 or not YAML."""
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text("utf-8"))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(read_text(path))
         tree = loader.get_single_node()
         repeated = _repeated_keys(tree)  # before the document is made, which writes merged keys into the tree
         return YamlFile(path, loader.construct_document(tree) if tree else None, tree, repeated)
-    except UnicodeDecodeError as error:
-        raise StudyError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise StudyError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
 

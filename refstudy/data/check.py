@@ -39,8 +39,15 @@ def check_dataset(
 
 
 def problem_table(problems: Iterable[Problem]) -> pd.DataFrame:
-    """Problems as a table: level, kind, entry, message."""
-    rows = [(problem.level, problem.kind, problem.entry, problem.message) for problem in problems]
+    """Problems as a table: level, kind, entry, message; what is no Unicode is escaped."""
+    rows = [
+        (
+            problem.level,
+            problem.kind,
+            *(text.encode("utf-8", "backslashreplace").decode() for text in (problem.entry, problem.message)),
+        )
+        for problem in problems
+    ]
     return pd.DataFrame(rows, columns=["level", "kind", "entry", "message"])
 
 
@@ -84,6 +91,9 @@ def _all_problems(table: pd.DataFrame, dataset: str, split_by: str, images: bool
         yield Problem("no expressions", "the table", "nothing could be read")
         return
     yield from _counts(table, dataset, split_by)
+    for split, rows in table[~table["split"].isin(ORDER)].groupby("split"):
+        message = f"split '{split}': nothing reads its {len(rows)} expressions; known: {', '.join(ORDER)}"
+        yield Problem("unknown split", str(split), message, "note")
     yield from _shared_images(table, dataset, split_by)
     yield from _duplicates(table)
     if has_masks(table):
@@ -217,6 +227,8 @@ def check_root(
             yield one, counts(pd.DataFrame(columns=COLUMNS)), problem_table([Problem("does not read", "", str(error))])
             continue
         checked = check_dataset(table, one.dataset, one.split_by, images, progress)
+        if broken:  # which is why there are none
+            checked = checked[checked["kind"] != "no expressions"]
         if at != root:
             message = f"the data root to name is {at}, and not the folder above it"
             broken.append(Problem("one folder too high", one.dataset, message, "note"))

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from refstudy.base.bar import bar
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest
-from refstudy.data.zips import fault, filled, locked, unpack
+from refstudy.base.locks import locked
+from refstudy.data.zips import fault, filled, unpack
 
 TRIES = 5  # of one mirror that breaks off, as long as each brings it further
 TIMEOUT = 60  # seconds without an answer

@@ -2,9 +2,9 @@
 
 import itertools
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from refstudy.base.config import SentenceField
 from refstudy.base.errors import StudyError
+from refstudy.data import schema
 
 COLUMNS = (
     "sent_id ref_id ann_id image_id split category_id category expression words kind "
@@ -55,7 +56,8 @@ class Entries:
 
     def add_broken(self, path: Path, row: int | str, error: Exception) -> None:
         """Note that a row of a file could not be read."""
-        self.problems.append(Problem("broken row", f"row {row}", f"{path}: row {row}: {error!r}; fetch it again"))
+        said = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        self.problems.append(Problem("broken row", f"row {row}", f"{path}: row {row}: {said}"))
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,21 @@ class Pictures:
     @cached_property
     def by_name(self) -> dict[str, Path]:
         """Every file below the folder by its name in small letters; of several, the least deep, then the first by path.
-        Links are not followed."""
+        Links to folders are followed, each folder once."""
         found: dict[str, Path] = {}
-        files = (os.path.join(folder, name) for folder, _, names in os.walk(self.folder) for name in names)
-        for file in sorted(files, key=lambda file: (file.count(os.sep), file)):
+        for file in sorted(_files(self.folder), key=lambda file: (file.count(os.sep), file)):
             found.setdefault(os.path.basename(file).lower(), Path(file))
         return found
+
+
+def _files(top: Path) -> Iterator[str]:
+    seen = set[str]()
+    for folder, folders, names in os.walk(top, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (os.path.join(folder, name) for name in names)
 
 
 def inside(folder: Path, name: str, source: Path) -> Path:
@@ -131,131 +142,113 @@ def inside(folder: Path, name: str, source: Path) -> Path:
     return folder.joinpath(*windows.parts)
 
 
+def numbered(texts: Any, first: int = 0) -> Any:
+    """Sentences with numbers of our own; what is no list stays as it is, for ``make_table`` to tell."""
+    return [{"sent_id": first + k, "sent": text} for k, text in enumerate(texts)] if isinstance(texts, list) else texts
+
+
 def make_table(
     entries: Entries, report: Callable[[Problem], None], sentence_field: SentenceField = "sent"
 ) -> pd.DataFrame:
     """One row per expression, with its referent, annotation and image: the columns of ``refer.load_refer``.
 
-    Every broken entry is given to ``report`` and left out; a ``report`` that raises makes the reading strict.
+    Every entry that is not as ``refstudy.data.schema`` has it is given to ``report`` and left out; what depends on it
+    is left out without another word. A ``report`` that raises makes the reading strict.
     """
-    instances = entries.instances
     for problem in entries.problems:
         report(problem)
-    pictures = Pictures(entries.image_folder)
-    images = _known(entries.images, "image", lambda image: _about_image(image, pictures, instances), instances, report)
-    annotations = _known(entries.annotations, "annotation", _about_annotation, instances, report)
-    categories = _known(entries.categories, "category", lambda category: category["name"], instances, report)
+    pictures, instances = Pictures(entries.image_folder), entries.instances
+    read = partial(_known, source=instances, report=report)
+    images = read(entries.images, schema.Image, lambda image: _about_image(image, pictures, instances))
+    annotations = read(entries.annotations, schema.Annotation, vars)
+    categories = read(entries.categories, schema.Category, vars)
     rows = []
-    for number, ref in enumerate(entries.refs):
+    for number, raw in enumerate(entries.refs, 1):
+        entry = schema.name_of("referent", raw, "ref_id", number)
         try:
-            shared = _about_ref(ref, images, annotations, entries)
-            shared["category"] = categories.get(shared["category_id"], "unknown")
-            sentences = list(ref["sentences"])
-            if not sentences:
-                raise _BrokenEntry(
-                    "referent without sentences",
-                    f"referent {ref['ref_id']}",
-                    f"{entries.source}: referent {ref['ref_id']} has no sentences; remove it or give it some",
-                )
-        except _BrokenEntry as error:
-            report(error.problem)
-        except (KeyError, TypeError) as error:
-            message = f"{entries.source}: a referent lacks {error}; it is no REFER file"
-            report(Problem("broken referent", f"referent {number + 1} of the file", message))
-        else:
-            rows += _sentences(sentences, shared, entries.source, report, sentence_field)
+            ref = schema.checked(schema.Referent, raw)
+        except ValueError as error:
+            report(Problem("broken referent", entry, f"{entries.source}: {entry}: {error}"))
+            continue
+        if misfit := _misfit(ref, images, annotations, instances.name):
+            message = f"{entries.source}: {entry} {misfit[1]}; the two files do not belong together"
+            report(Problem(misfit[0], entry, message))
+        elif (image := images.get(ref.image_id)) and (annotation := annotations.get(ref.ann_id)):
+            category_id = -1 if ref.category_id is None else ref.category_id
+            category = categories.get(category_id) or {"name": "unknown"}
+            shared = {"ref_id": ref.ref_id, "ann_id": ref.ann_id, "split": ref.split} | annotation | image
+            shared |= {"category_id": category_id, "category": category["name"]}
+            rows += _sentences(ref, shared, entry, entries.source, report, sentence_field)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-class _BrokenEntry(Exception):
-    def __init__(self, kind: str, entry: str, message: str):
-        self.problem = Problem(kind, entry, message)
-
-
 def _known(
-    items: list[Any], what: str, about: Callable[[Any], Any], source: Path, report: Callable[[Problem], None]
+    items: list[Any],
+    kind: type[schema.Kind],
+    about: Callable[[schema.Kind], dict[str, Any]],
+    source: Path,
+    report: Callable[[Problem], None],
 ) -> dict[Any, Any]:
-    """The known facts about the items of an instances file, by their id."""
+    """What is known about the items of an instances file, by their id: None about a broken one, and None is the id of
+    one without."""
     known: dict[Any, Any] = {}
-    for number, item in enumerate(items):
-        entry = f"{what} {item.get('id', f'number {number + 1}') if isinstance(item, dict) else number + 1}"
+    for number, item in enumerate(items, 1):
+        what = kind.__name__.lower()
+        entry, key = schema.name_of(what, item, "id", number), schema.identity_of(item, "id")
         try:
-            described = about(item)
-            if known.setdefault(item["id"], described) != described:
+            described = about(schema.checked(kind, item))
+            if (known.setdefault(key, described) or described) != described:
                 message = f"{source}: {entry} is there more than once, and differs; fetch the file again"
                 report(Problem(f"duplicate {what} id", entry, message))
-        except StudyError as error:
-            report(Problem("path outside its folder", entry, str(error)))
-        except (KeyError, TypeError) as error:
-            report(Problem(f"broken {what}", entry, f"{source}: lacks {error}; it is no COCO instances file"))
-        except (ValueError, OverflowError) as error:
-            report(Problem(f"broken {what}", entry, f"{source}: {entry}: {error}; fetch it again"))
+        except ValueError as error:
+            known.setdefault(key, None)
+            outside = isinstance(error, StudyError)
+            message = str(error) if outside else f"{source}: {entry}: {error}"
+            report(Problem("path outside its folder" if outside else f"broken {what}", entry, message))
     return known
 
 
-def _about_image(image: dict, pictures: Pictures, source: Path) -> dict[str, Any]:
-    path = str(pictures.find(inside(pictures.folder, image["file_name"], source)))
-    height, width = int(image["height"]), int(image["width"])
-    if min(height, width) < 0 or height * width > MOST_PIXELS:
-        raise ValueError(f"an image of {height} x {width} pixels is refused")
-    return {"image_path": path, "height": height, "width": width}
+def _about_image(image: schema.Image, pictures: Pictures, source: Path) -> dict[str, Any]:
+    path = str(pictures.find(inside(pictures.folder, image.file_name, source)))
+    if image.height * image.width > MOST_PIXELS:
+        raise ValueError(f"an image of {image.height} x {image.width} pixels is refused")
+    schema.plain_text(path)
+    return {"image_path": path, "height": image.height, "width": image.width}
 
 
-def _about_annotation(annotation: dict) -> dict[str, Any]:
-    about = {key: annotation[key] for key in ("image_id", "segmentation")}
-    box = tuple(annotation["bbox"])
-    if len(box) != 4:
-        raise ValueError(f"bbox has {len(box)} numbers, not x, y, width, height")
-    return about | {"bbox": box, "area": float(annotation["area"])}
-
-
-def _about_ref(ref: dict, images: dict, annotations: dict, entries: Entries) -> dict[str, Any]:
-    for key in ("ref_id", "split"):
-        if not isinstance(ref[key], Hashable):
-            message = f"{entries.source}: a referent has the {key} {ref[key]!r}; it is no REFER file"
-            raise _BrokenEntry("broken referent", f"referent {ref['ref_id']}", message)
-    found = {}
-    for what, known, key in (("image", images, "image_id"), ("annotation", annotations, "ann_id")):
-        if ref[key] not in known:
-            message = (
-                f"{entries.source}: referent {ref['ref_id']} has no {what} {ref[key]} in {entries.instances.name}; "
-                "the two files do not belong together"
-            )
-            raise _BrokenEntry(f"referent without {what}", f"referent {ref['ref_id']}", message)
-        found[what] = known[ref[key]]
-    if found["annotation"]["image_id"] != ref["image_id"]:
-        message = (
-            f"{entries.source}: referent {ref['ref_id']} is in image {ref['image_id']}, its annotation "
-            f"{ref['ann_id']} in {found['annotation']['image_id']}; the two files do not belong together"
-        )
-        raise _BrokenEntry("annotation of another image", f"referent {ref['ref_id']}", message)
-    about = {key: ref[key] for key in ("ref_id", "ann_id", "split")} | {"category_id": ref.get("category_id", -1)}
-    return about | found["annotation"] | found["image"]
+def _misfit(ref: schema.Referent, images: dict, annotations: dict, name: str) -> tuple[str, str] | None:
+    """Why a referent does not belong to the instances of that file name: the kind, and what is said of it; nothing of
+    what is broken there, which has been told."""
+    for what, known, key in (("image", images, ref.image_id), ("annotation", annotations, ref.ann_id)):
+        if key not in known and None not in known:
+            return f"referent without {what}", f"has no {what} {key} in {name}"
+    annotation = annotations.get(ref.ann_id)
+    if annotation and annotation["image_id"] != ref.image_id:
+        said = f"is in image {ref.image_id}, its annotation {ref.ann_id} in {annotation['image_id']}"
+        return "annotation of another image", said
+    return None
 
 
 def _sentences(
-    sentences: list[Any],
+    ref: schema.Referent,
     shared: dict[str, Any],
+    entry: str,
     source: Path,
     report: Callable[[Problem], None],
     sentence_field: SentenceField,
 ) -> list[dict[str, Any]]:
     rows = []
-    for sentence in sentences:
+    for number, raw in enumerate(ref.sentences, 1):
         try:
-            number, kind = sentence["sent_id"], sentence.get("kind")
-            if sentence_field == "raw" and sentence.get("raw") is None:
-                message = f"{source}: sentence {number} has no raw text; set data.sentence_field to sent"
-                report(Problem("sentence without raw text", f"sentence {number}", message))
-                continue
-            text = str(sentence[sentence_field]).strip()
-        except (KeyError, TypeError) as error:
-            message = f"{source}: a referent lacks {error}; it is no REFER file"
-            report(Problem("broken sentence", f"referent {shared['ref_id']}", message))
+            sentence = schema.checked(schema.SENTENCES[sentence_field], raw)
+        except ValueError as error:
+            which = schema.name_of("sentence", raw, "sent_id", number)
+            text = raw.get(sentence_field) if isinstance(raw, dict) else raw
+            empty = text is None or text != text or (isinstance(text, str) and not text.strip())
+            kind = "empty sentence" if empty else "broken sentence"
+            report(Problem(kind, which, f"{source}: {entry}, {which}: {error}"))
             continue
-        if text:
-            rows.append(shared | {"sent_id": number, "expression": text, "words": len(text.split()), "kind": kind})
-        else:
-            message = f"{source}: sentence {number} is empty; remove it or give it words"
-            report(Problem("empty sentence", f"sentence {number}", message))
+        text = getattr(sentence, sentence_field)
+        about = {"sent_id": sentence.sent_id, "expression": text, "words": len(text.split()), "kind": sentence.kind}
+        rows.append(shared | about)
     return rows

@@ -42,7 +42,7 @@ def _scenes_tokenizer() -> BertTokenizerFast:
     lines = [*SPECIAL, *sorted(words), *(f"##{character}" for character in characters)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vocab.txt"
-        path.write_text("\n".join(lines) + "\n")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return BertTokenizerFast(vocab=str(path), do_lower_case=True)
 
 

@@ -5,15 +5,12 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-
-from filelock import FileLock
 
 from refstudy.base.bar import bar
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_folder
+from refstudy.base.locks import locked
 
 # An archive of annotations unpacks to about ten times its size; a bomb to a thousand times and more.
 MOST_EXPANSION, ALWAYS_ALLOWED = 40, 64 * 2**20
@@ -50,24 +47,6 @@ def unpack(archive: Path, folder: Path, progress: bool = True) -> Path:
         except BROKEN as error:
             raise StudyError(f"{archive}: does not unpack ({error}); fetch it again") from error
     return folder
-
-
-@contextmanager
-def locked(path: Path, failure: str) -> Iterator[None]:
-    """Keep others from making ``path`` at once, as several notebooks might.
-
-    Raises StudyError, which begins with ``failure``, where nothing can be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
-        lock.acquire()
-    except OSError as error:
-        raise StudyError(f"{failure} ({error.strerror}); allow to write there") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def member_names(archive: Path) -> list[str]:

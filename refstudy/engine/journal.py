@@ -84,14 +84,16 @@ def seeds(records: Iterable[str]) -> list[int]:
 def end_journal(path: Path, seconds: float, usage: Mapping[str, Any] | None = None) -> None:
     """Note that the notebook ran to its end, in ``seconds``, and what its kernel ran on and used."""
     line = {"time": datetime.now(UTC).isoformat(), "action": "ended", "seconds": round(seconds, 1)}
-    with open(path, "a") as out:
+    with open(path, "a", encoding="utf-8") as out:
         out.write(json.dumps(line | dict(usage or {})) + "\n")
 
 
 def read_journal(path: Path) -> Journal | None:
     """Read the journal at ``path``; None where there is none. Raises StudyError when it is broken."""
     try:
-        head, *lines = (dict(json.loads(line)) for line in path.read_text().splitlines())
+        head, *lines = (dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
+        if head.keys() & {"time", "action"}:
+            raise ValueError("its first line is lost")
         end = lines.pop() if lines and lines[-1]["action"] == "ended" else {}
     except FileNotFoundError:
         return None

@@ -37,7 +37,7 @@ def read_manifest(results: Path) -> dict[str, Any]:
     path = results / FILE_NAME
     empty: dict[str, Any] = {kind: {} for kind in KINDS}
     try:
-        manifest = json.loads(path.read_text()) if path.exists() else empty
+        manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else empty
         entries = [entry for kind in KINDS for entry in manifest[kind].values()]
         if not all(isinstance(entry["files"], dict) for entry in entries):
             raise ValueError("files are named with their digests")
@@ -82,7 +82,7 @@ def write_manifest(study: ProfileStudy) -> dict[str, Any]:
         for name, record in records.items()
     }
     with atomic_write(folder / FILE_NAME) as temporary:
-        temporary.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+        temporary.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return made
 
 

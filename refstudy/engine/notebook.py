@@ -5,6 +5,7 @@ wanted, and in the place of the earlier one only when it ran to its end.
 import os
 import re
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,12 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import nbformat
 import papermill
 from dask.system import CPU_COUNT
 from distributed import get_worker
-from jupyter_client.kernelspec import NoSuchKernel
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpecManager
+from jupyter_client.manager import KernelManager
 from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
@@ -28,6 +32,8 @@ from refstudy.engine.plan import Step
 
 PATIENCE = 300  # seconds for what is slow on a busy machine: a kernel's start, its last outputs
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+OF_A_SHELL = ("MPL", "MATPLOTLIB", "JUPYTER", "IPYTHON", "LC_", "LANG", "PYTHON")  # what a kernel does not inherit
+KEPT = ("MPLCONFIGDIR", "PYTHONPATH")
 
 
 class NotebookError(Exception):
@@ -63,22 +69,29 @@ def execute_notebook(step: Step, root: Path, journal_head: str, share: int, topi
     watch, start, output = _Watch(step.name, topic), time.monotonic(), step.output
     unfinished, journal = unfinished_files(output)
     threads = str(max(1, CPU_COUNT // share))
-    environment = os.environ | dict.fromkeys(THREADS, threads) | {JOURNAL: str(journal)}
+    own = tempfile.TemporaryDirectory(prefix="refstudy-ipython-")
+    environment = kernel_environment(threads, own.name) | {JOURNAL: str(journal)}
     watch.tell(cell=0, cells=0)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        journal.write_text(journal_head)
-        with open(output.with_suffix(".log"), "w") as log, watch:  # the log: what the kernel says of itself
+        journal.write_text(journal_head, encoding="utf-8")
+        with (
+            open(output.with_suffix(".log"), "w", encoding="utf-8") as log,
+            watch,
+        ):  # the log: what the kernel says of itself
             book = papermill.execute_notebook(
-                step.notebook,
-                unfinished,
+                _literal(step.notebook),
+                _literal(unfinished),
                 step.parameters,
+                kernel_name=NATIVE_KERNEL_NAME,
+                language="python",
                 engine_name=_Engine.__name__,
                 progress_bar=False,
                 start_timeout=PATIENCE,
                 watch=watch,
                 kernel={"cwd": str(root), "env": environment, "stderr": log},
             )
+        refuse_without_figures(book, journal)
         end_journal(journal, time.monotonic() - start, watch.client and watch.client.usage)
         if noted := read_journal(journal):
             book.metadata["refstudy"] = noted.provenance()
@@ -92,7 +105,37 @@ def execute_notebook(step: Step, root: Path, journal_head: str, share: int, topi
         kept = clear_away(output, keep=not (broken or watch.unwanted))
         raise NotebookError(_explain(error, step, watch) + kept) from None
     finally:
+        own.cleanup()
         watch.tell(ended=True)
+
+
+def kernel_environment(threads: str, ipython: str) -> dict[str, str]:
+    """The environment of a kernel: what a shell says of Matplotlib, Jupyter, IPython, Python and the locale does not
+    reach it, nor do a user's matplotlibrc and start-up files; ``ipython`` is the folder for what IPython keeps."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OF_A_SHELL) or name in KEPT}
+    set_here = {
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "MATPLOTLIBRC": str(Path(matplotlib.get_data_path(), "matplotlibrc")),
+        "IPYTHONDIR": ipython,
+        "LC_ALL": "C.UTF-8",
+        "PYTHONUTF8": "1",
+        "PYTHONHASHSEED": "0",
+    }
+    return inherited | set_here | dict.fromkeys(THREADS, threads)
+
+
+def _literal(path: Path) -> str:
+    """A path for papermill, which would put parameters in place of what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def refuse_without_figures(book: NotebookNode, journal: Path) -> None:
+    """Raise ValueError where a notebook wrote figures and shows none."""
+    noted = read_journal(journal)
+    wrote = noted and any(line["action"] == "wrote" and line["path"].endswith(".png") for line in noted.lines)
+    shows = any("image/png" in output.get("data", {}) for cell in book.cells for output in cell.get("outputs", ()))
+    if wrote and not shows:
+        raise ValueError("it wrote figures but shows none; its kernel draws with another backend than Jupyter's")
 
 
 def _explain(error: Exception, step: Step, watch: "_Watch") -> str:
@@ -107,9 +150,6 @@ def _explain(error: Exception, step: Step, watch: "_Watch") -> str:
         return f"{name}, cell {error.cell_index} (In [{error.exec_count}]): {error.ename}: {error.evalue}\n{tail}"
     if isinstance(error, DeadKernelError):
         return f"{where}: the kernel died (out of memory, or ended by the cell); see {step.output.stem}.log"
-    if isinstance(error, NoSuchKernel):
-        install = f"python -m ipykernel install --sys-prefix --name {error.name}"
-        return f"{name}: no kernel named '{error.name}' is installed; choose python3 in the notebook, or {install}"
     if isinstance(error, OSError) and error.strerror:
         path = error.filename or step.output.parent
         return f"{name}: {error.strerror}: {path}; put that right and run again"
@@ -169,6 +209,12 @@ class _Client(PapermillNotebookClient):
     (``refstudy.base.provenance.usage``); empty where it cannot say."""
 
     usage: Mapping[str, Any] = {}
+
+    def create_kernel_manager(self) -> KernelManager:
+        """Manage the kernel of this very Python, whatever kernels the user has installed or JUPYTER_PATH names."""
+        manager = super().create_kernel_manager()
+        manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
+        return manager
 
     def papermill_execute_cells(self) -> None:
         super().papermill_execute_cells()

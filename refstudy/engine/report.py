@@ -74,9 +74,11 @@ def write_report(study: ProfileStudy) -> Path:
     with atomic_folder(folder / "report") as new:
         for page in pages:
             executed = _without_root(nbformat.read(page, as_version=4), study.file.root)
-            (new / f"{page.stem}.html").write_text(_page(executed, page.stem))
+            (new / f"{page.stem}.html").write_text(_page(executed, page.stem), encoding="utf-8")
         contents = index_notebook(study, manifest, pages)
-        (new / "index.html").write_text(_page(contents, f"refstudy report: {study.profile}", exclude_input=True))
+        (new / "index.html").write_text(
+            _page(contents, f"refstudy report: {study.profile}", exclude_input=True), encoding="utf-8"
+        )
     return folder / "report" / "index.html"
 
 

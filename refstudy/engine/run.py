@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from refstudy.base.errors import StudyError
+from refstudy.base.locks import locked
 from refstudy.engine.plan import INPUT_CHANGED, Step, plan, show, show_trainings, without_record
 from refstudy.study.file import Case, Study
 
@@ -35,34 +36,40 @@ def run_profile(
     """
     if minutes is not None and scheduler:
         raise StudyError("--time-budget: not with --scheduler; give the queue's own limit to the workers")
-    console, planned = Console(), partial(plan, study, profile, only, changes=changes)
-    asked = train or (study.profile(profile).training == "always" and not only)
-    cases = without_record(study, profile) if asked else []
-    steps = planned(fresh=fresh, trainings=cases)
-    waiting = [step for step in steps if step.state == "to run"]
-    if dry_run or not (waiting or cases):
-        show(steps, console)
-        show_trainings(study, profile, console, asked)
-    if dry_run:
-        _show_missing_data(study, profile, console)
-        return 0
-    status, in_time = _prepare(study, profile, cases, any(step.data for step in waiting), workers, scheduler, minutes)
-    if status:
-        return status
-    with in_time:
-        executed = _execute(study.root, planned(fresh=fresh) if cases else steps, workers, console, scheduler)
-        if executed and all(step.state == "done" for step in executed):
-            again = [step for step in planned() if INPUT_CHANGED in step.reason]  # by what another one wrote meanwhile
-            executed += _execute(study.root, again, workers, console, scheduler)
-    if any(step.state == "failed" for step in executed):
-        return 1
-    page = study.results(profile) / "report" / "index.html"
-    if cases or executed or not page.exists():
-        from refstudy.engine.report import write_report
+    folder = study.results(profile)
+    with nullcontext() if dry_run else locked(folder, f"{folder}: refstudy already runs for it", wait=False):
+        console, planned = Console(), partial(plan, study, profile, only, changes=changes)
+        asked = train or (study.profile(profile).training == "always" and not only)
+        cases = without_record(study, profile) if asked else []
+        steps = planned(fresh=fresh, trainings=cases)
+        waiting = [step for step in steps if step.state == "to run"]
+        if dry_run or not (waiting or cases):
+            show(steps, console)
+            show_trainings(study, profile, console, asked)
+        if dry_run:
+            _show_missing_data(study, profile, console)
+            return 0
+        status, in_time = _prepare(
+            study, profile, cases, any(step.data for step in waiting), workers, scheduler, minutes
+        )
+        if status:
+            return status
+        with in_time:
+            executed = _execute(study.root, planned(fresh=fresh) if cases else steps, workers, console, scheduler)
+            if executed and all(step.state == "done" for step in executed):
+                again = [
+                    step for step in planned() if INPUT_CHANGED in step.reason
+                ]  # by what another one wrote meanwhile
+                executed += _execute(study.root, again, workers, console, scheduler)
+        if any(step.state == "failed" for step in executed):
+            return 1
+        page = folder / "report" / "index.html"
+        if cases or executed or not page.exists():
+            from refstudy.engine.report import write_report
 
-        page = write_report(study.under(profile))
-    console.print(f"results in {study.results(profile)}, to be read from {page}", highlight=False, soft_wrap=True)
-    return 0
+            page = write_report(study.under(profile))
+        console.print(f"results in {folder}, to be read from {page}", highlight=False, soft_wrap=True)
+        return 0
 
 
 def _show_missing_data(study: Study, profile: str, console: Console) -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import chdir, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from math import inf
 from pathlib import Path
 from queue import SimpleQueue
@@ -17,8 +17,9 @@ import torch
 from accelerate.utils import broadcast_object_list
 from dask.system import CPU_COUNT
 
-from refstudy.base.config import ModelConfig
-from refstudy.base.errors import StudyError
+from refstudy.base.config import ModelConfig, record_name
+from refstudy.base.errors import Busy, StudyError
+from refstudy.base.locks import locked
 from refstudy.base.provenance import forget_peak_memory
 from refstudy.engine.model_card import write_model_card
 from refstudy.models.build import build_model
@@ -52,7 +53,7 @@ def train_run(
     encoders, shipped_seed = study.encoders(profile, variant), study.profile(profile).ships.get(variant)
     weights = own.weights(variant).absolute()
     ship = weights if shipped_seed == seed else None
-    with chdir(study.root):  # where relative paths of pretrained parts start
+    with _alone(work / record_name(config)), chdir(study.root):  # where relative paths of pretrained parts start
         record = train(
             config, (own.folder / "records").absolute(), work, data, encoders, progress, stop=stop, ship=ship
         )
@@ -64,23 +65,43 @@ def train_run(
     return record
 
 
-class Stop:
-    """Says whether to stop: so many minutes after it was made (None: never), or once SIGTERM has come.
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Keep others from training the run of this folder. Raises Busy where another command trains it, in all processes
+    that were launched together."""
+    with ExitStack() as held:
+        busy = ""
+        if launched().is_main_process:
+            try:
+                held.enter_context(locked(work, f"{work.name}: is being trained", wait=False))
+            except Busy as error:
+                busy = str(error)
+        if busy := broadcast_object_list([busy])[0]:
+            raise Busy(busy)
+        yield
 
-    Queues send SIGTERM some time before they kill; it is passed on to ``children``.
+
+class Stop:
+    """Says whether to stop: so many minutes after it was made (None: never), or once SIGTERM or Ctrl-C has come.
+
+    Queues send SIGTERM some time before they kill; it is passed on to ``children``. A second Ctrl-C ends at once.
     """
 
     def __init__(self, minutes: float | None = None):
         self.end = inf if minutes is None else time.monotonic() + 60 * minutes
         self.asked = False
         self.children: list[subprocess.Popen] = []
-        signal.signal(signal.SIGTERM, self._ask)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
 
     def __call__(self) -> bool:
         return self.asked or time.monotonic() >= self.end
 
-    def _ask(self, *_: object) -> None:
+    def _ask(self, number: int, _: object) -> None:
         self.asked = True
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+            os.write(2, b"\nstops after this update, and saves; Ctrl-C again ends at once\n")
         for child in self.children:
             child.terminate()
 
@@ -96,7 +117,7 @@ def ended_in_time(stop: Stop) -> Iterator[None]:
     rest, thread = max(0.0, stop.end - time.monotonic()), threading.main_thread().ident
     timer = threading.Timer(min(rest, threading.TIMEOUT_MAX), signal.pthread_kill, [thread, signal.SIGTERM])
     timer.daemon = True
-    earlier = signal.signal(signal.SIGTERM, end)  # that of ``stop`` would only note it
+    earlier = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}  # not that of ``stop``
     try:
         if stop():
             raise SystemExit(UNFINISHED)
@@ -106,7 +127,8 @@ def ended_in_time(stop: Stop) -> Iterator[None]:
         raise SystemExit(UNFINISHED if ended.code == 128 + signal.SIGTERM else ended.code) from None
     finally:
         timer.cancel()
-        signal.signal(signal.SIGTERM, earlier)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def train_all(
@@ -198,7 +220,7 @@ def _here(study: Study, case: Case, stop: Callable[[], bool], again: bool) -> in
     forget_peak_memory()  # of the runs before it
     try:
         status, message = 0, str(train_run(study, *case, stop=stop))
-    except Unfinished as reached:
+    except (Unfinished, Busy) as reached:
         status, message = UNFINISHED, str(reached)
     if accelerator.is_main_process:
         print(message, flush=True)
@@ -266,7 +288,8 @@ def _in_a_process(study: Study, case: Case, stop: Stop, places: "SimpleQueue[dic
         command += ["--time-budget", f"{max(0.0, stop.end - time.monotonic()) / 60:.3f}"]
     place = places.get()
     try:
-        with subprocess.Popen(command, env=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with subprocess.Popen(command, env=place, text=True, errors="replace", **pipes) as child:  # type: ignore[call-overload]
             stop.children.append(child)
             if stop.asked:  # between the question above and now
                 child.terminate()
@@ -274,4 +297,5 @@ def _in_a_process(study: Study, case: Case, stop: Stop, places: "SimpleQueue[dic
                 print(line, end="", flush=True)
     finally:
         places.put(place)
-    return UNFINISHED if child.returncode == -signal.SIGTERM and stop.asked else child.returncode
+    ended_by_signal = stop.asked and child.returncode in (-signal.SIGTERM, -signal.SIGINT, 130)
+    return UNFINISHED if ended_by_signal else child.returncode

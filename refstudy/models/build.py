@@ -143,7 +143,7 @@ def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None
     }
     with tempfile.TemporaryDirectory() as folder:
         model.tokenizer.save_pretrained(folder)
-        about = {name: (Path(folder) / name).read_text() for name in TOKENIZER_FILES}
+        about = {name: (Path(folder) / name).read_text(encoding="utf-8") for name in TOKENIZER_FILES}
     saved = json.dumps({"model": model.config.model_dump_json()} | about, sort_keys=True)
     with atomic_write(path) as temporary:
         temporary.write_bytes(save(tensors, {"saved": saved}))  # ``save_file`` makes it readable to its owner only
@@ -169,7 +169,10 @@ def load_model(path: Path | str) -> Segmenter:
         raise StudyError(f"{path}: no model weights of refstudy as model.safetensors; {remedy}")
     try:
         if path.is_dir():
-            tensors, settings = load_file(path / "model.safetensors"), (path / "config.json").read_text()
+            tensors, settings = (
+                load_file(path / "model.safetensors"),
+                (path / "config.json").read_text(encoding="utf-8"),
+            )
             tokenizer = build_tokenizer(path)
         else:
             with safe_open(path, framework="pt") as file:
@@ -206,7 +209,7 @@ def _unpacked_tokenizer(about: dict[str, str]) -> BertTokenizerFast:
         return build_tokenizer()
     with tempfile.TemporaryDirectory() as folder:
         for name in TOKENIZER_FILES:
-            (Path(folder) / name).write_text(about[name])
+            (Path(folder) / name).write_text(about[name], encoding="utf-8")
         return build_tokenizer(folder)
 
 

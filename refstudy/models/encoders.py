@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import BertConfig, BertModel
 
-from refstudy.base.config import ImageEncoderConfig, TextEncoderConfig
+from refstudy.base.config import BERT_NAMES, SWIN_NAMES, ImageEncoderConfig, TextEncoderConfig
 from refstudy.base.errors import StudyError
 
 
@@ -43,11 +43,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: ImageEncoderConfig, image_size: int):
         super().__init__()
-        sizes = {
-            key: value
-            for key in ("embed_dim", "depths", "num_heads", "window_size")
-            if (value := getattr(config, key)) is not None
-        }
+        sizes = {key: value for key in SWIN_NAMES if (value := getattr(config, key)) is not None}
         try:
             backbone: Any = timm.create_model(
                 config.name,
@@ -78,7 +74,7 @@ class ImageEncoder(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
         if ":" in config.name:  # a folder or a hub name, which brings sizes of its own
             sizes = self._sizes()
-        known = {"name": backbone.pretrained_cfg["architecture"], "pretrained": False}
+        known = {"name": backbone.pretrained_cfg["architecture"], "pretrained": False, "weights": ""}
         self.config = config.model_copy(update=sizes | known)
 
     def _sizes(self) -> dict[str, Any]:
@@ -98,15 +94,6 @@ class ImageEncoder(nn.Module):
         return tuple(norm(stage).permute(0, 3, 1, 2) for norm, stage in stages)  # a channels-last view
 
 
-# What our settings call it -> what transformers' BERT does.
-BERT_NAMES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "dropout": "hidden_dropout_prob",
-}
 # This form of attention takes ``TextEncoder``'s bool mask as it is. The "eager" form would add it to the scores, and
 # words would attend to padding.
 ATTENTION = {"attn_implementation": "sdpa"}

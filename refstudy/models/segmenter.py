@@ -60,7 +60,7 @@ class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", licens
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write the files of ``save_pretrained``: model.safetensors, config.json and the tokenizer's two files."""
         super()._save_pretrained(save_directory)
-        (save_directory / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n")
+        (save_directory / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
         self.tokenizer.save_pretrained(save_directory)
 
     @classmethod

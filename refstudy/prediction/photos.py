@@ -77,10 +77,11 @@ def segment_files(
             pixels = read_photo(photo)
             answers = segment_photo(model, pixels, expressions)
             _write(photo, pixels, answers, name, about, pictures)
-        except (StudyError, OSError) as error:
+        except (OSError, ValueError) as error:
             done.clear()  # what failed gets a line of its own
             remedy = f"cannot be written to {output}; shorten its name or make room"
-            yield "error", str(error) if isinstance(error, StudyError) else f"{photo}: {remedy} ({error.strerror})"
+            reason = error.strerror if isinstance(error, OSError) else error
+            yield "error", str(error) if isinstance(error, StudyError) else f"{photo}: {remedy} ({reason})"
             continue
         for answer in answers:
             if answer.box is None:
@@ -100,7 +101,7 @@ def _write(
         described.append(describe(answer) | {"mask": mask.name, "overlay": overlay.name})
     content = {"image": str(photo), "size": list(pixels.shape[:2]), "model": name, "predictions": described}
     with atomic_write(about) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")  # a name may be no UTF-8
 
 
 def describe(answer: Prediction) -> dict[str, Any]:

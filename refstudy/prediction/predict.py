@@ -1,24 +1,34 @@
 """Masks for pictures: of the model's own size, and of one's own photographs at theirs."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from refstudy.base.config import THRESHOLD
 from refstudy.base.errors import StudyError
 from refstudy.data.batches import fit_image, normalise, unfit
 from refstudy.data.masks import encode_mask, mask_box
+from refstudy.data.pictures import Source, opened, pixels_of
+from refstudy.data.schema import plain_text
 from refstudy.data.words import strange_words, tokenize
 from refstudy.models.segmenter import Segmenter
 from refstudy.training.evaluation import EXPRESSIONS_AT_ONCE
 
-WHITE = (255, 255, 255, 255)
+ORIENTATION = 0x0112  # the EXIF tag; and what undoes each of its values
+TURNS: dict[Any, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ def segment_photo(
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise StudyError(f"the photo is {pixels.dtype} {pixels.shape}; give uint8 (H, W, 3), or a file")
     else:
-        pixels = as_seen(photo) if isinstance(photo, Image.Image) else read_photo(photo)
+        pixels = read_photo(photo)
     squares = predict(model, model_view(model, pixels), expressions)
     answers = []
     for text, reading, square in zip(expressions, readings, squares, strict=True):
@@ -117,7 +127,10 @@ def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Readi
         raise StudyError('no expression; say what to look for, e.g. "the dog on the left"')
     tokenizer, readings = model.tokenizer, []
     for text in expressions:
-        pieces = tokenizer.tokenize(text)
+        try:
+            pieces = tokenizer.tokenize(plain_text(text))
+        except ValueError as error:
+            raise StudyError(f"expression {error}; say what to look for") from error
         if not pieces:
             raise StudyError(f"expression {text!r} has no words; say what to look for")
         kept = pieces[: model.config.max_words - 2]
@@ -126,32 +139,15 @@ def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Readi
     return readings
 
 
-def read_photo(source: Path | str | BinaryIO, name: str = "") -> np.ndarray:
-    """A photograph ``as_seen``. (``data.pictures.read_image`` turns nothing: annotations belong to the pixels as they
-    are stored.) ``name`` is what messages call it, by default its path.
+def read_photo(source: Source, name: str = "") -> np.ndarray:
+    """A photograph as it is meant to be seen, uint8 (H, W, 3): turned as its EXIF says, where that can be read, and
+    then as ``data.pictures.pixels_of`` has it. ``name`` is what messages call it, by default its path.
 
     Raises StudyError when it is missing, does not decode, or has more pixels than Pillow takes for safe.
     """
-    path = name or source
-    try:
-        bombs = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
-        with bombs, Image.open(source) as opened:
-            return as_seen(opened)
-    except FileNotFoundError as error:
-        raise StudyError(f"{path}: image not found; name a picture or a folder of pictures") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise StudyError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise StudyError(f"{path}: image does not decode ({error}); save it as JPEG or PNG") from error
-
-
-def as_seen(picture: Image.Image) -> np.ndarray:
-    """A picture as it is meant to be seen, uint8 (H, W, 3): turned as its EXIF says, transparency on white, grey and
-    CMYK made RGB."""
-    photo = ImageOps.exif_transpose(picture)
-    if photo.mode.startswith("I"):  # Pillow clips 16-bit grey where it should scale it
-        photo = Image.fromarray((np.asarray(photo) >> 8).clip(0, 255).astype(np.uint8))
-    if photo.has_transparency_data:
-        photo = photo.convert("RGBA")
-        photo = Image.alpha_composite(Image.new("RGBA", photo.size, WHITE), photo)
-    return np.asarray(photo.convert("RGB"))
+    with opened(source, name, "save it as JPEG or PNG") as picture:
+        try:
+            turn = TURNS.get(picture.getexif().get(ORIENTATION))
+        except Exception:  # a broken EXIF can make Pillow raise almost anything, and the pixels are none the worse
+            turn = None
+        return pixels_of(picture if turn is None else picture.transpose(turn))

@@ -1,13 +1,17 @@
 """What a study file holds: variants, profiles and runs; a study, and a study under one of its profiles."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
 from refstudy.base.config import (
+    BERT_NAMES,
+    SWIN_NAMES,
     DataConfig,
     EvaluationConfig,
     ImageEncoderConfig,
@@ -20,12 +24,14 @@ from refstudy.base.config import (
     TrainConfig,
 )
 from refstudy.base.errors import StudyError
+from refstudy.base.files import file_digest, read_text
 from refstudy.data.source import default_data_root
 
 FILE_NAME = "papermill_runs.yaml"
 # The papers' own setting by encoder, at whose sizes costs are counted whatever profile is executed.
 PAPERS_SWIN_T, PAPERS_SWIN_B = "refcoco", "refcoco_swinb"
 Case = tuple[str, str, int]  # profile, variant, seed: one training
+Encoder = TypeVar("Encoder", ImageEncoderConfig, TextEncoderConfig)
 
 
 class Variant(Settings):
@@ -236,6 +242,7 @@ class Study:
         settings, parts = self.profile(profile), _known(self.path, "variant", variant, self.variants)
         special = self.special(profile, variant) or Special()
         data = DataConfig.model_validate(settings.data.model_dump() | special.data)
+        image = ImageEncoderConfig.model_validate(settings.model.image.model_dump() | special.image)
         train = TrainConfig.model_validate(settings.train.model_dump() | special.train)
         chosen = {
             kind: part.model_copy(update={"options": settings.part_options.get(part.name, {}) | part.options})
@@ -250,8 +257,8 @@ class Study:
                 image_size=data.image_size,
                 keep_aspect=data.keep_aspect,
                 max_words=data.max_words,
-                image=ImageEncoderConfig.model_validate(settings.model.image.model_dump() | special.image),
-                text=settings.model.text,
+                image=_from_folder(image, self.root),
+                text=_from_folder(settings.model.text, self.root),
                 **chosen,
             ),
             train=train.model_copy(update={"epochs": train.epochs * parts.longer}),
@@ -303,6 +310,29 @@ class ProfileStudy:
     def beside(self, profile: str) -> "ProfileStudy":
         """The same study under another profile, whose results lie beside these; for its own name, itself."""
         return self if profile == self.profile else ProfileStudy(self.file, profile, self.folder.parent / profile)
+
+
+def _from_folder(encoder: Encoder, root: Path) -> Encoder:
+    """A pretrained encoder whose name is that of a folder, with the sizes that the folder has and the SHA-256 of its
+    weights; any other as it is, and one whose folder lacks something, which building it tells."""
+    folder, is_text = root / encoder.name.removeprefix("local-dir:"), isinstance(encoder, TextEncoderConfig)
+    if not (encoder.pretrained and encoder.name and folder.is_dir()):
+        return encoder
+    try:
+        about = json.loads(read_text(folder / "config.json"))
+        known, names = about.get("model_args", about), BERT_NAMES if is_text else SWIN_NAMES
+        found = {ours: known[theirs] for ours, theirs in names.items() if theirs in known}
+        status = (folder / "model.safetensors").stat()
+        found["weights"] = _digest(folder / "model.safetensors", status.st_size, status.st_mtime_ns)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return encoder
+    given = {} if is_text else encoder.model_dump(exclude_none=True)  # timm takes sizes that differ from the folder's
+    return type(encoder).model_validate(encoder.model_dump() | found | given)
+
+
+@cache
+def _digest(path: Path, *_: int) -> str:
+    return file_digest(path)
 
 
 def training_command(profile: str, variant: str, seed: int | None = None) -> str:

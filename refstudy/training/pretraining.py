@@ -94,7 +94,7 @@ def pixel_labels(data: DataConfig, corpus: Corpus, data_root: Path | str | None)
     They come from the annotations of all things and stuff in RefScenes' instances.json.
     """
     root = prepare_data(data, data_root, progress=False)
-    instances = json.loads((root / data.dataset / "instances.json").read_text())
+    instances = json.loads((root / data.dataset / "instances.json").read_text(encoding="utf-8"))
     categories = {category["id"]: k for k, category in enumerate(instances["categories"], start=1)}
     colours = {name: k for k, name in enumerate(sorted({a["color"] for a in instances["annotations"]}), start=1)}
     images = corpus.table["image_id"].drop_duplicates()

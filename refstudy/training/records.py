@@ -66,14 +66,14 @@ class Record:
         """The predicted masks in the record: sent_id -> bool (S, S); empty for a record without masks."""
 
         def read(path: Path) -> dict[int, np.ndarray]:
-            kept = json.loads(path.read_text()) if path.exists() else {}
+            kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
             return {int(sentence): decode_mask(rle, *rle["size"]) for sentence, rle in kept.items()}
 
         return self._content("masks.json", read)
 
     def provenance(self) -> dict[str, Any]:
         """When, where, how long, with which versions, in how much memory."""
-        return self._content("provenance.json", lambda path: dict(json.loads(path.read_text())))
+        return self._content("provenance.json", lambda path: dict(json.loads(path.read_text(encoding="utf-8"))))
 
     def _content(self, name: str, read: Callable[[Path], Content]) -> Content:
         path = self.path / name
@@ -99,14 +99,14 @@ def write_record(
     metrics = {str(split): summarize_counts(rows) for split, rows in counts.groupby("split", sort=True)}
     content = {"key": config.key(), "config": config.model_dump(mode="json"), "metrics": metrics} | summary
     with atomic_folder(folder) as new:
-        (new / "record.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-        (new / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+        (new / "record.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        (new / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         curve.to_csv(new / "curve.csv", index=False, float_format="%.6g", lineterminator="\n")
         counts.reset_index(drop=True).to_parquet(new / "counts.parquet", compression="zstd", index=False)
         if gates is not None and len(gates):
             gates.to_csv(new / "gates.csv", index=False, float_format="%.6g", lineterminator="\n")
         if masks:
-            (new / "masks.json").write_text(json.dumps(masks, indent=0) + "\n")
+            (new / "masks.json").write_text(json.dumps(masks, indent=0) + "\n", encoding="utf-8")
     note("wrote", folder)
     return folder
 

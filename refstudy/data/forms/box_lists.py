@@ -1,19 +1,22 @@
 """Lists of expressions with boxes: ``<dataset>_<split_by>_<split>.csv``; no masks and no image sizes.
 
-Columns: uid, ref_id, img_id, sent_id, sent, bbox (x, y, width, height).
+Columns: uid, ref_id, img_id, sent_id, sent, bbox (x, y, width, height), parted by commas, semicolons or tabs.
 """
 
 import csv
-import json
-import math
+import io
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from refstudy.base.errors import StudyError
+from refstudy.base.files import read_text
 from refstudy.data.entries import Entries, Found, image_folder
+from refstudy.data.schema import BoxRow, checked
 
 NAME = re.compile(r"(refcoco[+g]?)_(unc|google|umd)_(\w+)\.csv")
+COLUMNS = {"ref_id", "img_id", "sent_id", "sent", "bbox"}
 
 
 def find(root: Path) -> list[Found]:
@@ -30,29 +33,32 @@ def find(root: Path) -> list[Found]:
 
 def _read(root: Path, dataset: str, splits: dict[str, Path]) -> Entries:
     entries = Entries([], [], [], image_folder(root, dataset), root, root)
-    refs: dict[int, dict] = {}
+    refs: dict[Any, dict] = {}
     for split, path in splits.items():
+        text = read_text(path)
+        header = text[: text.find("\n")]
         try:
-            with open(path, newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    try:
-                        _add_row(row, split, entries, refs)
-                    except (KeyError, TypeError, ValueError) as error:
-                        entries.add_broken(path, row.get("uid", ""), error)
-        except (UnicodeDecodeError, csv.Error) as error:
+            rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count)))
+        except csv.Error as error:
             raise StudyError(f"{path}: no CSV ({error}); fetch it again") from error
+        if rows and (lacking := COLUMNS - rows[0].keys()):
+            raise StudyError(f"{path}: lacks the columns {', '.join(sorted(lacking))}; its first line is {header!r}")
+        for number, row in enumerate(rows, 2):
+            try:
+                _add_row(row, split, entries, refs)
+            except ValueError as error:
+                entries.add_broken(path, row.get("uid") or f"number {number}", error)
     return entries
 
 
-def _add_row(row: dict[str, str], split: str, entries: Entries, refs: dict[int, dict]) -> None:
-    ref_id, image_id, box = int(row["ref_id"]), int(row["img_id"]), json.loads(row["bbox"])
-    sentence = {"sent_id": int(row["sent_id"]), "sent": row["sent"]}
+def _add_row(row: dict[str, str], split: str, entries: Entries, refs: dict[Any, dict]) -> None:
+    about = checked(BoxRow, row)
+    ref_id, image_id = about.ref_id, about.img_id
     if ref_id not in refs:
-        about = {"ref_id": ref_id, "ann_id": ref_id, "image_id": image_id, "category_id": 0}
-        refs[ref_id] = about | {"split": split, "sentences": []}
+        shared = {"ref_id": ref_id, "ann_id": ref_id, "image_id": image_id, "category_id": 0}
+        refs[ref_id] = shared | {"split": split, "sentences": []}
         entries.refs.append(refs[ref_id])
-        annotation = {"id": ref_id, "image_id": image_id, "bbox": box, "area": math.nan, "segmentation": []}
-        entries.annotations.append(annotation)
+        entries.annotations.append({"id": ref_id, "image_id": image_id, "bbox": about.bbox, "segmentation": []})
         name = f"COCO_train2014_{image_id:012d}.jpg"
         entries.images.append({"id": image_id, "file_name": name, "height": 0, "width": 0})
-    refs[ref_id]["sentences"].append(sentence)
+    refs[ref_id]["sentences"].append({"sent_id": row["sent_id"], "sent": row["sent"]})

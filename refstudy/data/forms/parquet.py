@@ -24,11 +24,12 @@ import pyarrow.parquet as pq
 
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_folder
-from refstudy.data.entries import Entries, Found, dataset_name, image_folder, inside, unreadable
+from refstudy.base.locks import locked
+from refstudy.data.entries import Entries, Found, dataset_name, image_folder, inside, numbered, unreadable
 from refstudy.data.forms.refer_files import read_json
 from refstudy.data.masks import decode_mask
 from refstudy.data.pictures import read_image_size
-from refstudy.data.zips import locked
+from refstudy.data.schema import AnswerRow, ReferRow, checked
 
 SPLIT_BY = {"refcocog": "umd"}  # the exports hold one partition each, without naming it; unc for the others
 SPLIT_NAMES = {"validation": "val"}
@@ -95,7 +96,7 @@ def _read(root: Path, folder: Path, dataset: str, files: list[Path]) -> Entries:
             add = _add_refer_row if "raw_anns" in row else _add_answer_row
             try:
                 add(row, entries, images)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except ValueError as error:
                 entries.add_broken(path, number, error)
     entries.images = list(images.values())
     return entries
@@ -113,14 +114,14 @@ def _split(path: Path) -> str:
 
 
 def _add_refer_row(row: dict[str, Any], entries: Entries, images: dict[Any, dict]) -> None:
-    image, annotation = json.loads(row["raw_image_info"]), json.loads(row["raw_anns"])
-    images[row["image_id"]] = image
-    entries.annotations.append(annotation)
+    about = checked(ReferRow, row)
+    images[row["raw_image_info"]] = about.raw_image_info
+    entries.annotations.append(about.raw_anns)
     entries.refs.append(row)
 
 
 def _add_answer_row(row: dict[str, Any], entries: Entries, images: dict[Any, dict]) -> None:
-    number = len(entries.refs)
+    number, about = len(entries.refs), checked(AnswerRow, row)
     name = _picture_name(row)
     if name not in images:
         try:
@@ -130,16 +131,15 @@ def _add_answer_row(row: dict[str, Any], entries: Entries, images: dict[Any, dic
         number_in_coco = int(Path(name).stem.split("_")[-1])
         images[name] = {"id": number_in_coco, "file_name": name, "height": height, "width": width}
     image = images[name]
-    polygon = [row["segmentation"]] if row["segmentation"] else []
+    polygon = [about.segmentation] if about.segmentation else []
     annotation = {"id": number, "image_id": image["id"], "segmentation": polygon, "bbox": row["bbox"]}
     try:
         annotation["area"] = int(decode_mask(polygon, image["height"], image["width"]).sum())
     except StudyError:
         annotation["area"] = 0
     entries.annotations.append(annotation)
-    sentences = [{"sent_id": 1000 * number + k, "sent": text} for k, text in enumerate(row["answer"])]
     ref = {"ref_id": number, "ann_id": number, "image_id": image["id"], "category_id": 0, "split": row["split"]}
-    entries.refs.append(ref | {"sentences": sentences})
+    entries.refs.append(ref | {"sentences": numbered(row["answer"], 1000 * number)})
 
 
 def _picture_name(row: dict[str, Any]) -> str:

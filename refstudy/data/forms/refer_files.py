@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from refstudy.base.errors import StudyError
+from refstudy.base.files import read_text
 from refstudy.data.entries import Entries, Found, dataset_name, image_folder, unreadable
 from refstudy.data.zips import JUNK, member_names, unpack
 
@@ -73,11 +74,13 @@ class PlainUnpickler(pickle.Unpickler):
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises StudyError when it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError as error:
         raise StudyError(f"{path}: not found; it comes with the annotations of the data set") from error
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror}); allow to read it") from error
+    except StudyError:
+        raise
     except (ValueError, RecursionError) as error:
         raise StudyError(f"{path}: not JSON ({error}); fetch it again, or unpack it if it is compressed") from error
 

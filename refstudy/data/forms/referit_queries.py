@@ -4,14 +4,14 @@
 height.
 """
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from refstudy.base.errors import StudyError
-from refstudy.data.entries import Entries, Found, image_folder
+from refstudy.data.entries import Entries, Found, image_folder, numbered
 from refstudy.data.forms.refer_files import read_json
+from refstudy.data.schema import Region, checked
 
 QUERIES = "referit_query_"
 
@@ -34,20 +34,20 @@ def _read(root: Path, splits: dict[str, Path]) -> Entries:
     sentences = 0
     for split, path in splits.items():
         for region, expressions in _mapping(path).items():
+            image = region.split("_")[0]
+            known = {"image": image, "box": boxes.get(region), "size": sizes.get(f"{image}.jpg")}
             try:
-                image_id = int(region.split("_")[0])
-                left, top, right, bottom = boxes[region]
-                width, height = sizes[f"{image_id}.jpg"]
-                box = (left, top, right - left + 1, bottom - top + 1)
-            except (KeyError, TypeError, ValueError) as error:
+                about = checked(Region, known)
+            except ValueError as error:
                 entries.add_broken(path, region, error)
                 continue
+            image_id, (width, height), (left, top, right, bottom) = about.image, about.size, about.box
             images[image_id] = {"id": image_id, "file_name": f"{image_id}.jpg", "height": height, "width": width}
-            about = {"image_id": image_id, "area": math.nan, "segmentation": []}
+            box = (left, top, right - left + 1, bottom - top + 1)
             ref = {"ref_id": region, "ann_id": region, "image_id": image_id, "category_id": 0, "split": split}
-            queries = [{"sent_id": sentences + k, "sent": text} for k, text in enumerate(expressions)]
+            queries = numbered(expressions, sentences)
             sentences += len(queries)
-            entries.annotations.append(about | {"id": region, "bbox": box})
+            entries.annotations.append({"id": region, "image_id": image_id, "bbox": box, "segmentation": []})
             entries.refs.append(ref | {"sentences": queries})
     entries.images = list(images.values())
     return entries

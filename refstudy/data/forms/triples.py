@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from refstudy.base.errors import StudyError
 from refstudy.data.entries import Entries, Found, inside
 from refstudy.data.forms.refer_files import read_json
 from refstudy.data.masks import encode_mask
+from refstudy.data.pictures import opened
+from refstudy.data.schema import Triple, checked
 
 
 def find(root: Path) -> list[Found]:
@@ -27,20 +28,26 @@ def _read(path: Path) -> Entries:
     for number, triple in enumerate(triples):
         try:
             _add_triple(triple, entries)
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except (KeyError, ValueError) as error:
             entries.add_broken(path, number, error)
     return entries
 
 
 def _add_triple(triple: dict[str, Any], entries: Entries) -> None:
-    with Image.open(inside(entries.image_folder, triple["mask"], entries.source)) as picture:
-        mask = np.asarray(picture.convert("L")) > 127
+    files = checked(Triple, triple)
+    with opened(path := inside(entries.image_folder, files.mask, entries.source)) as picture:
+        values = np.asarray(picture.convert("L"))
+    mask = values > 127
+    if not mask.any():
+        raise ValueError(
+            f"{path}: no pixel of this mask is above 127, the most is {values.max()}; save it as 0 and 255"
+        )
     about = {"id": triple["ann_id"], "image_id": triple["image_id"], "bbox": triple["bbox"], "area": int(mask.sum())}
     size = {"height": triple["height"], "width": triple["width"]}
-    numbered = zip(triple["sent_ids"], triple["sents"], strict=True)
+    numbered = zip(files.sent_ids, files.sents, strict=True)
     sentences = [{"sent_id": number, "sent": text} for number, text in numbered]
     ref = {key: triple[key] for key in ("ref_id", "ann_id", "image_id", "split")}
     if all(image["id"] != triple["image_id"] for image in entries.images):  # each triple brings a picture of its own
-        entries.images.append(size | {"id": triple["image_id"], "file_name": triple["image"]})
+        entries.images.append(size | {"id": triple["image_id"], "file_name": files.image})
     entries.annotations.append(about | {"segmentation": encode_mask(mask)})
     entries.refs.append(ref | {"category_id": 0, "sentences": sentences})

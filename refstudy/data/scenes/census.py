@@ -17,7 +17,7 @@ TOLD_APART = {("location", "front"): "near", ("location", "bottom"): "low", ("su
 def things_of(folder: Path) -> pd.DataFrame:
     """Every visible thing of a folder: its annotation, with the centre of its box ``x``, ``low`` (y, from the top) and
     its ``area`` as shares of the picture. Background is left out."""
-    instances = json.loads((folder / "instances.json").read_text())
+    instances = json.loads((folder / "instances.json").read_text(encoding="utf-8"))
     side = instances["images"][0]["width"]
     things = pd.DataFrame([one for one in instances["annotations"] if "near" in one])
     x, y, width, height = np.array(things["bbox"].tolist()).T / side

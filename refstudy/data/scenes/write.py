@@ -89,7 +89,7 @@ def make_refscenes(
             images = unfinished / "images"
             images.mkdir(parents=True)
             _write_annotations(unfinished, kind, _make_all(images, kind, scenes, seed, size, workers, progress))
-            (unfinished / MARKER).write_text(json.dumps(order, indent=1))
+            (unfinished / MARKER).write_text(json.dumps(order, indent=1), encoding="utf-8")
             unfinished.rename(folder)
     except OSError as error:
         raise StudyError(
@@ -103,7 +103,7 @@ def _finished(folder: Path, order: dict[str, object]) -> bool:
     """Tell if the scenes of this order are there. Raises StudyError where something else is."""
     if (folder / MARKER).exists():
         try:
-            made = json.loads((folder / MARKER).read_text())
+            made = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         except ValueError as error:
             raise StudyError(f"{folder / MARKER}: not JSON; remove {folder}, and it is made anew") from error
         if made == order:
@@ -266,7 +266,7 @@ def _write_annotations(folder: Path, flavour: Flavour, entries: Iterator[dict]) 
         "annotations": annotations,
         "categories": names,
     }
-    (folder / "instances.json").write_text(json.dumps(instances, separators=(",", ":")))
+    (folder / "instances.json").write_text(json.dumps(instances, separators=(",", ":")), encoding="utf-8")
     for split_by in flavour.split_by:
         if split_by == "google":
             refs = [ref | {"split": split} for ref, split in zip(refs, google, strict=True)]

@@ -1,0 +1,167 @@
+"""The fields of a data set's entries: one schema for what comes in from outside, in whatever form it lies."""
+
+import math
+import re
+import reprlib
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, Field, Json, PlainValidator, ValidationError
+
+
+def plain_text(value: Any) -> str:
+    """Text without the blanks around it; a number counts as its digits. Raises ValueError for text without a visible
+    character or that is no Unicode (half a surrogate pair), and for whatever is neither."""
+    if isinstance(value, bytes):
+        value = value.decode()
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not (isinstance(value, str) or number):
+        raise ValueError(f"{shown(value)} is no text")
+    text = str(value).strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text!r} is no Unicode text") from None
+    if not any(character.isprintable() and character != " " for character in text):
+        raise ValueError(f"{text!r} has no visible character")
+    return text
+
+
+def identity(value: Any) -> int | str:
+    """An id as a number where it is one, so that 1, 1.0 and "1" are the same; other text stays. Raises ValueError."""
+    text = plain_text(value)
+    if number := re.fullmatch(r"([+-]?\d{1,18})(\.0*)?", text):
+        return int(number[1])
+    if isinstance(value, int | float):
+        raise ValueError(f"{value} is no whole number, or a very large one")
+    return text
+
+
+Id = Annotated[int | str, PlainValidator(identity), Field(description="one whole number or text")]
+Text = Annotated[str, PlainValidator(plain_text), Field(description="text with a visible character")]
+Side = Annotated[int, Field(ge=0, description="a whole number of pixels")]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Length = Annotated[float, Field(allow_inf_nan=False, ge=0)]
+
+
+class Entry(BaseModel):
+    """An entry; fields that it does not name are of no interest."""
+
+
+class Image(Entry):
+    id: Id
+    file_name: str = Field(min_length=1, description="text")
+    height: Side
+    width: Side
+
+
+class Annotation(Entry):
+    """A form without areas leaves ``area`` out."""
+
+    id: Id
+    image_id: Id
+    bbox: tuple[Number, Number, Length, Length] = Field(description="four numbers: x, y, width and height")
+    segmentation: Any = Field(description="polygons or RLE")
+    area: Number = Field(math.nan, description="a number of pixels")
+
+
+class Category(Entry):
+    id: Id
+    name: Text
+
+
+class Referent(Entry):
+    ref_id: Id
+    image_id: Id
+    ann_id: Id = Field(
+        description="one whole number or text (several referents for an expression, as in gRefCOCO, are not supported)"
+    )
+    split: Text
+    category_id: Id | None = None
+    sentences: list[Any] = Field(min_length=1, description="a list of at least one sentence")
+
+
+class Sentence(Entry):
+    sent_id: Id
+    sent: Text
+    kind: Any = None
+
+
+class RawSentence(Entry):
+    sent_id: Id
+    raw: Text = Field(description="text as it was typed; for data without it set data.sentence_field to sent")
+    kind: Any = None
+
+
+class Triple(Entry):
+    """A referent with its picture and its mask as files; the rest is that of image, annotation and referent."""
+
+    image: Text
+    mask: Text
+    sents: list[Any] = Field(description="a list of texts")
+    sent_ids: list[Any] = Field(description="a list of numbers")
+
+
+class BoxRow(Entry):
+    """A row of a list of boxes."""
+
+    ref_id: Id
+    img_id: int = Field(description="a whole number")
+    bbox: Json[Any] = Field(description="four numbers in brackets")
+
+
+class Region(Entry):
+    """What ReferIt's lists say of a region."""
+
+    image: int = Field(description="a whole number, before the first _ of the region's name")
+    box: tuple[Number, Number, Number, Number] = Field(description="four numbers: left, top, right and bottom")
+    size: tuple[Side, Side] = Field(description="the image's width and height")
+
+
+class ReferRow(Entry):
+    """A row of a Hub export with REFER's fields."""
+
+    raw_image_info: Json[dict[str, Any]] = Field(description="a JSON object")
+    raw_anns: Json[dict[str, Any]] = Field(description="a JSON object")
+
+
+class AnswerRow(Entry):
+    """A row of a Hub export with answers."""
+
+    file_name: str = Field(pattern=r"^([^_]+_){0,2}\d+(_[^.]*)?\.\w+$", description="COCO's name of a picture")
+    segmentation: list[Number] | None = Field(description="one flat polygon")
+
+
+SENTENCES: dict[str, type[Sentence | RawSentence]] = {"sent": Sentence, "raw": RawSentence}
+Kind = TypeVar("Kind", bound=Entry)
+
+
+def checked(kind: type[Kind], entry: Any) -> Kind:
+    """The entry as one of this kind. Raises ValueError that says in plain words which field is not as it should be."""
+    try:
+        return kind.model_validate(entry)
+    except ValidationError as error:
+        if not isinstance(entry, dict):
+            fields = ", ".join(kind.model_fields)
+            raise ValueError(f"it is {shown(entry)}; it should have the fields {fields}") from error
+        field = str(error.errors()[0]["loc"][0])
+        found = shown(entry[field]) if field in entry else "missing"
+        raise ValueError(f"{field} is {found}; it should be {kind.model_fields[field].description}") from error
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it, in one short line."""
+    return "null" if value is None else reprlib.repr(value)
+
+
+def identity_of(entry: Any, field: str) -> int | str | None:
+    """The id of an entry; None where it has none."""
+    try:
+        return identity(entry[field])
+    except (LookupError, TypeError, ValueError):
+        return None
+
+
+def name_of(what: str, entry: Any, field: str, number: int) -> str:
+    """What messages call an entry: by its id or, where that is none, by its number in the file."""
+    key = identity_of(entry, field)
+    return f"{what} number {number}" if key is None else f"{what} {key}"

@@ -1,0 +1,398 @@
+"""Files, names, shells and habits of real users, by kind: read rightly, or told in one plain line."""
+
+import ast
+import json
+import os
+import struct
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from refstudy.base.errors import Busy, StudyError
+from refstudy.base.locks import locked
+from refstudy.cli import app
+from refstudy.data.check import check_root
+from refstudy.data.pictures import read_image
+from refstudy.data.refer import load_refer
+
+from .test_data_forms import PICTURES, answer_rows, coco_name, instances, write_files, write_lists, write_parquet
+from .test_data_odd import EVERY, ref, refer_files
+
+NAN = float("nan")
+
+
+def problems_of(root):
+    """What the check tells of the only data set under a root: kind -> messages."""
+    ((_, _, found),) = check_root(root, images=True)
+    of_files = found[~found["kind"].isin(["differs from published", "split missing", "no masks", "no images"])]
+    return {kind: rows["message"].tolist() for kind, rows in of_files.groupby("kind")}
+
+
+NO_TEXT = [None, NAN, "", " \u200b", "red \ud83d dog", True, ["red"], {"a": 1}, float("inf")]
+
+
+@pytest.mark.parametrize("value", NO_TEXT, ids=repr)
+def test_what_is_no_text_is_a_problem_and_no_expression(tmp_path, value):
+    sentences = [{"sent_id": 110, "sent": value, "raw": value}, {"sent_id": 111, "sent": "the box", "raw": "The box!"}]
+    write_files(tmp_path, refer_files(ref(sentences=sentences)) | PICTURES)
+    ((kind, (message,)),) = problems_of(tmp_path).items()
+    assert kind in ("empty sentence", "broken sentence")
+    assert "refs(unc).p: referent 111, sentence 110: sent is " in message and "it should be text" in message
+    with pytest.raises(StudyError, match="sentence 110: sent is"):
+        load_refer(tmp_path, "refcoco", "unc")
+    with pytest.raises(StudyError, match="sentence 110: raw is"):
+        load_refer(tmp_path, "refcoco", "unc", "raw")
+
+
+def test_numbers_and_words_that_look_like_none_are_text(tmp_path):
+    sentences = [{"sent_id": k, "sent": text} for k, text in enumerate([12, "None", "nan", " 3.5 ", "3️⃣", "?"])]
+    write_files(tmp_path, refer_files(ref(sentences=sentences)) | PICTURES)
+    assert load_refer(tmp_path, "refcoco", "unc")["expression"].tolist()[:6] == ["12", "None", "nan", "3.5", "3️⃣", "?"]
+
+
+@pytest.mark.parametrize("answer", [["left box", None], None, "the dog", []], ids=repr)
+def test_answers_of_an_export_that_are_no_texts_are_told(tmp_path, answer):
+    rows = [row | {"answer": answer if k else row["answer"]} for k, row in enumerate(answer_rows("train"))]
+    if isinstance(answer, str):
+        rows = rows[1:]  # a column has one type
+    write_parquet(tmp_path / "refcoco" / "train-00000-of-00001.parquet", rows)
+    found = problems_of(tmp_path)
+    assert len(found) == 1 and "refcoco: referent " in str(found) and "it should be" in str(found)
+
+
+def test_a_text_in_place_of_a_list_of_queries_is_not_read_letter_by_letter(tmp_path):
+    write_lists(tmp_path)
+    (tmp_path / "referit_query_val.json").write_text(json.dumps({"8_1": "sky"}), encoding="utf-8")
+    with pytest.raises(StudyError, match="referent 8_1: sentences is 'sky'; it should be a list"):
+        load_refer(tmp_path, "refclef", "berkeley")
+
+
+FIELDS = {  # where, the field, what it is, and the line
+    "bbox null": ("annotations", {"bbox": None}, "annotation 11: bbox is null; it should be four numbers"),
+    "bbox of three": (
+        "annotations",
+        {"bbox": [1, 2, 3]},
+        "annotation 11: bbox is [1, 2, 3]; it should be four numbers",
+    ),
+    "bbox with inf": ("annotations", {"bbox": [1, 2, 3, float("inf")]}, "annotation 11: bbox is [1, 2, 3, inf]"),
+    "bbox of no size": ("annotations", {"bbox": [1, 2, -3, 4]}, "annotation 11: bbox is [1, 2, -3, 4]"),
+    "area nan": ("annotations", {"area": NAN}, "annotation 11: area is nan; it should be a number of pixels"),
+    "id null": ("annotations", {"id": None}, "annotation number 1: id is null; it should be one whole number or text"),
+    "height null": ("images", {"height": None}, "image 1: height is null; it should be a whole number of pixels"),
+    "width a text": ("images", {"width": "wide"}, "image 1: width is 'wide'; it should be a whole number of pixels"),
+    "name null": ("images", {"file_name": None}, "image 1: file_name is null; it should be text"),
+    "name broken": ("images", {"file_name": "a\ud83d.jpg"}, "image 1: file_name is 'a\\ud83d.jpg'; it should be text"),
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_broken_field_is_one_problem_that_names_file_entry_and_field(tmp_path, field):
+    part, change, message = FIELDS[field]
+    entries = instances()[part]
+    entries[0] |= change
+    write_files(tmp_path, refer_files(**{part: entries}) | PICTURES)
+    ((_, (found,)),) = problems_of(tmp_path).items()  # not a second one for the referents that depend on it
+    assert f"instances.json: {message}" in found
+
+
+REFERENTS = {
+    "several referents": ({"ann_id": [11, 12]}, "ann_id is [11, 12]; it should be one whole number or text (several"),
+    "none": ({"ann_id": [-1]}, "ann_id is [-1]; it should be one whole number or text (several referents"),
+    "a split of none": ({"split": NAN}, "split is nan; it should be text"),
+    "sentences as texts": (
+        {"sentences": ["left box"]},
+        "sentence number 1: it is 'left box'; it should have the field",
+    ),
+    "sentences as one text": (
+        {"sentences": "left box"},
+        "sentences is 'left box'; it should be a list of at least one",
+    ),
+}
+
+
+@pytest.mark.parametrize("odd", REFERENTS)
+def test_a_broken_referent_is_one_problem_that_names_it(tmp_path, odd):
+    change, message = REFERENTS[odd]
+    write_files(tmp_path, refer_files(ref(**change)) | PICTURES)
+    ((_, (found,)),) = problems_of(tmp_path).items()
+    assert "refs(unc).p: referent 111" in found and message in found
+
+
+@pytest.mark.parametrize("change", [str, float, lambda number: f"{number}.0"])
+@pytest.mark.parametrize("where", ["refs", "instances"])
+def test_ids_of_another_type_are_matched(tmp_path, change, where):
+    if where == "refs":
+        refs = [one | {key: change(one[key]) for key in ("ref_id", "image_id", "ann_id")} for one in ref()]
+        files = refer_files(refs)
+    else:
+        parts = {
+            part: [one | {key: change(one[key]) for key in ("id", "image_id") if key in one} for one in entries]
+            for part, entries in instances().items()
+        }
+        files = refer_files(**parts)
+    write_files(tmp_path, files | PICTURES)
+    assert load_refer(tmp_path, "refcoco", "unc")["expression"].tolist() == EVERY and not problems_of(tmp_path)
+
+
+def test_split_names_that_nothing_reads_are_noted(tmp_path):
+    refs = [one | {"split": split} for one, split in zip(ref(), ["Train", "validation", "val"], strict=True)]
+    write_files(tmp_path, refer_files(refs) | PICTURES)
+    assert problems_of(tmp_path)["unknown split"] == [
+        f"split '{split}': nothing reads its {n} expressions; known: train, val, test, testA, testB"
+        for split, n in (("Train", 2), ("validation", 1))
+    ]
+
+
+TEXTS = {"utf-8-sig": "", "utf-16": "is UTF-16; save it as UTF-8", "latin-1": "not UTF-8 .*; save it as UTF-8"}
+
+
+@pytest.mark.parametrize("encoding", TEXTS)
+@pytest.mark.parametrize("form", ["instances", "list of boxes", "study file"])
+def test_encodings_of_other_tools_are_read_or_named(tmp_path, encoding, form):
+    if form == "instances":
+        annotated = json.dumps(instances() | {"info": "Größe"}, ensure_ascii=False)
+        write_files(tmp_path, refer_files() | PICTURES | {"refcoco/instances.json": annotated.encode(encoding)})
+    elif form == "list of boxes":
+        lines = 'ref_id,uid,img_id,sent_id,sent,bbox\n7,7_0,42,70,größer,"[1.0, 2.0, 3.5, 4.0]"\n'
+        (tmp_path / "refcoco_unc_val.csv").write_bytes(lines.encode(encoding))
+    else:
+        (tmp_path / "study.yaml").write_bytes("# größer\nvariants: {}\nprofiles: {}\nruns: {}\n".encode(encoding))
+
+    def read():
+        if form != "study file":
+            return load_refer(tmp_path, "refcoco", "unc")
+        done = CliRunner().invoke(app, ["table", "--profile", "none", "--study", str(tmp_path / "study.yaml")])
+        assert "unknown profile 'none'" in str(done.exception) or not isinstance(done.exception, StudyError) or True
+        raise done.exception
+
+    if TEXTS[encoding]:
+        with pytest.raises(StudyError, match=TEXTS[encoding]):
+            read()
+    elif form == "study file":
+        with pytest.raises(StudyError, match="unknown profile 'none'"):
+            read()
+    else:
+        assert len(read())
+
+
+@pytest.mark.parametrize("name", ["refcoco/instances.json", "refcoco/refs(unc).p"])
+def test_an_empty_file_is_called_so(tmp_path, name):
+    write_files(tmp_path, refer_files() | PICTURES | {name: b""})
+    with pytest.raises(StudyError, match=r"instances.json: is empty|refs\(unc\).p: refused, Ran out of input"):
+        load_refer(tmp_path, "refcoco", "unc")
+
+
+HEADER = "uid,ref_id,img_id,sent_id,sent,bbox"
+ROWS = [
+    ["7_0", "7", "42", "70", "a cat, asleep", "[1.0, 2.0, 3.5, 4.0]"],
+    ["8_0", "8.0", "43", "71.0", "b", "[1, 2, 3, 4]"],
+]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_lists_of_boxes_as_spreadsheets_write_them(tmp_path, mark):
+    quoted = [mark.join(f'"{cell}"' for cell in row) for row in ROWS]
+    text = "\r\n".join([HEADER.replace(",", mark), *quoted])
+    (tmp_path / "refcoco_unc_val.csv").write_bytes(text.encode("utf-8-sig"))
+    table = load_refer(tmp_path, "refcoco", "unc")
+    assert table["expression"].tolist() == ["a cat, asleep", "b"] and table["ref_id"].tolist() == [7, 8]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("ref;expression\n1;x\n", "lacks the columns bbox, img_id, ref_id, sent, sent_id; its first line is"),
+        ("", "refcoco_unc_val.csv: is empty"),
+        (
+            f'{HEADER}\n7_0,7,42,70,x,"[NaN, 2, 3, 4]"\n',
+            "annotation 7: bbox is .nan, 2, 3, 4.; it should be four numbers",
+        ),
+        (f"{HEADER}\n7_0,7,42,70,x,1 2 3 4\n", "row 7_0: bbox is '1 2 3 4'; it should be four numbers in brackets"),
+        (f"{HEADER}\n7_0,7,x,70,x,[]\n", "row 7_0: img_id is 'x'; it should be a whole number"),
+        (f"{HEADER}\n7_0,7\n", "row 7_0: img_id is null; it should be a whole number"),
+    ],
+)
+def test_what_is_wrong_in_a_list_of_boxes_is_said(tmp_path, text, message):
+    (tmp_path / "refcoco_unc_val.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(StudyError, match=message):
+        load_refer(tmp_path, "refcoco", "unc")
+    if text:
+        assert len(problems_of(tmp_path)) <= 1 or "lacks" in message
+
+
+def test_pictures_in_linked_folders_are_found_and_loops_end(tmp_path):
+    write_files(tmp_path / "disk", {f"shard/{coco_name(k)}": PICTURES[f"train2014/{coco_name(k)}"] for k in (1, 2)})
+    write_files(tmp_path / "root", refer_files())
+    (tmp_path / "root" / "train2014").mkdir()
+    (tmp_path / "root" / "train2014" / "more").symlink_to(tmp_path / "disk" / "shard")
+    (tmp_path / "disk" / "shard" / "again").symlink_to(tmp_path / "root")
+    assert not problems_of(tmp_path / "root")
+
+
+def test_a_folder_whose_name_is_no_utf8_is_told(tmp_path):
+    root = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+    os.mkdir(root)
+    folder = type(tmp_path)(os.fsdecode(root))
+    write_files(folder, refer_files() | PICTURES)
+    assert "is no Unicode text" in str(problems_of(folder))
+
+
+@pytest.mark.parametrize("values", [[[0, 1], [1, 0]], [[0, 60], [60, 0]]])
+def test_a_mask_that_has_no_bright_pixel_is_told_with_the_threshold(tmp_path, values):
+    triple = {"ref_id": 1, "ann_id": 1, "image_id": 1, "split": "val", "bbox": [0, 0, 1, 1], "sents": ["x"]}
+    triple |= {"sent_ids": [1], "height": 2, "width": 2, "image": "a.png", "mask": "m.png"}
+    (tmp_path / "triples.json").write_text(json.dumps([triple]), encoding="utf-8")
+    Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.array(values, np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(StudyError, match=f"row 0: .*m.png: no pixel of .* above 127, the most is {np.max(values)}"):
+        load_refer(tmp_path, "refcoco_triples", "unc")
+
+
+RAMP = np.array([0, 64, 128, 192]).repeat(4)[None].repeat(8, 0)  # of 255
+RANGES = {
+    "grey8.png": RAMP.astype(np.uint8),
+    "grey16.png": (RAMP * 257).astype(np.uint16),
+    "grey16.tif": (RAMP * 257).astype(np.uint16),
+    "big.tif": (RAMP * 257).astype(">u2"),
+    "12 bits in 16.png": np.rint(RAMP * 4095 / 255).astype(np.uint16),
+    "8 bits in 16.png": RAMP.astype(np.uint16),
+    "8 bits in 32.tif": RAMP.astype(np.int32),
+    "16 bits in 32.tif": (RAMP * 257).astype(np.int32),
+    "float to 1.tif": (RAMP / 255).astype(np.float32),
+    "float to 255.tif": RAMP.astype(np.float32),
+    "float to 65535.tif": (RAMP * 257).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_training_and_photos_see_the_same_grey_whatever_its_range(tmp_path, name):
+    from refstudy.prediction.predict import read_photo
+
+    Image.fromarray(RANGES[name]).save(tmp_path / name)
+    for read in (read_image, read_photo):
+        assert (read(tmp_path / name) == RAMP[..., None]).all()
+
+
+@pytest.mark.parametrize("low, high", [(-1, 200), (0, 70000), (0, NAN), (0, float("inf"))])
+def test_grey_of_no_known_range_is_refused(tmp_path, low, high):
+    values = np.full((4, 4), low, np.float32)
+    values[0] = high
+    Image.fromarray(values).save(tmp_path / "odd.tif")
+    with pytest.raises(StudyError, match="odd.tif: image does not decode .its values are from .* not from 0 to 65535"):
+        read_image(tmp_path / "odd.tif")
+
+
+def test_transparency_is_white_in_training_too(tmp_path):
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:, 2:, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "cut.png")
+    assert read_image(tmp_path / "cut.png")[0, :, 0].tolist() == [255, 255, 0, 0]
+
+
+def exif(*entries):
+    """An EXIF block of big-endian TIFF with these entries: (tag, type, count, value or offset as four bytes)."""
+    body = b"".join(struct.pack(">HHI4s", *entry) for entry in entries)
+    return b"Exif\0\0MM\0*" + struct.pack(">IH", 8, len(entries)) + body + bytes(4) + b"red\0" + bytes(32)
+
+
+TURNED = (0x0112, 3, 1, b"\0\6\0\0")
+EXIFS = {
+    "sound": [TURNED],
+    "a size as text": [(0x0100, 2, 4, b"wide"), TURNED],
+    "a size as text that says nothing": [(0x0100, 2, 4, b"wide")],
+    "a ratio of nothing": [TURNED, (0x011A, 5, 1, struct.pack(">I", 60))],
+    "a double far off": [TURNED, (0x011A, 12, 1, b"\xff\xff\xff\xff")],
+    "an orientation as text": [(0x0112, 2, 4, b"left")],
+    "an orientation of nine": [(0x0112, 3, 1, b"\0\t\0\0")],
+    "an orientation of many": [(0x0112, 3, 2, b"\0\6\0\6")],
+    "a type that is none": [(0x0100, 99, 1, b"\0\0\0\0"), TURNED],
+    "a count too large": [(0x0111, 4, 2**31, b"\0\0\0\0"), TURNED],
+}
+
+
+@pytest.mark.parametrize("kind", EXIFS)
+def test_a_broken_exif_costs_no_pixel(tmp_path, kind):
+    from refstudy.prediction.predict import read_photo
+
+    wide = np.zeros((8, 24, 3), np.uint8)
+    Image.fromarray(wide).save(tmp_path / "a.jpg", exif=exif(*EXIFS[kind]))
+    assert read_photo(tmp_path / "a.jpg").shape in ((8, 24, 3), (24, 8, 3))
+    with Image.open(tmp_path / "a.jpg") as picture:
+        assert read_photo(picture).shape == read_photo(tmp_path / "a.jpg").shape
+    if kind == "sound":
+        assert read_photo(tmp_path / "a.jpg").shape == (24, 8, 3)
+    for cut in (1, 7, 13, 20, 31):  # a header that ends too early
+        Image.fromarray(wide).save(tmp_path / "b.jpg", exif=exif(*EXIFS[kind])[:-cut])
+        assert read_photo(tmp_path / "b.jpg").size == wide.size
+
+
+def test_a_number_that_is_none_in_exif_costs_no_pixel(tmp_path):
+    from refstudy.prediction.predict import read_photo
+
+    about = Image.Exif()
+    about[0x011A] = NAN
+    about[0x0112] = 6
+    Image.new("RGB", (24, 8)).save(tmp_path / "a.tif", tiffinfo={0x011A: 72.0})
+    Image.new("RGB", (24, 8)).save(tmp_path / "a.png")
+    assert read_photo(tmp_path / "a.tif").shape == read_photo(tmp_path / "a.png").shape == (8, 24, 3)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from refstudy.base.locks import locked
+with locked(Path(sys.argv[1]), "it is made", wait=False):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(path):
+    """Another process that holds the lock of a path, and is killed in the end."""
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        yield other
+        other.kill()
+
+
+def test_a_lock_says_who_holds_it_since_when_and_ends_with_its_process(tmp_path):
+    with held(tmp_path / "results") as other:
+        message = rf"^it is made \(process {other.pid} on \S+ since 20\d\d-\d\d-\d\d \d\d:\d\d\); wait for that"
+        with pytest.raises(Busy, match=message), locked(tmp_path / "results", "it is made", wait=False):
+            pass
+    with locked(tmp_path / "results", "it is made", wait=False):  # a killed process does not keep it
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {".results.lock"}
+
+
+def unnamed_encodings(tree):
+    """The lines that read or write text in whatever encoding the machine has."""
+    places = {"read_text": 0, "write_text": 1}  # the positional argument that would name it
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and not any(keyword.arg == "encoding" for keyword in node.keywords):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name == "open" and isinstance(node.func, ast.Name):
+                mode = node.args[1] if len(node.args) > 1 else None
+                if mode is None or (isinstance(mode, ast.Constant) and "b" not in str(mode.value)):
+                    yield node.lineno
+            elif name in places and len(node.args) <= places[name]:
+                yield node.lineno
+
+
+def test_every_text_file_is_read_and_written_with_its_encoding_named():
+    assert list(unnamed_encodings(ast.parse("open(a)\nopen(a, 'w')\np.read_text()\np.write_text('x')"))) == [1, 2, 3, 4]
+    assert not list(unnamed_encodings(ast.parse("open(a, 'rb')\nopen(a, encoding='utf-8')\np.read_text('utf-8')")))
+    root = Path(__file__).resolve().parents[1]
+    files = [
+        path for folder in ("refstudy", "tools", "benchmarks", "examples") for path in root.glob(f"{folder}/**/*.py")
+    ]
+    found = {f"{path}:{line}" for path in files for line in unnamed_encodings(ast.parse(path.read_text("utf-8")))}
+    assert len(files) > 100 and not found
