@@ -45,7 +45,7 @@ def trace(model: Segmenter, image: np.ndarray, expression: str) -> Trace:
     fusion = getattr(model, "fusion", None)
     if not isinstance(fusion, S2RM):
         raise StudyError("trace: this model has no S²RM to look into; use one whose fusion is s2rm")
-    pixels, ids, mask = _inputs(model, image, expression)
+    pixels, ids, mask = inputs(model, image, expression)
     vision = model.encode_image(pixels).maps[3]
     steps = fusion.steps(vision, model.text_encoder(ids, mask), mask)
     column, row = coparse(vision, steps.language)
@@ -59,7 +59,7 @@ def trace(model: Segmenter, image: np.ndarray, expression: str) -> Trace:
     )
 
 
-def _inputs(model: Segmenter, image: np.ndarray, expression: str) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(model: Segmenter, image: np.ndarray, expression: str) -> tuple[Tensor, Tensor, Tensor]:
     """An image uint8 (S, S, 3) and an expression as a model takes them: (1, 3, S, S), and ids and mask (1, L) without
     padding."""
     tokens = tokenize(model.tokenizer, [expression], model.config.max_words)
@@ -75,7 +75,7 @@ def decoder_maps(model: Segmenter, image: np.ndarray, expression: str) -> list[T
     given: list[tuple] = []
     decoder = cast(nn.Module, model.decoder)
     with decoder.register_forward_pre_hook(lambda module, inputs: given.append(inputs)):
-        model(*_inputs(model, fit_image(image, model.config.image_size, model.config.keep_aspect), expression))
+        model(*inputs(model, fit_image(image, model.config.image_size, model.config.keep_aspect), expression))
     maps, *fused = given[0][:2]  # with late fusion, three maps and the fused one
     return [*maps, *fused]
 
@@ -101,7 +101,7 @@ def trace_slvit(model: SLViT, image: np.ndarray, expression: str) -> SLViTTrace:
     """
     if getattr(model, "urce", None) is None:
         raise StudyError("trace: this model has no URCE to look into; use an slvit that has it")
-    pixels, ids, mask = _inputs(model, image, expression)
+    pixels, ids, mask = inputs(model, image, expression)
     given, made = [], []
 
     def keep(lmfa: nn.Module, inputs: tuple[Tensor, Tensor, Tensor], outputs: tuple[Tensor, Tensor]) -> None:
