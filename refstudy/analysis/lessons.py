@@ -2,31 +2,37 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
 from refstudy.analysis import figures
-from refstudy.analysis.tables import data_name
-from refstudy.analysis.trace import inputs
+from refstudy.analysis.claims import variants_by_regions
+from refstudy.analysis.cost import cost
+from refstudy.analysis.tables import data_name, interval, resampled_counts, write_table
+from refstudy.analysis.trace import corpus_steps, inputs, region_counts
 from refstudy.base.config import RunConfig
 from refstudy.base.errors import StudyError
 from refstudy.data.batches import Corpus, build_corpus
 from refstudy.data.refer import load_table
 from refstudy.data.source import prepare_data
+from refstudy.metrics import overlap
 from refstudy.models.build import load_or_build
 from refstudy.models.fusion.coparse_literal import coparse_literal
 from refstudy.models.fusion.s2rm import Steps, coparse
 from refstudy.models.segmenter import Segmenter
-from refstudy.study.file import ProfileStudy
+from refstudy.models.urce import STAGES, patch_side
+from refstudy.study.file import PAPERS_SWIN_T, ProfileStudy
 
 SCENES = 20  # pictures that a lesson makes at least
 
@@ -81,10 +87,20 @@ class Example:
         scene, sentence = int(self.corpus.image_of_ref[ref]), self.corpus.table.loc[row, "expression"]
         return replace(self, scene=scene, row=row, sentence=sentence)
 
+    def iou(self, mask: np.ndarray) -> float:
+        """The IoU of a mask, bool (S, S), with the truth."""
+        return overlap(mask, self.truth)
+
     def show(self, figure: Figure, name: str) -> None:
         """Show a figure below the cell, and save it among the figures of the results."""
-        figures.save(figure, self.study.folder / "figures", name)
-        plt.show()
+        show(self.study, figure, name)
+
+
+def show(study: ProfileStudy, figure: Figure, name: str) -> None:
+    """Show a figure below the cell and, if it has a name, save it among the figures of the results."""
+    if name:
+        figures.save(figure, study.folder / "figures", name)
+    plt.show()
 
 
 def rows_of(corpus: Corpus, scene: int) -> np.ndarray:
@@ -205,6 +221,80 @@ def times_faster() -> float:
         return float(np.median(times[1:]))
 
     return seconds(coparse_literal) / seconds(coparse)
+
+
+def map_scales(example: Example) -> pd.DataFrame:
+    """The scale of SLViT's correlation maps, stage by stage, over all expressions of the lesson: the standard deviation
+    of R_i over its cells, the same on the grid of stage 4, and the share in map_U of the step from the stage before, in
+    percent."""
+    spreads, sizes = [], []
+    for batch, steps in corpus_steps(example.model, example.corpus):  # type: ignore[arg-type]
+        with torch.no_grad():
+            maps = [example.model.urce.correlation(one, batch.token_mask) for one in steps.scores]  # type: ignore[operator, union-attr]
+        down = [adaptive_avg_pool2d(map_, steps.uncertainty.shape[-2:]) for map_ in maps]  # type: ignore[union-attr]
+        spreads.append(torch.stack([torch.stack([map_.flatten(1).std(1) for map_ in of], 1) for of in (maps, down)]))
+        steps_between = [(later - earlier).abs() for earlier, later in pairwise(down)]
+        sizes.append(torch.stack([term.flatten(1).mean(1) for term in steps_between], 1))
+    before, after = torch.cat(spreads, 1).mean(1).double().numpy()
+    shares = torch.cat(sizes).mean(0).double().numpy()
+    columns = {
+        "deviation of R_i": before,
+        "after Down": after,
+        "share in map_U, %": [np.nan, *100 * shares / shares.sum()],
+    }
+    return pd.DataFrame(columns, index=[f"stage {stage}" for stage in STAGES])
+
+
+def region_sweep(example: Example, numbers: Sequence[int]) -> pd.DataFrame:
+    """Overall IoU over all expressions of the lesson when URCE refines K regions, a row for each of ``numbers``, the
+    first of which is 0: K, expressions, oIoU, gain on K = 0 with its 95 % interval over pictures (_low, _high)."""
+    counts, lines = region_counts(example.model, example.corpus, numbers), []  # type: ignore[arg-type]
+    resampled = {K: resampled_counts(some)["oIoU"] for K, some in counts.groupby("K")}
+    for K, values in resampled.items():
+        gain = values - resampled[0]
+        lines.append((K, len(example.corpus.table), values[0], gain[0], *interval(gain)))
+    return pd.DataFrame(lines, columns=["K", "expressions", "oIoU", "gain", "gain_low", "gain_high"])
+
+
+def region_costs(study: ProfileStudy) -> dict[int, float]:
+    """Thousand million multiply-adds of one image with one expression at the paper's size, by K."""
+    variants = variants_by_regions(study.beside(PAPERS_SWIN_T))
+    configs = {K: study.file.run_config(PAPERS_SWIN_T, name, seed=0) for K, name in variants.items() if K}
+    return {K: sum(cost(config.model).macs.values()) for K, config in configs.items()}
+
+
+class Choices(NamedTuple):
+    """What URCE chooses over all expressions of a lesson: how many of them; how many ``different`` choices; the share
+    of expressions that ``chosen`` each region, and for which a border of the target lies inside it, both (h_4, w_4);
+    the share of the chosen regions and of all regions that such a border crosses."""
+
+    expressions: int
+    different: int
+    chosen: Tensor
+    borders: Tensor
+    hits: float
+    any_hits: float
+
+
+def region_choices(example: Example) -> Choices:
+    """Which regions URCE chooses for all expressions of the lesson, and whether borders of targets are in them."""
+    cells, crossed = [], []
+    for batch, steps in corpus_steps(example.model, example.corpus):  # type: ignore[arg-type]
+        pooled = avg_pool2d(batch.masks, patch_side(1) * 4, ceil_mode=True, count_include_pad=False)
+        cells.append(steps.cells)
+        crossed.append(((pooled > 0) & (pooled < 1)).float())
+    chosen, borders = torch.cat(cells), torch.cat(crossed)  # type: ignore[arg-type]
+    often = torch.bincount(chosen.flatten(), minlength=borders[0].numel()) / len(chosen)
+    different = len({tuple(sorted(row)) for row in chosen.tolist()})
+    hits = borders.flatten(1).gather(1, chosen).mean().item()
+    return Choices(len(chosen), different, often.view(borders.shape[1:]), borders.mean(0), hits, borders.mean().item())
+
+
+def keep_table(example: Example, table: pd.DataFrame, name: str) -> None:
+    """Write a table about the pictures of a lesson among those of the results."""
+    data, split = example.config.data, example.study.settings.splits[0]
+    about = f"{data_name(data, split)}, first {len(example.corpus.images)} pictures"
+    write_table(table.assign(data=about), example.study.folder / "tables", name)
 
 
 def slider(draw: Callable[..., object], **ends: int) -> None:

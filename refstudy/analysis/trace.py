@@ -131,6 +131,39 @@ def lmfa_branches(lmfa: LMFA, vision: Tensor, words: Tensor, word_mask: Tensor) 
     return {"5×5": local} | strips | cross
 
 
+def reach(lmfa: LMFA, given: tuple[Tensor, Tensor, Tensor]) -> dict[str, np.ndarray]:
+    """Where the middle cell of each branch of an LMFA, and of their sum, gets its response from: the share (H, W) of
+    the gradient that each cell of its input has."""
+    with torch.enable_grad():
+        source = given[0].detach().clone().requires_grad_()
+        responses = lmfa_branches(lmfa, source, *given[1:])
+        responses["their sum"] = torch.stack(list(responses.values())).sum(0)
+        shares = {}
+        for name, response in responses.items():
+            middle = response[0, :, response.shape[2] // 2, response.shape[3] // 2].sum()
+            spread = torch.autograd.grad(middle, source, retain_graph=True)[0][0].abs().sum(0)
+            shares[name] = (spread / spread.sum()).numpy()
+    return shares
+
+
+@torch.no_grad()
+def loudness(model: SLViT, given: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, np.ndarray]:
+    """The root mean square of each branch of the stages' last LMFAs, (4,), as a share of the sum of its stage."""
+    found: dict[str, list[float]] = {}
+    for lmfa, its in zip(last_lmfas(model), given, strict=True):
+        for name, response in lmfa_branches(lmfa, *its).items():
+            found.setdefault(name, []).append(response.square().mean().sqrt().item())
+    total = np.sum(list(found.values()), axis=0)
+    return {name: np.array(values) / total for name, values in found.items()}
+
+
+def main_direction(map_: Tensor) -> Tensor:
+    """The unit vector (C,) along which the cells of a map (C, H, W) vary most, its largest entry positive."""
+    cells = map_.flatten(1).T
+    direction = torch.linalg.svd(cells - cells.mean(0), full_matrices=False).Vh[0]
+    return direction * direction[direction.abs().argmax()].sign()
+
+
 @torch.no_grad()
 def region_attention(urce: URCE, maps: Sequence[Tensor], cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The attention in the regions ``cells`` (E, K) of F_1 ... F_4: the N = E * K sequences of Eq. (10), (N, T, C_f);
