@@ -9,10 +9,11 @@ STAMP := $(VENV)/.ready
 UV_VERSION := 0.13.8
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup study test test-all test-long lab bench lock check
+.PHONY: help setup study rendered test test-all test-long lab bench lock check
 
 help:
 	@echo "make study      set up, run every notebook, write results/scenes (about 10 minutes on 2 cores)"
+	@echo "make rendered   make study, and then write the notebooks with their outputs to results/scenes/rendered"
 	@echo "make test       set up, run the fast tests (under 5 minutes on 2 cores)"
 	@echo "make test-all   these and the slow ones, the smoke study among them (under 30 minutes)"
 	@echo "make test-long  only those that take longer still"
@@ -36,6 +37,9 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/uv
 
 study: setup
 	@$(BIN)/refstudy run --profile scenes $(ARGS)
+
+rendered: study
+	@$(BIN)/python tools/rendered.py
 
 test: setup
 	@$(PYTEST) -m "not slow and not long" $(ARGS)

@@ -208,10 +208,19 @@ def gate_ranges(runs: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def word_attention(image: np.ndarray, expression: str, words: Sequence[str], attention: np.ndarray) -> Figure:
-    """The picture uint8 (S, S, 3), then for each word piece how much each cell takes from it: attention (L, H, W)."""
+def word_attention(
+    image: np.ndarray, expression: str, words: Sequence[str], attention: np.ndarray, truth: np.ndarray | None = None
+) -> Figure:
+    """The picture uint8 (S, S, 3) with the grid of cells and, where there is one, the outline of the true mask (S, S);
+    then for each word piece how much each cell takes from it: attention (L, H, W)."""
     figure, axes = grid(1, len(words) + 1, cell=1.45)
     show_image(axes[0, 0], image, f"“{expression}”")
+    lines = (axes[0, 0].axhline, axes[0, 0].axvline)
+    for line, side, cells in zip(lines, image.shape, attention.shape[1:], strict=False):
+        for place in np.linspace(0, side, cells + 1)[1:-1] - 0.5:
+            line(place, color="white", linewidth=0.6)
+    if truth is not None:
+        axes[0, 0].contour(truth.astype(float), levels=[0.5], colors=[PALETTE["vermilion"]], linewidths=1.6)
     for axis, word, weight in zip(axes[0, 1:], words, attention, strict=True):
         shown = axis.imshow(weight, cmap="viridis", vmin=0, vmax=attention.max())
         axis.set_title(word)

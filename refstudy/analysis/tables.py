@@ -100,10 +100,11 @@ def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = USUAL
     drawn = FLAVOURS.get(data.dataset)
     partition = f" ({data.split_by})" if drawn is None or len(drawn.partitions) > 1 else ""
     name = DATA_NAMES.get(data.dataset, data.dataset) + partition
+    kinds = f" ({' and '.join(data.kinds)})" if data.kinds else ""
     raw = ", raw sentences" if data.sentence_field == "raw" else ""
     original = ", counted at the original size" if evaluation.resolution == "original" else ""
     threshold = f", threshold {evaluation.threshold:g}" if evaluation.threshold != THRESHOLD else ""
-    return f"{name} {split}, {data.image_size} px{raw}{original}{threshold}"
+    return f"{name} {split}{kinds}, {data.image_size} px{raw}{original}{threshold}"
 
 
 def measured_on(study: ProfileStudy) -> str:

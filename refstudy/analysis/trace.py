@@ -45,7 +45,7 @@ def trace(model: Segmenter, image: np.ndarray, expression: str) -> Trace:
     fusion = getattr(model, "fusion", None)
     if not isinstance(fusion, S2RM):
         raise StudyError("trace: this model has no S²RM to look into; use one whose fusion is s2rm")
-    pixels, ids, mask = _inputs(model, image, expression)
+    pixels, ids, mask = inputs(model, image, expression)
     vision = model.encode_image(pixels).maps[3]
     steps = fusion.steps(vision, model.text_encoder(ids, mask), mask)
     column, row = coparse(vision, steps.language)
@@ -59,7 +59,7 @@ def trace(model: Segmenter, image: np.ndarray, expression: str) -> Trace:
     )
 
 
-def _inputs(model: Segmenter, image: np.ndarray, expression: str) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(model: Segmenter, image: np.ndarray, expression: str) -> tuple[Tensor, Tensor, Tensor]:
     """An image uint8 (S, S, 3) and an expression as a model takes them: (1, 3, S, S), and ids and mask (1, L) without
     padding."""
     tokens = tokenize(model.tokenizer, [expression], model.config.max_words)
@@ -75,7 +75,7 @@ def decoder_maps(model: Segmenter, image: np.ndarray, expression: str) -> list[T
     given: list[tuple] = []
     decoder = cast(nn.Module, model.decoder)
     with decoder.register_forward_pre_hook(lambda module, inputs: given.append(inputs)):
-        model(*_inputs(model, fit_image(image, model.config.image_size, model.config.keep_aspect), expression))
+        model(*inputs(model, fit_image(image, model.config.image_size, model.config.keep_aspect), expression))
     maps, *fused = given[0][:2]  # with late fusion, three maps and the fused one
     return [*maps, *fused]
 
@@ -101,7 +101,7 @@ def trace_slvit(model: SLViT, image: np.ndarray, expression: str) -> SLViTTrace:
     """
     if getattr(model, "urce", None) is None:
         raise StudyError("trace: this model has no URCE to look into; use an slvit that has it")
-    pixels, ids, mask = _inputs(model, image, expression)
+    pixels, ids, mask = inputs(model, image, expression)
     given, made = [], []
 
     def keep(lmfa: nn.Module, inputs: tuple[Tensor, Tensor, Tensor], outputs: tuple[Tensor, Tensor]) -> None:
@@ -129,6 +129,39 @@ def lmfa_branches(lmfa: LMFA, vision: Tensor, words: Tensor, word_mask: Tensor) 
     strips = {f"1×{size}, {size}×1": pair(local) for size, pair in lmfa.strips.items()}
     cross = {"words": lmfa.cross(vision, words, word_mask)[0]} if lmfa.cross is not None else {}
     return {"5×5": local} | strips | cross
+
+
+def reach(lmfa: LMFA, given: tuple[Tensor, Tensor, Tensor]) -> dict[str, np.ndarray]:
+    """Where the middle cell of each branch of an LMFA, and of their sum, gets its response from: the share (H, W) of
+    the gradient that each cell of its input has."""
+    with torch.enable_grad():
+        source = given[0].detach().clone().requires_grad_()
+        responses = lmfa_branches(lmfa, source, *given[1:])
+        responses["their sum"] = torch.stack(list(responses.values())).sum(0)
+        shares = {}
+        for name, response in responses.items():
+            middle = response[0, :, response.shape[2] // 2, response.shape[3] // 2].sum()
+            spread = torch.autograd.grad(middle, source, retain_graph=True)[0][0].abs().sum(0)
+            shares[name] = (spread / spread.sum()).numpy()
+    return shares
+
+
+@torch.no_grad()
+def loudness(model: SLViT, given: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, np.ndarray]:
+    """The root mean square of each branch of the stages' last LMFAs, (4,), as a share of the sum of its stage."""
+    found: dict[str, list[float]] = {}
+    for lmfa, its in zip(last_lmfas(model), given, strict=True):
+        for name, response in lmfa_branches(lmfa, *its).items():
+            found.setdefault(name, []).append(response.square().mean().sqrt().item())
+    total = np.sum(list(found.values()), axis=0)
+    return {name: np.array(values) / total for name, values in found.items()}
+
+
+def main_direction(map_: Tensor) -> Tensor:
+    """The unit vector (C,) along which the cells of a map (C, H, W) vary most, its largest entry positive."""
+    cells = map_.flatten(1).T
+    direction = torch.linalg.svd(cells - cells.mean(0), full_matrices=False).Vh[0]
+    return direction * direction[direction.abs().argmax()].sign()
 
 
 @torch.no_grad()

@@ -1,0 +1,328 @@
+"""The figures of the SLViT lessons (notebooks 03a and 03b): diagrams shapes of tensors, branches, maps."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from torch import Tensor
+
+from refstudy.analysis import figures
+from refstudy.analysis.cost import cost
+from refstudy.analysis.figures import PALETTE, shape_text
+from refstudy.analysis.trace import SLViTTrace, decoder_maps
+from refstudy.models.build import build_model
+from refstudy.models.slvit import SLViT
+from refstudy.models.urce import STAGES, patch_side
+from refstudy.study.file import ProfileStudy
+
+MARK = dict(zip(STAGES, "₁₂₃₄", strict=True))
+DESIGNS = {  # variant -> where words and picture meet, decoder
+    "s2rm_casg": ("(a) after the image encoder\n(the paper: VLT; here: S²RM)", "CASG"),
+    "lavt": ("(b) after each stage\n(LAVT)", "LAVT's decoder"),
+    "slvit": ("(c) inside every block\n(SLViT)", "Hamburger"),
+}
+
+
+def designs(study: ProfileStudy, model: SLViT, image: np.ndarray, sentence: str) -> Figure:
+    """The paper's Fig. 1: ``DESIGNS`` with the shapes of a profile's models, and what a second sentence costs."""
+    figure, axes = figures.diagram(10.2, 5.4)
+    left, step, wide, high = 0.23, 0.155, 0.13, 0.115
+    end = left + 4 * step
+    words_at = {  # one arrow a block of SLViT
+        "s2rm_casg": [end + 0.005],
+        "lavt": [left + step * k - 0.0125 for k in STAGES],
+        "slvit": [
+            left + step * k + wide * (block + 1) / (len(blocks) + 1)  # type: ignore[arg-type]
+            for k, blocks in enumerate(model.image_encoder.blocks)
+            for block in range(len(blocks))  # type: ignore[arg-type]
+        ],
+    }
+    for y, (variant, (name, decoder)) in zip((0.79, 0.43, 0.07), DESIGNS.items(), strict=True):
+        settings = study.config(variant).model
+        design = build_model(settings.from_scratch()).eval()
+        spent, middle = cost(settings), y + high / 2
+        again = spent.further / sum(spent.macs.values())
+        about = f"{name}\na 2nd sentence about an image\ncosts {again:.0%} of the 1st ({settings.image_size} px)"
+        axes.text(0, middle, about, va="center", fontsize=8.5)
+        for stage, map_ in zip(STAGES, decoder_maps(design, image, sentence), strict=True):
+            x = left + step * (stage - 1)
+            figures.draw_box(axes, x, y, wide, high, f"stage {stage}\n{shape_text(map_)}", "blue")
+            figures.draw_arrow(axes, (x + wide, middle), (x + step + 0.035 * (stage == 4), middle))
+        figures.draw_box(axes, end + 0.035, y, 0.115, high, decoder, "vermilion")
+        for x in words_at[variant]:
+            figures.draw_arrow(axes, (x, y + high + 0.06), (x, y + high if variant == "slvit" else middle))
+        axes.plot([left, end + 0.03], [y + high + 0.06] * 2, color=PALETTE["orange"], linewidth=3)
+        axes.text(left, y + high + 0.075, "words", color="black", fontsize=9)
+    return figure
+
+
+def architecture(model: SLViT, seen: SLViTTrace) -> Figure:
+    """The paper's Fig. 3 with the shapes of a trace."""
+    steps, pixels = seen.steps, seen.features.size[0]
+    tokens = sum(patch_side(stage) ** 2 for stage in STAGES)
+    found = f"map_U {shape_text(steps.uncertainty)}, K = {steps.cells.shape[1]} regions of {tokens} tokens"  # type: ignore[arg-type, union-attr]
+    words, columns, wide = seen.given[0][1], [0.0, 0.17, 0.34, 0.51, 0.68, 0.85], 0.15
+    boxes = [  # x, y, width, height, text, colour
+        (0.0, 0.64, wide, 0.16, f"image\n3 × {pixels} × {pixels}", "black"),
+        (columns[1], 0.64, wide, 0.16, f"stem: V₁\n{shape_text(seen.features.maps[0])}", "blue"),
+        (columns[2], 0.88, 0.66, 0.1, f"words L: {shape_text(words)}, into every block", "orange"),
+        (columns[2], 0.06, 0.66, 0.22, f"URCE: {found}\nF̃₁ … F̃₄, of the shapes of F₁ … F₄", "purple"),
+        (columns[1], 0.09, wide, 0.16, f"Hamburger: logits\n{shape_text(steps.logits)}", "vermilion"),
+        (0.0, 0.09, wide, 0.16, f"mask\n{pixels} × {pixels}", "black"),
+    ]
+    arrows = [
+        ((wide, 0.72), (columns[1], 0.72)),
+        ((columns[2], 0.17), (columns[1] + wide, 0.17)),
+        ((columns[1], 0.17), (wide, 0.17)),
+    ]
+    for stage, x, blocks in zip(STAGES, columns[2:], model.image_encoder.blocks, strict=True):
+        count = len(blocks)  # type: ignore[arg-type]
+        text = f"stage {stage}, {count} block{'s'[: count > 1]}: F{MARK[stage]}"
+        scores = shape_text(steps.scores[stage - 1])  # type: ignore[arg-type]
+        boxes.append((x, 0.64, wide, 0.16, f"{text}\n{shape_text(steps.encoded[stage - 1])}", "blue"))
+        boxes.append((x, 0.40, 0.11, 0.14, f"S{MARK[stage]}\n{scores}", "green"))
+        arrows += [((x - 0.02, 0.72), (x, 0.72)), ((x + wide / 2, 0.88), (x + wide / 2, 0.80))]
+        arrows += [
+            ((x + at, y), (x + at, to)) for at, y, to in ((0.055, 0.64, 0.54), (0.055, 0.40, 0.28), (0.13, 0.64, 0.28))
+        ]
+    figure, axes = figures.diagram(9.6, 4.6)
+    for box in boxes:
+        figures.draw_box(axes, *box)
+    for start, end in arrows:
+        figures.draw_arrow(axes, start, end)
+    axes.set_ylim(0.04, 1)
+    return figure
+
+
+def signed(axes: Axes, values: Tensor, title: str, limit: float, bar: bool = False) -> AxesImage:
+    """A map with positive and negative values, white at zero."""
+    return figures.show_map(axes, values, title, "PuOr", -limit, limit, bar=bar)
+
+
+def branches(
+    image: np.ndarray, sentence: str, responses: Mapping[str, Tensor], later: Mapping[str, Tensor], channel: int
+) -> Figure:
+    """One channel of the branches of an LMFA, which add up, in one scale; below, in scales of their own, of what comes
+    ``later``; all (1, C, H, W), by name."""
+    figure, axes = figures.grid(2, len(responses) + 1, cell=1.5)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    figures.show_image(axes[0, 0], image, f"“{sentence}”")
+    limit = max(float(map_[0, channel].abs().max()) for map_ in responses.values())
+    for axis, (name, map_) in zip(axes[0, 1:], responses.items(), strict=True):
+        drawn = signed(axis, map_[0, channel], name, limit)
+    figure.colorbar(drawn, ax=axes[0], shrink=0.7, label="response")
+    for axis, (name, map_) in zip(axes[1, 1:], later.items(), strict=False):
+        own = float(map_[0, channel].abs().max())
+        signed(axis, map_[0, channel], f"{name}\n(scale ±{own:.2g})", own)
+    axes[1, 0].text(0.5, 0.5, f"channel {channel}", transform=axes[1, 0].transAxes, ha="center")
+    return figure
+
+
+def reach(shares: Mapping[str, np.ndarray]) -> Figure:
+    """The share (H, W) of each branch's gradient that every cell of the input has, on a logarithmic scale."""
+    figure, axes = figures.grid(1, len(shares), cell=1.7)
+    for axis, (name, share) in zip(axes[0], shares.items(), strict=True):
+        drawn = axis.imshow(share, cmap="cividis", norm=LogNorm(1e-5, 1), interpolation="nearest")
+        touched = np.argwhere(share > 0)
+        rows, across = touched.max(0) - touched.min(0) + 1
+        axis.set_title(f"{name}\n{rows} × {across} cells")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(True)
+    figure.colorbar(drawn, ax=axes[0], shrink=0.7, label="share of the gradient")
+    return figure
+
+
+def loudness(shares: Mapping[str, Sequence[float]]) -> Figure:
+    """The share of each branch, by name, in the root mean squares of the stages' branches."""
+    figure, axes = plt.subplots(figsize=(5.4, 2.9))
+    values = np.array(list(shares.values()))
+    drawn = figures.number_grid(axes, values, high=values.max())
+    axes.set_yticks(range(len(shares)), list(shares))
+    axes.set_xticks(range(len(STAGES)), [f"stage {stage}" for stage in STAGES])
+    axes.set_title("how loud each branch is")
+    figure.colorbar(drawn, label="share of the stage's RMS")
+    return figure
+
+
+def correlations(image: np.ndarray, sentence: str, maps: Sequence[Tensor]) -> Figure:
+    """The correlation maps R_1 ... R_4, each (1, h_i, w_i), each in a scale of its own."""
+    figure, axes = figures.grid(1, len(STAGES) + 1, cell=2.0)
+    figures.show_image(axes[0, 0], image, f"“{sentence}”")
+    for axis, stage, map_ in zip(axes[0, 1:], STAGES, maps, strict=True):
+        signed(axis, map_[0], f"R{MARK[stage]}, stage {stage}", float(map_.abs().max()), bar=True)
+    return figure
+
+
+def word_scores(image: np.ndarray, sentence: str, words: Sequence[str], scores: Tensor) -> Figure:
+    """The scores (L, h, w) of a stage, a map for each word piece, in one scale."""
+    figure, axes = figures.grid(1, len(words) + 1, cell=1.5)
+    figures.show_image(axes[0, 0], image, f"“{sentence}”")
+    for axis, word, map_ in zip(axes[0, 1:], words, scores, strict=True):
+        drawn = signed(axis, map_, word, float(scores.abs().max()))
+    figure.colorbar(drawn, ax=axes[0, 1:], shrink=0.6, label="score")
+    return figure
+
+
+def uncertainty(image: np.ndarray, terms: Mapping[str, Tensor], map_: Tensor, cells: Sequence[int]) -> Figure:
+    """The terms of Eq. (8), by name, and their sum map_U, all (h_4, w_4), and the chosen cells."""
+    figure, axes = figures.grid(1, len(terms) + 2, cell=2.0)
+    for axis, (name, values) in zip(axes[0], {**terms, "their sum: map_U": map_}.items(), strict=False):
+        figures.show_map(axis, values, name, "magma", low=0)
+    grid = (map_.shape[0], map_.shape[1])
+    figures.regions(axes[0, -1], image, cells, grid, f"the {len(cells)} most uncertain")
+    return figure
+
+
+def sweep(
+    image: np.ndarray, order: Sequence[int], grid: tuple[int, int], found: Mapping[int, tuple[np.ndarray, float]]
+) -> Figure:
+    """For each K the regions refined, the first of ``order``, and the outline of the mask (S, S), with its IoU."""
+    figure, axes = figures.grid(1, len(found), cell=1.6)
+    for axis, (K, (mask, iou)) in zip(axes[0], found.items(), strict=True):
+        figures.regions(axis, image, order[:K], grid)
+        axis.set_title(f"K = {K}\nIoU {100 * iou:.1f} %")
+        if mask.any() and not mask.all():
+            axis.contour(mask.astype(float), levels=[0.5], colors=[PALETTE["blue"]], linewidths=1.6)
+    return figure
+
+
+def regions_curve(swept: pd.DataFrame, paper_size: Mapping[int, float], title: str) -> Figure:
+    """The paper's Fig. 5(a). Left: overall IoU against K, from a table with K, oIoU, gain, gain_low, gain_high; right:
+    thousand million multiply-adds at the paper's size against K."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.2))
+    none = swept["oIoU"][0]
+    bounds = {"ymin": none + swept["gain_low"], "ymax": none + swept["gain_high"]}
+    left.vlines(swept["K"], **bounds, color=PALETTE["blue"], label="95 % interval of the change from K = 0")
+    left.plot(swept["K"], swept["oIoU"], "o-", color=PALETTE["blue"])
+    left.set(xlabel="K, regions refined", ylabel="overall IoU (%)", title=title)
+    low, high = left.get_ylim()
+    low, high = min(low, (low + high - 5) / 2), max(high, (low + high + 5) / 2)  # small changes look small
+    left.set_ylim(low, high + (high - low) / 4)  # the legend is above the intervals
+    left.legend()
+    right.plot(list(paper_size), list(paper_size.values()), "o-", color=PALETTE["green"])
+    right.set(xlabel="K, regions refined", ylabel="G multiply-adds", title="cost at the paper's 480 px (225 cells)")
+    right.set_ylim(0, 1.1 * max(paper_size.values()))
+    return figure
+
+
+def enhancement(model: SLViT, seen: SLViTTrace, sequences: Tensor) -> Figure:
+    """The paper's Fig. 4 with the shapes of a trace and of the regions' sequences (regions, tokens, width)."""
+    steps, urce = seen.steps, model.urce
+    grid_text, K = shape_text(steps.uncertainty), steps.cells.shape[1]  # type: ignore[arg-type, union-attr]
+    cells_text = " + ".join(str(patch_side(stage) ** 2) for stage in urce.stages)  # type: ignore[union-attr]
+    scores_text, encoded_text, maps_text = (
+        "\n".join(texts)
+        for texts in (
+            map(shape_text, steps.scores),  # type: ignore[arg-type]
+            map(shape_text, steps.encoded),
+            (" × ".join(map(str, scores.shape[2:])) for scores in steps.scores),  # type: ignore[union-attr]
+        )
+    )
+    boxes = {  # name -> (x, y, height, text, colour)
+        "scores": (0.0, 0.55, 0.4, f"S₁ … S₄\n{scores_text}", "green"),
+        "features": (0.0, 0.0, 0.4, f"F₁ … F₄\n{encoded_text}", "blue"),
+        "maps": (0.21, 0.55, 0.4, f"R₁ … R₄: summed\n{maps_text}", "green"),
+        "uncertainty": (0.42, 0.65, 0.2, f"map_U, Eq. (8)\n{grid_text}", "orange"),
+        "index": (0.63, 0.65, 0.2, f"Index, Eq. (9)\nK = {K}", "orange"),
+        "patches": (0.21, 0.0, 0.4, f"patches of K regions\n{cells_text} cells", "blue"),
+        "tokens": (0.42, 0.1, 0.2, f"one width, Eq. (10)\n{' × '.join(map(str, sequences.shape))}", "purple"),
+        "attention": (0.63, 0.1, 0.2, f"attention, Eq. (11)\n{urce.heads} heads", "purple"),  # type: ignore[union-attr]
+        "enhanced": (0.84, 0.0, 0.4, f"F̃₁ … F̃₄, Eq. (12)\n{encoded_text}", "blue"),
+    }
+    wide = 0.16
+    figure, axes = figures.diagram(10.6, 3.6)
+    for x, y, high, text, colour in boxes.values():
+        figures.draw_box(axes, x, y, wide, high, text, colour)
+    for start, end in itertools.chain(
+        itertools.pairwise(("scores", "maps", "uncertainty", "index")),
+        itertools.pairwise(("features", "patches", "tokens", "attention", "enhanced")),
+    ):
+        (x, y, high, *_), to_x = boxes[start], boxes[end][0]
+        figures.draw_arrow(axes, (x + wide, y + high / 2), (to_x, y + high / 2))
+    figures.draw_arrow(axes, (0.63, 0.65), (0.37, 0.38))  # which regions are cut out
+    return figure
+
+
+def tokens(image: np.ndarray, cell: int, columns: int) -> Figure:
+    """One region, a cell of stage 4 in a grid of so many columns, and its cells in the four stages."""
+    side = patch_side(1) * 4  # of a region, in pixels
+    top, left = (number * side for number in divmod(cell, columns))
+    crop = image[top : top + side, left : left + side]
+    figure, axes = figures.grid(1, len(STAGES) + 1, cell=2.0)
+    rows = -(-len(image) // side)
+    figures.regions(axes[0, 0], image, [cell], (rows, columns), "the region")
+    for axis, stage in zip(axes[0, 1:], reversed(STAGES), strict=True):
+        cells = patch_side(stage)
+        figures.show_image(axis, crop, f"stage {stage}: {cells} × {cells}")
+        for line in np.linspace(0, side, cells + 1) - 0.5:
+            for ends in (([-0.5, side - 0.5], [line, line]), ([line, line], [-0.5, side - 0.5])):
+                axis.plot(*ends, color=PALETTE["vermilion"], linewidth=1.2, clip_on=False)
+    return figure
+
+
+def cross_scale(attention: np.ndarray, stages: Sequence[int]) -> Figure:
+    """The share of its attention that a token of one stage (row) gives to each stage (column), and what it would be if
+    all tokens were looked at alike; attention (T, T) of a region, its tokens stage by stage."""
+    lengths = np.array([patch_side(stage) ** 2 for stage in stages])
+    starts = np.cumsum(lengths) - lengths
+    between = np.add.reduceat(np.add.reduceat(attention, starts, axis=1), starts, axis=0) / lengths[:, None]
+    figure, axes = plt.subplots(figsize=(5.2, 3.4))
+    figures.number_grid(axes, np.vstack([between, lengths / lengths.sum()]), "{:.1%}")
+    names = [f"stage {stage}" for stage in stages]
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names) + 1), [*names, "if all tokens\nwere equal"])
+    axes.axhline(len(between) - 0.5, color="white", linewidth=3)
+    axes.set_title("attention that a token gives to each stage")
+    return figure
+
+
+def before_and_after(before: Sequence[Tensor], after: Sequence[Tensor], directions: Sequence[Tensor]) -> Figure:
+    """The paper's Fig. 6: F_i and F~_i, (1, C_i, h_i, w_i), along a direction (C_i,) of channels each, a column a
+    stage; and how far all channels together moved."""
+    figure, axes = figures.grid(3, len(STAGES), cell=1.9)
+    figure.set_size_inches(8.4, 6.0)
+    for stage, old, new, direction, column in zip(STAGES, before, after, directions, axes.T, strict=True):
+        both = [torch.einsum("c,chw->hw", direction, map_[0]) for map_ in (old, new)]
+        limits = {"low": float(min(map_.min() for map_ in both)), "high": float(max(map_.max() for map_ in both))}
+        figures.show_map(column[0], both[0], f"stage {stage}", **limits, bar=False)
+        drawn = figures.show_map(column[1], both[1], **limits, bar=False)
+        figure.colorbar(drawn, ax=column[:2], shrink=0.6)
+        figures.show_map(column[2], (new - old)[0].norm(dim=0), "", "magma", low=0)
+    for axis, name in zip(axes[:, 0], ("before: F", "after: F̃", "change ‖F̃ − F‖"), strict=True):
+        axis.text(-0.08, 0.5, name, transform=axis.transAxes, rotation=90, ha="right", va="center")
+    return figure
+
+
+def softmax_order(image: np.ndarray, raw: Tensor, after: Tensor, cells: Sequence[int]) -> Figure:
+    """map_U (h_4, w_4) of raw scores with its choice, and of scores after the softmax, in the same scale and
+    magnified."""
+    limit, grid = float(raw.max()), (raw.shape[0], raw.shape[1])
+    figure, axes = figures.grid(1, 4, cell=2.2)
+    figures.show_map(axes[0, 0], raw, "map_U of raw scores", "magma", 0, limit)
+    figures.regions(axes[0, 1], image, cells, grid, f"K = {len(cells)}")
+    figures.show_map(axes[0, 2], after, "map_U after the softmax", "magma", 0, limit)
+    figures.show_map(axes[0, 3], after, "the same, magnified", "magma", 0)
+    return figure
+
+
+def choices(chosen: Tensor, borders: Tensor) -> Figure:
+    """The share of the expressions that choose each region of the grid, and for which a border of the target crosses
+    it, both (h_4, w_4)."""
+    figure, axes = figures.grid(1, 2, cell=2.5)
+    high = float(max(chosen.max(), borders.max()))
+    for axis, title, share in zip(
+        axes[0], ("region chosen", "border of the target inside"), (chosen, borders), strict=True
+    ):
+        drawn = figures.number_grid(axis, share.numpy(), high=high)
+        axis.set(title=title, aspect="equal")
+        axis.set_axis_off()
+    figure.colorbar(drawn, ax=axes[0], shrink=0.7, label="share of the expressions", format="{x:.0%}")
+    return figure

@@ -1,0 +1,316 @@
+"""What the lessons on models (notebooks 02, 03a, 03b, 10) start from: a model and one expression about one scene."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
+
+from refstudy.analysis import figures
+from refstudy.analysis.claims import variants_by_regions
+from refstudy.analysis.cost import cost
+from refstudy.analysis.tables import data_name, interval, resampled_counts, write_table
+from refstudy.analysis.trace import corpus_steps, inputs, region_counts
+from refstudy.base.config import RunConfig
+from refstudy.base.errors import StudyError
+from refstudy.data.batches import Corpus, build_corpus
+from refstudy.data.refer import load_table
+from refstudy.data.source import prepare_data
+from refstudy.metrics import overlap
+from refstudy.models.build import load_or_build
+from refstudy.models.fusion.coparse_literal import coparse_literal
+from refstudy.models.fusion.s2rm import Steps, coparse
+from refstudy.models.segmenter import Segmenter
+from refstudy.models.urce import STAGES, patch_side
+from refstudy.study.file import PAPERS_SWIN_T, ProfileStudy
+
+SCENES = 20  # pictures that a lesson makes at least
+
+
+@dataclass(frozen=True)
+class Example:
+    """The ``model`` of a ``variant`` (``trained`` or not) and one ``sentence`` about picture ``scene`` of a ``corpus``.
+
+    ``row`` is the row of the sentence in the corpus's table; None for a sentence of the reader's own.
+    """
+
+    study: ProfileStudy
+    variant: str
+    config: RunConfig
+    model: Segmenter
+    trained: bool
+    corpus: Corpus
+    scene: int
+    row: int | None
+    sentence: str
+
+    @property
+    def image(self) -> np.ndarray:
+        """The picture as the model sees it, uint8 (S, S, 3)."""
+        return self.corpus.images[self.scene].transpose(1, 2, 0)
+
+    @property
+    def truth(self) -> np.ndarray | None:
+        """The true mask, bool (S, S); None for a sentence of the reader's own."""
+        return None if self.row is None else self.corpus.mask(self.corpus.ref_of_expression[[self.row]])[0]
+
+    @property
+    def texts(self) -> list[str]:
+        """All expressions of the data about this picture."""
+        return self.corpus.table.loc[rows_of(self.corpus, self.scene), "expression"].tolist()
+
+    @property
+    def about(self) -> str:
+        """A line that says which model this is."""
+        label = self.study.file.variants[self.variant].label
+        if self.trained:
+            return f"{label}, trained on {data_name(self.config.data, 'train')}"
+        return f"{label}, UNTRAINED, since this profile keeps no weights of it: shapes are real, meanings are not"
+
+    def inputs(self, sentence: str = "") -> tuple[Tensor, Tensor, Tensor]:
+        """The picture (1, 3, S, S), normalised, and word ids and mask (1, L) of the sentence, or of another one."""
+        return inputs(self.model, self.image, sentence or self.sentence)
+
+    def of(self, row: int) -> "Example":
+        """The example with the expression of another row of the table, and its picture."""
+        ref = self.corpus.ref_of_expression[row]
+        scene, sentence = int(self.corpus.image_of_ref[ref]), self.corpus.table.loc[row, "expression"]
+        return replace(self, scene=scene, row=row, sentence=sentence)
+
+    def iou(self, mask: np.ndarray) -> float:
+        """The IoU of a mask, bool (S, S), with the truth."""
+        return overlap(mask, self.truth)
+
+    def show(self, figure: Figure, name: str) -> None:
+        """Show a figure below the cell, and save it among the figures of the results."""
+        show(self.study, figure, name)
+
+
+def show(study: ProfileStudy, figure: Figure, name: str) -> None:
+    """Show a figure below the cell and, if it has a name, save it among the figures of the results."""
+    if name:
+        figures.save(figure, study.folder / "figures", name)
+    plt.show()
+
+
+def rows_of(corpus: Corpus, scene: int) -> np.ndarray:
+    """The rows of the corpus's table that speak of a picture."""
+    return np.flatnonzero(corpus.image_of_ref[corpus.ref_of_expression] == scene)
+
+
+def start(
+    study: ProfileStudy, variant: str, scene: int = 0, expression: str = "", number: int = 0, scenes: int = SCENES
+) -> Example:
+    """An example of the first split of a profile, and the study's style for figures.
+
+    The sentence is ``expression`` or, if that is empty, expression ``number`` of picture ``scene``; where there are
+    fewer pictures or expressions, the last one. At least ``scenes`` pictures are made.
+    """
+    figures.use_style()
+    config, split = study.config(variant), study.settings.splits[0]
+    model, trained = load_or_build(study.weights(variant), config.model)
+    shown = max(scenes, scene + 1)
+    data = config.data.model_copy(update={"scenes": {split: shown}})
+    table = load_table(data, prepare_data(data, study.file.data_root, progress=False))
+    corpus = build_corpus(table, split, data.image_size, model.tokenizer, data.max_words, keep_aspect=data.keep_aspect)
+    corpus = corpus.subset(shown)
+    scene = min(scene, len(corpus.images) - 1)
+    rows = rows_of(corpus, scene)
+    row = None if expression else int(rows[min(number, len(rows) - 1)])
+    sentence = expression or corpus.table.loc[row, "expression"]
+    return Example(study, variant, config, model, trained, corpus, scene, row, sentence)
+
+
+def s2rm_steps(example: Example, sentence: str = "") -> Steps:
+    """The steps of the fusion S²RM for the example's sentence, or for another one about its picture."""
+    pixels, ids, mask = example.inputs(sentence)
+    with torch.no_grad():
+        vision = example.model.encode_image(pixels).maps[3]
+        return example.model.fusion.steps(vision, example.model.text_encoder(ids, mask), mask)  # type: ignore[operator, union-attr]
+
+
+def attention_spread(attention: Tensor) -> float:
+    """How differently the cells read the words, 0 to 1: the mean over cells of the total variation distance between a
+    cell's attention and the mean attention of all, (cells, words)."""
+    return float((attention - attention.mean(0)).abs().sum(1).mean() / 2)
+
+
+def mean_products(steps: Steps) -> Tensor:
+    """The mean product of every cell of V_4 with the language, (H, W): the mean of all entries of its l2v
+    column map."""
+    return steps.groups[0][0].mean(0)
+
+
+def coverage(example: Example, grid: tuple[int, int]) -> Tensor:
+    """The share of every cell of a grid (H, W) that the referent covers."""
+    return adaptive_avg_pool2d(torch.from_numpy(example.truth).float()[None], grid)[0]
+
+
+Pair = tuple[Example, Example]
+
+
+def follows(pair: Pair) -> float:
+    """How well the mean products follow the referents of two expressions about one picture, -1 to 1: over the cells,
+    the correlation of the difference of their ``mean_products`` with the difference of their ``coverage``."""
+    maps = [mean_products(s2rm_steps(one)) for one in pair]
+    covered = [coverage(one, (maps[0].shape[0], maps[0].shape[1])) for one in pair]
+    differences = torch.stack([(first - second).flatten() for first, second in (maps, covered)])
+    return float(torch.corrcoef(differences)[0, 1])
+
+
+def clear_and_unclear(example: Example) -> tuple[Pair, Pair]:
+    """Two pairs of expressions about one picture, each for two referents: of all such pairs the one whose products
+    follow the referents best, and the one whose products do so least, or the other way round.
+
+    The picture is the example's or, where that has one referent, the next one that has two. A model is free to mark a
+    referent by large or by small products; the sign that most pairs have counts as following. Raises StudyError where
+    no picture has two referents.
+    """
+    corpus, refs = example.corpus, example.corpus.ref_of_expression
+    for number in range(len(corpus.images)):
+        rows = rows_of(corpus, (example.scene + number) % len(corpus.images))
+        if pairs := [(example.of(a), example.of(b)) for a, b in combinations(rows, 2) if refs[a] != refs[b]]:
+            fits = np.nan_to_num([follows(pair) for pair in pairs])
+            order = np.argsort(np.sign(fits.mean()) * fits)
+            return pairs[order[-1]], pairs[order[0]]
+    raise StudyError("no picture of the lesson has two referents; take a profile whose data have such pictures")
+
+
+def s2rm_example(study: ProfileStudy, scene: int, expression: str = "") -> tuple[Example, Pair, Pair]:
+    """What the lesson on S²RM starts from: the ``clear_and_unclear`` pairs of a picture, and before them the example to
+    follow, which is the ``expression`` or, if that is empty, the first of the clear pair."""
+    example = start(study, "s2rm_casg", scene, expression)
+    clear, unclear = clear_and_unclear(example)
+    return (example if expression else clear[0]), clear, unclear
+
+
+def same_as_rolled_copies() -> str:
+    """Compare the Gram form of Eqs. (5)-(8) with rolled copies in double precision, on grids that are neither square
+    nor even; say how far they are apart."""
+    generator, worst = torch.Generator().manual_seed(0), 0.0
+    for shape in ((2, 5, 3, 4), (1, 7, 5, 3), (2, 4, 1, 6), (1, 8, 7, 7)):
+        pair = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2)]
+        for shift in (True, False):
+            both = zip(coparse(*pair, shift), coparse_literal(*pair, shift), strict=True)
+            worst = max(worst, *((one - other).abs().max().item() for one, other in both))
+    return f"Gram matrix and rolled copies: largest difference {'below' if worst < 1e-12 else 'ABOVE'} 1e-12"
+
+
+def times_faster() -> float:
+    """How many times faster the Gram form is than rolled copies, forward and backward, on 12 x 12 cells of 256
+    channels: the ratio of two medians of three."""
+    parsed, generator = torch.randn(2, 256, 12, 12, requires_grad=True), torch.randn(2, 256, 12, 12)
+
+    def seconds(form: Callable[[Tensor, Tensor], Iterable[Tensor]]) -> float:
+        times = []
+        for _ in range(4):
+            begin = time.perf_counter()
+            with torch.enable_grad():
+                sum(map_.square().mean() for map_ in form(parsed, generator)).backward()  # type: ignore[union-attr]
+            times.append(time.perf_counter() - begin)
+        return float(np.median(times[1:]))
+
+    return seconds(coparse_literal) / seconds(coparse)
+
+
+def map_scales(example: Example) -> pd.DataFrame:
+    """The scale of SLViT's correlation maps, stage by stage, over all expressions of the lesson: the standard deviation
+    of R_i over its cells, the same on the grid of stage 4, and the share in map_U of the step from the stage before, in
+    percent."""
+    spreads, sizes = [], []
+    for batch, steps in corpus_steps(example.model, example.corpus):  # type: ignore[arg-type]
+        with torch.no_grad():
+            maps = [example.model.urce.correlation(one, batch.token_mask) for one in steps.scores]  # type: ignore[operator, union-attr]
+        down = [adaptive_avg_pool2d(map_, steps.uncertainty.shape[-2:]) for map_ in maps]  # type: ignore[union-attr]
+        spreads.append(torch.stack([torch.stack([map_.flatten(1).std(1) for map_ in of], 1) for of in (maps, down)]))
+        steps_between = [(later - earlier).abs() for earlier, later in pairwise(down)]
+        sizes.append(torch.stack([term.flatten(1).mean(1) for term in steps_between], 1))
+    before, after = torch.cat(spreads, 1).mean(1).double().numpy()
+    shares = torch.cat(sizes).mean(0).double().numpy()
+    columns = {
+        "deviation of R_i": before,
+        "after Down": after,
+        "share in map_U, %": [np.nan, *100 * shares / shares.sum()],
+    }
+    return pd.DataFrame(columns, index=[f"stage {stage}" for stage in STAGES])
+
+
+def region_sweep(example: Example, numbers: Sequence[int]) -> pd.DataFrame:
+    """Overall IoU over all expressions of the lesson when URCE refines K regions, a row for each of ``numbers``, the
+    first of which is 0: K, expressions, oIoU, gain on K = 0 with its 95 % interval over pictures (_low, _high)."""
+    counts, lines = region_counts(example.model, example.corpus, numbers), []  # type: ignore[arg-type]
+    resampled = {K: resampled_counts(some)["oIoU"] for K, some in counts.groupby("K")}
+    for K, values in resampled.items():
+        gain = values - resampled[0]
+        lines.append((K, len(example.corpus.table), values[0], gain[0], *interval(gain)))
+    return pd.DataFrame(lines, columns=["K", "expressions", "oIoU", "gain", "gain_low", "gain_high"])
+
+
+def region_costs(study: ProfileStudy) -> dict[int, float]:
+    """Thousand million multiply-adds of one image with one expression at the paper's size, by K."""
+    variants = variants_by_regions(study.beside(PAPERS_SWIN_T))
+    configs = {K: study.file.run_config(PAPERS_SWIN_T, name, seed=0) for K, name in variants.items() if K}
+    return {K: sum(cost(config.model).macs.values()) for K, config in configs.items()}
+
+
+class Choices(NamedTuple):
+    """What URCE chooses over all expressions of a lesson: how many of them; how many ``different`` choices; the share
+    of expressions that ``chosen`` each region, and for which a border of the target lies inside it, both (h_4, w_4);
+    the share of the chosen regions and of all regions that such a border crosses."""
+
+    expressions: int
+    different: int
+    chosen: Tensor
+    borders: Tensor
+    hits: float
+    any_hits: float
+
+
+def region_choices(example: Example) -> Choices:
+    """Which regions URCE chooses for all expressions of the lesson, and whether borders of targets are in them."""
+    cells, crossed = [], []
+    for batch, steps in corpus_steps(example.model, example.corpus):  # type: ignore[arg-type]
+        pooled = avg_pool2d(batch.masks, patch_side(1) * 4, ceil_mode=True, count_include_pad=False)
+        cells.append(steps.cells)
+        crossed.append(((pooled > 0) & (pooled < 1)).float())
+    chosen, borders = torch.cat(cells), torch.cat(crossed)  # type: ignore[arg-type]
+    often = torch.bincount(chosen.flatten(), minlength=borders[0].numel()) / len(chosen)
+    different = len({tuple(sorted(row)) for row in chosen.tolist()})
+    hits = borders.flatten(1).gather(1, chosen).mean().item()
+    return Choices(len(chosen), different, often.view(borders.shape[1:]), borders.mean(0), hits, borders.mean().item())
+
+
+def keep_table(example: Example, table: pd.DataFrame, name: str) -> None:
+    """Write a table about the pictures of a lesson among those of the results."""
+    data, split = example.config.data, example.study.settings.splits[0]
+    about = f"{data_name(data, split)}, first {len(example.corpus.images)} pictures"
+    write_table(table.assign(data=about), example.study.folder / "tables", name)
+
+
+def slider(draw: Callable[..., object], **ends: int) -> None:
+    """In Jupyter, a slider from 0 to its end for each argument of a drawing; elsewhere nobody could move one."""
+    if "JPY_SESSION_NAME" in os.environ:  # a Jupyter server set it
+        from ipywidgets import IntSlider, interact
+
+        def shown(**values: int) -> None:
+            draw(**values)
+            plt.show()
+
+        interact(shown, **{name: IntSlider(0, 0, end) for name, end in ends.items()})
+    else:
+        print("In Jupyter, sliders stand here.")
+
+
+def tell(*lines: str) -> None:
+    """Show lines as a list, empty ones left out."""
+    display(Markdown("\n".join(f"- {line}" for line in lines if line)))

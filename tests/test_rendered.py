@@ -1,0 +1,67 @@
+"""The rendered notebooks: those of today's sources, small, and made by ``tools/rendered.py`` as it says."""
+
+import importlib.util
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parents[1]
+spec = importlib.util.spec_from_file_location("rendered", ROOT / "tools" / "rendered.py")
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
+NAMES = sorted(path.name for path in tool.SOURCES.glob("*.ipynb"))
+
+
+def executed(notebook):
+    """The notebook as papermill leaves it."""
+    done = nbformat.from_dict(notebook)
+    done.cells[-1].outputs = [
+        new_output("stream", name="stdout", text="2\n"),
+        new_output("display_data", {tool.WIDGET: {"model_id": "a"}, "text/plain": "slider"}),
+        new_output("execute_result", {"text/plain": "3"}, metadata={"x": 1}, execution_count=9),
+    ]
+    done.cells[-1].metadata["papermill"] = {"duration": 1.5}
+    done.cells.insert(1, new_code_cell("profile = 'other'", metadata={"tags": ["injected-parameters"]}))
+    return done
+
+
+def test_a_copy_is_the_source_with_outputs_and_nothing_that_changes():
+    source = new_notebook(cells=[new_markdown_cell("# A"), new_code_cell("print(2); 3")])
+    copy = tool.rendered(source, executed(source))
+    assert [cell.source for cell in copy.cells] == ["# A", "print(2); 3"]
+    assert copy.cells[1].metadata == {} and copy.metadata["refstudy_source"] == tool.source_digest(source)
+    assert [(one.output_type, one.get("execution_count")) for one in copy.cells[1].outputs] == [
+        ("stream", None),
+        ("execute_result", 1),
+    ]
+    assert not source.cells[1].outputs
+    nbformat.validate(copy)
+
+
+def test_another_cell_is_another_source_and_its_execution_is_refused():
+    source = new_notebook(cells=[new_markdown_cell("# A"), new_code_cell("print(2); 3")])
+    other = nbformat.from_dict(source)
+    other.cells[0].source = "# B"
+    assert tool.source_digest(other) != tool.source_digest(source)
+    with pytest.raises(ValueError, match="executed from other cells"):
+        tool.rendered(other, executed(source))
+
+
+needs_copies = pytest.mark.skipif(not tool.RENDERED.is_dir(), reason="no rendered notebooks yet: make rendered")
+
+
+@needs_copies
+@pytest.mark.parametrize("name", NAMES)
+def test_every_copy_is_of_the_source_as_it_is_now(name):
+    copy = nbformat.read(tool.RENDERED / name, as_version=4)
+    source = nbformat.read(tool.SOURCES / name, as_version=4)
+    assert copy.metadata["refstudy_source"] == tool.source_digest(source), f"{name} is stale: make rendered"
+
+
+@needs_copies
+def test_the_copies_are_small_and_none_is_left_over():
+    copies = sorted(tool.RENDERED.glob("*.ipynb"))
+    assert [path.name for path in copies] == NAMES
+    assert sum(path.stat().st_size for path in copies) < 8_000_000

@@ -1,0 +1,71 @@
+"""Write results/scenes/rendered/: the executed notebooks of the last `refstudy run` with their outputs.
+
+`make rendered` calls it after the run. What changes from one execution to the next is left out: papermill's times and
+its cell of parameters, widgets, provenance. A copy carries the digest of the cells of its source (``source_digest``).
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES, RENDERED = ROOT / "notebooks", ROOT / "results" / "scenes" / "rendered"
+EXECUTED = RENDERED.parent / "notebooks"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def source_digest(notebook: NotebookNode) -> str:
+    """The SHA-256 of the kinds, texts and tags of a notebook's cells."""
+    cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
+    return hashlib.sha256(json.dumps(cells, ensure_ascii=False).encode()).hexdigest()
+
+
+def rendered(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
+    """The source with the outputs of its execution. Raises ValueError when that is an execution of other cells."""
+    cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    if [cell.source for cell in cells] != [cell.source for cell in source.cells]:
+        raise ValueError("executed from other cells; run `refstudy run --profile scenes`")
+    copy = nbformat.from_dict(source)
+    count = 0
+    for cell, done in zip(copy.cells, cells, strict=True):
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            cell.outputs = [output for output in done.outputs if WIDGET not in output.get("data", {})]
+            for output in cell.outputs:
+                output.pop("execution_count", None)
+                output["metadata"] = {}
+                if output.output_type == "execute_result":
+                    output["execution_count"] = count
+                if output.output_type == "stream":
+                    del output["metadata"]
+    copy.metadata["refstudy_source"] = source_digest(source)
+    return copy
+
+
+def main() -> str | None:
+    RENDERED.mkdir(exist_ok=True)
+    names = {path.name for path in SOURCES.glob("*.ipynb")}
+    for path in RENDERED.glob("*.ipynb"):
+        if path.name not in names:
+            path.unlink()
+    for name in sorted(names):
+        source, executed = (nbformat.read(folder / name, as_version=4) for folder in (SOURCES, EXECUTED))
+        try:
+            copy = rendered(source, executed)
+        except ValueError as error:
+            return f"{EXECUTED / name}: {error}"
+        temporary = RENDERED / f".{name}"
+        nbformat.write(copy, temporary)
+        temporary.replace(RENDERED / name)
+    megabytes = sum(path.stat().st_size for path in RENDERED.glob("*.ipynb")) / 1e6
+    print(f"{RENDERED}: {len(names)} notebooks, {megabytes:.1f} MB")
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
