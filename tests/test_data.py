@@ -401,6 +401,18 @@ def test_the_cache_notices_changed_pictures_and_sizes(tmp_path):
     assert before[0] == 90 and picture_and_mask() == (30, before[1])
 
 
+def test_kinds_and_referents_leave_out_expressions_and_then_pictures(data_root):
+    config = tiny_data()
+    root = prepare_data(config, data_root, progress=False)
+    every, kinds = load_table(config, root), ("location", "relation")
+    some = load_table(config.model_copy(update={"kinds": kinds}), root)
+    assert some["sent_id"].tolist() == every.loc[every["kind"].isin(kinds), "sent_id"].tolist()
+    assert 0 < len(some) < len(every) and some.index.tolist() == list(range(len(some)))
+    referents = some.groupby("image_id")["ref_id"].nunique()
+    crowded = load_table(config.model_copy(update={"kinds": kinds, "referents": 2}), root)
+    assert set(crowded["image_id"]) == set(referents.index[referents >= 2]) != set(referents.index)
+
+
 def test_a_subset_is_the_beginning(corpus):
     part = corpus.subset(5)
     assert len(part.images) == 5

@@ -394,3 +394,12 @@ def test_some_variants_have_further_seeds(tmp_path):
     cases = [case[1:] for case in study.cases("small")]
     assert cases == [("plain", 0), ("other", 0), ("plain", 1), ("other", 1), ("plain", 2)]
     assert study.cases("small", ["plain"], [7, 5]) == [("small", "plain", 5), ("small", "plain", 7)]
+
+
+def test_a_live_run_without_scenes_has_those_of_the_profile():
+    study = load_study()
+    config, live = study.live_config("scenes"), study.profile("scenes").live
+    assert not live.scenes and config.data.scenes == study.profile("scenes").data.scenes
+    assert (config.data.kinds, config.data.referents) == (live.kinds, live.referents) and live.referents > 1
+    smoke = study.live_config("smoke").data
+    assert smoke.scenes == study.profile("smoke").live.scenes != study.profile("smoke").data.scenes

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
@@ -20,10 +21,10 @@ from refstudy.analysis import figures
 from refstudy.analysis.claims import variants_by_regions
 from refstudy.analysis.cost import cost
 from refstudy.analysis.tables import data_name, interval, resampled_counts, write_table
-from refstudy.analysis.trace import corpus_steps, inputs, region_counts
+from refstudy.analysis.trace import Trace, corpus_steps, inputs, region_counts, trace
 from refstudy.base.config import RunConfig
 from refstudy.base.errors import StudyError
-from refstudy.data.batches import Corpus, build_corpus
+from refstudy.data.batches import Corpus, build_corpus, fit_mask
 from refstudy.data.refer import load_table
 from refstudy.data.source import prepare_data
 from refstudy.metrics import overlap
@@ -32,8 +33,11 @@ from refstudy.models.fusion.coparse_literal import coparse_literal
 from refstudy.models.fusion.s2rm import Steps, coparse
 from refstudy.models.segmenter import Segmenter
 from refstudy.models.urce import STAGES, patch_side
+from refstudy.prediction.photos import remarks
+from refstudy.prediction.predict import model_view, read_photo, segment_photo
 from refstudy.study.file import PAPERS_SWIN_T, ProfileStudy
 
+__all__ = ["StudyError", "read_photo", "segment_photo"]
 SCENES = 20  # pictures that a lesson makes at least
 
 
@@ -290,6 +294,32 @@ def region_choices(example: Example) -> Choices:
     return Choices(len(chosen), different, often.view(borders.shape[1:]), borders.mean(0), hits, borders.mean().item())
 
 
+def ask(model: Segmenter, picture: np.ndarray, sentence: str) -> Trace:
+    """Show what a model with S²RM makes of a sentence about a picture uint8 (H, W, 3): mask, word attention and the
+    maps of the cell that holds most of the mask; return its steps. Raises StudyError as ``segment_photo`` and
+    ``trace``."""
+    for line in remarks(model, [sentence]):
+        print(line)
+    (found,) = segment_photo(model, picture, [sentence])
+    seen = model_view(model, picture)
+    steps = trace(model, seen, sentence)
+    height, width = steps.attention.shape[1:]
+    axes = figures.grid(1, 2, cell=2.6)[1]
+    figures.show_image(axes[0, 0], picture, f"“{sentence}”")
+    share = 100 * found.mask.mean()
+    figures.overlay(axes[0, 1], picture, found.mask, title=f"score {found.score:.2f}, {share:.1f} % marked")
+    plt.show()
+    figures.word_attention(seen, sentence, steps.words, steps.attention)
+    plt.show()
+    marked = Image.fromarray(fit_mask(found.mask, len(seen), model.config.keep_aspect)).convert("L")
+    small = np.asarray(marked.resize((width, height), Image.Resampling.BOX))
+    i, j = (int(number) for number in np.unravel_index(small.argmax(), small.shape))
+    figures.coparsed_cell(plt.subplots(1, 3, figsize=(7.4, 2.6))[1], seen, steps.column, steps.row, (i, j))
+    plt.show()
+    print("gates of Eq. (9): " + ", ".join(f"{name} {gate:.2f}" for name, gate in steps.gates.items()))
+    return steps
+
+
 def keep_table(example: Example, table: pd.DataFrame, name: str) -> None:
     """Write a table about the pictures of a lesson among those of the results."""
     data, split = example.config.data, example.study.settings.splits[0]
@@ -297,9 +327,14 @@ def keep_table(example: Example, table: pd.DataFrame, name: str) -> None:
     write_table(table.assign(data=about), example.study.folder / "tables", name)
 
 
+def in_jupyter() -> bool:
+    """Tell if a Jupyter server started this kernel, so that somebody is there to use a control."""
+    return "JPY_SESSION_NAME" in os.environ
+
+
 def slider(draw: Callable[..., object], **ends: int) -> None:
     """In Jupyter, a slider from 0 to its end for each argument of a drawing; elsewhere nobody could move one."""
-    if "JPY_SESSION_NAME" in os.environ:  # a Jupyter server set it
+    if in_jupyter():
         from ipywidgets import IntSlider, interact
 
         def shown(**values: int) -> None:

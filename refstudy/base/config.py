@@ -37,6 +37,8 @@ class DataConfig(Settings):
     scenes: dict[str, PositiveInt] = {}
     scenes_seed: int = 0
     scenes_version: str = ""
+    kinds: tuple[str, ...] = Field((), description="of RefScenes: only expressions of these kinds; empty: all")
+    referents: int = Field(1, ge=1, description="only pictures about which ``kinds`` leave so many referents or more")
 
 
 WEIGHTS = Field(

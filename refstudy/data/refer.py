@@ -34,9 +34,14 @@ def load_refer(root: Path | str, dataset: str, split_by: str, sentence_field: Se
 
 
 def load_table(config: DataConfig, root: Path) -> pd.DataFrame:
-    """``load_refer``'s table of these data under ``root``; of released data, where ``scenes`` names splits, the first
-    so many pictures of those splits."""
+    """``load_refer``'s table of these data under ``root``, less what their ``kinds`` and ``referents`` leave out; of
+    released data, where ``scenes`` names splits, the first so many pictures of those splits."""
     table = load_refer(root, config.dataset, config.split_by, config.sentence_field)
+    if config.kinds:
+        table = table[table["kind"].isin(config.kinds)]
+    if config.referents > 1:
+        table = table[table.groupby("image_id")["ref_id"].transform("nunique") >= config.referents]
+    table = table.reset_index(drop=True)
     if config.dataset in FLAVOURS or not config.scenes:
         return table
     of_split = {split: rows["image_id"].unique() for split, rows in table.groupby("split")}

@@ -1,16 +1,19 @@
 """Properties of the real benchmarks: figures that come with the code, and small samples where they lie beside it."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from refstudy.data.refer import load_refer
+from refstudy.data.scenes.grammar import LOCATION_WORDS
 
 REAL_VAL = Path(__file__).with_name("real_val.csv")
 USUAL_PIXELS = 640 * 450  # of a picture of COCO whose size the lists of boxes do not say
 LONGEST = 16  # words; the last class holds all longer expressions
+MOST_REFERENTS = 8  # of a picture; the last class holds all pictures with more
 
 # benchmark -> folder, data set and partition of a real validation split
 SAMPLES = {
@@ -55,7 +58,8 @@ def sample_expressions(folder: Path) -> pd.DataFrame:
 
 def summary(expressions: pd.DataFrame) -> pd.DataFrame:
     """The rows of `real_val.csv` from the table of ``sample_expressions``: of each benchmark the quantiles of its
-    referents' boxes, and the share of its expressions by number of words. Columns: benchmark, measure, at, value."""
+    referents' boxes, the shares of its expressions by number of words and of its pictures by number of referents, and
+    ``speech``. Columns: benchmark, measure, at, value."""
     lines = []
     for benchmark, rows in expressions.groupby("benchmark", sort=False):
         boxes = rows.drop_duplicates("ref_id")["area"]
@@ -63,7 +67,23 @@ def summary(expressions: pd.DataFrame) -> pd.DataFrame:
             lines.append((benchmark, "box over picture, quantile", at, boxes.quantile(at)))
         lengths = rows["words"].clip(upper=LONGEST).value_counts(normalize=True)
         lines += [(benchmark, "expressions by words", n, lengths.get(n, 0.0)) for n in range(1, LONGEST + 1)]
+        lines += [(benchmark, "pictures by referents", n, share) for n, share in referents_per_picture(rows).items()]
+        lines += [(benchmark, measure, 0, share) for measure, share in speech(rows["expression"]).items()]
     return pd.DataFrame(lines, columns=["benchmark", "measure", "at", "value"])
+
+
+def referents_per_picture(table: pd.DataFrame) -> pd.Series:
+    """The share of the pictures that have 1 ... ``MOST_REFERENTS`` referents (or more), from image_id and ref_id."""
+    counts = table.groupby("image_id")["ref_id"].nunique().clip(upper=MOST_REFERENTS)
+    return counts.value_counts(normalize=True).reindex(range(1, MOST_REFERENTS + 1), fill_value=0.0)
+
+
+def speech(expressions: pd.Series) -> dict[str, float]:
+    """The share of the expressions with a word of place, and of *the* among all words."""
+    texts = expressions.str.lower()
+    words = re.findall(r"[a-z]+", " ".join(texts))
+    places = texts.map(lambda text: bool(LOCATION_WORDS & set(text.split())))
+    return {"expressions that say where": float(places.mean()), "words that are *the*": words.count("the") / len(words)}
 
 
 def real_figures(measure: str) -> dict[str, pd.Series]:

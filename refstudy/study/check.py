@@ -145,7 +145,7 @@ def _wrong_splits(name: str, profile: Profile) -> list[Problem]:
             problem = f"{data.dataset} has no split '{split}'; known: {', '.join(splits)}"
             found.append(((*where, *key), f"profile '{name}': {problem}"))
     made = [(("data", "scenes"), data.scenes, {"train", selects, *profile.splits})]
-    if profile.live:
+    if profile.live and profile.live.scenes:
         made.append((("live", "scenes"), profile.live.scenes, {"train", "val", selects}))
     known = ", ".join(flavour.splits)
     for key, scenes, needed in made:

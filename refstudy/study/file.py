@@ -83,11 +83,14 @@ class Special(Settings):
 
 class Live(Settings):
     """The small training that notebook 04 shows live: it never becomes a number of a table. ``scenes``: the pictures of
-    each split, drawn ones or the first of released data."""
+    each split, drawn ones or the first of released data; empty: those of the profile. ``kinds`` and ``referents`` are
+    those of ``DataConfig``."""
 
     variant: str
-    scenes: dict[str, PositiveInt]
+    scenes: dict[str, PositiveInt] = {}
     epochs: int = Field(ge=1)
+    kinds: tuple[str, ...] = ()
+    referents: int = Field(1, ge=1)
 
 
 class Profile(Settings):
@@ -272,7 +275,8 @@ class Study:
         if live is None:
             raise StudyError(f"{self.path}: profile '{profile}' has no key 'live'; add it or choose another profile")
         run = self.run_config(profile, live.variant, seed=0)
-        data = run.data.model_copy(update={"scenes": live.scenes})
+        chosen = {"scenes": live.scenes or run.data.scenes, "kinds": live.kinds, "referents": live.referents}
+        data = run.data.model_copy(update=chosen)
         train = run.train.model_copy(update={"epochs": live.epochs, "evaluate_every": 1})
         return run.model_copy(update={"data": data, "train": train, "splits": ("val",)})
 
