@@ -1,0 +1,59 @@
+"""The figures of the lesson on training (notebook 04): schedule, learning curve, masks at several moments."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from refstudy.analysis.figures import PALETTE, grid, overlay, show_image
+from refstudy.analysis.live import Training
+from refstudy.base.config import TrainConfig
+from refstudy.training.evaluation import summarize_counts
+from refstudy.training.loop import learning_rate
+
+
+def schedule(settings: TrainConfig, total: int) -> Figure:
+    """The learning rate of each of ``total`` updates."""
+    figure, axes = plt.subplots(figsize=(4.6, 2.4))
+    axes.plot(range(total), [1000 * learning_rate(settings, update, total) for update in range(total)])
+    axes.set(xlabel="update", ylabel="learning rate (10⁻³)", title="warm-up, then polynomial decay")
+    return figure
+
+
+def curve(training: Training, floors: Mapping[str, pd.DataFrame]) -> Figure:
+    """Left the training loss, right overall IoU at each validation, with the scores of masks that ignore the words."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 2.9), sharex=True)
+    loss = training.curve.dropna(subset=["loss"])
+    left.plot(loss["update"], loss["loss"], "o-", markersize=3, color=PALETTE["blue"])
+    left.set(xlabel="update", ylabel="dice loss (training)", title="the loss falls")
+    validated = training.curve.dropna(subset=["val_oIoU"])
+    score = list(zip(validated["update"], validated["val_oIoU"], strict=True))
+    score = [(0, training.moments[0].oIoU), *score] if training.moments else score
+    right.plot(*zip(*score, strict=True), "o-", color=PALETTE["vermilion"], clip_on=False)
+    heights = {name: summarize_counts(counts)["oIoU"] for name, counts in floors.items()}
+    for name, height in heights.items():
+        right.axhline(height, color="grey", linestyle="--", linewidth=1)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
+        right.text(0.02, height, name, va="center", fontsize=8, transform=right.get_yaxis_transform(), bbox=box)
+    top = 1.15 * max(*(value for _, value in score), *heights.values())
+    right.set(xlabel="update", ylabel="overall IoU (%)", title=f"{training.measured_on}", ylim=(0, top))
+    return figure
+
+
+def masks(training: Training) -> Figure:
+    """A row for each expression shown: picture, the mask at every moment, the truth."""
+    val, moments = training.val, training.moments
+    figure, axes = grid(len(training.shown), len(moments) + 2, cell=1.6)
+    for number, (line, row) in enumerate(zip(axes, training.shown, strict=True)):
+        ref = val.ref_of_expression[row]
+        image = val.images[val.image_of_ref[ref]].transpose(1, 2, 0)
+        show_image(line[0], image, f"“{val.table.loc[row, 'expression']}”")
+        for axis, moment in zip(line[1:], moments, strict=False):
+            overlay(axis, image, moment.masks[number])
+        overlay(line[-1], image, val.mask(np.array([ref]))[0], "blue")
+    names = ["picture", *(f"update {moment.update}\noverall IoU {moment.oIoU:.0f} %" for moment in moments), "truth"]
+    for axis, name in zip(axes[-1], names, strict=True):
+        axis.text(0.5, -0.05, name, transform=axis.transAxes, ha="center", va="top", fontsize=9)
+    return figure
