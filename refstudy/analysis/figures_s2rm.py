@@ -146,7 +146,7 @@ def casg_stage(stage: CASGStage, own: Tensor, deeper: Sequence[Tensor], sentence
     Raises ValueError for a stage without one of its attentions."""
     if steps.channels is None or steps.places is None:
         raise ValueError("this stage lacks an attention; take one of the full model")
-    semantics, channels, detail, places, refined = steps
+    shape = {name: shape_text(map_) for name, map_ in steps._asdict().items() if map_ is not None}
     gate = stage.channel_gate.kind
     coarser = "\n".join(f"F{'₄₃₂'[k]}: {shape_text(map_)}" for k, map_ in enumerate(deeper))
     figure, axes = diagram(10.6, 4.4)
@@ -155,13 +155,13 @@ def casg_stage(stage: CASGStage, own: Tensor, deeper: Sequence[Tensor], sentence
     line = top + high / 2
     boxes = [
         (x0, top, f"V₁\n{shape_text(own)}", "blue"),
-        (x2, top, f"I₁,₂ = Conv[C₁ V₁, I₁,₁]\n{shape_text(detail)}", "sky"),
-        (x3, top, f"F₁ = Conv[S₁ I₁,₂, I₁,₁]\n{shape_text(refined)}", "green"),
-        (x1, middle, f"channels C₁, {gate}\n{shape_text(channels)}", "purple"),
-        (0.66, middle, f"places S₁, {gate}\n{shape_text(places)}", "purple"),
+        (x2, top, f"I₁,₂ = Conv[C₁ V₁, I₁,₁]\n{shape['detail']}", "sky"),
+        (x3, top, f"F₁ = Conv[S₁ I₁,₂, I₁,₁]\n{shape['refined']}", "green"),
+        (x1, middle, f"channels C₁, {gate}\n{shape['channels']}", "purple"),
+        (0.66, middle, f"places S₁, {gate}\n{shape['places']}", "purple"),
         (0.45, middle, f"mean word\n{shape_text(sentence)}", "orange"),
         (x0, bottom, f"deeper features\n{coarser}", "green"),
-        (x1, bottom, f"I₁,₁: upsampled,\njoined, convolved\n{shape_text(semantics)}", "green"),
+        (x1, bottom, f"I₁,₁: upsampled,\njoined, convolved\n{shape['semantics']}", "green"),
     ]
     for x, y, text, colour in boxes:
         draw_box(axes, x, y, wide if "mean" not in text else 0.13, high, text, colour)
@@ -180,9 +180,9 @@ def casg_stage(stage: CASGStage, own: Tensor, deeper: Sequence[Tensor], sentence
     ):  # fmt: skip
         draw_arrow(axes, start, end)
     bridge = [withStroke(linewidth=6, foreground="white")]  # over the arrow that it crosses
-    for x, end in ((0.62, top), (0.745, middle), (0.915, top)):  # I_11 goes on to three places
-        axes.plot([x, x], [high / 2, end - 0.03], color="0.3", linewidth=1, path_effects=bridge, zorder=4)
-        draw_arrow(axes, (x, end - 0.04), (x, end))
+    for x, to in ((0.62, top), (0.745, middle), (0.915, top)):  # I_11 goes on to three places
+        axes.plot([x, x], [high / 2, to - 0.03], color="0.3", linewidth=1, path_effects=bridge, zorder=4)
+        draw_arrow(axes, (x, to - 0.04), (x, to))
     axes.plot([x1 + wide, 0.915], [high / 2, high / 2], color="0.3", linewidth=1, zorder=5)
     return figure
 
@@ -218,9 +218,8 @@ def products(
             difference = first - second - (first - second).mean()
             end = float(difference.abs().max())
             show_map(axis, difference, "", "PuOr", -end, end, bar=False)
-        first, second = (textwrap.fill(f"“{text}”", 26) for text in texts)
-        line[0].set_title(f"first: {first}", color=PALETTE["vermilion"], fontsize=9)
-        line[1].set_title(f"second: {second}", color=PALETTE["blue"], fontsize=9)
+        for axis, which, text, colour in zip(line, ("first", "second"), texts, ("vermilion", "blue"), strict=False):
+            axis.set_title(textwrap.fill(f"{which}: “{text}”", 26), color=PALETTE[colour], fontsize=9)
     for axis, head in zip(axes[-1], heads, strict=True):
         axis.text(0.5, -0.06, head, transform=axis.transAxes, ha="center", va="top", fontsize=9)
     return figure

@@ -291,9 +291,9 @@ def before_and_after(before: Sequence[Tensor], after: Sequence[Tensor], directio
     figure.set_size_inches(8.4, 6.0)
     for stage, old, new, direction, column in zip(STAGES, before, after, directions, axes.T, strict=True):
         both = [torch.einsum("c,chw->hw", direction, map_[0]) for map_ in (old, new)]
-        limits = {"low": float(min(map_.min() for map_ in both)), "high": float(max(map_.max() for map_ in both))}
-        figures.show_map(column[0], both[0], f"stage {stage}", **limits, bar=False)
-        drawn = figures.show_map(column[1], both[1], **limits, bar=False)
+        low, high = float(min(map_.min() for map_ in both)), float(max(map_.max() for map_ in both))
+        figures.show_map(column[0], both[0], f"stage {stage}", low=low, high=high, bar=False)
+        drawn = figures.show_map(column[1], both[1], low=low, high=high, bar=False)
         figure.colorbar(drawn, ax=column[:2], shrink=0.6)
         figures.show_map(column[2], (new - old)[0].norm(dim=0), "", "magma", low=0)
     for axis, name in zip(axes[:, 0], ("before: F", "after: F̃", "change ‖F̃ − F‖"), strict=True):

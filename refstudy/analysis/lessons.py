@@ -92,7 +92,8 @@ class Example:
         return replace(self, scene=scene, row=row, sentence=sentence)
 
     def iou(self, mask: np.ndarray) -> float:
-        """The IoU of a mask, bool (S, S), with the truth."""
+        """The IoU of a mask, bool (S, S), with the truth, which there must be."""
+        assert self.truth is not None
         return overlap(mask, self.truth)
 
     def show(self, figure: Figure, name: str) -> None:
@@ -156,7 +157,8 @@ def mean_products(steps: Steps) -> Tensor:
 
 
 def coverage(example: Example, grid: tuple[int, int]) -> Tensor:
-    """The share of every cell of a grid (H, W) that the referent covers."""
+    """The share of every cell of a grid (H, W) that the referent, which there must be, covers."""
+    assert example.truth is not None
     return adaptive_avg_pool2d(torch.from_numpy(example.truth).float()[None], grid)[0]
 
 
@@ -203,9 +205,9 @@ def same_as_rolled_copies() -> str:
     nor even; say how far they are apart."""
     generator, worst = torch.Generator().manual_seed(0), 0.0
     for shape in ((2, 5, 3, 4), (1, 7, 5, 3), (2, 4, 1, 6), (1, 8, 7, 7)):
-        pair = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2)]
+        a, b = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
         for shift in (True, False):
-            both = zip(coparse(*pair, shift), coparse_literal(*pair, shift), strict=True)
+            both = zip(coparse(a, b, shift), coparse_literal(a, b, shift), strict=True)
             worst = max(worst, *((one - other).abs().max().item() for one, other in both))
     return f"Gram matrix and rolled copies: largest difference {'below' if worst < 1e-12 else 'ABOVE'} 1e-12"
 
@@ -235,7 +237,8 @@ def map_scales(example: Example) -> pd.DataFrame:
     for batch, steps in corpus_steps(example.model, example.corpus):  # type: ignore[arg-type]
         with torch.no_grad():
             maps = [example.model.urce.correlation(one, batch.token_mask) for one in steps.scores]  # type: ignore[operator, union-attr]
-        down = [adaptive_avg_pool2d(map_, steps.uncertainty.shape[-2:]) for map_ in maps]  # type: ignore[union-attr]
+        grid = steps.encoded[3].shape[-2:]
+        down = [adaptive_avg_pool2d(map_, (grid[0], grid[1])) for map_ in maps]
         spreads.append(torch.stack([torch.stack([map_.flatten(1).std(1) for map_ in of], 1) for of in (maps, down)]))
         steps_between = [(later - earlier).abs() for earlier, later in pairwise(down)]
         sizes.append(torch.stack([term.flatten(1).mean(1) for term in steps_between], 1))
