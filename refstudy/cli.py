@@ -3,9 +3,10 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from refstudy.base.errors import StudyError
 from refstudy.study.file import FILE_NAME
@@ -260,7 +261,19 @@ def evaluate_command(
         typer.echo(csv)
 
 
-@app.command()
+class _WithExpressions(TyperCommand):
+    """A command whose arguments may begin with a dash."""
+
+    def parse_args(self, *arguments: Any) -> list[str]:
+        try:
+            return super().parse_args(*arguments)
+        except Exception as error:
+            if hasattr(error, "option_name") and hasattr(error, "message"):
+                error.message += "; an expression that begins with a dash stands after --, behind all options"
+            raise
+
+
+@app.command(cls=_WithExpressions)
 def predict(
     image: Annotated[Path, typer.Argument(help="a picture, or a folder of pictures")],
     expressions: Annotated[list[str], typer.Argument(help='what to look for, e.g. "the dog on the left"')],
@@ -273,17 +286,21 @@ def predict(
     study: Annotated[str, typer.Option("--study", help="the study file, for weights with a class of one's own")] = "",
 ) -> None:
     """Segment what the expressions mean in a photo: per expression a mask and an overlay, per photo a JSON file."""
-    from refstudy.models.build import default_device, load_model
-    from refstudy.prediction.photos import find_photos, remarks, segment_files, shipped_weights
+    from refstudy.data.pictures import find_photos, unread
     from refstudy.study.load import load_study
 
+    photos, others = find_photos(image)
+    if weights and not weights.exists():
+        raise StudyError(f"--weights {weights}: not found; train them or fetch them again")
+    if others:
+        typer.echo(f"note: {len(photos)} photos in {image}{unread(others)}", err=True)
     if study:
         load_study(study)
-    photos = find_photos(image)
+    from refstudy.models.build import default_device, load_model, shipped_weights  # PyTorch takes seconds to import
+    from refstudy.prediction.photos import segment_files
+
     path = weights or shipped_weights()
     model = load_model(path).to(default_device())
-    for line in remarks(model, expressions):
-        typer.echo(f"note: {line}", err=True)
     failed = 0
     for level, line in segment_files(model, path.name, photos, expressions, output, overwrite):
         typer.echo(f"{level}: {line}", err=True)

@@ -266,7 +266,7 @@ def test_a_folder_without_data_is_told_what_belongs_there(tmp_path):
         ("cost --csv costs.txt", "--csv costs.txt: a table is written as CSV; give a name that ends in .csv"),
         ("cost --csv /dev/null/costs.csv", "costs.csv: its folder cannot be made (File exists); give another"),
         ("evaluate none.safetensors --csv /dev/null/c.csv", "c.csv: its folder cannot be made (File exists)"),
-        ("evaluate none.safetensors", "none.safetensors: no model weights of refstudy"),
+        ("evaluate none.safetensors", "none.safetensors: weights not found"),
     ],
 )
 def test_commands_that_could_only_mislead_are_refused(arguments, message):

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-import refstudy.prediction.photos
+import refstudy.models.build
 import refstudy.prediction.predict
 from refstudy.base.errors import StudyError
 from refstudy.cli import app
 from refstudy.data.masks import decode_mask, mask_box
+from refstudy.data.pictures import find_photos
 from refstudy.data.words import build_tokenizer, strange_words
 from refstudy.models.build import build_model, load_model, save_weights
-from refstudy.prediction.photos import find_photos
 from refstudy.prediction.predict import confidence, predict, read_expressions, read_photo, segment_photo
 
 from .conftest import tiny_model
@@ -142,14 +142,14 @@ def test_other_pictures_give_what_is_seen_first(tmp_path, name):
         more = {} if name.endswith("JPG") else {"save_all": True, "append_images": [second]}
         first.save(tmp_path / name, **more)
         expected = np.asarray(first)
-    assert find_photos(tmp_path) == [tmp_path / name]
+    assert find_photos(tmp_path) == ([tmp_path / name], [])
     assert np.abs(read_photo(tmp_path / name).astype(int) - expected).mean() < 6
 
 
 def test_a_folder_of_pictures_has_no_documents_in_it(tmp_path):
     (tmp_path / "notes.pdf").write_bytes(b"%PDF-1.4")
     colours().save(tmp_path / "a.webp")
-    assert find_photos(tmp_path) == [tmp_path / "a.webp"]
+    assert find_photos(tmp_path) == ([tmp_path / "a.webp"], [tmp_path / "notes.pdf"])
 
 
 def test_transparency_is_white(tmp_path):
@@ -258,7 +258,7 @@ def test_the_command_writes_masks_overlays_and_json(photo, weights, model, tmp_p
         assert (decode_mask(line["rle"], 48, 80) == answer.mask).all()
         assert line["expression"] == answer.expression and line["score"] == pytest.approx(answer.score, abs=1e-5)
         assert line["box"] == (list(answer.box) if answer.box else None)
-        assert Image.open(output / line["overlay"]).size == (80, 48)
+        assert Image.open(output / line["overlay"]).size == (320, 192)  # large enough to see
 
 
 def test_a_folder_goes_on_past_what_does_not_decode(weights, tmp_path):
@@ -338,14 +338,14 @@ def test_bad_input_ends_in_one_line(photo, weights, tmp_path, monkeypatch):
         ((photo, "a dog", "--weights", photo), "no model weights of refstudy"),
         ((photo, "a dog", "--weights", tmp_path / "empty"), "no model weights of refstudy"),
         ((photo, "a dog", "--weights", weights.parent), "name one of its files: tiny.safetensors"),
-        ((photo, "a dog", "--weights", tmp_path / "none.safetensors"), "no model weights of refstudy"),
+        ((photo, "a dog", "--weights", tmp_path / "none.safetensors"), "none.safetensors: not found"),
     ):
         result = run(*call, *out)
         assert isinstance(result.exception, StudyError) and message in str(result.exception)
         assert len(str(result.exception).splitlines()) == 1
     taken = run(photo, "a dog", "--weights", weights, "--output", photo).exception
     assert "cannot be written to" in str(taken) and "give another --output" in str(taken)
-    monkeypatch.setattr(refstudy.prediction.photos, "SHIPPED_WEIGHTS", tmp_path / "no.safetensors")
+    monkeypatch.setattr(refstudy.models.build, "SHIPPED_WEIGHTS", tmp_path / "no.safetensors")
     assert "give --weights" in str(run(photo, "a dog", *out).exception)
     assert not (tmp_path / "out").exists()
 

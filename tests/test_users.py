@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -396,3 +397,70 @@ def test_every_text_file_is_read_and_written_with_its_encoding_named():
     ]
     found = {f"{path}:{line}" for path in files for line in unnamed_encodings(ast.parse(path.read_text("utf-8")))}
     assert len(files) > 100 and not found
+
+
+def ask(*arguments):
+    """Run `refstudy predict` with the shipped model; its result."""
+    result = CliRunner().invoke(app, ["predict", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, StudyError | SystemExit), result.exception
+    return result
+
+
+def test_a_folder_with_names_and_photos_of_all_kinds_is_answered_to_its_end(tmp_path):
+    folder, output = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for name in (b"a.jpg", b"caf\xe9.jpg", "größe {x} 'q'.jpg".encode(), b"z.PNG"):
+        Image.new("RGB", (40, 30)).save(os.path.join(os.fsencode(folder), name), "PNG")
+    Image.new("RGB", (24, 8)).save(folder / "b.jpg", exif=exif(*EXIFS["a size as text"]))
+    for name in ("c.HEIC", "d.dng", "e"):
+        (folder / name).write_bytes(b"no picture")
+    done = ask(folder, "the cow!", "a xylophone", "?", "--output", output)
+    assert done.exit_code == 0 and "5 of 5 photos segmented" in done.output
+    said = [line for line in done.stderr.splitlines() if "nothing is marked" not in line]
+    assert said == [
+        f"note: 5 photos in {folder}, but c.HEIC, d.dng, e, which Pillow does not read: save photos as JPEG or PNG",
+        "note: the model has seen drawn scenes of 128 x 128 pixels only; here its masks and scores mean little",
+        "note: “a xylophone”: the model does not know xylophone",
+        "note: “?”: the model does not know ?",
+    ]
+    written = [json.loads(path.read_text("ascii")) for path in output.glob("*.json")]
+    assert {os.fsencode(one["image"]) for one in written} >= {os.path.join(os.fsencode(folder), b"caf\xe9.jpg")}
+    assert len(written) == 5 and all("drawn scenes" in p["notes"][0] for one in written for p in one["predictions"])
+
+
+def test_expressions_that_are_no_text_or_begin_with_a_dash(tmp_path):
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (40, 30)).save(picture)
+    for text in ("red caf\udce9", "\ud83d", " "):
+        assert "say what to look for" in str(ask(picture, text, "--output", tmp_path / "out").exception)
+    refused = ask(picture, "-red car")
+    assert refused.exit_code == 2
+    assert "begins with a dash stands after --" in " ".join(refused.stderr.replace("│", " ").split())
+    assert ask("--output", tmp_path / "out", "--", picture, "-red car").exit_code == 0
+
+
+def test_what_is_missing_is_told_before_pytorch_is_loaded(tmp_path):
+    code = "import sys; from refstudy.cli import main; sys.argv = ['refstudy', 'predict', 'nope.jpg', 'x']\n"
+    code += "try: main()\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == "False\n" and "nope.jpg: image not found" in done.stderr
+
+
+def snippets(page):
+    text = (Path(__file__).resolve().parents[1] / page).read_text("utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_pages_snippets_run_as_pasted_from_any_folder(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("refstudy.analysis.opened.OpenStudy.corpus", lambda study, split: split)  # makes 12,000 scenes
+    (on_photos,) = [code for code in snippets("docs/usage.md") if "segment_photo" in code]
+    known = {}
+    exec(on_photos, known)
+    answer = known["answer"]
+    assert Image.open("overlay.png").size == answer.overlay().size == (320, 240)
+    assert "drawn scenes" in repr(answer) and "drawn scenes" in answer._repr_html_() and len(repr(answer)) < 300
+    assert answer._repr_html_().startswith('<img src="data:image/png;base64,')
+    (opened,) = snippets("README.md")
+    exec(opened, {})

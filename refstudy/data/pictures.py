@@ -1,7 +1,7 @@
 """Reading pictures: the whole of one, for training and for the answer to a photo alike, or its size alone."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -71,6 +71,32 @@ def read_image(path: Path | str, height: int | None = None, width: int | None = 
     if height is not None and pixels.shape[:2] != (height, width):
         raise StudyError(f"{path}: image is {pixels.shape[:2]}, its annotations say {(height, width)}; fetch it again")
     return pixels
+
+
+def find_photos(path: Path | str) -> tuple[list[Path], list[Path]]:
+    """The picture itself, or all files of a folder that have the suffix of a picture, by name, and the others there.
+
+    Raises StudyError when there is nothing there.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        if not path.exists():
+            raise StudyError(f"{path}: image not found; name a picture or a folder of pictures")
+        return [path], []
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    photos = [file for file in files if file.suffix.lower() in suffixes]
+    others = [file for file in files if file not in photos]
+    if not photos:
+        raise StudyError(f"{path}: no pictures in this folder{unread(others)}; name another, or one picture")
+    return photos, others
+
+
+def unread(others: Sequence[Path], shown: int = 3) -> str:
+    """Say which files are no pictures for Pillow; nothing where there are none."""
+    more = f" and {len(others) - shown} more" if len(others) > shown else ""
+    names = ", ".join(file.name for file in others[:shown]) + more
+    return f", but {names}, which Pillow does not read: save photos as JPEG or PNG" if others else ""
 
 
 def read_image_size(path: Path | str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import functools
 import string
 import tempfile
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,9 +62,10 @@ def tokenize(
 
 def strange_words(tokenizer: BertTokenizerFast, expression: str) -> list[str]:
     """The words of an expression that a vocabulary does not have, in their order: those it maps to [UNK], and those
-    that it can only spell character by character."""
+    that it can only spell character by character. Punctuation is no word, unless there is nothing else."""
     words = dict.fromkeys(word for word, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(expression))
-    return [word for word in words if _is_strange(tokenizer, word)]
+    spoken = [word for word in words if any(unicodedata.category(letter)[0] != "P" for letter in word)]
+    return [word for word in spoken or words if _is_strange(tokenizer, word)]
 
 
 def _is_strange(tokenizer: BertTokenizerFast, word: str) -> bool:

@@ -32,7 +32,8 @@ from refstudy.engine.plan import Step
 
 PATIENCE = 300  # seconds for what is slow on a busy machine: a kernel's start, its last outputs
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-OF_A_SHELL = ("MPL", "MATPLOTLIB", "JUPYTER", "IPYTHON", "LC_", "LANG", "PYTHON")  # what a kernel does not inherit
+# What a kernel does not inherit, by how it begins, and what of that it does.
+OF_A_SHELL = ("MPL", "MATPLOTLIB", "JUPYTER", "JPY_", "IPYTHON", "LC_", "LANG", "PYTHON")
 KEPT = ("MPLCONFIGDIR", "PYTHONPATH")
 
 

@@ -39,6 +39,8 @@ FUSIONS: dict[str, type[nn.Module]] = {"s2rm": S2RM, "tile_concat": TileConcat, 
 DECODERS: dict[str, type[nn.Module]] = {"fpn": FPN, "casg": CASG}
 WHOLE: dict[str, type[nn.Module]] = {"lavt": LAVT, "slvit": SLViT}
 STRIDE = 32
+ROOT = Path(__file__).resolve().parents[2]  # of the repository; an installed package has no weights there
+SHIPPED_WEIGHTS = ROOT / "results" / "scenes" / "weights" / "s2rm_casg.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -155,14 +157,26 @@ def halved(tensor: torch.Tensor) -> torch.Tensor:
     return half if half.isfinite().all() else tensor
 
 
-def load_model(path: Path | str) -> Segmenter:
-    """The model of a file that ``save_weights`` wrote, or of a folder that ``save_pretrained`` made.
+def shipped_weights() -> Path:
+    """The small model that comes with the repository. Raises StudyError where the package was installed without it."""
+    if not SHIPPED_WEIGHTS.is_file():
+        raise StudyError(
+            "this installation comes without weights; give --weights, a file of refstudy or a folder of save_pretrained"
+        )
+    return SHIPPED_WEIGHTS
+
+
+def load_model(path: Path | str | None = None) -> Segmenter:
+    """The model of a file that ``save_weights`` wrote, or of a folder that ``save_pretrained`` made; without a path,
+    that of ``shipped_weights``.
 
     It is in float32 and evaluation mode. A file without a tokenizer has the words of RefScenes.
 
     Raises StudyError when it is missing, broken, not one of ours, or does not fit its own settings.
     """
-    path = Path(path)
+    path = Path(path or shipped_weights())
+    if not path.exists():
+        raise StudyError(f"{path}: weights not found; train them or fetch them again")
     if path.is_dir() and not (path / "model.safetensors").is_file():
         names = ", ".join(sorted(file.name for file in path.glob("*.safetensors")))
         remedy = f"name one of its files: {names}" if names else "train them or fetch them again"

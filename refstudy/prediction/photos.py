@@ -16,38 +16,9 @@ from refstudy.base.bar import bar
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_write
 from refstudy.models.segmenter import Segmenter
-from refstudy.prediction.overlay import outlined
 from refstudy.prediction.predict import Prediction, read_expressions, read_photo, segment_photo
 
-ROOT = Path(__file__).resolve().parents[2]  # of the repository; an installed package has no weights there
-SHIPPED_WEIGHTS = ROOT / "results" / "scenes" / "weights" / "s2rm_casg.safetensors"
 SLUG = 40  # characters of an expression in a file name
-
-
-def shipped_weights() -> Path:
-    """The small model that comes with the repository. Raises StudyError where the package was installed without it."""
-    if not SHIPPED_WEIGHTS.is_file():
-        raise StudyError(
-            "this installation comes without weights; give --weights, a file of refstudy or a folder of save_pretrained"
-        )
-    return SHIPPED_WEIGHTS
-
-
-def find_photos(path: Path | str) -> list[Path]:
-    """The picture itself, or all files of a folder that have the suffix of a picture, by name.
-
-    Raises StudyError when there is nothing there.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        if not path.exists():
-            raise StudyError(f"{path}: image not found; name a picture or a folder of pictures")
-        return [path]
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    found = [p for p in sorted(path.iterdir()) if p.suffix.lower() in suffixes and not p.name.startswith(".")]
-    if not found:
-        raise StudyError(f"{path}: no pictures in this folder; name another, or one picture")
-    return found
 
 
 def segment_files(
@@ -57,10 +28,11 @@ def segment_files(
     size) and ``-overlay.png``, and ``<photo>.json`` with all answers. ``name`` is what the JSON calls the model.
 
     Yields a line, an "error", for each photo that could not be read or written; the others are written all the same. A
-    "note" is a line for each expression for which nothing is marked. Raises
-    StudyError for bad expressions and, before anything is written, for an output that is no folder to write to and,
-    unless ``overwrite``, for files that exist already.
+    "note" is a line that tells, once, what the model does not know, or an expression for which nothing is marked.
+    Raises StudyError for bad expressions and, before anything is written, for an output that is no folder to write to
+    and, unless ``overwrite``, for files that exist already.
     """
+    read_expressions(model, expressions)
     stems = _stems(photos)
     planned = {photo: _outputs(output, stem, expressions) for photo, stem in zip(photos, stems, strict=True)}
     if taken := [] if overwrite else [p for files in planned.values() for p in files if os.path.exists(p)]:
@@ -71,6 +43,7 @@ def segment_files(
             pass
     except OSError as error:
         raise StudyError(f"{output}: cannot be written to ({error.strerror}); give another --output") from error
+    told = set[str]()
     done = bar(planned.items(), desc="photos", shown=len(photos) > 1 and sys.stderr.isatty())
     for photo, (about, *pictures) in done:
         try:
@@ -83,11 +56,12 @@ def segment_files(
             reason = error.strerror if isinstance(error, OSError) else error
             yield "error", str(error) if isinstance(error, StudyError) else f"{photo}: {remedy} ({reason})"
             continue
-        for answer in answers:
-            if answer.box is None:
+        lines = [f"{photo}: {answer.nothing}" for answer in answers if answer.box is None]
+        for line in dict.fromkeys([*(note for answer in answers for note in answer.notes), *lines]):
+            if line not in told:
                 done.clear()
-                sure = f"no pixel is more probable than {answer.score:.2f}"
-                yield "note", f"{photo}: nothing is marked for “{answer.expression}”; {sure}"
+                told.add(line)
+                yield "note", line
 
 
 def _write(
@@ -97,7 +71,7 @@ def _write(
     described = []
     for answer, mask, overlay in zip(answers, pictures[::2], pictures[1::2], strict=True):
         _save_png(Image.fromarray(answer.mask.astype(np.uint8) * 255), mask)
-        _save_png(Image.fromarray(outlined(pixels, answer.mask)), overlay)
+        answer.save(overlay)
         described.append(describe(answer) | {"mask": mask.name, "overlay": overlay.name})
     content = {"image": str(photo), "size": list(pixels.shape[:2]), "model": name, "predictions": described}
     with atomic_write(about) as temporary:
@@ -106,21 +80,13 @@ def _write(
 
 def describe(answer: Prediction) -> dict[str, Any]:
     """An answer as JSON holds it: box (x, y, width, height) or null, and the mask as COCO's RLE."""
-    plain = {key: getattr(answer, key) for key in ("expression", "score", "box", "rle")}
+    plain = {key: getattr(answer, key) for key in ("expression", "score", "box", "rle", "notes")}
     return plain | {"clipped": answer.reading.clipped, "unknown_words": list(answer.reading.strange)}
 
 
 def remarks(model: Segmenter, expressions: Sequence[str]) -> list[str]:
-    """A line for each expression that is clipped, and for each that has words unknown to the model.
-
-    Raises StudyError for an expression without words, and for none at all."""
-    lines = []
-    for text, reading in zip(expressions, read_expressions(model, expressions), strict=True):
-        if reading.clipped:
-            lines.append(f"“{text}” is clipped to {model.config.max_words} word pieces and read as “{reading.text}”")
-        if reading.strange:
-            lines.append(f"“{text}”: the model does not know {', '.join(reading.strange)}")
-    return lines
+    """What ``Reading.notes`` tells of the expressions. Raises StudyError for one without words, and for none at all."""
+    return [line for reading in read_expressions(model, expressions) for line in reading.notes]
 
 
 def _stems(photos: Sequence[Path]) -> list[str]:

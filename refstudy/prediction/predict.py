@@ -1,5 +1,8 @@
 """Masks for pictures: of the model's own size, and of one's own photographs at theirs."""
 
+import base64
+import html
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +14,18 @@ from PIL import Image
 
 from refstudy.base.config import THRESHOLD
 from refstudy.base.errors import StudyError
+from refstudy.base.files import atomic_write
 from refstudy.data.batches import fit_image, normalise, unfit
 from refstudy.data.masks import encode_mask, mask_box
 from refstudy.data.pictures import Source, opened, pixels_of
 from refstudy.data.schema import plain_text
 from refstudy.data.words import strange_words, tokenize
 from refstudy.models.segmenter import Segmenter
+from refstudy.prediction.overlay import outlined
 from refstudy.training.evaluation import EXPRESSIONS_AT_ONCE
 
+MANY_WORDS = 5000  # a vocabulary this large is BERT's; that of RefScenes has some hundred words
+SEEN = 320  # pixels that the longer side of an overlay has at least
 ORIENTATION = 0x0112  # the EXIF tag; and what undoes each of its values
 TURNS: dict[Any, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,27 +41,53 @@ TURNS: dict[Any, Image.Transpose] = {
 @dataclass(frozen=True)
 class Reading:
     """An expression as a model reads it: the ``text`` of its word pieces, whether they are ``clipped``, and the words
-    that are ``strange`` to its vocabulary."""
+    that are ``strange`` to its vocabulary. ``notes`` says the last two in words."""
 
     text: str
     clipped: bool
     strange: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer of a model to one expression about a photo of (H, W) pixels: bool mask (H, W), and the score of
-    ``confidence``."""
+    """The answer of a model to one expression about a ``picture`` uint8 (H, W, 3): bool mask (H, W), the score of
+    ``confidence``, and ``notes`` on what the model does not know. A notebook shows it as a picture."""
 
     expression: str
-    reading: Reading
+    reading: Reading = field(repr=False)
     mask: np.ndarray = field(repr=False)
     score: float
+    notes: tuple[str, ...]
+    picture: np.ndarray = field(repr=False)
 
     @property
     def box(self) -> tuple[int, int, int, int] | None:
         """(x, y, width, height) in pixels of the smallest box around the mask; None when nothing is marked."""
         return mask_box(self.mask)
+
+    @property
+    def nothing(self) -> str:
+        """The line that tells an empty mask."""
+        return f"nothing is marked for “{self.expression}”; no pixel is more probable than {self.score:.2f}"
+
+    def overlay(self) -> Image.Image:
+        """The picture with the mask outlined and the rest pale; a small one is enlarged by a whole number."""
+        drawn = Image.fromarray(outlined(self.picture, self.mask))
+        times = -(-SEEN // max(drawn.size))
+        return drawn.resize((times * drawn.width, times * drawn.height), Image.Resampling.NEAREST)
+
+    def save(self, path: Path | str) -> None:
+        """Write the overlay as a picture, in the format that the suffix names."""
+        with atomic_write(path) as temporary:
+            self.overlay().save(temporary)
+
+    def _repr_html_(self) -> str:
+        self.overlay().save(memory := io.BytesIO(), "PNG")
+        content = base64.b64encode(memory.getvalue()).decode()
+        about = [f"“{self.expression}”, score {self.score:.2f}", *self.notes]
+        lines = [html.escape(line) for line in (about if self.box else [*about, self.nothing])]
+        return "<br>".join([f'<img src="data:image/png;base64,{content}" style="max-height: 30em">', *lines])
 
     @property
     def rle(self) -> dict[str, Any]:
@@ -109,8 +142,20 @@ def segment_photo(
     answers = []
     for text, reading, square in zip(expressions, readings, squares, strict=True):
         whole = unfit(torch.from_numpy(square), pixels.shape[0], pixels.shape[1], model.config.keep_aspect).numpy()
-        answers.append(Prediction(text, reading, whole > THRESHOLD, confidence(whole)))
+        notes = (*scope(model, pixels), *reading.notes)
+        answers.append(Prediction(text, reading, whole > THRESHOLD, confidence(whole), notes, pixels))
     return answers
+
+
+def scope(model: Segmenter, pixels: np.ndarray) -> tuple[str, ...]:
+    """Say of a model whose words are those of RefScenes that it has seen drawn scenes only and, where a picture uint8
+    (H, W, 3) is of another size than these are, that it is unlike them."""
+    if model.tokenizer.vocab_size >= MANY_WORDS:
+        return ()
+    side = model.config.image_size
+    if pixels.shape[:2] == (side, side):
+        return (f"the model has seen drawn scenes of {side} x {side} pixels only",)
+    return (f"the model has seen drawn scenes of {side} x {side} pixels only; here its masks and scores mean little",)
 
 
 def model_view(model: Segmenter, pixels: np.ndarray) -> np.ndarray:
@@ -134,8 +179,13 @@ def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Readi
         if not pieces:
             raise StudyError(f"expression {text!r} has no words; say what to look for")
         kept = pieces[: model.config.max_words - 2]
-        strange = tuple(strange_words(tokenizer, text))
-        readings.append(Reading(tokenizer.convert_tokens_to_string(kept), len(kept) < len(pieces), strange))
+        strange, read = tuple(strange_words(tokenizer, text)), tokenizer.convert_tokens_to_string(kept)
+        notes = []
+        if clipped := len(kept) < len(pieces):
+            notes.append(f"“{text}” is clipped to {model.config.max_words} word pieces and read as “{read}”")
+        if strange:
+            notes.append(f"“{text}”: the model does not know {', '.join(strange)}")
+        readings.append(Reading(read, clipped, strange, tuple(notes)))
     return readings
 
 

@@ -14,8 +14,9 @@ from refstudy.study.file import EARLIER_KEYS, FILE_NAME, Profile, Run, Study, St
 
 
 def find_study(name: str | Path = FILE_NAME) -> Path:
-    """The study file: ``name`` itself, or the nearest one of that name in this folder or above it."""
-    for folder in (Path(), *Path.cwd().resolve().parents):
+    """The study file: ``name`` itself, or the nearest one of that name in this folder or above it, or else in the
+    repository of this package."""
+    for folder in (Path(), *Path.cwd().resolve().parents, Path(__file__).resolve().parents[2]):
         path = folder / name
         if path.is_file():
             return path.resolve()
