@@ -98,7 +98,7 @@ class ImageEncoder(nn.Module):
         return tuple(norm(stage).permute(0, 3, 1, 2) for norm, stage in stages)  # a channels-last view
 
 
-# What our settings call it -> what transformers' BERT does.
+# Names of our settings -> names in transformers' BERT.
 BERT_NAMES = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
