@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 from refstudy.analysis.cost import gpu_hours
 from refstudy.analysis.lengths import kind_table, length_curve, length_table
 from refstudy.analysis.tables import (
-    COCO_SPLITS,
     TABLES,
     benchmark_splits,
     build_comparison,
@@ -39,6 +38,7 @@ from refstudy.training.records import find_records
 from .helpers import ROOT, STUDY, put_counts
 
 PLAN = STUDY.together("refcoco")
+COCO_SPLITS = ("val", "testA", "testB")
 SIZES = ((96, 64), (64, 80), (72, 72), (120, 50))  # width, height
 PICTURES = {"train": 12, "val": 8, "testA": 4, "testB": 4, "test": 6}
 COLOURS = {"red": (200, 40, 30), "blue": (40, 60, 200), "yellow": (230, 210, 60)}

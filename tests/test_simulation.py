@@ -4,9 +4,7 @@ import re
 
 import numpy as np
 import pytest
-
-from refstudy.analysis.inference import ALPHA, LOOKS, judge
-from refstudy.analysis.simulation import (
+from simulate_verdicts import (
     SEED_SD,
     design,
     found,
@@ -16,6 +14,8 @@ from refstudy.analysis.simulation import (
     wrong_calls,
     wrongly_equivalent,
 )
+
+from refstudy.analysis.inference import ALPHA, LOOKS, judge
 
 from .helpers import ROOT, STUDY
 
@@ -55,7 +55,7 @@ def test_rows_of_the_second_look_get_more_runs_and_others_none(monkeypatch):
         counted.append(runs)
         return judge(gains, runs, *others)
 
-    monkeypatch.setattr("refstudy.analysis.simulation.judge", noted)
+    monkeypatch.setattr("simulate_verdicts.judge", noted)
     gains = np.full(len(DESIGN.sides), 30.0)
     gains[-1] = 0.0  # all are decided at once, but for the last
     made_up(DESIGN, gains, np.random.default_rng(0))

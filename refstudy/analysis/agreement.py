@@ -1,7 +1,7 @@
-"""Does a small study order modules as the papers do? Kendall's tau of printed and measured overall IoU, within tables.
+"""Agreement of the study's order of modules with the papers': Kendall's tau of printed and measured overall IoU.
 
-A gain is over a row of its own table, so only rows of one table are compared: a pair agrees where the row that is
-better in print is better here. The reference row is one of the rows.
+A gain is over a row of its own table, so only rows of one table are compared, the reference row among them: a pair
+agrees when the row that is better in print is better here.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,6 @@ from refstudy.training.evaluation import read_ceilings
 
 RANKED = tuple(stem for stem in TABLES if stem != "s2rm_table2")  # whose rows differ in a module
 FEWEST = 8  # rows that an interval needs
-ONE_SPREAD = 0.5  # points; what LAVT's authors say of the spread of their runs
 
 
 def ranked_rows(study: ProfileStudy, stems: Sequence[str] = RANKED) -> pd.DataFrame:
@@ -72,7 +71,7 @@ def kendall(
 
 
 def _tau(table: np.ndarray, printed: np.ndarray, measured: np.ndarray, least: float) -> float:
-    """Pairs that agree less pairs that disagree, over all pairs of one table that differ in print by more than
+    """Pairs that agree minus pairs that disagree, divided by all pairs within a table that differ in print by more than
     ``least``."""
     apart = np.triu(printed[:, None] - printed)
     counted = np.triu(table[:, None] == table, k=1) & (np.abs(apart) > least)

@@ -1,4 +1,4 @@
-"""The claims ledger: what the papers claim of their parts, what they printed, what was measured here, a verdict.
+"""The claims ledger: each claim of the papers about their parts, with the printed and measured gain and a verdict.
 
 The claims are entries of refstudy/papers/claims/claims.yaml; docs/statistics.md says by which rules they are judged.
 """
@@ -21,9 +21,9 @@ from refstudy.training.evaluation import read_ceilings, summarize_counts
 from refstudy.training.records import Record
 
 CLAIMS, EXPLANATIONS = load_claims()
-OURS = "this study"  # whose question it is that no paper answers
+OURS = "this study"  # in place of a paper, for questions that none answers
 SATURATED = 1.0  # points; a gain below counts as none
-REACH = 60.0  # percent; the least that the regime brings the full model to, so a ceiling below it binds
+REACH = 60.0  # percent; every full model reaches it, so a ceiling below it limits a row
 # Kinds of expressions: those that a thing's looks answer, and those that ask for its place.
 STRATA = {"looks": ("category", "attribute", "superlative"), "places": ("location", "relation")}
 
@@ -46,7 +46,7 @@ COLUMNS = (
 
 
 def explanations(study: ProfileStudy) -> pd.DataFrame:
-    """List every explanation with what the runs that test it gave, in overall IoU, a line each, judged together.
+    """List every explanation with the result of the runs that test it, in overall IoU, a line each, judged together.
 
     Columns: outcome, explanation, and those of ``ledger`` from variant on, without printed.
     """
@@ -152,8 +152,8 @@ def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[d
 
 
 def _trainers(study: ProfileStudy, *variants: str) -> dict[str, str]:
-    """Find for each variant the profile whose records speak for it: of those beside one another on the same data,
-    the first that trains all of them, otherwise the first that trains this one."""
+    """Find for each variant the profile whose records are used: of those beside one another on the same data, the first
+    that trains all of the variants, otherwise the first that trains this one."""
     near = study.file.compared(study.profile)
     trained = {name: set(study.file.variant_names(name)) for name in near}
     all_of_them = [name for name in near if trained[name].issuperset(variants)]
@@ -164,8 +164,8 @@ def _trainers(study: ProfileStudy, *variants: str) -> dict[str, str]:
 
 
 def _saturation(study: ProfileStudy) -> Question:
-    """Put SLViT's claim that more regions than its K bring no more (Fig. 5a, without printed numbers): 2 K against K,
-    by less than ``SATURATED`` points. The question has no variants where none has 2 K."""
+    """The question of SLViT's claim that more regions than its K bring no more (Fig. 5a, without printed numbers): do 2
+    K gain less than ``SATURATED`` points over K? It has no variants when none has 2 K."""
     by_regions = variants_by_regions(study)
     own = next((K for K, name in by_regions.items() if name == "slvit"), 0)
     more = by_regions.get(2 * own, "") if own else ""
@@ -173,8 +173,8 @@ def _saturation(study: ProfileStudy) -> Question:
 
 
 def variants_by_regions(study: ProfileStudy) -> dict[int, str]:
-    """Find the variants of SLViT that differ in nothing but K, how many regions URCE refines: K -> variant, in rising
-    order; 0 is the one without URCE. A K of more regions than the profile's grid has cells is left out."""
+    """Find the variants of SLViT that differ in nothing but K, the number of regions that URCE refines: K -> variant,
+    in rising order; 0 stands for no URCE. A K above the number of cells of the profile's grid is left out."""
     found: dict[int, str] = {}
     for name, variant in study.file.variants.items():
         if variant.whole is None or variant.whole.name != "slvit":
@@ -185,7 +185,7 @@ def variants_by_regions(study: ProfileStudy) -> dict[int, str]:
             own = model.whole.options if model.whole else {}
             K = own.get("regions", 32) if options != {"urce": False} else 0
             if (model.image_size // 32) ** 2 >= K:
-                found.setdefault(K, name)  # where a profile's own K is another variant's, the whole model stands for it
+                found.setdefault(K, name)  # the whole model comes first, so it stands for the profile's own K
     return dict(sorted(found.items()))
 
 

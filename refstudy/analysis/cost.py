@@ -76,7 +76,8 @@ def _one_and_further(model: Segmenter, features: ImageFeatures) -> tuple[dict[st
 
 
 def count(model: Segmenter, features: ImageFeatures, expressions: int, words: int = WORDS) -> dict[str, float]:
-    """Thousand millions of multiply-adds by component, of so many expressions about one encoded image; on "meta"."""
+    """Thousand millions of multiply-adds by component, for this number of expressions about one encoded image; on
+    "meta"."""
     ids = torch.empty(expressions, words, dtype=torch.long)
     mask = torch.empty(expressions, words, dtype=torch.bool)
     with FlopCounterMode(display=False) as counter:
@@ -92,7 +93,7 @@ def count(model: Segmenter, features: ImageFeatures, expressions: int, words: in
 
 
 class Second(nn.Module):
-    """The second half of a segmenter, ``segment``, as a module: the counter names what is called within a module."""
+    """The second half of a segmenter, ``segment``, as a module: the counter names calls by module."""
 
     def __init__(self, model: Segmenter):
         super().__init__()
@@ -130,8 +131,8 @@ def cost_table(study: Study, profile: str, variants: Sequence[str] = ()) -> pd.D
     return pd.DataFrame(lines, columns=[*columns.split(), "image_encoder", "text_encoder", "fusion", "decoder"])
 
 
-# TFLOP/s that an estimate assumes: 40 % of 790, of which a recent data-centre GPU makes about so many in a product of
-# two large bfloat16 matrices. ``benchmarks/bench_training.py`` measures both on the machine at hand.
+# TFLOP/s that an estimate assumes: 40 % of 790, about the rate of a recent data-centre GPU for a product of two large
+# bfloat16 matrices. ``benchmarks/bench_training.py`` measures both on the machine at hand.
 RATE = 0.4 * 790
 
 

@@ -1,7 +1,7 @@
-"""Failures by measurable cause, how far confidence can be trusted, and expressions that are true of nothing.
+"""Failures by measurable cause, the calibration of confidence, and expressions that are true of nothing.
 
-Fig. 6 of S²RM shows misplaced masks and a mask for a thing that is not there; here every miss is put under one cause by
-what its mask covers, against the masks of all things in the picture.
+Fig. 6 of S²RM shows misplaced masks and a mask for a thing that is not there. Here every miss gets one cause, by what
+its mask covers of all things in the picture.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from refstudy.analysis.tables import draws, interval, metrics_of, resampled_counts, spelled, variant_records
+from refstudy.analysis.tables import draws, interval, metrics_of, recorded, resampled_counts, spelled
 from refstudy.base.config import THRESHOLD
 from refstudy.data.batches import Corpus, resize_mask
 from refstudy.data.masks import decode_mask
@@ -38,7 +38,7 @@ CAUSES = {
     "partial": "the mask lacks more of the referent than it adds: recall below precision",
     "leaked": "the mask adds at least as much as it lacks: precision not above recall",
 }
-WORDLESS = {  # masks that ignore the words: of what
+WORDLESS = {  # masks that ignore the words
     "every": "every thing, whatever the words",
     "best": "the best mask without words",
 }
@@ -67,7 +67,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The cause (a key of ``CAUSES``) and what it was read from. ``rival``: the number of the other thing with most of
+    """The cause (a key of ``CAUSES``) and the numbers behind it. ``rival``: the number of the other thing with most of
     the mask's pixels, -1 when the mask touches none."""
 
     cause: str
@@ -149,8 +149,8 @@ def scene_things(root: Path | str, dataset: str, image_ids: Iterable[int], side:
 
 
 def wordless_counts(corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFrame:
-    """The counts of a mask of every thing in the picture, background apart, whatever the words: what a model gets that
-    knows what a thing is and ignores the words. Columns as ``evaluation.whole_image_counts``."""
+    """The counts of a mask of every thing in the picture without the background: a model would get them that knows what
+    a thing is and ignores the words. Columns as ``evaluation.whole_image_counts``."""
 
     def every(image: int, truths: np.ndarray) -> np.ndarray:
         masks = _stack([thing for thing in things[image] if thing.group != "stuff"], truths.shape[1:])
@@ -160,8 +160,8 @@ def wordless_counts(corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFr
 
 
 def best_wordless_counts(corpus: Corpus) -> pd.DataFrame:
-    """The counts of the best masks that ignore the words: one a picture, whatever is asked, and of all such masks those
-    of the highest overall IoU, which no model without words can pass. Columns as ``evaluation.whole_image_counts``.
+    """The counts of the best masks that ignore the words, one per picture: of all such masks, those with the highest
+    overall IoU, which no model without words can exceed. Columns as ``evaluation.whole_image_counts``.
 
     A pixel that n of a picture's N expressions mean adds n to the intersection and N - n to the union. So it is marked
     where n exceeds N - n times the ratio that is reached, which rises until it is (Dinkelbach's iteration).
@@ -181,8 +181,8 @@ def best_wordless_counts(corpus: Corpus) -> pd.DataFrame:
 
 
 def _wordless(corpus: Corpus, marked: Callable[[int, np.ndarray], np.ndarray]) -> pd.DataFrame:
-    """The counts of one mask a picture: what ``marked`` makes (S, S) of its image_id and the masks (n, S, S) of its n
-    expressions."""
+    """The counts of one mask (S, S) per picture, computed by ``marked`` from its image_id and the masks (n, S, S) of
+    its n expressions."""
     intersection, union = np.zeros((2, len(corpus.table)), np.int64)
     for image, rows in corpus.table.groupby("image_id").indices.items():
         truths = corpus.mask(corpus.ref_of_expression[rows])
@@ -192,10 +192,10 @@ def _wordless(corpus: Corpus, marked: Callable[[int, np.ndarray], np.ndarray]) -
 
 
 def wordless_table(study: ProfileStudy, floors: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The lead of every recorded variant over masks that ignore the words, on the profile's first split, the lowest
-    first.
+    """The lead of every recorded variant over masks that ignore the words, on the profile's first split; variants by
+    rising overall IoU.
 
-    ``floors``: of each of ``WORDLESS`` the counts. Columns: variant, label, runs; oIoU and, on the pictures of each
+    ``floors``: the counts of each of ``WORDLESS``. Columns: variant, label, runs; oIoU and, on the pictures of each
     floor, above_every and above_best (negative below it), each with its 95 % interval (_low, _high), in percent. The
     first lines are the floors themselves, whose intervals are over pictures alone.
     """
@@ -206,13 +206,12 @@ def wordless_table(study: ProfileStudy, floors: dict[str, pd.DataFrame]) -> pd.D
         low, high = interval(wordless[floor]["oIoU"])
         lines.append({"label": label, "oIoU": wordless[floor]["oIoU"][0], "oIoU_low": low, "oIoU_high": high})
     ends_of = metrics_of(study, split)
-    for name in study.variant_names:
-        if records := variant_records(study, name):
-            own = ends_of(study.profile, name, records)
-            line = {"variant": name, "label": study.file.variants[name].label, "runs": len(records)}
-            for floor, values in wordless.items():
-                line |= spelled(f"above_{floor}", own.above_fixed(values)["oIoU"])
-            lines.append(line | spelled("oIoU", own.level()["oIoU"], percent=True))
+    for name, records in recorded(study).items():
+        own = ends_of(study.profile, name, records)
+        line = {"variant": name, "label": study.file.variants[name].label, "runs": len(records)}
+        for floor, values in wordless.items():
+            line |= spelled(f"above_{floor}", own.above_fixed(values)["oIoU"])
+        lines.append(line | spelled("oIoU", own.level()["oIoU"], percent=True))
     measured = [f"{name}{end}" for name in ("oIoU", *(f"above_{f}" for f in WORDLESS)) for end in ("", "_low", "_high")]
     table = pd.DataFrame(lines, columns=["variant", "label", "runs", *measured]).astype({"runs": "Int64"})
     table["variant"] = table["variant"].fillna("")
@@ -263,14 +262,14 @@ def _stack(things: list[Thing], shape: tuple[int, ...]) -> np.ndarray:
 
 
 def reliability(diagnosed: pd.DataFrame, bins: int = 10) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Measure how well confidence predicts the precision of a mask, and its IoU, from the table of ``diagnose_corpus``.
+    """Measure how well confidence predicts the precision of a mask, and its IoU, in the table of ``diagnose_corpus``.
 
     First a line per bin of equal width. Columns: low, high (the bin's edges, the upper one included), expressions,
     confidence, precision, iou (means; NaN for an empty bin). Masks that mark nothing have no precision.
 
     Then, for "precision" and "iou", the mean of |confidence - it| over the bins, weighted by their expressions.
-    Confidence is a mean probability of marked pixels, so that precision, the share of them that is right, is what it
-    has to equal: the first is the expected calibration error. IoU is at most precision, and no probability.
+    Confidence is the mean probability of the marked pixels, so it should equal precision, the share of them that is
+    right: the first distance is the expected calibration error. IoU is at most precision, and no probability.
     """
     edges = np.linspace(0, 1, bins + 1)
     which = np.clip(np.searchsorted(edges, diagnosed["confidence"], side="left") - 1, 0, bins - 1)
@@ -285,8 +284,8 @@ def reliability(diagnosed: pd.DataFrame, bins: int = 10) -> tuple[pd.DataFrame, 
 
 
 def true_of(things: list[Thing], noun: str, colour: str) -> list[int]:
-    """The numbers of the things that "colour noun" is true of. Background answers to its name whatever its colour:
-    how much of it is of which shade is not annotated."""
+    """The numbers of the things that "colour noun" is true of. Background matches by name in any colour, since its
+    shades are not annotated."""
     return [k for k, t in enumerate(things) if noun in t.nouns and (t.group == "stuff" or t.colour == colour)]
 
 
@@ -323,7 +322,7 @@ def _phrase(noun: str, colour: str) -> str:
 
 
 def probe_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]], seed: int = 0) -> pd.DataFrame:
-    """Every image asked for things that are there and for things that are not.
+    """Ask the model for things that are in each image, and for things that are not.
 
     Columns: image (its number in the corpus), image_id, expression, kind, noun, colour; marked (share of the picture),
     responds (bool: at least ``RESPONSE`` marked), confidence; cause; on_noun and on_colour: whether
@@ -392,7 +391,7 @@ def probe_table(probed: pd.DataFrame) -> pd.DataFrame:
 
 
 def _share(images: pd.Series, happened: pd.Series) -> dict[str, float]:
-    """Percent of expressions for which something happened, with the interval over resampled images."""
+    """Percent of expressions for which ``happened`` is true, with the interval over resampled images."""
     per_image = happened.groupby(images).agg(["sum", "count"]).to_numpy(float)
     drawn = draws(len(per_image)) @ per_image
     shares = 100 * drawn[:, 0] / drawn[:, 1]
@@ -401,7 +400,7 @@ def _share(images: pd.Series, happened: pd.Series) -> dict[str, float]:
 
 
 def separability(present: np.ndarray, absent: np.ndarray) -> float:
-    """The share of pairs in which a present referent has the higher value of the two, ties counting half: 1 tells them
-    apart, 0.5 not at all (the area under the ROC curve)."""
+    """The share of pairs in which the present referent has the higher value, ties counting half (the area under the ROC
+    curve): 1 tells them apart, 0.5 not at all."""
     present, absent = np.asarray(present)[:, None], np.asarray(absent)[None]
     return float((present > absent).mean() + (present == absent).mean() / 2)

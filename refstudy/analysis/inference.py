@@ -1,7 +1,6 @@
 """Statistics of few runs: levels and gains with their errors, and verdicts on many claims at once.
 
-Everything here works on numbers alone, whether they come from run records or are made up
-(``refstudy.analysis.simulation``).
+Everything here works on numbers alone, of run records or made up (benchmarks/simulate_verdicts.py).
 docs/statistics.md has the formulas and the reasons.
 """
 
@@ -25,15 +24,15 @@ UNDECIDED, UNTESTABLE, UNMEASURED = "undecided", "untestable here", "not measure
 
 
 class Spread(NamedTuple):
-    """The scatter of one run by its seed: the ``variance`` of a run's end, with its degrees of ``freedom``; a number,
-    or a Series of several measures. NaN with none where no variant has two runs."""
+    """The spread of one run over seeds: its ``variance``, a number or a Series of several measures, with its degrees of
+    ``freedom``. NaN, with no freedom, when no variant has two runs."""
 
     variance: Any
     freedom: int
 
 
 class Side(NamedTuple):
-    """The runs behind one side of an estimate: so many ``runs`` of a ``family``, which share one ``spread``."""
+    """The runs behind one side of an estimate: their number, and their ``family``, which shares one ``spread``."""
 
     family: str
     runs: int
@@ -68,7 +67,7 @@ class Estimate:
 
 def pooled(groups: Iterable[Any]) -> Spread:
     """The variance within groups, pooled: the squared distances of each group from its own mean, over the sum of n - 1.
-    A group is a sequence of the ends of one variant's runs, each a number or a Series of several measures."""
+    A group is the sequence of one variant's results, each a number or a Series of several measures."""
     squares: Any = 0.0
     freedom = 0
     for ends in groups:
@@ -98,8 +97,8 @@ def estimate(points: Any, pictures: Any, *sides: Side) -> Estimate:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p-values adjusted for their number: a claim whose adjusted value is at most alpha is decided, and the chance that
-    any is wrongly so is at most alpha. Source: Holm (1979), Scandinavian Journal of Statistics 6, 65-70."""
+    """p-values adjusted for their number: claims with adjusted values of at most alpha are decided, and the chance that
+    any of them is wrong is at most alpha. Source: Holm (1979), Scandinavian Journal of Statistics 6, 65-70."""
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))
@@ -108,9 +107,9 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def smallest_gain(error: Any, freedom: Any, level: float) -> np.ndarray:
-    """The gain, in points, that a two-sided test of this ``level`` finds with a chance of ``POWER``, by the noncentral
-    t distribution."""
-    freedom = np.minimum(freedom, 1e6)  # as good as infinite
+    """The gain, in points, that a two-sided test at this ``level`` detects with probability ``POWER``, by the
+    noncentral t distribution."""
+    freedom = np.minimum(freedom, 1e6)  # practically infinite
     return special.nctdtrinc(freedom, 1 - POWER, stats.t.isf(level / 2, freedom)) * np.asarray(error)
 
 
@@ -127,10 +126,10 @@ def judge(gains: Estimate, runs: np.ndarray, testable: np.ndarray, margin: Any =
     """Verdicts on claims that a gain is above zero, judged together.
 
     Args:
-        gains: arrays (n,) of points, error and freedom; NaN for what is not measured.
+        gains: arrays (n,) of points, error and freedom; NaN where nothing was measured.
         runs: (n,), those of the side that has fewer.
-        testable: bool (n,). An untestable claim is none of those among which errors are counted; one that is not
-            measured is.
+        testable: bool (n,). Untestable claims are not counted among those that are judged together; claims that are not
+            measured are.
         margin: points, one number or (n,), below which a gain counts as none; NaN where that is not asked.
     """
     points = np.asarray(gains.points, float)

@@ -15,15 +15,16 @@ from refstudy.analysis.tables import (
     benchmark_splits,
     draws,
     measured_by,
+    missing_runs,
     own_ends,
+    recorded,
     table_rows,
-    variant_records,
 )
 from refstudy.base.config import DataConfig
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.scenes.grammar import KINDS
 from refstudy.papers.printed import load_printed
-from refstudy.study.file import ProfileStudy, training_command
+from refstudy.study.file import ProfileStudy
 from refstudy.training.records import Record
 
 TABLE = "s2rm_table3"
@@ -63,8 +64,8 @@ def printed_buckets() -> dict[str, tuple[Bucket, ...]]:
 
 
 def by_bucket(buckets: Sequence[Bucket]) -> Label:
-    """Groups named like the buckets. The paper clips expressions at 20 words (Sec. IV-B), where its last bucket ends:
-    a longer one belongs to the last."""
+    """Groups named like the buckets. The paper clips expressions at 20 words (Sec. IV-B), where its last bucket ends,
+    so longer ones belong to the last."""
     longest = max(bucket.last for bucket in buckets)
 
     def label(counts: pd.DataFrame) -> pd.Series:
@@ -94,7 +95,7 @@ def by_kind_and_bucket(buckets: Sequence[Bucket]) -> Label:
 
 
 def grouped_oiou(records: list[Record], split: str, label: Label, groups: Sequence) -> Ends:
-    """Overall IoU in percent per group, of runs whose spread is their own.
+    """Overall IoU in percent per group; the spread is that of these runs alone.
 
     The split's pictures are resampled whole, with the draws of ``refstudy.analysis.tables.sampled_metrics``, so that
     groups of one split are paired. NaN where no expression of a group was drawn.
@@ -103,7 +104,7 @@ def grouped_oiou(records: list[Record], split: str, label: Label, groups: Sequen
 
 
 def measure_groups(study: ProfileStudy, split: str, label: Label, groups: Sequence) -> Measure:
-    """``grouped_oiou`` of a study's variants, seeds pooled by family."""
+    """``grouped_oiou`` of a study's variants, with the spread over seeds pooled by family."""
 
     def exact(record: Record) -> pd.Series | None:
         return _grouped(record, split, label, groups, resampled=False).iloc[0] if split in record.metrics else None
@@ -128,10 +129,10 @@ def _grouped(record: Record, split: str, label: Label, groups: Sequence, resampl
 def measured_groups(
     records: list[Record], split: str, label: Label, groups: Sequence, ends: Ends | None = None
 ) -> pd.DataFrame:
-    """A line per group: ours (overall IoU, percent) with its 95 % interval, and expressions, how many the group has.
+    """A line per group: ours (overall IoU, percent) with its 95 % interval, and the number of expressions.
 
-    An empty group has 0 expressions and no number; without records nothing has a number. ``ends`` are those of
-    ``measure_groups``; without them the interval is of the runs alone, so that one run has none.
+    An empty group has 0 expressions and no IoU; without records no group has one. ``ends`` are those of
+    ``measure_groups``; without them the interval is that of these runs alone, and one run has none.
     """
     lines = pd.DataFrame(index=list(groups), columns=["ours", "ours_low", "ours_high", "expressions"], dtype=float)
     lines["expressions"] = 0
@@ -146,7 +147,7 @@ def measured_groups(
 
 
 def group_gap(records: list[Record], split: str, label: Label, first: str, second: str) -> Estimate:
-    """Points of overall IoU that one group is above another in the same runs; NaN for an empty group."""
+    """Overall IoU of one group minus that of another in the same runs, in points; NaN for an empty group."""
     return _gap([_grouped(record, split, label, [first, second]) for record in records])
 
 
@@ -156,11 +157,11 @@ def _gap(runs: list[pd.DataFrame]) -> Estimate:
 
 
 def length_gaps(records: list[Record], split: str, label: Label, first: str, second: str) -> dict[str, Estimate]:
-    """Points of overall IoU that one group of lengths is above another in the same runs.
+    """Overall IoU of one group of lengths minus that of another in the same runs, in points.
 
-    "as they are"; "one mix of kinds", when the expressions of both groups are weighted to the same shares of kinds:
-    what is left is not of the kinds; and the difference of these, "owed to kinds". NaN where a group is empty or the
-    two have no kind in common.
+    "as they are"; "one mix of kinds": the expressions of both groups are weighted to the same shares of kinds, so that
+    kinds do not cause the gap; and the difference of these two, "owed to kinds". NaN when a group is empty or the two
+    have no kind in common.
     """
     both = [first, second]
     plain, mixed = ([of(record, split, label, both) for record in records] for of in (_grouped, _at_one_mix))
@@ -169,9 +170,8 @@ def length_gaps(records: list[Record], split: str, label: Label, first: str, sec
 
 
 def _at_one_mix(record: Record, split: str, label: Label, groups: Sequence) -> pd.DataFrame:
-    """Measure as ``_grouped`` does for two groups, every expression weighted so that both have the same mix of kinds:
-    that of Mantel and Haenszel, in which a kind counts as n1 n2 / (n1 + n2), so that one which either lacks has no
-    part."""
+    """As ``_grouped`` for two groups, with expressions weighted so that both groups have the same mix of kinds: that of
+    Mantel and Haenszel, where a kind counts as n1 n2 / (n1 + n2), so that a kind missing in either counts nothing."""
     counts = record.counts().query("split == @split")
     images, kinds = np.sort(counts["image_id"].unique()), counts["kind"].dropna().unique()
     sums = {}
@@ -200,8 +200,8 @@ def _at_one_mix(record: Record, split: str, label: Label, groups: Sequence) -> p
 
 
 def judged(claims: pd.DataFrame, gaps: Sequence[Estimate], runs: int) -> pd.DataFrame:
-    """Claims that a gap within the same ``runs`` is positive, judged together: with measured points, their interval
-    low, high, verdict and smallest, for ``tables.render_verdicts``."""
+    """Judge together claims that gaps within the same ``runs`` are positive; add measured points, their interval low,
+    high, verdict and smallest, for ``tables.render_verdicts``."""
     points, error, freedom = np.array([(gap.points, gap.error, gap.freedom) for gap in gaps], float).T
     together = Estimate(points, error, freedom)
     found = judge(together, np.full(len(gaps), runs), np.isfinite(points))
@@ -210,13 +210,14 @@ def judged(claims: pd.DataFrame, gaps: Sequence[Estimate], runs: int) -> pd.Data
 
 
 def length_verdicts(records: list[Record], split: str, buckets: Sequence[Bucket]) -> pd.DataFrame:
-    """Are short expressions easier than longer ones, and which kinds are easy?
+    """Judge if short expressions are easier than longer ones, and which kinds are easy.
 
-    The first bucket against each longer one: all expressions "as they are" and, of the kinds that both have, at "one
-    mix of kinds", and what of the gap is so "owed to kinds". Then, within each kind that several buckets have ("one
-    kind"), its first of these against its last. Last, *attribute* against each of ``HARDER`` ("two kinds"), whatever
-    the length. Columns: claim, compared (one of the five), short and longer (the two buckets, empty for two kinds),
-    kinds (a tuple; () for "as they are"); measured, low, high, verdict, smallest, as ``judged`` has them.
+    The first bucket is compared to each longer one: all expressions "as they are"; then, of the kinds that both have,
+    at "one mix of kinds"; and the part of the gap that is so "owed to kinds". Then, within each kind that several
+    buckets have ("one kind"), the first of these is compared to the last. Last, *attribute* is compared to each of
+    ``HARDER`` ("two kinds"), at all lengths. Columns: claim, compared (one of the five), short and longer (the two
+    buckets, empty for two kinds), kinds (a tuple; () for "as they are"); measured, low, high, verdict, smallest, as
+    ``judged`` has them.
     """
     counts, both = records[0].counts().query("split == @split"), by_kind_and_bucket(buckets)
     present = [kind for kind in KINDS if (counts["kind"] == kind).any()]
@@ -252,7 +253,7 @@ def length_table(study: ProfileStudy) -> pd.DataFrame:
 
     Columns: row, variant, dataset and bucket as printed, printed; ours, ours_low, ours_high (95 %), expressions, runs,
     data (what ours was measured on: a flavour of RefScenes stands in for its benchmark, and is named), missing (the
-    command that trains what the row lacks). Ours are of this profile and of those beside it; empty where none has the
+    command that trains the missing runs). Ours are of this profile and of those beside it; empty where none has the
     data set.
     """
     printed, measured_splits = load_printed(TABLE), benchmark_splits(study)
@@ -286,13 +287,13 @@ def length_table(study: ProfileStudy) -> pd.DataFrame:
 
 
 def printed_dataset(data: DataConfig) -> str:
-    """The data set of Table III that these data are, or after which they are made, whatever the partition."""
+    """The data set of Table III that these data are, or are made after, in any partition."""
     name = FLAVOURS[data.dataset].target.benchmark if data.dataset in FLAVOURS else DATA_NAMES.get(data.dataset, "")
     return next((dataset for dataset in COLUMNS if dataset.split()[0] == name), "")
 
 
 def length_curve(study: ProfileStudy) -> pd.DataFrame:
-    """Overall IoU over the exact number of words, from 1 to the most there is, for every variant with a record.
+    """Overall IoU by the exact number of words, from 1 to the largest, for every variant with a record.
 
     Columns: variant, words, ours, ours_low, ours_high, expressions, runs, data, missing.
     """
@@ -308,13 +309,13 @@ def kind_table(study: ProfileStudy) -> pd.DataFrame:
 
 
 def kinds_by_run(study: ProfileStudy) -> pd.DataFrame:
-    """``kind_table`` of every single run: what a seed decides.
+    """``kind_table`` of every single run, which shows the influence of the seed.
 
     Columns: variant, seed, kind, ours, expressions, data.
     """
     lines, split = [], study.settings.splits[0]
-    for variant in study.variant_names:
-        for record in variant_records(study, variant):
+    for variant, records in recorded(study).items():
+        for record in records:
             about = {"variant": variant, "seed": record.config.seed, "data": measured_by([record], split)}
             for kind, numbers in measured_groups([record], split, by_kind, KINDS).iterrows():
                 lines.append(about | {"kind": kind} | numbers[["ours", "expressions"]].to_dict())
@@ -324,18 +325,13 @@ def kinds_by_run(study: ProfileStudy) -> pd.DataFrame:
 
 def _per_variant(study: ProfileStudy, label: Label, name: str) -> pd.DataFrame:
     """A line per variant and group, on the profile's first split."""
-    lines, split = [], study.settings.splits[0]
-    recorded = {variant: records for variant in study.variant_names if (records := variant_records(study, variant))}
-    words = max((records[0].counts()["words"].max() for records in recorded.values()), default=0)
+    lines, split, by_variant = [], study.settings.splits[0], recorded(study)
+    words = max((records[0].counts()["words"].max() for records in by_variant.values()), default=0)
     groups: Sequence = range(1, words + 1) if name == "words" else KINDS
     ends_of = measure_groups(study, split, label, groups)
-    for variant, records in recorded.items():
-        unseen = set(study.seeds(variant)) - {record.config.seed for record in records}
-        about = {
-            "runs": len(records),
-            "data": measured_by(records, split),
-            "missing": training_command(study.profile, variant) if unseen else "",
-        }
+    for variant, records in by_variant.items():
+        about = {"runs": len(records), "data": measured_by(records, split)}
+        about["missing"] = missing_runs(study, variant, records)
         measured = measured_groups(records, split, label, groups, ends_of(study.profile, variant, records))
         for group, numbers in measured.iterrows():
             lines.append({"variant": variant, name: group} | numbers.to_dict() | about)

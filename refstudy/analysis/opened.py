@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenStudy(ProfileStudy):
-    """The study of a ``file`` under the ``profile`` of that name, with what its ``folder`` of results holds."""
+    """A study file under one of its profiles, with the content of its ``folder`` of results."""
 
     def table(self, stem: str) -> "pd.DataFrame":
         """A table, e.g. "s2rm_table4" or "claims", computed from the records; the function of

@@ -1,7 +1,7 @@
 """The study's tables: printed numbers beside our own, with intervals, from run records alone."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from refstudy.base.files import atomic_write
 from refstudy.data.scenes import FLAVOURS
 from refstudy.metrics import METRICS, THRESHOLDS, iou
 from refstudy.papers.printed import SPLITS, load_printed, printed_rows
+from refstudy.papers.printed.specs import SPECS
 from refstudy.study.file import ProfileStudy, training_command
 from refstudy.training.records import Record, find_record
 
@@ -33,70 +34,14 @@ DATA_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class TableSpec:
-    """The specification of a table: its place in the paper, the row that the others are held against, what the printed
-    numbers were measured on, and rows that no variant can fill, with the reason."""
-
-    title: str
-    baseline: str
-    printed_on: str = "RefCOCO val, 512 px"
-    unfilled: dict[str, str] = field(default_factory=dict)
-
-
-SLVIT_ON = "RefCOCO val, 480 px"
-COMPETITORS = ("BRINet", "LTS", "CEFNet", "VLT", "M3Att", "SADLR")
-TABLES = {
-    "s2rm_table2": TableSpec(
-        "S²RM, Table II: precision and cost beside other methods",
-        "LAVT",
-        printed_on="RefCOCO val, each method at its own size (Ours 512 px, LAVT 480)",
-        unfilled=dict.fromkeys(COMPETITORS, "a competitor's number; not reimplemented")
-        | {"SwinB-Ours": "needs profile refcoco_swinb"},
-    ),
-    "s2rm_table4": TableSpec("S²RM, Table IV: the parts of S²RM (decoder: FPN)", "W. Tile & Concat."),
-    "s2rm_table5": TableSpec("S²RM, Table V: the parts of CASG (fusion: S²RM)", "W. CASG (Full)"),
-    "s2rm_table6": TableSpec("S²RM, Table VI: removing decoding stages of CASG", "Full"),
-    "s2rm_table7": TableSpec("S²RM, Table VII: fusion modules and decoders", "ACM [17] + FPN"),
-    "slvit_table2a": TableSpec("SLViT, Table 2(a): one strip pair", "small: 5 B", SLVIT_ON),
-    "slvit_table2b": TableSpec("SLViT, Table 2(b): strip pairs and gate", "7B + 11B + 21B + Gate", SLVIT_ON),
-    "slvit_table2c": TableSpec("SLViT, Table 2(c): URCE", "SLViT(w/o URCE)", SLVIT_ON),
-    "slvit_table2d": TableSpec(
-        "SLViT, Table 2(d): stages that URCE joins",
-        "4: S1 + S2 + S3 + S4",
-        SLVIT_ON,
-        unfilled={"1: S2 + S3 + S4": "printed twice with different numbers; our run stands beside the second"},
-    ),
-    "slvit_table2e": TableSpec("SLViT, Table 2(e): features for the prediction", "F̃1, F̃2, F̃3, F̃4", SLVIT_ON),
-}
-
-
-PAPER_TABLES = {
-    "s2rm_table1": "S²RM, Table I: methods over benchmarks",
-    "s2rm_table3": "S²RM, Table III: expressions by length",
-    "slvit_table1": "SLViT, Table 1: methods over benchmarks",
-} | {stem: spec.title for stem, spec in TABLES.items()}
+TABLES = SPECS.tables  # those with a line per variant
+PAPER_TABLES = SPECS.titles | {stem: spec.title for stem, spec in TABLES.items()}
 COMPARISONS = ("s2rm_table1", "slvit_table1")  # the tables that list methods over benchmarks
-# Dataset and partition -> the benchmark as the tables head it, and what its splits are called there. RefScenes'
-# flavours stand beside the benchmark that they are modelled on; ``data`` says what was measured.
-COCO_SPLITS = {"val": "val", "testA": "testA", "testB": "testB"}
-BENCHMARKS = {
-    ("refcoco", "unc"): ("RefCOCO", COCO_SPLITS),
-    ("refcoco+", "unc"): ("RefCOCO+", COCO_SPLITS),
-    ("refcocog", "umd"): ("RefCOCOg", {"val": "val-U", "test": "test-U"}),
-    ("refcocog", "google"): ("RefCOCOg", {"val": "val-G"}),
-    ("refclef", "berkeley"): ("ReferIt", {"test": "test"}),
-    ("refscenes", "unc"): ("RefCOCO", COCO_SPLITS),
-    ("refscenes+", "unc"): ("RefCOCO+", COCO_SPLITS),
-    ("refscenesg", "umd"): ("RefCOCOg", {"val": "val-U", "test": "test-U"}),
-    ("refscenesg", "google"): ("RefCOCOg", {"val": "val-G"}),
-    ("referscenes", "berkeley"): ("ReferIt", {"test": "test"}),
-}
 
 
 def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = USUAL) -> str:
-    """The data that a number was measured on, e.g. "RefScenes val, 128 px" or "RefCOCO (unc) val, 512 px"; and how,
-    where that is not the usual way."""
+    """The data that a number was measured on, e.g. "RefScenes val, 128 px" or "RefCOCO (unc) val, 512 px"; and the way
+    of measuring, where it is not the usual one."""
     drawn = FLAVOURS.get(data.dataset)
     partition = f" ({data.split_by})" if drawn is None or len(drawn.partitions) > 1 else ""
     name = DATA_NAMES.get(data.dataset, data.dataset) + partition
@@ -108,8 +53,7 @@ def data_name(data: DataConfig, split: str, evaluation: EvaluationConfig = USUAL
 
 
 def measured_on(study: ProfileStudy) -> str:
-    """The data that a profile's numbers were measured on where nothing else is said: ``data_name`` of its first
-    split."""
+    """The usual data of a profile's numbers: ``data_name`` of its first split."""
     settings = study.settings
     return data_name(settings.data, settings.splits[0], settings.evaluation)
 
@@ -120,14 +64,14 @@ def measured_by(records: list[Record], split: str) -> str:
     return data_name(config.data, split, config.evaluation) if config else ""
 
 
-# One run's numbers: row 0 is what it reached, then a row per resampling of the pictures; a column per measure.
+# The numbers of one run, a column per measure: row 0 as measured, then a row per resampling of the pictures.
 Sample = Callable[[Record], pd.DataFrame]
 
 
 @dataclass(frozen=True)
 class Ends:
-    """The end of a variant's ``runs``: ``values`` are their mean, as a ``Sample``; ``family`` names those variants
-    over whose runs the ``spread`` of one run is pooled."""
+    """The results of a variant's ``runs``: ``values`` are their mean, as a ``Sample``. The ``spread`` of one run is
+    pooled over the runs of all variants of the ``family``."""
 
     values: pd.DataFrame
     runs: int
@@ -140,13 +84,13 @@ class Ends:
         return _estimated(self.values, self._side)
 
     def above(self, other: "Ends") -> Estimate:
-        """The gain over another variant, of other runs, pictures resampled together. Raises StudyError where the two
-        were measured on different data."""
+        """The gain over another variant, with pictures resampled together. Raises StudyError when the two were measured
+        on different data."""
         _refuse_unlike([*self.records, *other.records])
         return _estimated(self.values - other.values, self._side, other._side)
 
     def above_fixed(self, values: pd.DataFrame) -> Estimate:
-        """The gain over something that no training moves, on pictures resampled together with these."""
+        """The gain over values that do not depend on a training, with pictures resampled together."""
         return _estimated(self.values - values, self._side)
 
     @property
@@ -159,15 +103,15 @@ def _estimated(values: pd.DataFrame, *sides: Side) -> Estimate:
 
 
 def own_ends(samples: Sequence[pd.DataFrame]) -> Ends:
-    """The ends of some runs of one variant, whose spread is their own alone."""
+    """The results of some runs of one variant, whose spread is estimated from these runs alone."""
     return Ends(sum(samples) / len(samples), len(samples), "", pooled([[one.iloc[0] for one in samples]]))
 
 
 class Measure:
-    """Levels and gains of a study's variants by one ``sample``, with seeds pooled by family.
+    """Levels and gains of a study's variants by one ``sample``, with the spread over seeds pooled by family.
 
-    ``exact``: row 0 of ``sample``, where it can be had for less; None for a record that lacks what is measured. Seeds
-    are pooled over all variants that a profile trains, with those of their runs that are recorded.
+    ``exact`` is row 0 of ``sample``, computed faster; it returns None for a record without that measure. The
+    spread is pooled over all variants that a profile trains, from their recorded runs.
     """
 
     def __init__(
@@ -182,7 +126,7 @@ class Measure:
         self._ends: dict[tuple[str, str], Ends] = {}
 
     def __call__(self, trainer: str, variant: str, records: Sequence[Record]) -> Ends:
-        """The ends of a variant that the profile ``trainer`` trains; of its ``records``, at least one."""
+        """The results of a variant that the profile ``trainer`` trains, from its ``records``, at least one."""
         found = self._ends.get((trainer, variant))
         if found is None:
             samples, family = [self._sample(record) for record in records], self._study.file.variants[variant].family
@@ -218,15 +162,14 @@ def metrics_of(study: ProfileStudy, split: str) -> Measure:
 
 
 def sampled_metrics(record: Record, split: str) -> pd.DataFrame:
-    """All metrics of one run, in percent, under ``RESAMPLES`` resamplings of the split's pictures, which say nothing of
-    other trainings; row 0 is the run's own."""
+    """All metrics of one run, in percent; row 0 as measured, then ``RESAMPLES`` resamplings of the split's pictures.
+    They say nothing about other trainings."""
     counts = record.counts()
     return resampled_counts(counts[counts["split"] == split])
 
 
 def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:
-    """Do as ``sampled_metrics`` does, with the pixel counts of one split's expressions, as ``evaluate`` returns
-    them."""
+    """As ``sampled_metrics``, from the pixel counts of one split's expressions, as ``evaluate`` returns them."""
     counts = counts.sort_values("sent_id")
     ious = iou(counts["intersection"], counts["union"])
     per_image = counts[["image_id", "intersection", "union"]].assign(expressions=1, mIoU=ious)
@@ -241,8 +184,7 @@ def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:
 
 @lru_cache(maxsize=8)
 def draws(count: int) -> np.ndarray:
-    """The number of times that each of ``count`` images is drawn, (1 + RESAMPLES, count); the first row takes each
-    once."""
+    """How often each of ``count`` images is drawn, (1 + RESAMPLES, count); in the first row, once each."""
     random = np.random.default_rng(SEED)
     return np.vstack([np.ones(count), random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)])
 
@@ -254,7 +196,7 @@ def interval(values: pd.Series | np.ndarray) -> tuple[float, float]:
 
 
 def spelled(name: str, found: Estimate, percent: bool = False) -> dict[str, float]:
-    """An estimate as cells of a table: name, name_low and name_high; ``percent`` keeps an interval within 0 to 100."""
+    """An estimate as cells of a table: name, name_low and name_high; ``percent`` clips the interval to 0 to 100."""
     low, high = (float(end) for end in found.interval())
     if percent:
         low, high = np.clip([low, high], 0, 100)
@@ -262,16 +204,27 @@ def spelled(name: str, found: Estimate, percent: bool = False) -> dict[str, floa
 
 
 def variant_records(study: ProfileStudy, variant: str) -> list[Record]:
-    """The records of a variant under exactly the profile's settings, one per seed that has been run. Raises StudyError
-    where two were measured on different data or computed in different precisions."""
+    """The records of a variant with exactly the profile's settings, one per seed that has been run. Raises StudyError
+    when two were measured on different data or computed in different precisions."""
     found = (find_record(study.folder / "records", study.config(variant, seed)) for seed in study.seeds(variant))
     records = [record for record in found if record is not None]
     _refuse_unlike(records)
     return records
 
 
+def recorded(study: ProfileStudy) -> dict[str, list[Record]]:
+    """The records of every variant of the profile that has any."""
+    return {variant: records for variant in study.variant_names if (records := variant_records(study, variant))}
+
+
+def missing_runs(study: ProfileStudy, variant: str, records: list[Record]) -> str:
+    """The command that trains the seeds of a variant that are not among its ``records``; empty when none is missing."""
+    unseen = set(study.seeds(variant)) - {record.config.seed for record in records}
+    return training_command(study.profile, variant) if unseen else ""
+
+
 def _refuse_unlike(records: list[Record]) -> None:
-    """Refuse runs, of one row or of two that are compared, of different data or computed in different precisions."""
+    """Raise StudyError for runs of different data or precisions, whether of one row or of two that are compared."""
     for record in records[1:]:
         if record.summary.get("data_fingerprint") != records[0].summary.get("data_fingerprint"):
             raise StudyError(
@@ -286,7 +239,7 @@ def _refuse_unlike(records: list[Record]) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """The filling of a printed row: a variant under a profile, and its records of exactly that profile's settings, one
+    """The variant that fills a printed row under a profile, and its records with exactly that profile's settings, one
     per seed that has been run. ``missing``: the command that trains the other seeds."""
 
     profile: str
@@ -300,8 +253,9 @@ class Row:
 
 
 def table_rows(stem: str, study: ProfileStudy, profiles: Sequence[str] | None = None) -> dict[str, Row]:
-    """Row as printed -> what fills it, among ``profiles``: if none are named, this one and those beside it that have
-    the same data, first the one that trains most of the table, so that rows which are compared have one encoder."""
+    """Row as printed -> the ``Row`` that fills it, from ``profiles``. By default these are this profile and those
+    beside it with the same data, first the one that trains most of the table, so that compared rows have one
+    encoder."""
     if profiles is None:
         near = study.file.compared(study.profile)
         of_table = {name for name, variant in study.file.variants.items() if stem in variant.tables}
@@ -310,21 +264,20 @@ def table_rows(stem: str, study: ProfileStudy, profiles: Sequence[str] | None = 
     for row, (name, variant) in study.file.rows(stem, profiles).items():
         trainer = study.beside(name)
         records = variant_records(trainer, variant)
-        unseen = set(trainer.seeds(variant)) - {record.config.seed for record in records}
-        found[row] = Row(name, variant, records, training_command(name, variant) if unseen else "")
+        found[row] = Row(name, variant, records, missing_runs(trainer, variant, records))
     return found
 
 
 def benchmark_splits(study: ProfileStudy) -> dict[str, tuple[str, list[str]]]:
-    """Column as the tables over benchmarks head it, e.g. "RefCOCOg val-U" -> the split, and the profiles that have it:
+    """Column of the tables over benchmarks, e.g. "RefCOCOg val-U" -> the split, and the profiles that have it, among
     this one and those beside it."""
     found: dict[str, tuple[str, list[str]]] = {}
     for name in study.file.together(study.profile):
         settings = study.file.profile(name)
-        benchmark, splits = BENCHMARKS.get((settings.data.dataset, settings.data.split_by), ("", {}))
+        columns = SPECS.columns.get(f"{settings.data.dataset} {settings.data.split_by}", {})
         for split in settings.splits:
-            if split in splits:
-                found.setdefault(f"{benchmark} {splits[split]}", (split, []))[1].append(name)
+            if split in columns:
+                found.setdefault(columns[split], (split, []))[1].append(name)
     return found
 
 
@@ -332,9 +285,9 @@ def build_table(stem: str, study: ProfileStudy) -> pd.DataFrame:
     """One of ``TABLES``, a line per row and metric, all in percent.
 
     Columns: row, variant, metric; printed (on the paper's data); ours, the mean over runs, with its 95 % interval
-    ours_low, ours_high (``Ends``; empty where nothing is known of the spread over seeds); minus_printed; printed_gain
-    and gain, gain_low, gain_high over the baseline row, which has none; runs, data (what ours was measured on), missing
-    (the command that trains what the row lacks, or why none can). What no run fills is empty.
+    ours_low, ours_high (empty where the spread over seeds is unknown); minus_printed; printed_gain and gain, gain_low,
+    gain_high over the baseline row, which has none; runs, data (what ours was measured on), missing (the command that
+    trains the missing runs, or why there is none). Cells without runs are empty.
     """
     spec, printed = TABLES[stem], printed_rows(stem)
     rows, split = table_rows(stem, study), study.settings.splits[0]
@@ -416,17 +369,17 @@ def write_table(table: pd.DataFrame, folder: Path | str, stem: str) -> Path:
 
 
 def with_interval(table: pd.DataFrame, column: str, digits: int = 1, signed: bool = False) -> pd.Series:
-    """A column to read, with the interval of its columns _low and _high: "43.6 [40.5, 46.6]"; a number without an
-    interval stands alone, and where there is none the cell is empty."""
+    """A column with its interval from the columns _low and _high, as text: "43.6 [40.5, 46.6]"; without an interval the
+    number alone, without a number empty."""
     form = f"{{:{'+z' if signed else ''}.{digits}f}}".format
     values, low, high = (table[f"{column}{end}"].map(form) for end in ("", "_low", "_high"))
     return (values + " [" + low + ", " + high + "]").str.replace(r"( \[)?\+?nan.*", "", regex=True)
 
 
 def render(table: pd.DataFrame) -> pd.DataFrame:
-    """A table to read: a line per row; printed number, and ours with its interval, for each metric that is printed;
-    then ours above the baseline row in overall IoU; the number of runs, and what ours was measured on. A number that
-    was counted has no interval; of gains in overall IoU there are columns where there are gains."""
+    """``build_table`` as text, a line per row: for each printed metric the printed number, and ours with its interval;
+    then, where there are any, the gains over the baseline row in overall IoU; the number of runs, and our data. Counted
+    numbers have no interval."""
     shown = table[table["printed"].notna()]
     cells = {}
     for metric in shown["metric"].unique():
@@ -443,8 +396,8 @@ def render(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def render_comparison(table: pd.DataFrame) -> pd.DataFrame:
-    """``build_comparison`` to read: a line per row, a column per benchmark; printed, and ours, which may be of other
-    data, in brackets and Markdown's italics, with the number of runs where there are several."""
+    """``build_comparison`` as text: a line per row, a column per benchmark; the printed number, and ours in brackets
+    and Markdown's italics (it may be of other data), with the number of runs if there are several."""
 
     def cell(line) -> str:
         printed = "" if np.isnan(line.printed) else f"{line.printed:.2f}"
@@ -459,10 +412,10 @@ def render_comparison(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
-    """Verdicts to read: the columns ``texts`` as they are; printed, where the table has it, and measured points with
-    their 95 % interval; runs, where the table has them, "5 / 3" where the reference has fewer or more; the verdict in
-    Markdown's bold with, of an undecided one, the smallest gain that could have been seen, of an untestable one the
-    ceiling."""
+    """Verdicts as text: the columns ``texts`` as they are; printed points, if the table has them, and measured ones
+    with their 95 % interval; runs, if the table has them, "5 / 3" when the reference has another number; the verdict in
+    Markdown's bold, with the smallest gain that could have been seen if it is undecided, and the ceiling if it is
+    untestable."""
 
     def points(column: str, digits: int) -> pd.Series:
         return table[column].map(f"{{:+z.{digits}f}}".format, na_action="ignore").astype(object)
@@ -490,8 +443,8 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def untrained(*tables: pd.DataFrame) -> str:
-    """List the rows of these tables without a run, and with some of their seeds only, with the commands, in Markdown;
-    empty where every row is whole."""
+    """List, in Markdown, the commands that train the rows of these tables without a run, and those with missing seeds;
+    empty when none is missing."""
     recorded: dict[str, bool] = {}
     for table in tables:
         for missing, runs in zip(table["missing"], pd.to_numeric(table["runs"]), strict=True):

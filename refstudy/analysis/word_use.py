@@ -1,7 +1,7 @@
 """Measure how much masks depend on the words: compare the masks of one picture's expressions.
 
-A model that ignores the words gives a picture one mask for every question. One that understands gives two expressions
-of one thing the same mask, and those of two things masks that share nothing. No truth is needed for either.
+A model that ignores the words draws one mask per picture, whatever is asked. One that understands draws the same mask
+for two expressions of one thing, and disjoint masks for two things. Neither needs the true masks.
 """
 
 from itertools import combinations
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from refstudy.analysis.tables import draws, interval, measured_by, variant_records
+from refstudy.analysis.tables import draws, interval, measured_by, recorded
 from refstudy.metrics import overlap
 from refstudy.study.file import ProfileStudy
 from refstudy.training.records import Record
@@ -19,16 +19,16 @@ PAIRS = ("same", "other")  # two expressions of one thing; of two things
 
 
 def word_use(study: ProfileStudy) -> pd.DataFrame:
-    """The mean IoU, in percent, of the masks for two expressions of one picture, a line per run; that with the least
-    use for words, the highest ``other``, first.
+    """The mean IoU, in percent, of the masks for two expressions of one picture, a line per run; the run that uses
+    words least (the highest ``other``) comes first.
 
     Columns: variant, seed; same (both expressions mean one thing) and other (they mean two), each with its 95 %
-    interval over pictures (_low, _high) and the number of pairs (_pairs); pictures, data. Only of runs whose record
-    keeps masks, and of the pictures of which it does.
+    interval over pictures (_low, _high) and the number of pairs (_pairs); pictures, data. Runs whose record keeps no
+    masks are left out, and so are pictures without kept masks.
     """
     lines, split = [], study.settings.splits[0]
-    for variant in study.variant_names:
-        for record in variant_records(study, variant):
+    for variant, records in recorded(study).items():
+        for record in records:
             if found := mask_agreement(record):
                 about = {"variant": variant, "seed": record.config.seed, "data": measured_by([record], split)}
                 lines.append(about | found)
@@ -38,7 +38,7 @@ def word_use(study: ProfileStudy) -> pd.DataFrame:
 
 
 def mask_agreement(record: Record) -> dict[str, Any]:
-    """The columns of ``word_use`` that one run gives, data apart; empty where its record keeps no masks."""
+    """The columns of ``word_use`` for one run, except data; empty when its record keeps no masks."""
     sums = _agreement(record)
     found: dict[str, Any] = {"pictures": len(sums)} if len(sums) else {}
     if found:
@@ -66,5 +66,5 @@ def _agreement(record: Record) -> pd.DataFrame:
 
 
 def _shared(one: np.ndarray, other: np.ndarray) -> float:
-    """The IoU of two masks; of two empty ones 1: they are the same answer."""
+    """The IoU of two masks; 1 for two empty ones, which are the same answer."""
     return overlap(one, other) if one.any() or other.any() else 1.0

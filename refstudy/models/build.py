@@ -99,7 +99,7 @@ def _own_class(config: PartConfig) -> type[nn.Module]:
         module = sys.modules[module_name] = module_from_spec(spec)
         try:
             cast(Loader, spec.loader).exec_module(module)
-        except Exception as error:  # whatever one's own code raises
+        except Exception as error:  # any error of that code
             del sys.modules[module_name]
             raise StudyError(f"'{config.name}': {path} fails: {type(error).__name__}: {error}") from error
     found = getattr(module, name)

@@ -30,7 +30,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 class Gate(nn.Module):
-    """Logits to weights by "tanh" or "sigmoid", computed and differentiated in float32 whatever autocast chooses.
+    """Logits to weights by "tanh" or "sigmoid", computed and differentiated in float32, also under autocast.
 
     In bfloat16 a sigmoid of 6.5 and a tanh of 3.5 round to 1, and their gradients, y (1 - y) and 1 - y^2, to 0: a gate
     that gets there could never come back. ``parts`` names the last dimension's entries, where they are gates of their

@@ -180,7 +180,7 @@ PUBLISHED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\.ffn\.3\.", ".mlp.fc2."),
     (r"\.scale([12])$", r".layer_scale_\1"),
 ]
-# What a published file may hold beyond the trunk: the classifier, counters, strip pairs that an ablation leaves out.
+# Tensors of a published file that are not used: the classifier, counters, strip pairs that an ablation leaves out.
 NOT_NEEDED = re.compile(r"head\.|.*\.num_batches_tracked$|.*\.spatial_gating_unit\.conv[012]_[12]\.")
 
 

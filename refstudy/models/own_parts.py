@@ -57,6 +57,6 @@ def source_of(name: str, digest: str) -> Path:
 def _module_file(name: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(name)
-    except Exception:  # whatever a package of one's own raises when it is imported
+    except Exception:  # any error of that package
         return None
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None

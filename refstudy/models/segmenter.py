@@ -16,7 +16,7 @@ from refstudy.models.layers import mean_word, of_each
 
 
 class ImageFeatures(NamedTuple):
-    """The features that ``encode_image`` makes of B images: feature ``maps`` and the ``size`` (H, W) of the images."""
+    """The output of ``encode_image`` for B images: feature ``maps`` and the ``size`` (H, W) of the images."""
 
     maps: tuple[Tensor, ...]
     size: tuple[int, int]

@@ -30,7 +30,7 @@ def patch_side(stage: int) -> int:
 def to_patches(x: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
     """Cut (E, C, H, W) into the patches of a grid of regions, (E, regions, side * side, C), all in row-major order.
 
-    What a patch at the right or lower border lacks is filled with zeros.
+    Patches that reach over the right or lower border are filled with zeros.
     """
     height, width = x.shape[-2:]
     rows, columns = grid
@@ -53,9 +53,9 @@ class URCE(nn.Module):
 
     ``regions`` is K, at most all cells are taken. ``stages`` are those whose patches are joined (Table 2d), and
     ``restored``, by default the same, those of them whose patches are put back (Table 2e). ``score_source`` "softmax"
-    sums the scores after the softmax over words, as the authors' public code does: every sum is 1, map_U is zero, and
-    the choice is that of equal cells, the first K. ``skip`` joins F_i and what Eq. (12) makes of it by a linear map,
-    LayerNorm and ReLU, as that code does too; the paper replaces.
+    sums the scores after the softmax over words, as the authors' public code does: every sum is 1, map_U is zero, all
+    cells are equal, and the first K are chosen. ``skip`` joins F_i and the output of Eq. (12) by a linear map,
+    LayerNorm and ReLU, as that code does too; in the paper the output replaces F_i.
     """
 
     def __init__(

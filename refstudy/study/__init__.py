@@ -1,4 +1,4 @@
-"""The study file: what it holds (``file``), read and checked as a whole (``load``, ``check``); cells of notebooks.
+"""The study file: its content (``file``), reading and checks (``load``, ``check``); cells of notebooks.
 
 It may use ``base``, ``papers``, ``data`` and the names of parts in ``models``.
 """

@@ -58,7 +58,7 @@ def declared_parameters(notebook: Path) -> dict[str, Any]:
 
 
 def wrong_parameter(notebook: Path, declared: dict[str, Any], key: str, value: Any) -> str:
-    """Say what is wrong with giving ``value`` to parameter ``key`` of a notebook; empty when nothing is."""
+    """Say why parameter ``key`` of a notebook cannot be ``value``; empty when it can."""
     if key not in declared:
         return f"{notebook.name} declares no parameter '{key}'; it has {', '.join(declared)}"
     kind = type(declared[key])

@@ -1,7 +1,7 @@
 """Mistakes in a study file that its schema does not show: names that refer to nothing, rows, splits, notebooks."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from pydantic import ValidationError
 
@@ -20,160 +20,140 @@ def mistakes(study: Study) -> list[Problem]:
     """Find all of them, each with its place in the file."""
     found = [*_wrong_parts(study), *_wrong_rows(study), *_wrong_notebooks(study)]
     for name, profile in study.profiles.items():
-        found += [*_wrong_variants(study, name, profile), *_wrong_seeds(name, profile), *_twice(name, profile)]
-        found += [*_wrong_splits(name, profile), *_wrong_specials(name, profile)]
+        own = [*_wrong_names(study, name, profile), *_wrong_seeds(profile), *_twice(profile)]
+        own += [*_wrong_splits(profile), *_wrong_specials(profile)]
+        found += [(("profiles", name, *where), f"profile '{name}': {text}") for where, text in own]
     return found
 
 
-def _wrong_parts(study: Study) -> list[Problem]:
-    """Find parts that are neither of the package nor of one's own, and options for parts that are none."""
-    parts = [
-        (name, kind, part)
-        for name, variant in study.variants.items()
-        for kind in PARTS
-        if (part := getattr(variant, kind)) is not None
-    ]
-    found: list[Problem] = [
-        (
-            ("variants", name, kind),
-            f"variant '{name}': unknown {kind} '{part.name}'; known: {', '.join(PARTS[kind])}",
-        )
-        for name, kind, part in parts
-        if not is_own(part.name) and part.name not in PARTS[kind]
-    ]
-    own = sorted({part.name for _, _, part in parts if is_own(part.name)})
-    known = [part for names in PARTS.values() for part in names] + own
-    found += [
-        (
-            ("profiles", name, "part_options", part),
-            f"profile '{name}': unknown part '{part}' in 'part_options'; known: {', '.join(known)}",
-        )
-        for name, profile in study.profiles.items()
-        for part in profile.part_options
-        if part not in known
-    ]
-    return found
+def _unknown(kind: str, name: str, known: Collection[str], key: str = "") -> str:
+    named = f" in '{key}'" if key else ""
+    return f"unknown {kind} '{name}'{named}; known: {', '.join(known)}"
 
 
-def _wrong_variants(study: Study, name: str, profile: Profile) -> list[Problem]:
-    """Find variants and profiles that a profile names and that are none."""
-    listed = _listed(profile) | {
-        "live": (profile.live.variant,) if profile.live else (),
-        "ships": profile.ships,
-        "further_seeds": profile.further_seeds,
-    }
-    found: list[Problem] = [
-        (
-            ("profiles", name, key),
-            f"profile '{name}': unknown variant '{variant}' in '{key}'; known: {', '.join(study.variants)}",
-        )
-        for key, variants in listed.items()
-        for variant in variants
-        if variant not in study.variants
-    ]
-    found += [
-        (
-            ("profiles", name, "beside"),
-            f"profile '{name}': unknown profile '{other}' in 'beside'; known: {', '.join(study.profiles)}",
-        )
-        for other in profile.beside
-        if other not in study.profiles
-    ]
-    return found
+def _wrong_parts(study: Study) -> Iterator[Problem]:
+    """Find parts that are neither of the package nor of one's own."""
+    for name, variant in study.variants.items():
+        for kind, known in PARTS.items():
+            part = getattr(variant, kind)
+            if part is not None and not is_own(part.name) and part.name not in known:
+                yield ("variants", name, kind), f"variant '{name}': {_unknown(kind, part.name, known)}"
 
 
-def _listed(profile: Profile) -> dict[str, Collection[str]]:
-    return {"variants": () if profile.variants == "all" else profile.variants}
+def _wrong_names(study: Study, name: str, profile: Profile) -> Iterator[Problem]:
+    """Find unknown variants, profiles and parts in a profile."""
+    parts = (getattr(variant, kind) for variant in study.variants.values() for kind in PARTS)
+    own = sorted({part.name for part in parts if part is not None and is_own(part.name)})
+    variants, live = list(study.variants), (profile.live.variant,) if profile.live else ()
+    for key, kind, names, known in (
+        ("part_options", "part", profile.part_options, [*(part for of in PARTS.values() for part in of), *own]),
+        ("variants", "variant", _listed(profile), variants),
+        ("live", "variant", live, variants),
+        ("ships", "variant", profile.ships, variants),
+        ("further_seeds", "variant", profile.further_seeds, variants),
+        ("beside", "profile", profile.beside, list(study.profiles)),
+    ):
+        for one in names:
+            if one not in known:
+                yield (key, one) if key == "part_options" else (key,), _unknown(kind, one, known, key)
 
 
-def _wrong_seeds(name: str, profile: Profile) -> list[Problem]:
-    """Find shipped seeds that are not trained, seeds that stand twice, and a pilot's that tables count."""
-    where = ("profiles", name)
+def _listed(profile: Profile) -> Collection[str]:
+    return () if profile.variants == "all" else profile.variants
+
+
+def _wrong_seeds(profile: Profile) -> Iterator[Problem]:
+    """Find shipped seeds that are not trained, repeated seeds, and seeds of the pilot that tables count."""
     seeds = {variant: (*profile.seeds, *further) for variant, further in profile.further_seeds.items()}
-    found: list[Problem] = [
-        (
-            (*where, "ships"),
-            f"profile '{name}': 'ships' names seed {seed} of '{variant}'; its seeds: {', '.join(map(str, own))}",
-        )
-        for variant, seed in profile.ships.items()
-        if seed not in (own := (*seeds.get(variant, profile.seeds), *profile.pilot))
-    ]
-    found += [
-        (
-            (*where, "further_seeds", variant),
-            f"profile '{name}': seed {seed} of '{variant}' stands {count} times in 'seeds' and 'further_seeds'; "
-            "name it once",
-        )
-        for variant, own in seeds.items()
-        for seed, count in Counter(own).items()
-        if count > 1 and seed in profile.further_seeds[variant]
-    ]
-    found += [
-        ((*where, "pilot"), f"profile '{name}': seed {seed} of 'pilot' is one that tables count; name another")
-        for seed in profile.pilot
-        if seed in profile.seeds or any(seed in further for further in profile.further_seeds.values())
-    ]
-    return found
+    for variant, seed in profile.ships.items():
+        own = (*seeds.get(variant, profile.seeds), *profile.pilot)
+        if seed not in own:
+            yield ("ships",), f"'ships' names seed {seed} of '{variant}'; its seeds: {', '.join(map(str, own))}"
+    for variant, trained in seeds.items():
+        for seed, count in Counter(trained).items():
+            if count > 1 and seed in profile.further_seeds[variant]:
+                times = f"stands {count} times in 'seeds' and 'further_seeds'; name it once"
+                yield ("further_seeds", variant), f"seed {seed} of '{variant}' {times}"
+    for seed in profile.pilot:
+        if seed in profile.seeds or any(seed in further for further in profile.further_seeds.values()):
+            yield ("pilot",), f"seed {seed} of 'pilot' is one that tables count; name another"
 
 
-def _twice(name: str, profile: Profile) -> list[Problem]:
+def _twice(profile: Profile) -> Iterator[Problem]:
     """Find what stands twice in a list."""
-    lists = {key: getattr(profile, key) for key in ("seeds", "splits", "beside")}
-    return [
-        (("profiles", name, key), f"profile '{name}': '{value}' stands {count} times in '{key}'; name it once")
-        for key, values in (lists | _listed(profile)).items()
-        for value, count in Counter(values).items()
-        if count > 1
-    ]
+    lists = {key: getattr(profile, key) for key in ("seeds", "splits", "beside")} | {"variants": _listed(profile)}
+    for key, values in lists.items():
+        for value, count in Counter(values).items():
+            if count > 1:
+                yield (key,), f"'{value}' stands {count} times in '{key}'; name it once"
 
 
-def _wrong_splits(name: str, profile: Profile) -> list[Problem]:
-    """Splits that a flavour of RefScenes, or its partition, lacks, or of which no scenes are made; and a partition that
-    the flavour lacks."""
+def _wrong_splits(profile: Profile) -> Iterator[Problem]:
+    """Find partitions and splits that the flavour of RefScenes lacks, and splits without scenes."""
     if not hasattr(profile, "data") or profile.data.dataset not in FLAVOURS:
-        return []
-    where, data, flavour = ("profiles", name), profile.data, FLAVOURS[profile.data.dataset]
+        return
+    data, flavour = profile.data, FLAVOURS[profile.data.dataset]
     if data.split_by not in flavour.partitions:
         known = ", ".join(flavour.partitions)
-        problem = f"profile '{name}': {data.dataset} has no partition '{data.split_by}'; known: {known}"
-        return [((*where, "data", "split_by"), problem)]
-    selects = profile.train.selection_split if hasattr(profile, "train") else "val"
-    asked = [(("splits",), split) for split in profile.splits] + [(("train", "selection_split"), selects)]
-    found: list[Problem] = []
-    for key, split in asked:
-        if split not in (splits := flavour.partitions[data.split_by]):
-            problem = f"{data.dataset} has no split '{split}'; known: {', '.join(splits)}"
-            found.append(((*where, *key), f"profile '{name}': {problem}"))
-    made = [(("data", "scenes"), data.scenes, {"train", selects, *profile.splits})]
+        yield ("data", "split_by"), f"{data.dataset} has no partition '{data.split_by}'; known: {known}"
+        return
+    selects, splits = profile.train.selection_split if hasattr(profile, "train") else "val", flavour.partitions
+    for key, split in (*((("splits",), split) for split in profile.splits), (("train", "selection_split"), selects)):
+        if split not in splits[data.split_by]:
+            yield key, f"{data.dataset} has no split '{split}'; known: {', '.join(splits[data.split_by])}"
+    made = [("data", data.scenes, {"train", selects, *profile.splits})]
     if profile.live and profile.live.scenes:
-        made.append((("live", "scenes"), profile.live.scenes, {"train", "val", selects}))
-    known = ", ".join(flavour.splits)
-    for key, scenes, needed in made:
-        unknown, lacking = sorted(set(scenes) - set(flavour.splits)), sorted(needed & set(flavour.splits) - set(scenes))
-        problems = [f"{data.dataset} has no split '{split}'; known: {known}" for split in unknown]
+        made.append(("live", profile.live.scenes, {"train", "val", selects}))
+    for section, scenes, needed in made:
+        problems = [
+            f"{data.dataset} has no split '{split}'; known: {', '.join(flavour.splits)}"
+            for split in sorted(set(scenes) - set(flavour.splits))
+        ]
+        lacking = sorted(needed & set(flavour.splits) - set(scenes))
         problems += [f"names no scenes of '{split}'; say how many" for split in lacking]
-        found += [((*where, *key), f"profile '{name}': {'.'.join(key)}: {problem}") for problem in problems]
-    return found
+        yield from (((section, "scenes"), f"{section}.scenes: {problem}") for problem in problems)
 
 
-def _wrong_rows(study: Study) -> list[Problem]:
-    """Rows that no printed table has, that two variants would fill, or that one would fill with a larger budget."""
-    found: list[Problem] = []
+def _wrong_specials(profile: Profile) -> Iterator[Problem]:
+    """Find settings under `special` that are invalid, or for no whole model."""
+    for whole, special in profile.special.items():
+        if whole not in PARTS["whole"]:
+            yield ("special", whole), _unknown("whole model", whole, PARTS["whole"])
+        if not all(hasattr(profile, key) for key in ("data", "model", "train")):  # mistakes of their own, found before
+            continue
+        for kind, config, usual, own in (
+            ("data", DataConfig, profile.data, special.data),
+            ("image", ImageEncoderConfig, profile.model.image, special.image),
+            ("train", TrainConfig, profile.train, special.train),
+            ("pretraining", PretrainConfig, profile.pretraining, special.pretraining),
+        ):
+            try:
+                config.model_validate(usual.model_dump() | own)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ("special", whole, kind, *first["loc"])
+                yield where, f"{'.'.join(map(str, where))}: {first['msg']}"
+
+
+def _wrong_rows(study: Study) -> Iterator[Problem]:
+    """Find rows that no printed table has, that two variants would fill, or that one would fill with a larger
+    budget."""
     printed = {stem: row_names(stem) for stem in stems() if "_table" in stem}
     filled: dict[tuple[str, str], str] = {}
     for name, variant in study.variants.items():
         if variant.longer > 1 and variant.tables:
             problem = f"variant '{name}': rows of tables are trained equally long; drop 'longer' or 'tables'"
-            found.append((("variants", name, "longer"), problem))
+            yield ("variants", name, "longer"), problem
         for stem, row in variant.tables.items():
-            where = ("variants", name, "tables", stem)
+            problem = ""
             if stem not in printed:
-                found.append((where, f"variant '{name}': no printed table '{stem}'; known: {', '.join(printed)}"))
+                problem = f"no printed table '{stem}'; known: {', '.join(printed)}"
             elif row not in printed[stem]:
-                known = ", ".join(printed[stem])
-                found.append((where, f"variant '{name}': table '{stem}' has no row '{row}'; known: {known}"))
+                problem = f"table '{stem}' has no row '{row}'; known: {', '.join(printed[stem])}"
             elif (other := filled.setdefault((stem, row), name)) != name:
-                found.append((where, f"variant '{name}': row '{row}' of '{stem}' is filled by '{other}'; drop one"))
+                problem = f"row '{row}' of '{stem}' is filled by '{other}'; drop one"
+            if problem:
+                yield ("variants", name, "tables", stem), f"variant '{name}': {problem}"
     for name, profile in study.profiles.items():
         for row, own in profile.rows.items():
             tables = [stem for stem, filled_row in filled if filled_row == row]
@@ -181,50 +161,20 @@ def _wrong_rows(study: Study) -> list[Problem]:
             if tables and not any(own in printed[stem] for stem in tables):
                 problem = f"no row '{own}' in {', '.join(tables)}"
             if problem:
-                found.append((("profiles", name, "rows", row), f"profile '{name}': {problem}; correct 'rows'"))
-    return found
+                yield ("profiles", name, "rows", row), f"profile '{name}': {problem}; correct 'rows'"
 
 
-def _wrong_specials(name: str, profile: Profile) -> list[Problem]:
-    """Settings for a whole model that are none, or for no whole model."""
-    known = ", ".join(PARTS["whole"])
-    found: list[Problem] = [
-        (("profiles", name, "special", whole), f"profile '{name}': unknown whole model '{whole}'; known: {known}")
-        for whole in profile.special
-        if whole not in PARTS["whole"]
-    ]
-    if not all(hasattr(profile, key) for key in ("data", "model", "train")):  # mistakes of their own, found before
-        return found
-    for whole, special in profile.special.items():
-        settings = (
-            ("data", DataConfig, profile.data, special.data),
-            ("image", ImageEncoderConfig, profile.model.image, special.image),
-            ("train", TrainConfig, profile.train, special.train),
-            ("pretraining", PretrainConfig, profile.pretraining, special.pretraining),
-        )
-        for kind, config, usual, own in settings:
-            try:
-                config.model_validate(usual.model_dump() | own)
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ("profiles", name, "special", whole, kind, *first["loc"])
-                found.append((where, f"profile '{name}': {'.'.join(map(str, where[2:]))}: {first['msg']}"))
-    return found
-
-
-def _wrong_notebooks(study: Study) -> list[Problem]:
-    """Notebooks that are missing or broken, and parameters that they do not declare or of another type."""
-    found: list[Problem] = []
+def _wrong_notebooks(study: Study) -> Iterator[Problem]:
+    """Find notebooks that are missing or broken, and parameters that they do not declare or of another type."""
     for name, run in study.runs.items():
         if not hasattr(run, "notebook"):  # its own mistake, found before
             continue
-        where, notebook = ("runs", name), study.root / run.notebook
+        notebook = study.root / run.notebook
         try:
             declared = declared_parameters(notebook)
         except StudyError as error:
-            found.append(((*where, "notebook"), f"run '{name}': {error}"))
+            yield ("runs", name, "notebook"), f"run '{name}': {error}"
             continue
         for key, value in run.parameters.items():
             if wrong := wrong_parameter(notebook, declared, key, value):
-                found.append(((*where, "parameters", key), f"run '{name}': {wrong}"))
-    return found
+                yield ("runs", name, "parameters", key), f"run '{name}': {wrong}"

@@ -1,4 +1,4 @@
-"""What a study file holds: variants, profiles and runs; a study, and a study under one of its profiles."""
+"""The content of a study file: variants, profiles and runs; a study, and a study under one of its profiles."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from refstudy.base.files import file_digest, read_text
 from refstudy.data.source import default_data_root
 
 FILE_NAME = "papermill_runs.yaml"
-# The papers' own setting by encoder, at whose sizes costs are counted whatever profile is executed.
+# The profiles with the papers' own settings, by encoder; costs are always counted at their sizes.
 PAPERS_SWIN_T, PAPERS_SWIN_B = "refcoco", "refcoco_swinb"
 Case = tuple[str, str, int]  # profile, variant, seed: one training
 Encoder = TypeVar("Encoder", ImageEncoderConfig, TextEncoderConfig)
@@ -37,8 +37,8 @@ Encoder = TypeVar("Encoder", ImageEncoderConfig, TextEncoderConfig)
 class Variant(Settings):
     """A fusion module and a decoder, or a whole model. ``tables``: stem of a table -> the row that it fills.
 
-    ``longer``: how many times the profile's epochs it is trained. Rows of tables have equal budgets, so it is for
-    variants in none.
+    ``longer``: it is trained so many times the profile's epochs. Rows of tables have equal budgets, so such a variant
+    fills none.
     """
 
     label: str
@@ -57,8 +57,8 @@ class Variant(Settings):
 
     @property
     def family(self) -> str:
-        """The name that variants share whose runs are taken to scatter alike: one decoder or whole model, equally
-        long."""
+        """A name for variants whose runs are assumed to scatter alike: those of one decoder or whole model, trained
+        equally long."""
         name = (self.whole or self.decoder or self.fusion).name  # type: ignore[union-attr]
         return name if self.longer == 1 else f"{name}, {self.longer} times as long"
 
@@ -71,8 +71,8 @@ class Encoders(Settings):
 
 
 class Special(Settings):
-    """The settings of a profile for one whole model alone: its data, its image encoder, its training, the pretraining
-    of its encoder and the file of it."""
+    """The settings of a profile for one whole model alone: data, image encoder, training, the pretraining of its
+    encoder and the file with the pretrained encoder."""
 
     data: dict[str, Any] = {}
     image: dict[str, Any] = {}
@@ -82,9 +82,9 @@ class Special(Settings):
 
 
 class Live(Settings):
-    """The small training that notebook 04 shows live: it never becomes a number of a table. ``scenes``: the pictures of
-    each split, drawn ones or the first of released data; empty: those of the profile. ``kinds`` and ``referents`` are
-    those of ``DataConfig``."""
+    """The small training that notebook 04 shows live; no table contains it. ``scenes``: the number of pictures of each
+    split, drawn ones or the first of released data; empty: those of the profile. ``kinds`` and ``referents`` are those
+    of ``DataConfig``."""
 
     variant: str
     scenes: dict[str, PositiveInt] = {}
@@ -94,13 +94,12 @@ class Live(Settings):
 
 
 class Profile(Settings):
-    """On which data, at which size, how long and how often the variants are trained.
+    """The data, image size, length of training and seeds of the variants.
 
-    The first of ``splits`` is the one that ablations and notebooks speak of. ``beside`` are profiles with the other
-    settings of the same study (other data, another encoder): tables take from their records what this one does not
-    train. ``rows``: row as its variant names it -> the row that it fills under this profile. ``further_seeds``: what a
-    variant is trained with besides ``seeds``, where these leave open what they were to decide. ``pilot``: seeds with
-    which the regime was chosen; ``ships`` may name one of them.
+    Ablations and notebooks report the first of ``splits``. ``beside`` are profiles of the same study with other data or
+    another encoder: tables take from their records what this one does not train. ``rows``: row as its variant names it
+    -> the row that it fills under this profile. ``further_seeds``: seeds of a variant besides ``seeds``, where these
+    leave a claim undecided. ``pilot``: seeds with which the regime was chosen; ``ships`` may name one of them.
     """
 
     about: str
@@ -127,14 +126,14 @@ class Profile(Settings):
 
 
 class Run(Settings):
-    """A notebook with parameters. ``data``: whether it needs the profile's data, which are made before it starts."""
+    """A notebook with parameters. ``data``: it needs the profile's data, which are made before it starts."""
 
     notebook: str
     parameters: dict[str, Any] = {}
     data: bool = True
 
 
-# Keys that runs had in earlier study files, and what to do about each.
+# Keys of runs in earlier study files: what to do about each.
 EARLIER_KEYS = {
     "needs": "every notebook runs by itself, after the trainings, and again when what it reads changes; delete the key",
     "trains": "`refstudy train` and `refstudy run --train` train without a notebook; delete the whole run",
@@ -153,7 +152,7 @@ class StudyFile(Settings):
 
 class Study:
     """A checked study file at ``path``. Relative paths start at ``root``: its folder, or that of the file it extends.
-    Only classes of one's own are looked for in its own folder."""
+    Paths of classes of one's own always start at its own folder."""
 
     def __init__(self, path: Path, content: StudyFile, root: Path | None = None):
         self.path, self.root = path, root or path.parent
@@ -188,7 +187,7 @@ class Study:
     def rows(self, table: str, profiles: Sequence[str]) -> dict[str, tuple[str, str]]:
         """Row of a printed table -> the profile and the variant that fill it.
 
-        That is the first of ``profiles`` that trains such a variant; a row that none trains is the first profile's.
+        The profile is the first of ``profiles`` that trains such a variant; if none does, the first.
         """
         found: dict[str, tuple[str, str]] = {}
         for trained, names in ((True, profiles), (False, profiles[:1])):
@@ -203,8 +202,8 @@ class Study:
     def cases(
         self, profile: str, variants: Sequence[str] = (), seeds: Sequence[int] = (), beside: bool = False
     ) -> list[Case]:
-        """List the trainings of a profile and, if asked, of those ``beside`` it, all variants with the lowest seed
-        first; only those of these variants and seeds, where any are named."""
+        """List the trainings of a profile and, with ``beside``, of those beside it, all variants with the lowest seed
+        first. If variants or seeds are named, only theirs are listed."""
         found: list[Case] = []
         for name in self.together(profile) if beside else (profile,):
             trained = self.variant_names(name)
@@ -218,19 +217,18 @@ class Study:
         return self.root / "results" / profile
 
     def under(self, profile: str, results: Path | str = "") -> "ProfileStudy":
-        """The study under one of its profiles, whose own folder ``results`` replaces. Raises StudyError for an unknown
-        profile."""
+        """The study under one of its profiles; ``results`` replaces the profile's own folder. Raises StudyError for an
+        unknown profile."""
         self.profile(profile)
         return ProfileStudy(self, profile, Path(results) if results else self.results(profile))
 
     @property
     def data_root(self) -> Path:
-        """The folder of the data, found or made: the one that REFSTUDY_DATA names, otherwise ``data`` beside the study
-        file."""
+        """The folder of the data: the one that REFSTUDY_DATA names, otherwise ``data`` beside the study file."""
         return default_data_root(self.root)
 
     def special(self, profile: str, variant: str) -> Special | None:
-        """The settings of the profile for the whole model of this variant alone; None for a composed one."""
+        """The settings of the profile for the whole model of this variant alone; None for a variant of parts."""
         whole = self.variants[variant].whole
         return self.profile(profile).special.get(whole.name, Special()) if whole else None
 
@@ -340,8 +338,7 @@ def _digest(path: Path, *_: int) -> str:
 
 
 def training_command(profile: str, variant: str, seed: int | None = None) -> str:
-    """The command that trains one run, or those of a variant that have no record, and leaves records in the profile's
-    results."""
+    """The command that trains one run, or all runs of a variant without a record."""
     return f"refstudy train --profile {profile} --variant {variant}" + ("" if seed is None else f" --seed {seed}")
 
 

@@ -1,4 +1,4 @@
-"""Read a study file, with what it extends, and tell every mistake in it with its line."""
+"""Read a study file and the file that it extends; report every mistake with its line."""
 
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,8 @@ def load_study(name: str | Path = FILE_NAME) -> Study:
 
 
 def _extended(path: Path, raw: Any, problems: list[Problem]) -> tuple[Path, Any]:
-    """The root and the content of a study file, together with what it extends; what is wrong goes to ``problems``.
-    Raises StudyError for mistakes in the file that is extended."""
+    """The root and the content of a study file, joined with the file that it extends; mistakes are added to
+    ``problems``. Raises StudyError for mistakes in the file that is extended."""
     if not isinstance(raw, dict) or "extends" not in raw:
         return path.parent, raw
     own = {key: part for key, part in raw.items() if key != "extends"}
@@ -71,7 +71,7 @@ def _extended(path: Path, raw: Any, problems: list[Problem]) -> tuple[Path, Any]
 
 
 def _find_own_parts(content: StudyFile, folder: Path) -> list[Problem]:
-    """Give the variants' classes of one's own the digest of their source; what is wrong with them."""
+    """Give the variants' classes of one's own the digest of their source; return mistakes."""
     found: list[Problem] = []
     for name, variant in content.variants.items():
         for kind in PARTS:
@@ -92,13 +92,13 @@ def _find_own_parts(content: StudyFile, folder: Path) -> list[Problem]:
 
 
 def _said(where: tuple, message: str) -> str:
-    """Say what is wrong at a place of the file, or what to do about a key of an earlier study file."""
+    """The mistake at a place of the file; for a key of an earlier study file, what to do about it."""
     known = EARLIER_KEYS.get(where[2], message) if len(where) == 3 and where[0] == "runs" else message
     return said(where, known)
 
 
 def _sound_part(raw: Any) -> StudyFile:
-    """Read the sound part of a file with mistakes, so that it is checked all the same."""
+    """Read the valid part of a file with mistakes, so that it can be checked too."""
     sections = {}
     for section, kind in (("variants", Variant), ("profiles", Profile), ("runs", Run)):
         entries = raw.get(section) if isinstance(raw, dict) else None

@@ -12,7 +12,7 @@ from refstudy.base.files import atomic_write
 from refstudy.training.trainer import Trainer
 
 STATE = ("update", "pairs", "best", "best_epoch", "best_weights", "curve", "gates", "stretches", "loss_sum")
-# What a broken or foreign file raises.
+# The errors that a broken or foreign file raises.
 BROKEN = (
     *(pickle.UnpicklingError, RuntimeError, LookupError, ValueError),
     *(EOFError, OSError, TypeError, AttributeError),
@@ -37,7 +37,7 @@ def save(trainer: Trainer, path: Path) -> None:
 
 
 def resume(trainer: Trainer, path: Path) -> None:
-    """Go on from a checkpoint, if there is one, by whatever number of processes it was written.
+    """Go on from a checkpoint, if there is one, written by any number of processes.
 
     Raises StudyError for one that is broken, of another run, or computed in another precision.
     """

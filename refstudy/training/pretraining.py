@@ -1,4 +1,4 @@
-"""Pretraining of both encoders on RefScenes: what is where, and what an expression says.
+"""Pretraining of both encoders on RefScenes.
 
 The stand-in for ImageNet's and BERT's weights: the image encoder learns to name category and colour of every pixel,
 the text encoder to tell which category, facts, places and relations its words state. Neither sees what the other sees.

@@ -101,7 +101,7 @@ class Trainer:
         """One update by this process' share of a batch.
 
         Nothing here waits for the device, except at the points of the learning curve. Every expression of the whole
-        batch has the same weight, in whatever part and process it is.
+        batch has the same weight, in any part and process.
         """
         rate = learning_rate(self.settings, self.update, self.total)
         for group in self.optimizer.param_groups:
@@ -168,7 +168,7 @@ class Trainer:
         return score
 
     def counts(self, corpus: Corpus, progress: bool = False) -> pd.DataFrame:
-        """The pixel counts of ``evaluate``, with the model as it is now and in the way of the settings."""
+        """The pixel counts of ``evaluate``, of the model as it is now, with the settings of the run."""
         how = evaluation_batching(self.settings, self.device) | self.config.evaluation.model_dump()
         return evaluate(self.model, corpus, progress=progress, **how)
 

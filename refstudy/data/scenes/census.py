@@ -1,4 +1,4 @@
-"""Counts of what a folder of RefScenes holds, for its test and for notebook 01."""
+"""Statistics of a folder of RefScenes, for its test and for notebook 01."""
 
 import json
 from collections import Counter
@@ -37,8 +37,8 @@ def meant_before(step: list[Any], program: list[list[Any]], things: pd.DataFrame
 
 
 def told_apart(folder: Path, split_by: str) -> pd.DataFrame:
-    """Every expression that says front, bottom or big, and whether the thing it means is also the nearest, the lowest
-    and the largest in area of those that its words before could mean. Columns: word, near, low, area."""
+    """Every expression with front, bottom or big, and whether its referent is also the nearest, the lowest and the
+    largest of the things that its earlier words could mean. Columns: word, near, low, area."""
     by_image, lines = dict(list(things_of(folder).groupby("image_id"))), []
     for sentence in sentences_of(folder, split_by):
         for step in sentence["program"]:

@@ -1,4 +1,5 @@
-"""Drawings of things: the parts that `drawings.yaml` lists, drawn with a pen; and people and birds, which vary more."""
+"""Drawings of things: the parts listed in `drawings.yaml`, drawn with a pen; people and birds, which vary more, are
+code."""
 
 import math
 import re
@@ -94,7 +95,7 @@ def _paint(text: str, own: Colour) -> Colour:
 
 
 def draw_parts(parts: list[Part | str], pen: Pen, colour: Colour, pose: Pose) -> None:
-    """Draw the parts of one thing, of which a name stands for all those of another thing."""
+    """Draw the parts of one thing; a name among them stands for all parts of that other thing."""
     varying = {"lean": pose.lean, "up": max(0.0, pose.lean), "side": 1.0 if pose.lean > 0 else -1.0}
     for part in parts:
         if isinstance(part, str):

@@ -2,7 +2,7 @@
 
 from .scene import NO_SIDE, Scene
 
-Facts = dict[str, bool]  # True: it may be said; False: it is not said, but a reader might take it to be true
+Facts = dict[str, bool]  # True: may be said; False: is not said, but a reader might take it to be true
 CUT, HIDDEN = 0.75, 0.78  # a thing is cut off, hidden, when less than this share of it is inside, is shown
 UNTOUCHED = 0.97  # and a reader might say so when less than this is
 

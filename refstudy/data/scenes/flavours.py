@@ -1,6 +1,11 @@
-"""The four flavours of RefScenes, each after one benchmark: its splits, its lengths, and the figures it aims at."""
+"""The four flavours of RefScenes (`flavours.yaml`), each made after one benchmark."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from refstudy.base.yaml_files import read_yaml
 
 from .grammar import Style
 
@@ -60,51 +65,10 @@ class Flavour:
         return next(iter(self.partitions.values()))
 
 
-COCO_SPLITS = ("train", "val", "testA", "testB")
-COCO_SIZES = (0.12, 0.14, 0.17, 0.21, 0.26, 0.32, 0.4, 0.5, 0.64)
-FLAVOURS: dict[str, Flavour] = {
-    flavour.name: flavour
-    for flavour in (
-        Flavour(
-            "refscenes",
-            Target("RefCOCO", 3.5, 142209, 50000, 19994),
-            {"unc": COCO_SPLITS},
-            Style({"attribute": 3, "location": 5, "superlative": 4, "relation": 4}),
-            (22, 29, 22, 13, 8, 5, 3, 2, 1.2, 0.8, 0.6, 0.4, 0.3, 0.2, 0.2),
-            (4, 18, 66, 12),
-            (6, 32, 40, 22),
-            COCO_SIZES,
-        ),
-        Flavour(
-            "refscenes+",
-            Target("RefCOCO+", 3.5, 141564, 49856, 19992),
-            {"unc": COCO_SPLITS},
-            Style({"attribute": 5, "superlative": 3, "relation": 3}, places=False),
-            (22, 26, 20, 15, 9, 6, 3, 2, 1.2, 0.8, 0.6, 0.4, 0.3, 0.2, 0.2),
-            (3, 17, 66, 14),
-            (4, 30, 40, 26),
-            COCO_SIZES,
-        ),
-        Flavour(
-            "refscenesg",
-            Target("RefCOCOg", 8.4, 104560, 54822, 26711),
-            {"umd": ("train", "val", "test"), "google": ("train", "val")},
-            Style({"attribute": 3, "location": 3, "superlative": 4, "relation": 4}, articles=0.92, sentences=True),
-            (0, 2, 5, 6, 9, 11, 10, 12, 10, 9, 7, 6, 5, 4, 3.5, 3),
-            (17, 76, 7),
-            (22, 42, 25, 11),
-            COCO_SIZES,
-        ),
-        Flavour(
-            "referscenes",
-            Target("ReferIt", 3.44, 130525, 96654, 19894),
-            {"berkeley": ("train", "val", "test")},
-            Style({"attribute": 3, "location": 5, "superlative": 4, "relation": 4}),
-            (16, 20, 20, 15, 10, 7, 4, 3, 2, 1.2, 0.6, 0.4, 0.3, 0.2, 0.2),
-            (70, 25, 5),
-            (1, 4, 10, 19, 25, 23, 18),
-            (0.02, 0.03, 0.04, 0.08, 0.14, 0.24),
-            stuff=1.0,
-        ),
-    )
-}
+FLAVOURS = TypeAdapter(dict[str, Flavour]).validate_python(
+    {
+        name: {"name": name} | about
+        for name, about in read_yaml(Path(__file__).with_name("flavours.yaml")).content.items()
+        if name != "shared"
+    }
+)

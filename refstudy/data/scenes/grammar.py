@@ -1,9 +1,9 @@
 """Expressions about a scene, built together with what they mean: each carries the set of things it is true of, and
 the program, step by step, that finds it.
 
-An expression is only ever used when its meaning, evaluated on the scene, is exactly the one referent. Comparisons keep
-a margin, and what a reader might take to be true counts as true of the other things, so that a person looking at the
-picture agrees. The words are in `words.yaml`.
+An expression is used only if its meaning, evaluated on the scene, is exactly the one referent. Comparisons keep a
+margin, and facts that a reader might take to be true of other things count as true of them, so that a person who looks
+at the picture agrees. The words are in `words.yaml`.
 """
 
 import functools
@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import yaml
+from refstudy.base.yaml_files import read_yaml
 
 from .backgrounds import STUFF, Stuff
 from .drawing import COLOURS
@@ -36,7 +36,7 @@ LOCATION_WORDS = frozenset(  # say where something is: counted in real and made 
     "behind side corner near upper lower uppermost lowest highest higher leftmost rightmost foreground background "
     "distance edge above over below under underneath beneath between away".split()
 )
-WORDS: dict[str, Any] = _listed(yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8")))
+WORDS: dict[str, Any] = _listed(read_yaml(Path(__file__).with_name("words.yaml")).content)
 Step = list[Any]
 # A phrase is of the last kind it has.
 RANK = ("stuff", "category", "attribute", "clothes", "superlative", "location", "relation")
@@ -62,16 +62,16 @@ class Phrase:
         return len(self.text.split())
 
     def also(self, form: str, true_of: frozenset[int], kind: str, step: Step, value: str = "") -> "Phrase":
-        """The phrase in a form of `words.yaml`, with what it is true of then."""
+        """The phrase put into a form of `words.yaml`, with the things that it is then true of."""
         text = form.replace("V", value).replace("N", self.text)
         return Phrase(text, true_of, max(kind, self.kind, key=RANK.index), (*self.program, step))
 
 
 @dataclass(frozen=True)
 class Style:
-    """The way in which a flavour speaks: ``articles`` and ``generic``: the chances of an article and of a name such as
-    person; ``kinds``: weight of what tells the referent from its like; ``places``: whether words of place are allowed;
-    ``clothes``: the chance that a person goes by them alone; ``sentences``: whether it speaks in sentences."""
+    """The way in which a flavour speaks. ``kinds``: the weight of each kind of expression; ``articles`` and
+    ``generic``: the chances of an article and of a name such as person; ``clothes``: the chance that a person is named
+    by clothes alone; ``places``: words of place are allowed; ``sentences``: it speaks in sentences."""
 
     kinds: dict[str, int]
     articles: float = 0.12
@@ -83,8 +83,8 @@ class Style:
 
 @functools.cache
 def forms_of(said: str, places: bool, sentences: bool = True) -> list[str]:
-    """The forms of a fact or a relation: without words of place where ``places`` forbids them, and without clauses
-    outside of sentences."""
+    """The forms of a fact or a relation: without words of place unless ``places`` allows them, and without clauses
+    unless in ``sentences``."""
     facts, key = WORDS["facts"], said.split(":")[0]
     forms = WORDS["relations"].get(said) or facts.get(said, []) + (facts.get(key, []) if key != said else [])
     fit = [form for form in forms if places or not LOCATION_WORDS & set(form.split())]
@@ -92,12 +92,12 @@ def forms_of(said: str, places: bool, sentences: bool = True) -> list[str]:
 
 
 def _order(form: str) -> int:
-    """The place of a form among others: adjectives, what belongs close to the name, the rest, a clause."""
+    """The position of a form among others: adjectives first, then forms with "of", others, and clauses last."""
     return 0 if form.endswith("N") else 1 if " of V" in form else 3 if CLAUSE.search(form) else 2
 
 
 class Speaker:
-    """Says things about one scene, by lot. What holds of the scene is worked out once."""
+    """Makes random expressions about one scene. The facts of the scene are computed once."""
 
     def __init__(self, scene: Scene, rng: Random, style: Style):
         self.scene, self.rng, self.style = scene, rng, style
@@ -112,8 +112,8 @@ class Speaker:
         self.said = [[f for f, sure in facts.items() if sure and not f.startswith("noun:")] for facts in self.facts]
 
     def expressions(self, target: int, lengths: list[int]) -> list[Phrase]:
-        """An expression for each length, in words, that is asked for, or as near to it as a dozen tries come; all true
-        of ``target`` alone, none twice. Fewer, or none, where the tries find no more."""
+        """An expression for each of ``lengths`` (words), as near to it as ``TRIES`` tries come; all true of ``target``
+        alone, and all different. There are fewer, or none, if the tries fail."""
         rng, found = self.rng, dict[str, Phrase]()
         kinds, weights = list(self.style.kinds), list(self.style.kinds.values())
         for length in lengths:
@@ -136,8 +136,8 @@ class Speaker:
         return list(found.values())
 
     def _described(self, target: int, kind: str, parts: int) -> Phrase | None:
-        """Words of about so many parts for a thing, which may be true of others too; None where this kind has nothing
-        to say of it."""
+        """A phrase of about so many parts for a thing, which may be true of others too; None if this kind has nothing
+        to say about it."""
         compared = kind in ("location", "superlative")
         phrase = self._named(target, max(0, parts - compared))
         if kind == "attribute" or (kind != "location" and phrase.kind == "clothes"):
@@ -180,8 +180,8 @@ class Speaker:
         return phrase
 
     def _related(self, target: int, phrase: Phrase, parts: int) -> Phrase | None:
-        """The phrase with a relation to one of three other things, or to two, each of which its own words single out;
-        None where there is none."""
+        """The phrase with a relation to one other thing, or to two, each named by words that are true of it alone; None
+        if three random others give none."""
         rng, others = self.rng, [k for k, seen in enumerate(self.seen) if seen and k != target]
         for other in rng.sample(others, min(len(others), 3)):
             if (target, other) not in self.related:
@@ -219,7 +219,7 @@ class Speaker:
         return None
 
     def _finished(self, phrase: Phrase) -> Phrase:
-        """The phrase as it is written, with its articles: nearly all in sentences, few in terse speech."""
+        """The phrase as it is written, with articles: nearly all of them in sentences, few otherwise."""
         article = "the" if phrase.kind in ("location", "superlative") or self.rng.random() < 0.3 else "a"
         text = f"{article} {phrase.text}" if self.style.sentences else phrase.text
         text = re.sub(r"\[(\w+)\] ", lambda found: f"{found[1]} " * (self.rng.random() < self.style.articles), text)
@@ -228,8 +228,8 @@ class Speaker:
 
 
 def stuff_expressions(rng: Random, region: Stuff, number: int, lengths: list[int]) -> list[Phrase]:
-    """Names for a region of background, of that ``number``, in about so many words; there is one region of
-    each name."""
+    """Names for a region of background with this ``number``, in about as many words as ``lengths`` asks for; a scene
+    has one region of each name."""
     found = {}
     for length in lengths:
         name = rng.choice(WORDS["stuff"][region.name])

@@ -1,4 +1,4 @@
-"""The pen that draws a thing twice at once: its colours into the picture, its number into the map of what is where."""
+"""The pen that draws a thing twice at once: its colours into the picture, its number into the map of visible things."""
 
 import functools
 import itertools
@@ -111,7 +111,7 @@ class Pen:
 
 @functools.cache
 def _turn(angle: float) -> Point:
-    """Cosine and sine, to so many digits that they do not depend on the machine's mathematical library."""
+    """Cosine and sine, rounded so that they do not depend on the machine's mathematical library."""
     return round(math.cos(angle), 9), round(math.sin(angle), 9)
 
 

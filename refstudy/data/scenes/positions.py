@@ -17,8 +17,8 @@ Test = Callable[[frozenset[int], int], bool]  # among these things, is it this o
 
 
 def leading(values: list[float], among: frozenset[int], margin: float, ratio: bool = False) -> int | None:
-    """The one of ``among`` with the smallest value, by at least ``margin`` (difference or ratio); None if none
-    leads."""
+    """The one of ``among`` whose value is the smallest by at least ``margin`` (difference or ratio); None if there is
+    none."""
     order = sorted(among, key=lambda k: values[k])
     if len(order) < 2:
         return None
@@ -27,7 +27,7 @@ def leading(values: list[float], among: frozenset[int], margin: float, ratio: bo
 
 
 class Positions:
-    """The positions of a scene's things, with the comparisons that places are made of.
+    """The positions of a scene's things, and their comparisons, from which places are built.
 
     Each comparison takes the things ``among`` which the words so far leave the choice, and the thing ``k``.
     """
@@ -153,8 +153,8 @@ def gap(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, flo
 def relations_of(scene: Scene, k: int, anchor: int) -> list[tuple[str, frozenset[int]]]:
     """Relations in which ``k`` clearly stands to ``anchor``, each with all things of which it could be said.
 
-    ``k`` has to meet a strict bound, while every thing within a looser one counts as meant too: an expression is then
-    unambiguous for a reader whose idea of "next to" is wider than ours.
+    ``k`` must meet a strict bound, while all things within a looser bound count as meant too: then an expression is
+    unambiguous even for a reader whose idea of "next to" is wider than ours.
     """
     things, boxes, centres = scene.things, scene.boxes, scene.centres
     others = [one for one in range(len(things)) if one != anchor and scene.areas[one] > 0]
@@ -196,7 +196,7 @@ def relations_of(scene: Scene, k: int, anchor: int) -> list[tuple[str, frozenset
 
 
 def between(scene: Scene, k: int, anchor: int) -> int:
-    """The thing on the other side of ``k``, at about the same height, nearest to it; -1 when there is none."""
+    """The nearest thing on the other side of ``k``, at about the same height; -1 when there is none."""
     x = scene.centres[k][0]
     sign = 1 if scene.centres[anchor][0] < x else -1
     found = [

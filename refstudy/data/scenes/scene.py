@@ -1,7 +1,7 @@
-"""A scene: a place, the things that stand in it, and the picture with the map of what is visible where.
+"""A scene: a place, the things in it, and the picture with the map of the visible thing at each pixel.
 
-Everything is drawn by lot from Python's own generator and computed by plain arithmetic and square roots, which are
-equal everywhere.
+All random numbers come from Python's own generator, and everything is computed by plain arithmetic and square roots,
+so that scenes are equal on every machine.
 """
 
 import math
@@ -25,9 +25,9 @@ NO_SIDE = ("cat", "bicycle", "boat", "balloon", "kite")  # animals and vehicles 
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of a scene. ``x``, ``y``, ``height`` are shares of the picture's side (y from the top, at its foot,
-    which may lie below the picture); ``near`` is 0 where things stand farthest, 1 nearest. ``on`` is the number of
-    the thing it stands on, -1 for the ground; ``airborne`` things stand on nothing."""
+    """One thing of a scene. ``x``, ``y``, ``height`` are shares of the picture's side; y is that of its foot, from the
+    top, and may lie below the picture. ``near`` is 0 for the farthest place, 1 for the nearest. ``on`` is the number of
+    the thing that it stands on, -1 for the ground; ``airborne`` things stand on nothing."""
 
     category: Category
     colour: str
@@ -44,7 +44,7 @@ class Thing:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom of all of it, as shares of the side, whether in the picture or not."""
+        """Left, top, right, bottom as shares of the side, of the whole thing, even where it leaves the picture."""
         half = self.height * self.category.aspect / 2
         return self.x - half, self.y - self.height, self.x + half, self.y
 
@@ -58,8 +58,8 @@ class Thing:
 
 @dataclass(frozen=True)
 class Ground:
-    """The ground in the picture: how much it sinks from left to right, how high the farthest things stand in
-    its middle, and how much lower the nearest: hardly, seen from the height of a child, much from above."""
+    """The ground in the picture: ``slope``, how much it sinks from left to right; ``first``, where in its middle the
+    farthest things stand; ``depth``, how much lower the nearest stand: little for a low camera, much for a high one."""
 
     slope: float
     first: float
@@ -68,8 +68,8 @@ class Ground:
 
 @dataclass(frozen=True)
 class Place:
-    """A kind of background: the ground that things stand on, from which height of the picture on, and whether it may
-    be a slope."""
+    """A kind of background: the ``ground`` that things stand on, the ``horizon`` where it begins (a share of the
+    height), and whether it may slope."""
 
     name: str
     ground: str
@@ -101,7 +101,7 @@ class Scene:
     """Things and stuff with the rendered picture.
 
     ``picture`` is uint8 (side, side, 3). ``numbers`` is uint8 (side, side): k for ``things[k - 1]``, 200 + k for
-    ``stuff[k]``, 0 for neither. ``shown`` is, per thing, the share of it that nothing hides, of what is in the picture.
+    ``stuff[k]``, 0 for neither. ``shown``: of the part of each thing in the picture, the share that nothing hides.
     """
 
     place: Place
@@ -146,7 +146,7 @@ def make_scene(
     """Compose and draw one scene of ``side`` x ``side`` pixels.
 
     ``people`` True asks for a scene about people, False for one about other things, None for either. ``sizes`` are
-    shares of the picture, one of which the box of the thing that the scene is about will have, more or less.
+    shares of the picture; the box of the thing that the scene is about has about one of them.
     """
     place = rng.choice(PERSON_PLACES if people else PLACES)
     slope = rng.choice((0.0, 0.0, -0.36, -0.2, 0.2, 0.36)) if place.slopes else 0.0
@@ -164,8 +164,8 @@ def make_scene(
 
 
 def _compose(rng: Random, place: Place, ground: Ground, people: bool | None, size: float) -> list[Thing]:
-    """Two to eight things: several of one category, as in RefCOCO (so that a bare noun seldom suffices), others around
-    them, often something to stand on. The larger they are, the fewer."""
+    """Compose two to eight things: several of one category, as in RefCOCO, so that a noun alone seldom suffices; others
+    around them; often something to stand on. Scenes of large things have fewer of them."""
     focal = [name for name in place.things if name not in SCENERY and people in (None, name in PEOPLE)]
     main = BY_NAME[rng.choice(focal)]
     zoom = min(max(math.sqrt(size / main.aspect) / main.height, 0.6), 3.2)
@@ -193,7 +193,7 @@ def _compose(rng: Random, place: Place, ground: Ground, people: bool | None, siz
 
 
 def _put(rng: Random, ground: Ground, zoom: float, category: Category, others: list[Thing]) -> Thing | None:
-    """Find room for one more thing: on the ground, in the air, or on another; None when sixteen tries do not."""
+    """Find room for one more thing: on the ground, in the air, or on another; None when sixteen tries fail."""
     airborne = "airborne" in category.traits or ("flies" in category.traits and rng.random() < 0.5)
     afloat = "afloat" in category.traits
     free = [k for k, other in enumerate(others) if other.category.holds and all(t.on != k for t in others)]
@@ -301,7 +301,7 @@ def render(rng: Random, place: Place, slope: float, things: list[Thing], side: i
 
 
 def _tint(rng: Random, colour: Colour, tone: str) -> Colour:
-    """A named colour, a little lighter or darker, so that no two reds are quite equal; or clearly so, by its tone."""
+    """A named colour, a little lighter or darker at random, so that two reds differ, or clearly so by its ``tone``."""
     base, shift = shade(colour, {"dark": 0.5, "light": 1.5, "": 1.0}[tone]), rng.randrange(-10, 11)
     return tuple(min(max(channel + shift + rng.randrange(-4, 5), 0), 255) for channel in base)  # type: ignore[return-value]
 

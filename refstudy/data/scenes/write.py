@@ -56,12 +56,12 @@ def make_refscenes(
     """Make one flavour of RefScenes under ``<root>/<flavour>/`` and return that folder.
 
     ``scenes`` gives the number of scenes of each split, ``size`` their side in pixels. Scene number i of a split
-    depends on ``seed``, flavour, split and i alone, so a smaller set is the beginning of a larger one, whatever the
-    number of ``workers``. A folder that is complete and made to the same order is left as it is. Of several processes
-    that ask for one folder at once, one makes it and the others wait.
+    depends on ``seed``, flavour, split and i alone, so a smaller set is the beginning of a larger one, with any number
+    of ``workers``. A complete folder with the same scenes is left as it is. Of several processes that ask for one
+    folder at once, one makes it and the others wait.
 
-    Raises StudyError for an unknown flavour or split, a negative count, a folder made to another order, or
-    one that cannot be made.
+    Raises StudyError for an unknown flavour or split, a negative count, a folder with other scenes, or one that cannot
+    be made.
     """
     if flavour not in FLAVOURS:
         raise StudyError(f"unknown flavour of RefScenes '{flavour}'; known: {', '.join(FLAVOURS)}")
@@ -100,7 +100,7 @@ def make_refscenes(
 
 
 def _finished(folder: Path, order: dict[str, object]) -> bool:
-    """Tell if the scenes of this order are there. Raises StudyError where something else is."""
+    """Tell if the scenes of this order are there. Raises StudyError if the folder holds anything else."""
     if (folder / MARKER).exists():
         try:
             made = json.loads((folder / MARKER).read_text(encoding="utf-8"))
@@ -176,8 +176,8 @@ def _numbers(scene: Scene) -> list[int]:
 
 
 def _annotation(scene: Scene, number: int, image_id: int) -> dict:
-    """An annotation as COCO has it. Things also have what programs ask for: their ``facts`` (true: may be said; false:
-    a reader might take it to be true), how ``near`` they are, and more of what `Thing` has."""
+    """An annotation as COCO has it. Things also have what programs need: their ``facts`` (true: may be said; false: a
+    reader might take it to be true), how ``near`` they are, and other fields of ``Thing``."""
     mask = scene.numbers == number
     rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
     x, y = int(columns[0]), int(rows[0])
@@ -227,12 +227,13 @@ def _choose_referents(rng: Random, flavour: Flavour, scene: Scene, people: bool 
 
 
 def _by_weight(rng: Random, weights: tuple[float, ...]) -> int:
-    """A number from one on, each as likely as its weight says."""
+    """A random number from 1 on, with these weights."""
     return rng.choices(range(1, len(weights) + 1), weights)[0]
 
 
 def _ref(split: str, image: dict, annotation: dict, phrases: list[Phrase], rank: int) -> dict:
-    """A REFER entry. ``rank`` counts the image's referents: the google partition splits them, not images, as it did."""
+    """A REFER entry. ``rank`` numbers the image's referents: like RefCOCOg's, the google partition splits referents,
+    not images."""
     ref_id = annotation["id"]
     return {
         "ref_id": ref_id,

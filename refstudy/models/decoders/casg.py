@@ -172,7 +172,7 @@ class CASGStage(nn.Module):
         return self.spatial_gate(scores / math.sqrt(terms) if self.scale else scores).unsqueeze(1)
 
     def steps(self, vision: Tensor, deeper: Sequence[Tensor], sentence: Tensor) -> Steps:
-        """V_i (E, C_i, h, w), the fused map and the deeper F_j, sentence (E, D) to all that the stage makes of them."""
+        """V_i (E, C_i, h, w), the fused map and the deeper F_j, sentence (E, D) to the steps of the stage."""
         semantics = self.coordinate_tail(self.coordinate(deeper, tuple(vision.shape[-2:])))  # Eqs. (13)-(15)
         channels = places = None
         if self.channel_mlp is not None:

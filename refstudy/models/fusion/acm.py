@@ -58,8 +58,8 @@ class ACM(nn.Module):
 
     Vision meets the sentence and the position planes; each cell then gathers its words into a language map; ACM mixes
     both; the contexts come back to C channels and are added to V_4. All maps have unit vectors in their cells, as in
-    CEFNet, and, as there, no decoder gets the sum of two such maps as it is: a 3x3 convolution with BatchNorm comes
-    first, and gives it numbers of usual size (entries of the sum have a deviation of about 1.4 / sqrt(C)).
+    CEFNet. As there, a 3x3 convolution with BatchNorm comes between the sum of two such maps and the decoder, and
+    brings its entries, whose deviation is about 1.4 / sqrt(C), to the usual size.
 
     CEFNet's recurrent text encoder is not part of the block: words and sentence (here the mean word) come to ``width``
     by a linear layer each, with LayerNorm where CEFNet has BatchNorm, so that padding has no influence.

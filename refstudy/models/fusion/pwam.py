@@ -10,11 +10,11 @@ from refstudy.models.layers import InstanceNorm
 
 
 class PWAM(nn.Module):
-    """Every cell gathers the words that matter to it, and what it gathers multiplies its own projection.
+    """Every cell gathers words by attention; the gathered words multiply the cell's own projection.
 
     The 1x1 convolutions of the paper are linear maps over cells. Those of query, key, value and gathered words have no
-    bias: the norm over cells takes away what all cells share, and the softmax what all words share, so that a bias
-    would change nothing and get no gradient.
+    bias: the norm over cells removes what all cells share, and the softmax what all words share, so a bias would change
+    nothing and get no gradient.
     """
 
     def __init__(self, channels: int, text_width: int):
@@ -46,10 +46,10 @@ class PWAM(nn.Module):
 class PWAMFusion(nn.Module):
     """LAVT's last stage as the fusion of S²RM's Table VII.
 
-    What LAVT's decoder gets of that stage is the multi-modal cells alone, layer-normalised: that is ``decoded``
-    "normed". With "residual" it is V_4 plus these cells, weighted by the gate, which in LAVT goes to the next stage of
-    the image encoder and to no decoder. There a sentence hardly moves the map: the cells are small beside V_4, and the
-    gate makes them smaller.
+    From that stage LAVT's decoder gets the multi-modal cells alone, layer-normalised: ``decoded`` "normed". With
+    "residual" the fused map is V_4 plus these cells, weighted by the gate; LAVT gives such a sum to the next stage of
+    the image encoder, not to the decoder. Then a sentence hardly changes the map: the cells are small beside V_4, and
+    the gate makes them smaller.
     """
 
     def __init__(

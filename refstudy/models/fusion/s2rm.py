@@ -35,7 +35,7 @@ def coparse(parsed: Tensor, generator: Tensor, shift: bool = True) -> tuple[Tens
 def gram(parsed: Tensor, generator: Tensor) -> Tensor:
     """Inner products of all cells: two (B, C, H, W) to (B, H*W, H*W), entry [p, q] = <parsed[p], generator[q]>.
 
-    They are made at least in float32, also under autocast: a sum of hundreds of products of which gates are made.
+    They are computed at least in float32, also under autocast: gates are computed from sums of hundreds of them.
     """
     with full_precision(parsed.device):
         return at_least_float32(parsed).flatten(2).transpose(1, 2) @ at_least_float32(generator).flatten(2)

@@ -64,7 +64,7 @@ class Claim(BaseModel):
         return self
 
     def numbers(self) -> Iterator[tuple[str, str, Recomputed, str]]:
-        """Compute each number: what it is, as claimed, as recomputed, the note."""
+        """Yield for each number its text, the number as claimed and as recomputed, and the note."""
         ((operation, arguments),) = (self.model_extra or {}).items()
         if self.claimed is not None:
             yield self.claim, self.claimed, compute(operation, arguments), self.note
@@ -118,8 +118,9 @@ def _audited(path: Path) -> Iterator[tuple[Any, ...]]:
 def judge(claimed: str, recomputed: Recomputed) -> tuple[float, str]:
     """Compare a claimed number with the recomputed one: claimed - recomputed, and the verdict.
 
-    "agrees": within half a unit of the last digit of the claim, that is what rounding explains. "last digit": more,
-    but no more than the rounding of the cells could add, had the authors computed from unrounded ones. "differs".
+    "agrees": the difference is at most half a unit of the last digit of the claim, which rounding explains. "last
+    digit": it is larger, but the rounding of the cells explains it, if the authors computed from unrounded ones.
+    "differs".
     """
     digits = len(claimed.partition(".")[2])
     difference = float(claimed) - recomputed.value

@@ -35,7 +35,7 @@ class Recomputed(NamedTuple):
     """A number from the printed tables.
 
     ``kind`` is "gain" (points), "cost" (G Flops), "size" (of a data set) or "statement": a sentence without a number,
-    for which exceptions are counted. ``slack`` is how far the number can lie from one of unrounded cells.
+    for which exceptions are counted. ``slack`` is the largest error that the rounding of the cells can cause.
     """
 
     value: float

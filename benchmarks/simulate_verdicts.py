@@ -1,6 +1,6 @@
 """Made-up studies, judged by the functions that judge the real one: how often its verdicts are wrong, what they find.
 
-``python -m refstudy.analysis.simulation`` prints the tables of docs/statistics.md.
+``python benchmarks/simulate_verdicts.py`` prints the tables of docs/statistics.md.
 """
 
 from collections import Counter
