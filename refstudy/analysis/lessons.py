@@ -291,10 +291,10 @@ def region_choices(example: Example) -> Choices:
 
 
 def keep_table(example: Example, table: pd.DataFrame, name: str) -> None:
-    """Write a table about the pictures of a lesson among those of the results."""
+    """Write a table about the pictures of a lesson, by a model that computed just now, among those of the results."""
     data, split = example.config.data, example.study.settings.splits[0]
     about = f"{data_name(data, split)}, first {len(example.corpus.images)} pictures"
-    write_table(table.assign(data=about), example.study.folder / "tables", name)
+    write_table(table.assign(data=about), example.study.folder / "tables", name, live=True)
 
 
 def slider(draw: Callable[..., object], **ends: int) -> None:
