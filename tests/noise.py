@@ -22,27 +22,27 @@ def rounded(value: object) -> bool:
     return isinstance(value, Tensor) and value.dtype == torch.float32 and value.device.type == "cpu"
 
 
-def noisy(tensor: Tensor, salt: int) -> Tensor:
-    """The tensor with its noise."""
+def noisy(tensor: Tensor, salt: int, epsilon: float = EPSILON) -> Tensor:
+    """The tensor with its noise, number by number of ``epsilon`` of its size."""
     seed = zlib.crc32(tensor.detach().contiguous().numpy().data, zlib.crc32(f"{salt} {tensor.stride()}".encode()))
     steps = torch.randint(-1, 2, tensor.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int8)
-    return tensor * (1 + EPSILON * steps)
+    return tensor * (1 + epsilon * steps)
 
 
 class _Noise(torch.autograd.Function):
     """Noise on a value and on its gradient."""
 
     @staticmethod
-    def forward(context, value, salt):
-        context.salt = salt
-        return noisy(value, salt)
+    def forward(context, value, *how):
+        context.how = how
+        return noisy(value, *how)
 
     @staticmethod
     def backward(context, gradient):
-        return noisy(gradient, context.salt), None
+        return noisy(gradient, *context.how), None, None
 
 
-def install(salt: int) -> None:
+def install(salt: int, epsilon: float = EPSILON) -> None:
     """Add noise to all that modules and optimisers of this process compute in float32 on the CPU."""
 
     def after_forward(module, given, made):
@@ -50,14 +50,14 @@ def install(salt: int) -> None:
             return made  # a module of modules adds nothing to their rounding
         before = {id(leaf) for leaf in tree_leaves(given)}  # an identity computes nothing
         return tree_map(
-            lambda leaf: _Noise.apply(leaf, salt) if rounded(leaf) and id(leaf) not in before else leaf, made
+            lambda leaf: _Noise.apply(leaf, salt, epsilon) if rounded(leaf) and id(leaf) not in before else leaf, made
         )
 
     def before_step(optimizer, arguments, named):
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if rounded(parameter.grad):
-                    parameter.grad = noisy(parameter.grad, salt)
+                    parameter.grad = noisy(parameter.grad, salt, epsilon)
 
     register_module_forward_hook(after_forward)
     register_optimizer_step_pre_hook(before_step)

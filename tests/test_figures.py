@@ -4,11 +4,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.ndimage import binary_erosion
 
 from refstudy.analysis import figures
-from refstudy.analysis.cost import slopes
+from refstudy.analysis.tables import write_table
 from refstudy.prediction.overlay import eroded, outlined
+
+from .noise import noisy
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +35,7 @@ def test_the_same_figure_has_the_same_bytes(tmp_path):
         first, second = ((tmp_path / name / f"figure.{suffix}").read_bytes() for name in "ab")
         assert first == second and len(first) > 1000
     assert not list(tmp_path.rglob("*.tmp*"))
+    assert "<dc:date>" not in (tmp_path / "a" / "figure.svg").read_text()
 
 
 def test_a_figure_that_cannot_be_drawn_leaves_the_earlier_one(tmp_path, monkeypatch):
@@ -42,6 +46,85 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_earlier_one(tmp_path, monkeypa
     with pytest.raises(OSError):
         figures.save(figure, tmp_path, "figure")
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+
+
+def draw_numbers(values, colour="blue"):
+    """A chart of these numbers: a line, a map, and texts with them."""
+    figure, (line, shown) = plt.subplots(1, 2, figsize=(6, 3))
+    line.plot(values[0], color=figures.PALETTE[colour], label=f"run 1 ends at {values[0, -1]:.1f} %")
+    line.legend()
+    figures.show_map(shown, values)
+    figures.number_grid(line.inset_axes([0.6, 0.1, 0.3, 0.3]), values[:2, :2], "{:.2f}", high=100)
+    return figure
+
+
+def draw_masks(masks):
+    """Pictures with these masks, bool (N, H, W)."""
+    figure, grid = figures.grid(1, len(masks))
+    for axes, mask in zip(grid[0], masks, strict=True):
+        figures.overlay(axes, np.full((*mask.shape, 3), 90, np.uint8), mask, title=f"{100 * mask.mean():.1f} %")
+    return figure
+
+
+@pytest.fixture
+def computed():
+    """What a model computed on one processor and, with noise of 2^-20, on another: numbers (6, 8)."""
+    numbers = torch.from_numpy(100 * np.random.default_rng(0).random((6, 8))).float()
+    return numbers.numpy(), noisy(numbers, 1, 2.0**-20).numpy()
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_files_stay_where_another_processor_rounds_differently(tmp_path, computed):
+    one, other = computed
+    assert (one != other).any()
+    large = [np.kron(values, np.ones((9, 9))) for values in computed]
+    turned = large[1] > 50
+    turned[27, 27] ^= True  # a pixel at the threshold
+    tables = [pd.DataFrame({"name": "abcdef", "mean": values.mean(1) + 0.004 * k}) for k, values in enumerate(computed)]
+    for numbers, mask, table in ((one, large[0] > 50, tables[0]), (other, turned, tables[1])):
+        before = files(tmp_path) if any(tmp_path.iterdir()) else None
+        figures.save(draw_numbers(numbers), tmp_path, "chart")
+        figures.save(draw_masks([mask]), tmp_path, "masks")
+        write_table(table, tmp_path, "table", live=True)
+    assert files(tmp_path) == before and set(before) == {"chart.svg", "chart.png", "masks.png", "table.csv"}
+    write_table(tables[1], tmp_path, "table")
+    assert files(tmp_path) != before  # it did round differently
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda values: draw_numbers(1.01 * values), lambda values: draw_numbers(values, "vermilion"),
+     lambda values: draw_numbers(np.vstack([values, values[:1]])), lambda values: draw_masks([values > 51])],
+    ids=["numbers", "colour", "size", "pictures"],
+)  # fmt: skip
+def test_files_of_another_figure_are_written(tmp_path, computed, change):
+    figures.save(draw_numbers(computed[0]), tmp_path, "figure")
+    before = files(tmp_path)
+    figures.save(change(computed[0]), tmp_path, "figure")
+    assert files(tmp_path)["figure.png"] != before["figure.png"]
+
+
+def test_another_mask_or_title_is_written(tmp_path, computed):
+    mask = np.kron(computed[0], np.ones((9, 9))) > 50
+    figures.save(draw_masks([mask]), tmp_path, "figure")
+    before, other = files(tmp_path), draw_masks([mask])
+    other.axes[0].set_title("a title")
+    for figure in (other, draw_masks([np.roll(mask, 2, 1)]), draw_masks([mask, mask])):
+        figures.save(figure, tmp_path, "figure")
+        assert files(tmp_path) != before
+        (tmp_path / "figure.png").write_bytes(before["figure.png"])
+
+
+def test_a_live_table_with_another_name_or_number_is_written(tmp_path):
+    table = pd.DataFrame({"name": ["a", "b"], "count": [1, 2], "share": [0.5, np.nan]})
+    path = write_table(table, tmp_path, "table", live=True)
+    before = path.read_bytes()
+    for change in ({"name": ["a", "c"]}, {"count": [1, 3]}, {"share": [0.53, np.nan]}, {"share": [0.5, 0.0]}):
+        assert write_table(table.assign(**change), tmp_path, "table", live=True).read_bytes() != before
+        write_table(table, tmp_path, "table")
 
 
 def test_an_overlay_fades_what_is_not_meant_and_keeps_what_is():
@@ -103,24 +186,6 @@ def test_eroding_is_that_of_scipy():
     for steps in (1, 2, 3):
         mask = random.random((20, 31)) < 0.9
         assert (eroded(mask, steps) == binary_erosion(mask, iterations=steps, border_value=1)).all()
-
-
-def test_growth_draws_every_point_and_names_the_exponents():
-    values = {"side": [32, 64], "words": [5, 10]}
-    rows = [
-        {"model": model, "axis": axis, "value": value, "seconds": value**2 * (1 + k), "peak_MB": float(value)}
-        for k, model in enumerate("ab")
-        for axis, some in values.items()
-        for value in some
-    ]
-    measured = pd.DataFrame(rows)
-    figure = figures.growth(measured, slopes(measured))
-    assert [axes.get_xlabel() for axes in figure.axes[2:]] == ["side", "word pieces"]
-    for axes, exponent in zip(figure.axes, ("2.00", "2.00", "1.00", "1.00"), strict=True):
-        assert axes.get_legend().get_title().get_text() == "exponent"
-        assert [text.get_text() for text in axes.get_legend().get_texts()] == [f"a: {exponent}", f"b: {exponent}"]
-    for k, line in enumerate(figure.axes[0].lines):
-        assert np.allclose(line.get_xydata(), [[32, 1024 * (1 + k)], [64, 4096 * (1 + k)]])
 
 
 def test_ranges_of_gates_have_a_panel_for_each_run_and_kind():

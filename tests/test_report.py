@@ -1,11 +1,15 @@
 """The report: every reference resolves without the network, nothing in a table is markup, origins are told truly."""
 
+import base64
+import hashlib
+import importlib
 import json
+import os
 import re
 import shutil
-import subprocess
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,18 +17,20 @@ import nbformat
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from refstudy.analysis import figures
 from refstudy.analysis.tables import build_table, write_table
 from refstudy.base.errors import StudyError
-from refstudy.base.files import JOURNAL, JOURNAL_SUFFIX, note
+from refstudy.base.files import JOURNAL, JOURNAL_SUFFIX, file_digest, note
 from refstudy.base.provenance import code_version
 from refstudy.engine.journal import end_journal, journal_head, read_journal
 from refstudy.engine.manifest import write_manifest
 from refstudy.engine.report import WIDGET, write_report
+from refstudy.engine.titles import TITLES
 from refstudy.training.records import circumstances, find_records
 
-from .helpers import STUDY, fake_counts, put_counts
+from .helpers import ROOT, STUDY, fake_counts, put_counts
 
 KNOWN = {"parameters": {"profile": "scenes"}, "code_cells": "c", "modules": {}, "settings": {}}
 USAGE = {"versions": {"python": "3.11.7", "torch": "2.11.0"}, "device": "A <fast> one", "peak_memory_mb": 345}
@@ -38,10 +44,15 @@ def put_record(results, variant, intersection):
 
 def put_notebook(results, cell_times):
     start, end = (time.isoformat() for time in cell_times)
-    drawing = new_code_cell("draw()", metadata={"papermill": {"start_time": start, "end_time": end}})
+    picture = BytesIO()
+    Image.new("RGB", (30, 20), "red").save(picture, "png")
+    drawing = new_code_cell(
+        "# NBVAL_CHECK_OUTPUT\ndraw()", metadata={"papermill": {"start_time": start, "end_time": end}}
+    )
     drawing.outputs = [
         new_output("display_data", {WIDGET: {"model_id": "1"}, "text/plain": "interactive"}),
         new_output("display_data", {"text/html": "<p>drawn</p>"}),
+        new_output("display_data", {"image/png": base64.b64encode(picture.getvalue()).decode()}),
     ]
     cells = [
         new_markdown_cell("# A notebook"),
@@ -132,14 +143,40 @@ def test_every_reference_resolves_and_nothing_is_loaded_from_the_net(results):
         assert "mathjax" not in text.lower() and "require.js" not in text
 
 
-def test_tables_are_sortable_and_escaped(results):
+def test_tables_are_sortable_named_and_escaped(results):
     index = write_report(STUDY.under("scenes", results))
     found, text = References(index), index.read_text()
+    assert text.count("<caption") == text.count("<table") and "<th>" not in text
+    assert all(given.get("scope") for tag, given in found.elements if tag == "th")
     sortable = [given for tag, given in found.elements if tag == "table" and given.get("class") == "sortable"]
     assert len(sortable) == 4  # two tables, the claims, the run records
     assert 'querySelectorAll("table.sortable")' in text
     assert text.count("&lt;script&gt;alert(") == 2 and "<script>alert(" not in text
     assert not [given for tag, given in found.elements if "onerror" in given]
+
+
+def test_the_report_opens_with_what_was_found(results):
+    text = write_report(STUDY.under("scenes", results)).read_text()
+    parts = ("What was found", "Claims", "Notebooks", "The papers' tables", "The papers' figures", "Further tables")
+    places = [text.index(f">{title}", text.index("<main")) for title in parts]
+    assert places == sorted(places) and len(text.encode()) < 1_000_000
+    found = text[places[0] : places[1]]
+    assert "<strong>Models.</strong> Of 2 trained models, S²RM + FPN (50.0 %, 1 run) reaches the highest" in found
+    assert text.count('loading="lazy"') == text.count("<img") > 0  # no figure of the first page is there yet
+    assert re.search(r'<td class="[^"]*verdict undecided"', text)
+
+
+def test_a_page_shows_what_is_read_and_folds_the_rest(results):
+    write_report(STUDY.under("scenes", results))
+    page = (results / "report" / "06_ablations.html").read_text()
+    assert 'alt="A caption, of two lines."' in page and 'loading="lazy"' in page
+    assert '<details class="code">' in page and "injected" not in page and "NBVAL" not in page
+    assert '<li class="level2"><a href="#a-picture' in page
+
+
+def test_titles_are_for_readers():
+    stems = {path.stem for folder in ("tables", "figures") for path in (STUDY.results("scenes") / folder).iterdir()}
+    assert not {stem for stem in stems if stem not in TITLES}
 
 
 def test_gains_carry_a_mark_beside_their_colour(results):
@@ -157,10 +194,11 @@ def test_the_manifest_ties_each_file_to_what_made_it(results):
     table, figure = manifest["tables"]["s2rm_table4"], manifest["figures"]["a_line"]
     for entry in (table, figure):
         assert entry["notebook"] == "notebooks/06_ablations.ipynb"
-        assert entry["commit"] == circumstances()["commit"] and entry["time"]
         assert entry["data"] == ["data/refscenes"]
-        assert entry["parameters"] == {"profile": "scenes"} and entry["seeds"] == [0] and len(entry["key"]) == 12
-        assert entry["seconds"] == 12.3 and {name: entry[name] for name in USAGE} == USAGE
+    around = manifest["notebooks"].pop("notebooks/06_ablations.ipynb")
+    assert around["commit"] == circumstances()["commit"] and around["time"] and not manifest["notebooks"]
+    assert around["parameters"] == {"profile": "scenes"} and around["seeds"] == [0] and len(around["key"]) == 12
+    assert around["seconds"] == 12.3 and {name: around[name] for name in USAGE} == USAGE
     assert {name.split("-")[0] for name in table["records"]} == {"tile_concat", "s2rm_fpn"}  # not the other table's
     assert len(figure["records"]) == 3
     assert set(figure["files"]) == {"a_line.svg", "a_line.png"}
@@ -194,9 +232,26 @@ def test_origins_outlive_the_executed_notebooks_but_not_a_change(results):
     assert changed["figures"] == first["figures"]
 
 
+def test_a_study_that_gives_the_same_again_leaves_the_manifest(results):
+    write_manifest(STUDY.under("scenes", results))
+    before, journal = (results / "manifest.json").read_bytes(), results / "notebooks" / f"06_ablations{JOURNAL_SUFFIX}"
+    text = journal.read_text()
+    journal.write_text(
+        text.replace("A <fast> one", "A slow one").replace("12.3", "99.9").replace("data/ref", "disk/ref")
+    )
+    write_manifest(STUDY.under("scenes", results))
+    assert (results / "manifest.json").read_bytes() == before
+    table = results / "tables" / "s2rm_table4.csv"
+    journal.write_text(journal.read_text().replace(file_digest(table), hashlib.sha256(b"other").hexdigest()))
+    table.write_bytes(b"other")
+    changed = write_manifest(STUDY.under("scenes", results))
+    assert changed["notebooks"]["notebooks/06_ablations.ipynb"]["device"] == "A slow one"
+    assert len(before.splitlines()) < 30  # a line for each file
+
+
 def test_pages_name_no_folder_of_the_machine(results):
     page = (write_report(STUDY.under("scenes", results)).parent / "06_ablations.html").read_text()
-    assert "papermill_runs.yaml" in page and f"{STUDY.root}/" not in page
+    assert "A notebook" in page and f"{STUDY.root}/" not in page
 
 
 def test_the_report_says_how_long_it_took_on_what(results):
@@ -208,22 +263,18 @@ def test_an_earlier_manifest_without_circumstances_is_taken_over(results):
     first = write_manifest(STUDY.under("scenes", results))
     shutil.rmtree(results / "notebooks")
     old = json.loads((results / "manifest.json").read_text())
-    added = ("key", "parameters", "seeds", "versions", "device", "seconds", "peak_memory_mb", "peak_gpu_memory_mb")
-    for entry in (*old["tables"].values(), *old["figures"].values()):
-        for name in added:
-            del entry[name]
+    del old["notebooks"]
     (results / "manifest.json").write_text(json.dumps(old))
     text = write_report(STUDY.under("scenes", results)).read_text()
     assert "Made by 06_ablations" in text and "the notebook took" not in text
-    entry = json.loads((results / "manifest.json").read_text())["tables"]["s2rm_table4"]
-    assert entry["commit"] == first["tables"]["s2rm_table4"]["commit"]
-    assert entry["seconds"] is None and entry["device"] == "" and entry["versions"] == {}
+    manifest = json.loads((results / "manifest.json").read_text())
+    assert manifest["tables"] == first["tables"] and manifest["notebooks"] == {}
 
 
 def test_a_failed_report_leaves_the_earlier_one(results, monkeypatch):
     index = write_report(STUDY.under("scenes", results))
     before = index.read_text()
-    monkeypatch.setattr("refstudy.engine.report.index_notebook", lambda *_: 1 / 0)
+    monkeypatch.setattr("refstudy.engine.report.contents_of", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(STUDY.under("scenes", results))
     assert index.read_text() == before
@@ -263,41 +314,63 @@ def test_formulas_need_no_script_and_controls_say_what_they_are(results):
     assert "a control that works where the notebook runs" in page and "widget-state" not in page
 
 
-PROBE = """<!doctype html><iframe src="report/{page}" style="width: {width}px; height: 900px; border: 0"></iframe>
-<script>
-addEventListener("load", () => {{
-  const page = document.querySelector("iframe").contentDocument, root = page.documentElement;
-  const table = page.querySelector("#table-expressions")?.closest(".jp-Cell").nextElementSibling.querySelector("table");
-  const counts = () => table && [...table.tBodies[0].rows].map((row) => row.cells[1].textContent.trim());
-  const sorted = [0, 1].map(() => (table?.tHead.rows[0].cells[1].querySelector("button").click(), counts()));
-  document.title = JSON.stringify({{
-    overflow: root.scrollWidth - root.clientWidth, width: root.clientWidth, sorted,
-    pictures: [...page.images].map((image) => image.naturalWidth > 0),
-    smallest: Math.min(...[...page.querySelectorAll("p, td, li")].map((e) => parseFloat(getComputedStyle(e).fontSize))),
-  }});
-}});
-</script>"""
+# tools/browser.sh installs Playwright, Chromium and axe-core
+AXE = Path(os.environ.get("AXE_CORE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
+SEEN = """() => ({
+  overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  pictures: [...document.images].map((image) => image.naturalWidth > 0),
+  smallest: Math.min(...[...document.querySelectorAll("p, td, li")]
+    .map((e) => parseFloat(getComputedStyle(e).fontSize))),
+  cut: [...document.querySelectorAll(".scroll")].filter((e) => e.scrollHeight > e.clientHeight + 1).length,
+})"""
+COUNTS = """() => [...document.querySelectorAll("#table-expressions ~ .scroll tbody tr")]
+  .map((row) => row.cells[1].innerText)"""
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed")
+@pytest.fixture(scope="module")
+def browser(made):
+    """Chromium, and the address of a report; skipped without it, unless the variable BROWSER says that it must be
+    there."""
+    try:
+        playwright = importlib.import_module("playwright.sync_api")
+        assert CHROMIUM and AXE.exists()
+    except (ImportError, AssertionError):
+        if os.environ.get("BROWSER") == "required":
+            raise
+        pytest.skip("no Playwright, Chromium or axe-core: sh tools/browser.sh installs them")
+    write_report(STUDY.under("scenes", made))
+    with playwright.sync_playwright() as started:
+        yield started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]), (made / "report").as_uri()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [380, 1400])
-def test_pages_fit_in_chromium_without_errors(results, width, tmp_path_factory):
-    write_report(STUDY.under("scenes", results))
-    for page in ("index.html", "06_ablations.html"):
-        probe = results / "probe.html"
-        probe.write_text(PROBE.format(page=page, width=width))
-        command = [
-            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-            "--enable-logging=stderr", f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-            "--window-size=1500,1000", "--virtual-time-budget=5000", "--dump-dom", probe.as_uri(),
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-        assert "CONSOLE" not in done.stderr
-        seen = json.loads(re.search(r"<title>(.*?)</title>", done.stdout)[1])
-        assert seen["width"] in (width, width - 15) and seen["overflow"] <= 0  # 15: a scroll bar
-        assert all(seen["pictures"]) and seen["smallest"] >= 12
-        if page == "index.html":
-            assert len(seen["pictures"]) == 2 and seen["sorted"] == [["9", "10"], ["10", "9"]]
+def test_pages_fit_the_browser_and_serve_everybody(browser, width, scheme):
+    chromium, address = browser
+    for name in ("index", "06_ablations"):
+        page, errors = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme), []
+        page.on("console", lambda message, errors=errors: errors.append(message.text))
+        page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
+        page.goto(f"{address}/{name}.html")
+        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+        page.evaluate("document.querySelectorAll('img').forEach((one) => { one.loading = 'eager' })")
+        page.wait_for_function("[...document.images].every((image) => image.complete)")
+        seen = page.evaluate(SEEN)
+        assert not errors and seen["overflow"] <= 0 and seen["smallest"] >= 12 and all(seen["pictures"])
+        page.add_script_tag(path=AXE)
+        found = page.evaluate("axe.run().then((result) => result.violations)")
+        assert not [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+        if name == "index":
+            assert len(seen["pictures"]) == 2
+            head = page.locator("#table-expressions ~ .scroll th button").nth(1)
+            head.click()
+            assert page.evaluate(COUNTS) == ["9", "10"]
+            head.click()
+            assert page.evaluate(COUNTS) == ["10", "9"]
+        page.emulate_media(media="print")
+        assert page.evaluate(SEEN)["cut"] == 0 and page.locator("nav.contents").is_hidden()
+        page.close()
 
 
 def test_a_record_that_a_notebook_made_itself_is_nothing_it_read(tmp_path, monkeypatch):

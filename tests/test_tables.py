@@ -103,10 +103,10 @@ def test_ours_stands_beside_the_benchmark_it_is_modelled_on(stem, variant, tmp_p
     assert set(filled["missing"]) == {f"refstudy train --profile scenes --variant {variant}"}  # two more seeds
     reported = load_printed(stem).select_dtypes("number")
     assert table["printed"].notna().sum() == reported.notna().sum().sum()
-    shown = render_comparison(table).loc[("oIoU", filled["row"].iloc[0]), "RefCOCO val"]
-    assert shown.endswith(" *(50.0)*") and float(shown.split()[0]) > 60  # printed beside ours, told apart
-    several = render_comparison(table.assign(runs=3)).loc[("oIoU", filled["row"].iloc[0]), "RefCOCO val"]
-    assert several.endswith(" *(50.0, 3 runs)*")
+    line = render_comparison(table).loc[("oIoU", filled["row"].iloc[0])]
+    assert line["ours: RefScenes val, 128 px"] == "50.0" and float(line["RefCOCO val"]) > 60  # each under its data
+    several = render_comparison(table.assign(runs=3)).loc[("oIoU", filled["row"].iloc[0])]
+    assert several["ours: RefScenes val, 128 px"] == "50.0 (3 runs)" and several["RefCOCO val"] == line["RefCOCO val"]
 
 
 def test_a_record_of_other_settings_is_not_used(tmp_path):

@@ -1,23 +1,26 @@
-"""The style of every figure, how figures are saved, and the drawings that several notebooks share."""
+"""The style of every figure, and the drawings that several notebooks share: pictures, maps, masks, boxes and arrows.
+
+``save`` is in ``refstudy.analysis.figure_files``; charts are in ``plots``, grids of masks in ``mask_grids``.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from refstudy.base.files import atomic_write
+from refstudy.analysis.figure_files import OUTLINE
+from refstudy.analysis.figure_files import save as save
 from refstudy.models.fusion.s2rm import coparse_indices
 from refstudy.models.gates import NEAR
 from refstudy.prediction.overlay import dimmed
@@ -34,29 +37,12 @@ PALETTE = {
     "black": "#000000",
 }
 GREY = "#8C8C8C"
-# The papers' figures: the name under which each is saved -> what it is.
-PAPER_FIGURES = {
-    "s2rm_fig1": "S²RM, Fig. 1: architecture",
-    "s2rm_fig2": "S²RM, Fig. 2: spatial semantic recurrent coparsing",
-    "s2rm_fig3": "S²RM, Fig. 3: a stage of CASG",
-    "s2rm_fig4": "S²RM, Fig. 4: borders",
-    "s2rm_fig5": "S²RM, Fig. 5: masks of the combinations",
-    "s2rm_fig6": "S²RM, Fig. 6: failures",
-    "slvit_fig1": "SLViT, Fig. 1: where words and picture meet",
-    "slvit_fig2": "SLViT, Fig. 2: masks of several approaches",
-    "slvit_fig3": "SLViT, Fig. 3: architecture",
-    "slvit_fig4": "SLViT, Fig. 4: uncertain region cross-scale enhancement",
-    "slvit_fig5a": "SLViT, Fig. 5(a): the number of regions",
-    "slvit_fig5b": "SLViT, Fig. 5(b): accuracy against cost",
-    "slvit_fig6": "SLViT, Fig. 6: feature maps of the stages",
-}
 GATE_KINDS = {  # in a gate's name -> which it is
     "balance": "S²RM: weights of the groups, Eq. (9)",
     "channel_gate": "CASG: channel attention C$_i$",
     "spatial_gate": "CASG: spatial attention S$_i$",
     "weigh": "language gates",
 }
-GROWTH_AXES = {"image size": "image side (px)", "batch": "images per batch", "words": "word pieces"}
 STYLE = {
     "figure.dpi": 110,
     "savefig.dpi": 160,
@@ -82,18 +68,15 @@ def use_style() -> None:
 
 
 def line_style(k: int) -> dict[str, Any]:
-    """Colour and dashes of the k-th line of a plot: eight colours, each solid first, then dashed."""
-    colours = [*(colour for name, colour in PALETTE.items() if name != "yellow"), GREY]  # yellow vanishes on white
+    """Colour and dashes of the k-th line of a plot: colours that are dark enough on white, solid first, then dashed."""
+    colours = [PALETTE[name] for name in ("blue", "vermilion", "green", "black", "purple")]
     return {"color": colours[k % len(colours)], "linestyle": ("-", "--", ":", "-.")[k // len(colours) % 4]}
 
 
-def save(figure: Figure, folder: Path | str, name: str) -> Path:
-    """Write ``<name>.svg`` and ``<name>.png`` into ``folder``, without dates: the same figure, the same bytes."""
-    folder = Path(folder)
-    for suffix, metadata in (("svg", {"Date": None, "Creator": "refstudy"}), ("png", {"Software": "refstudy"})):
-        with atomic_write(folder / f"{name}.{suffix}") as temporary:
-            figure.savefig(temporary, format=suffix, metadata=metadata, bbox_inches="tight")
-    return folder / f"{name}.png"
+def readable_on(colour: Any) -> str:
+    """Black or white, which has the higher contrast on a colour (WCAG 2.2, relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return "black" if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.179 else "white"
 
 
 def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
@@ -128,8 +111,8 @@ def number_grid(axes: Axes, values: np.ndarray, form: str = "{:.0%}", high: floa
     """Numbers (R, C) from 0 to ``high``, each written into a field of its colour."""
     drawn = axes.imshow(values, cmap="cividis", vmin=0, vmax=high, aspect="auto")
     for (a, b), number in np.ndenumerate(values):
-        dark = number < 0.55 * high
-        axes.text(b, a, form.format(number), ha="center", va="center", fontsize=8, color="white" if dark else "black")
+        colour = readable_on(drawn.to_rgba(number))
+        axes.text(b, a, form.format(number), ha="center", va="center", fontsize=8, color=colour)
     return drawn
 
 
@@ -157,25 +140,14 @@ def regions(
 def overlay(axes: Axes, image: np.ndarray, mask: np.ndarray, colour: str = "vermilion", title: str = "") -> None:
     """A picture uint8 (H, W, 3) with a bool mask (H, W): the rest is dimmed, the mask outlined in a palette colour."""
     show_image(axes, dimmed(image, mask), title)
+    outline(axes, mask, colour)
+
+
+def outline(axes: Axes, mask: np.ndarray, colour: str = "vermilion", dashed: bool = False) -> None:
+    """The outline of a bool mask (H, W) in a palette colour."""
     if mask.any() and not mask.all():
-        axes.contour(mask.astype(float), levels=[0.5], colors=[PALETTE[colour]], linewidths=1.6)
-
-
-def learning_curves(axes: Axes, runs: Mapping[str, Sequence[pd.DataFrame]], skip: float = 0.0) -> None:
-    """Training loss against pairs seen: a label's runs (``Record.curve``) in one colour, the first one thickest, the
-    next ones with circles, squares, triangles, diamonds; each point the mean of five recorded ones. Of each run the
-    share ``skip`` of its pairs, at its beginning, is not drawn."""
-    for k, (label, curves) in enumerate(runs.items()):
-        for run, curve in enumerate(curves):
-            loss = curve.dropna(subset=["loss"])
-            smooth = loss["loss"].rolling(5, min_periods=1).mean()[loss["pairs"] >= skip * loss["pairs"].max()]
-            width = 0.9 if run else mpl.rcParams["lines.linewidth"]
-            marks: dict[str, Any] = {"marker": " os^D"[run % 5], "markersize": 4, "markevery": 0.15}
-            name = None if run else label
-            axes.plot(
-                loss.loc[smooth.index, "pairs"] / 1000, smooth, **line_style(k), **marks, linewidth=width, label=name
-            )
-    axes.set(xlabel="thousand pairs seen", ylabel="dice loss (training)")
+        style: dict[str, Any] = {"linestyles": "--" if dashed else "-", "linewidths": 1.6}
+        axes.contour(mask.astype(float), levels=[0.5], colors=[PALETTE[colour]], **style).set_gid(OUTLINE)
 
 
 def gate_ranges(runs: Mapping[str, pd.DataFrame]) -> Figure:
@@ -220,7 +192,7 @@ def word_attention(
         for place in np.linspace(0, side, cells + 1)[1:-1] - 0.5:
             line(place, color="white", linewidth=0.6)
     if truth is not None:
-        axes[0, 0].contour(truth.astype(float), levels=[0.5], colors=[PALETTE["vermilion"]], linewidths=1.6)
+        outline(axes[0, 0], truth)
     for axis, word, weight in zip(axes[0, 1:], words, attention, strict=True):
         shown = axis.imshow(weight, cmap="viridis", vmin=0, vmax=attention.max())
         axis.set_title(word)
@@ -245,10 +217,10 @@ def coparsed_cell(
         (axes[2], row, row_from, (width, height), ("roll w", "row k", "row map")),
     ):
         entries = values[:, i, j].reshape(shape)
-        axis.imshow(entries, cmap="cividis")
+        drawn = axis.imshow(entries, cmap="cividis")
         for (a, b), number in np.ndenumerate(sources[i * width + j].reshape(shape).numpy()):
-            dark = entries[a, b] < entries.mean()
-            axis.text(b, a, f"{number}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+            colour = readable_on(drawn.to_rgba(entries[a, b]))
+            axis.text(b, a, f"{number}", ha="center", va="center", fontsize=7, color=colour)
         axis.set(ylabel=labels[0], xlabel=labels[1], title=labels[2], xticks=range(shape[1]), yticks=range(shape[0]))
 
 
@@ -286,26 +258,3 @@ def diagram(width: float, height: float) -> tuple[Figure, Axes]:
     axes.set(xlim=(-0.005, 1.005), ylim=(-0.01, 1.01))
     axes.set_axis_off()
     return figure, axes
-
-
-def growth(measured: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
-    """Time above and memory below against each axis of ``benchmarks/bench_growth.py``, on logarithms, a line a model;
-    the legends give the exponents, as ``refstudy.analysis.cost.slopes`` fits them."""
-    axes_of = list(measured["axis"].unique())
-    fitted = slopes.set_index(["model", "axis"])
-    size = (2.6 * len(axes_of), 5.6)
-    figure, axes = plt.subplots(2, len(axes_of), figsize=size, squeeze=False, sharex="col", sharey="row")
-    for column, axis in enumerate(axes_of):
-        for row, (name, label) in enumerate({"seconds": "seconds", "peak_MB": "memory added (MiB)"}.items()):
-            drawn = axes[row, column]
-            for k, (model, some) in enumerate(measured.query("axis == @axis").groupby("model", sort=False)):
-                slope = fitted.loc[(model, axis), name] + 0.0  # no "-0.00"
-                style = line_style(k) | {"marker": "osD^"[k % 4], "markersize": 9 - 2 * k}  # lines that coincide show
-                drawn.loglog(some["value"], some[name], **style, label=f"{model}: {slope:.2f}")
-            drawn.set_xticks(sorted(set(some["value"])), [str(value) for value in sorted(set(some["value"]))])
-            drawn.minorticks_off()
-            drawn.legend(fontsize=7, loc="upper left", title="exponent", title_fontsize=7, alignment="left")
-            if not column:
-                drawn.set_ylabel(label)
-        axes[1, column].set_xlabel(GROWTH_AXES.get(axis, axis))
-    return figure

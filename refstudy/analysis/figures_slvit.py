@@ -189,8 +189,7 @@ def sweep(
     for axis, (K, (mask, iou)) in zip(axes[0], found.items(), strict=True):
         figures.regions(axis, image, order[:K], grid)
         axis.set_title(f"K = {K}\nIoU {100 * iou:.1f} %")
-        if mask.any() and not mask.all():
-            axis.contour(mask.astype(float), levels=[0.5], colors=[PALETTE["blue"]], linewidths=1.6)
+        figures.outline(axis, mask, "blue")
     return figure
 
 
@@ -302,14 +301,19 @@ def before_and_after(before: Sequence[Tensor], after: Sequence[Tensor], directio
 
 
 def softmax_order(image: np.ndarray, raw: Tensor, after: Tensor, cells: Sequence[int]) -> Figure:
-    """map_U (h_4, w_4) of raw scores with its choice, and of scores after the softmax, in the same scale and
-    magnified."""
+    """map_U (h_4, w_4) of raw scores with its choice, and of scores after the softmax, in the same scale."""
     limit, grid = float(raw.max()), (raw.shape[0], raw.shape[1])
-    figure, axes = figures.grid(1, 4, cell=2.2)
+    figure, axes = figures.grid(1, 3, cell=2.2)
     figures.show_map(axes[0, 0], raw, "map_U of raw scores", "magma", 0, limit)
     figures.regions(axes[0, 1], image, cells, grid, f"K = {len(cells)}")
     figures.show_map(axes[0, 2], after, "map_U after the softmax", "magma", 0, limit)
-    figures.show_map(axes[0, 3], after, "the same, magnified", "magma", 0)
+    return figure
+
+
+def round_off(map_: Tensor) -> Figure:
+    """What is left of map_U (h_4, w_4) after the softmax, magnified; it differs from machine to machine."""
+    figure, axes = figures.grid(1, 1, cell=2.2)
+    figures.show_map(axes[0, 0], map_, "the same, magnified", "magma", 0)
     return figure
 
 

@@ -101,7 +101,7 @@ class Example:
         show(self.study, figure, name)
 
 
-def show(study: ProfileStudy, figure: Figure, name: str) -> None:
+def show(study: ProfileStudy, figure: Figure, name: str = "") -> None:
     """Show a figure below the cell and, if it has a name, save it among the figures of the results."""
     if name:
         figures.save(figure, study.folder / "figures", name)
@@ -324,10 +324,10 @@ def ask(model: Segmenter, picture: np.ndarray, sentence: str) -> Trace:
 
 
 def keep_table(example: Example, table: pd.DataFrame, name: str) -> None:
-    """Write a table about the pictures of a lesson among those of the results."""
+    """Write a table about the pictures of a lesson, by a model that computed just now, among those of the results."""
     data, split = example.config.data, example.study.settings.splits[0]
     about = f"{data_name(data, split)}, first {len(example.corpus.images)} pictures"
-    write_table(table.assign(data=about), example.study.folder / "tables", name)
+    write_table(table.assign(data=about), example.study.folder / "tables", name, live=True)
 
 
 def in_jupyter() -> bool:

@@ -9,7 +9,7 @@ from refstudy.analysis.claims import cost_ledger, explanations, ledger
 from refstudy.analysis.cost import cost_table, printed_costs
 from refstudy.analysis.lengths import kind_table, kinds_by_run, length_curve, length_table
 from refstudy.analysis.table_files import table_path
-from refstudy.analysis.tables import COMPARISONS, TABLES, build_comparison, build_table, write_table
+from refstudy.analysis.tables import COMPARISONS, TABLES, build_comparison, build_table, rounded, write_table
 from refstudy.analysis.word_use import word_use
 from refstudy.papers.audit import paper_audit
 from refstudy.papers.audit.cross_check import cross_check
@@ -60,8 +60,9 @@ BUILDERS: dict[str, Callable[[ProfileStudy], pd.DataFrame]] = {
 
 
 def write_result(stem: str, study: ProfileStudy) -> pd.DataFrame:
-    """Compute one of ``BUILDERS`` and write it into the profile's results; return it."""
-    table = BUILDERS[stem](study)
+    """Compute one of ``BUILDERS`` and write it into the profile's results; return it with the decimals that it has
+    there."""
+    table = rounded(BUILDERS[stem](study))
     path = table_path(study.folder, stem)
     write_table(table, path.parent, stem)
     return table

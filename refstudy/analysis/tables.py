@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from refstudy.analysis.inference import LEVEL, UNTESTABLE, Estimate, Side, Spread, estimate, pooled
 from refstudy.base.config import THRESHOLD, DataConfig, EvaluationConfig
 from refstudy.base.errors import StudyError
-from refstudy.base.files import atomic_write
+from refstudy.base.files import atomic_write, note
 from refstudy.data.scenes import FLAVOURS
 from refstudy.metrics import METRICS, THRESHOLDS, iou
 from refstudy.papers.printed import SPLITS, load_printed, printed_rows
@@ -358,14 +359,34 @@ def build_comparison(stem: str, study: ProfileStudy) -> pd.DataFrame:
     return table.astype({"runs": "Int64"}).fillna({"data": "", "missing": ""})
 
 
-def write_table(table: pd.DataFrame, folder: Path | str, stem: str) -> Path:
-    """Write ``<stem>.csv`` with two decimals; the same numbers give the same bytes."""
-    path = Path(folder) / f"{stem}.csv"
-    numbers = table.select_dtypes("float")
-    table = table.assign(**(numbers.round(2) + 0.0))  # no "-0.00"
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with two decimals, as it is written."""
+    return table.assign(**(table.select_dtypes("float").round(2) + 0.0))  # no "-0.00"
+
+
+def write_table(table: pd.DataFrame, folder: Path | str, stem: str, live: bool = False) -> Path:
+    """Write ``<stem>.csv`` with two decimals; the same numbers give the same bytes.
+
+    ``live``: the numbers are of a model that computed just now. A file whose numbers all lie within one unit of their
+    last digit of these stays as it is, since another processor rounds differently.
+    """
+    path, table = Path(folder) / f"{stem}.csv", rounded(table)
+    if live and path.exists() and _agrees(pd.read_csv(path), table):
+        note("wrote", path)
+        return path
     with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.2f", lineterminator="\n")
     return path
+
+
+def _agrees(old: pd.DataFrame, new: pd.DataFrame) -> bool:
+    """Tell whether two tables are the same, decimals within one hundredth."""
+    new = pd.read_csv(StringIO(new.to_csv(index=False, float_format="%.2f")))  # the same types as those of the old one
+    try:
+        pd.testing.assert_frame_equal(old, new, rtol=0, atol=0.0101)
+    except AssertionError:
+        return False
+    return True
 
 
 def with_interval(table: pd.DataFrame, column: str, digits: int = 1, signed: bool = False) -> pd.Series:
@@ -396,18 +417,19 @@ def render(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def render_comparison(table: pd.DataFrame) -> pd.DataFrame:
-    """``build_comparison`` as text: a line per row, a column per benchmark; the printed number, and ours in brackets
-    and Markdown's italics (it may be of other data), with the number of runs if there are several."""
-
-    def cell(line) -> str:
-        printed = "" if np.isnan(line.printed) else f"{line.printed:.2f}"
-        runs = f", {line.runs:.0f} runs" if line.runs > 1 else ""
-        return printed if np.isnan(line.ours) else f"{printed} *({line.ours:.1f}{runs})*".strip()
-
-    numbers = table.astype({"ours": float, "runs": float})
-    cells = table.assign(cell=[cell(line) for line in numbers.itertuples()])
+    """``build_comparison`` to read: a line per row; a column of printed numbers per benchmark, then one of ours per
+    data set on which they were measured, with the number of runs where there are several."""
+    ours = table[table["ours"].notna()]
+    runs = ours["runs"].map(lambda count: f" ({count:.0f} runs)" if count > 1 else "")
+    cells = pd.concat(
+        [
+            table.assign(column=table["benchmark"], cell=table["printed"].map("{:.2f}".format).replace("nan", "")),
+            ours.assign(column="ours: " + ours["data"], cell=ours["ours"].map("{:.1f}".format) + runs),
+        ]
+    )
     order = [column for column in SPLITS if column in set(table["benchmark"])]
-    wide = cells.pivot(index=["metric", "row"], columns="benchmark", values="cell")[order].fillna("")
+    order += [f"ours: {data}" for data in ours["data"].unique()]
+    wide = cells.pivot(index=["metric", "row"], columns="column", values="cell")[order].fillna("")
     return wide.reindex(pd.MultiIndex.from_frame(table[["metric", "row"]].drop_duplicates()))
 
 

@@ -59,6 +59,14 @@ class Corpus:
         bits = np.unpackbits(self.masks[refs], axis=1, count=side * side)
         return bits.reshape(len(refs), side, side).astype(bool)
 
+    def picture(self, expression: int) -> np.ndarray:
+        """The picture uint8 (S, S, 3) that an expression, by its row number, is about."""
+        return self.images[self.image_of_ref[self.ref_of_expression[expression]]].transpose(1, 2, 0)
+
+    def truth(self, expression: int) -> np.ndarray:
+        """The mask bool (S, S) of the referent of an expression, by its row number."""
+        return self.mask(self.ref_of_expression[[expression]])[0]
+
     def subset(self, images: int) -> "Corpus":
         """The corpus of the first ``images`` images."""
         return self._of(slice(images))

@@ -1,9 +1,11 @@
-"""The manifest of a profile's results: which notebook wrote each table and figure, from which run records and data,
-at which commit, when, on what and with which versions.
+"""The manifest of a profile's results: which notebook wrote each table and figure, from which run records and data;
+and when, at which commit, on what and with which versions each notebook last changed one of them.
 
 While ``refstudy run`` executes a notebook, the package notes in a journal what the notebook reads and writes
-(``refstudy.engine.journal``). The manifest joins the journals with the files that lie there now. A file whose bytes no
-journal wrote keeps its entry of the earlier manifest if that has the same bytes, and otherwise has no notebook.
+(``refstudy.engine.journal``). The manifest joins the journals with the files that lie there now. A file that has the
+bytes of the earlier manifest keeps its origin there, and a notebook that changed no file keeps its circumstances: a
+study that is run again and gives the same leaves the manifest as it is. A file whose bytes no journal wrote has no
+notebook.
 """
 
 import json
@@ -18,12 +20,12 @@ from nbformat import NotebookNode
 
 from refstudy.base.errors import StudyError
 from refstudy.base.files import JOURNAL_SUFFIX, atomic_write, file_digest
-from refstudy.engine.journal import PROVENANCE, Journal, read_journal, seeds
+from refstudy.engine.journal import Journal, read_journal
 from refstudy.study.file import ProfileStudy
 
 FILE_NAME = "manifest.json"
 KINDS = {"tables": ("csv",), "figures": ("svg", "png")}
-UNKNOWN: dict[str, Any] = PROVENANCE | {"section": "", "caption": "", "records": [], "data": [], "time": ""}
+UNKNOWN: dict[str, Any] = {"notebook": None, "section": "", "caption": "", "records": [], "data": []}
 
 
 def executed_notebooks(results: Path) -> list[Path]:
@@ -49,41 +51,61 @@ def read_manifest(results: Path) -> dict[str, Any]:
 def write_manifest(study: ProfileStudy) -> dict[str, Any]:
     """Write ``manifest.json`` into a profile's results and return it.
 
-    ``tables`` and ``figures``: stem -> the SHA-256 of its files, and of their origin notebook, section and caption
-    there, run records, data, time and circumstances (``refstudy.engine.journal.PROVENANCE``). ``records``: name of a
-    run record -> its data, commit and time.
+    ``tables`` and ``figures``: stem -> the SHA-256 of its files, their notebook, section and caption there, run records
+    and data. ``notebooks``: notebook -> ``refstudy.engine.journal.PROVENANCE`` and the time of the execution that last
+    changed one of its files. ``records``: name of a run record -> its data, commit and time.
     """
     from refstudy.training.records import find_records
 
     folder = study.folder
     earlier = read_manifest(folder)
-    notebooks = executed_notebooks(folder)
-    kept = ((path, read_journal(path.with_suffix(JOURNAL_SUFFIX))) for path in notebooks)
+    kept = ((path, read_journal(path.with_suffix(JOURNAL_SUFFIX))) for path in executed_notebooks(folder))
     journals = {path: journal for path, journal in kept if journal is not None}
-    records = {record.path.name: record for record in find_records(folder / "records")}
     made: dict[str, Any] = {"profile": study.profile, "about": study.settings.about}
+    circumstances = dict(earlier.get("notebooks", {}))
     for kind, suffixes in KINDS.items():
         made[kind] = {}
         for stem in sorted({path.stem for path in _visible(folder / kind, suffixes)}):
             files = [path for suffix in suffixes if (path := folder / kind / f"{stem}.{suffix}").exists()]
             digests = {path.name: file_digest(path) for path in files}
-            entry = _latest(journals, files, digests)
-            if entry is None:
-                same = earlier[kind].get(stem, {}).get("files") == digests
-                entry = earlier[kind][stem] if same else UNKNOWN
+            old = earlier[kind].get(stem, {})
+            known = old if old.get("files") == digests and old.get("notebook") else None
+            found = _latest(journals, files, digests)
+            if found is not None:
+                entry, around = found
+                if known is None:
+                    circumstances[entry["notebook"]] = around
+                else:
+                    entry |= {key: known[key] for key in ("records", "data")}  # it was made of these first
+            else:
+                entry = known or UNKNOWN
             made[kind][stem] = {"files": digests} | {key: entry.get(key, unknown) for key, unknown in UNKNOWN.items()}
+    named = {entry["notebook"] for kind in KINDS for entry in made[kind].values()}
+    made["notebooks"] = {name: circumstances[name] for name in sorted(circumstances) if name in named}
     made["records"] = {
-        name: {
+        record.path.name: {
             "data": f"{record.config.data.dataset}, {record.config.data.image_size} px",
             "data_fingerprint": record.summary.get("data_fingerprint", ""),
             "sha256": file_digest(record.path / "record.json"),
             **{key: record.provenance().get(key) for key in ("commit", "uncommitted_changes", "started")},
         }
-        for name, record in records.items()
+        for record in find_records(folder / "records")
     }
     with atomic_write(folder / FILE_NAME) as temporary:
-        temporary.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(_text(made), encoding="utf-8")
     return made
+
+
+def _text(manifest: dict[str, Any]) -> str:
+    """JSON with a line for each file, notebook and record."""
+    lines = []
+    for key, value in manifest.items():
+        if isinstance(value, dict):
+            inner = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value[name], ensure_ascii=False)}" for name in value)
+            lines.append(f" {json.dumps(key)}: {{\n{inner}\n }}" if value else f" {json.dumps(key)}: {{}}")
+        else:
+            lines.append(f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _visible(folder: Path, suffixes: Iterable[str]) -> list[Path]:
@@ -91,8 +113,11 @@ def _visible(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     return [path for path in found if not path.name.startswith(".")]
 
 
-def _latest(journals: dict[Path, Journal], files: list[Path], digests: dict[str, str]) -> dict[str, Any] | None:
-    """The origin of a table or figure: the last notebook that wrote all of its files as they are now."""
+def _latest(
+    journals: dict[Path, Journal], files: list[Path], digests: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The origin of a table or figure, the last notebook that wrote all of its files as they are now, and the
+    circumstances of that notebook."""
     found = []
     for executed, journal in journals.items():
         times = {
@@ -114,8 +139,9 @@ def _latest(journals: dict[Path, Journal], files: list[Path], digests: dict[str,
             named = set(table["variant"]) | set(table.get("reference", ()))
             records = [name for name in records if name.rsplit("-", 2)[0] in named]
     data = sorted({"/".join(path.parts[-2:]) for path in read if path.parent.name != "records"})
-    own = {"records": records, "seeds": seeds(records), "data": data, "time": time}
-    return journal.provenance() | explanation(executed, time) | own
+    around = journal.provenance()
+    own = {"notebook": around.pop("notebook"), "records": records, "data": data}
+    return own | explanation(executed, time), around | {"time": time[:19]}
 
 
 def explanation(executed: Path, time: str) -> dict[str, str]:

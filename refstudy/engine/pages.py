@@ -15,7 +15,7 @@ from refstudy.study.file import ProfileStudy, Study
 
 PAGES = (Path("README.md"), Path("docs/findings.md"))
 NONE = "*No run is recorded yet.*"
-BLOCK = re.compile(r"<!-- (rows|claims)((?: \w+)*) -->\n.*?<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (findings|rows|claims)((?: \w+)*) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def fill_pages(study: ProfileStudy) -> list[Path]:
@@ -33,23 +33,63 @@ def fill_pages(study: ProfileStudy) -> list[Path]:
 def filled(text: str, study: Study, folder: Path) -> str:
     """A page's text with every block as the tables in ``folder`` have it.
 
-    ``rows`` is a line for each variant that was trained, the lowest first, or for those that it names; ``claims`` is a
-    line for each claim that was measured.
+    ``findings`` are a few sentences; ``rows`` is a line for each variant that was trained, the lowest first, or for
+    those that it names; ``claims`` is a line for each claim that was measured.
     """
 
     def block(found: re.Match[str]) -> str:
         name, variants = found[1], found[2].split()
-        table = _claims(folder) if name == "claims" else _rows(study, folder, variants)
+        if name == "findings":
+            table = "\n".join(f"- {text}" for text in findings(study, folder))
+        else:
+            table = _claims(folder) if name == "claims" else _rows(study, folder, variants)
         return f"<!-- {name}{found[2]} -->\n{table}\n<!-- end -->"
 
     return BLOCK.sub(block, text)
 
 
-def _rows(study: Study, folder: Path, variants: list[str]) -> str:
+def findings(study: Study, folder: Path) -> list[str]:
+    """The main findings in a few plain sentences, in Markdown, from the tables of a results folder."""
+    said, own = [], _measured(study, folder)
+    if len(own):
+        low, high = (
+            f"{study.variants[line.variant].label} ({line.ours:.1f} %, {line.runs:.0f} run{'s'[: int(line.runs > 1)]})"
+            for line in (own.iloc[0], own.iloc[-1])
+        )
+        where = own["data"].iloc[-1]
+        said.append(
+            f"**Models.** Of {len(own)} trained models, {high} reaches the highest overall IoU on {where}, "
+            f"{low} the lowest."
+        )
+    else:
+        said.append("**Models.** No run is recorded yet: what the papers print stands beside empty columns.")
+    if (folder / "claims.csv").exists():
+        verdicts = pd.read_csv(folder / "claims.csv").get("verdict", pd.Series(dtype=str)).value_counts()
+        counts = [f"{count} {verdict}" for verdict, count in verdicts.items()]
+        said.append(f"**Claims.** Of {verdicts.sum()} claims of the papers and of our own, {', '.join(counts)}.")
+    path = folder / "tables" / "paper_audit.csv"
+    if path.exists():
+        verdicts = pd.read_csv(path)["verdict"].value_counts()
+        said.append(
+            f"**Print.** Of {verdicts.sum()} statements that the papers' own tables can confirm, "
+            f"{verdicts.get('agrees', 0)} agree with them, {verdicts.get('last digit', 0)} are off in the last digit, "
+            f"{verdicts.get('differs', 0)} differ."
+        )
+    return said
+
+
+def _measured(study: Study, folder: Path) -> pd.DataFrame:
+    """A line for each variant that was trained, the lowest overall IoU first."""
     paths = [path for stem in PAPER_TABLES if (path := folder / "tables" / f"{stem}.csv").exists()]
+    if not paths:
+        return pd.DataFrame()
     tables = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
     own = tables[(tables["metric"] == METRICS[0]) & (tables["runs"] > 0) & tables["variant"].isin(list(study.variants))]
-    own = own.drop_duplicates("variant").sort_values("ours")
+    return own.drop_duplicates("variant").sort_values("ours")
+
+
+def _rows(study: Study, folder: Path, variants: list[str]) -> str:
+    own = _measured(study, folder)
     if variants:
         own = own[own["variant"].isin(variants)]
     if own.empty:

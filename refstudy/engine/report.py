@@ -1,37 +1,50 @@
-"""The report of a profile: its tables, figures, claims and executed notebooks as web pages that need no network.
+"""The report of a profile: what was found, the claims, the executed notebooks, tables and figures, as web pages that
+need no network.
 
-nbconvert makes every page with the template in ``templates/report``. The contents page is a notebook too, put
-together here from the files in the results folder; nothing is computed for it that is not in them.
+nbconvert turns the cells of notebooks into HTML, with the template in ``templates/report``; ``templates/page.html.j2``
+is the page around them, with its navigation. Nothing is computed for the report that is not in the results folder.
 """
 
 import html
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import latex2mathml.converter
 import nbformat
 import numpy as np
 import pandas as pd
 from jinja2 import pass_context
+from markupsafe import Markup
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pandas.io.formats.style import Styler
 
-from refstudy.analysis.figures import PAPER_FIGURES
-from refstudy.analysis.tables import PAPER_TABLES, TABLES, render, untrained
+from refstudy.analysis.inference import UNMEASURED
+from refstudy.analysis.tables import COMPARISONS, PAPER_TABLES, TABLES, render, render_comparison, untrained
 from refstudy.base.files import atomic_folder
 from refstudy.engine.manifest import executed_notebooks, write_manifest
+from refstudy.engine.pages import findings
+from refstudy.engine.titles import FIRST_FIGURES, PAPER_FIGURES, title_of
 from refstudy.metrics import METRICS
 from refstudy.study.file import ProfileStudy
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+CHECKED = "# NBVAL_CHECK_OUTPUT\n"
 MARKS = {1: ("▲ ", "above"), -1: ("▼ ", "below"), 0: ("· ", "")}  # by the signs of both ends of an interval
 NUMBER = re.compile(r"[▲▼·\s]*[+-]?\d[\d.]*(e[+-]?\d+)?( \[[^\]]*\])?")
+LENGTHS, LONGEST = "s2rm_table3", 60  # tables of more rows are linked to, not shown
+GAIN = f"gain in {METRICS[0]}\nours"
+GROUPS = {  # of notebooks, by their names after the number; all others are lessons
+    "Results": ("comparison", "ablations", "length_buckets", "failure_cases"),
+    "Audit": ("paper_audit",),
+}
+HEADING = r'<h([1-4])(?: id="([^"]*)")?[^>]*>(.*?)</h\1>'
 
 
 class _Renderer(IPythonRenderer):
@@ -41,11 +54,11 @@ class _Renderer(IPythonRenderer):
         return latex2mathml.converter.convert(body)
 
     def block_math(self, body: str) -> str:
-        return latex2mathml.converter.convert(body, display="block")
+        return f'<div class="formula" tabindex="0">{latex2mathml.converter.convert(body, display="block")}</div>'
 
 
-class PageExporter(HTMLExporter):
-    """nbconvert's exporter with the report's template and formulas."""
+class CellExporter(HTMLExporter):
+    """nbconvert's exporter of a notebook's cells, without a page around them, with the report's formulas."""
 
     def __init__(self, **options: Any):
         super().__init__(
@@ -58,9 +71,12 @@ class PageExporter(HTMLExporter):
 
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
-        attachments = context.get("cell", {}).get("attachments", {})
-        renderer = _Renderer(escape=False, attachments=attachments, exclude_anchor_links=True)
-        return MarkdownWithMath(renderer=renderer).render(source)
+        return _html(source, context.get("cell", {}).get("attachments", {}))
+
+
+def _html(markdown: str, attachments: Any = None) -> str:
+    renderer = _Renderer(escape=False, attachments=attachments or {}, exclude_anchor_links=True)
+    return MarkdownWithMath(renderer=renderer).render(markdown)
 
 
 def write_report(study: ProfileStudy) -> Path:
@@ -68,99 +84,183 @@ def write_report(study: ProfileStudy) -> Path:
 
     An earlier report is replaced when the new one is complete.
     """
-    folder = study.folder
-    manifest = write_manifest(study)
-    pages = executed_notebooks(folder)
+    folder, exporter = study.folder, CellExporter()
+    manifest, pages = write_manifest(study), []
+    for path in executed_notebooks(folder):
+        notebook = nbformat.read(path, as_version=4)
+        pages.append(_about(path, notebook) | {"notebook": notebook})
+    page = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True).get_template("page.html.j2")
     with atomic_folder(folder / "report") as new:
-        for page in pages:
-            executed = _without_root(nbformat.read(page, as_version=4), study.file.root)
-            (new / f"{page.stem}.html").write_text(_page(executed, page.stem), encoding="utf-8")
-        contents = index_notebook(study, manifest, pages)
-        (new / "index.html").write_text(
-            _page(contents, f"refstudy report: {study.profile}", exclude_input=True), encoding="utf-8"
-        )
+        for number, about in enumerate(pages):
+            body = exporter.from_notebook_node(prepared(about.pop("notebook"), study.file.root, about["group"]))[0]
+            links = {"before": pages[number - 1] if number else None, "after": (*pages[number + 1 :], None)[0]}
+            (new / f"{about['name']}.html").write_text(_page(page, about["title"], body, **links), encoding="utf-8")
+        contents = page.environment.get_template("contents.html.j2").render(contents_of(study, manifest, pages))
+        text = _page(page, f"refstudy report: {study.profile}", contents)
+        (new / "index.html").write_text(text, encoding="utf-8")
     return folder / "report" / "index.html"
 
 
-def _without_root(notebook: NotebookNode, root: Path) -> NotebookNode:
-    """The notebook with the parameters that it was executed with as they would be written in the study's folder."""
-    for cell in notebook.cells:
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.source = cell.source.replace(f"{root}{os.sep}", "")
-    return notebook
+def _about(path: Path, notebook: NotebookNode) -> dict[str, Any]:
+    """A notebook's name, title, question, group and time."""
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    title = next((text.splitlines()[0].lstrip("# ") for text in texts if text.startswith("# ")), path.stem)
+    question = next((part for text in texts for part in text.split("\n\n") if part.startswith("**Question.**")), "")
+    own = path.stem.partition("_")[2]
+    group = next((group for group, names in GROUPS.items() if own in names), "Lessons")
+    seconds = notebook.metadata.get("refstudy", {}).get("seconds")
+    return {
+        "name": path.stem,
+        "title": title,
+        "question": Markup(_html(question.removeprefix("**Question.** "))),
+        "group": group,
+        "time": "" if seconds is None else f"{max(1, round(seconds / 60))} min",
+    }
 
 
-def _page(notebook: NotebookNode, title: str, **options: Any) -> str:
+def prepared(notebook: NotebookNode, root: Path, group: str) -> NotebookNode:
+    """The notebook to be shown: without the cell of injected parameters, marks for tests and controls; pictures with
+    their caption as alternative text; code folded, in ``Lessons`` that of set-up and of conclusions alone."""
     notebook.metadata.pop("widgets", None)
-    notebook.metadata["title"] = title
-    for cell in notebook.cells:
+    notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    code, section = [cell for cell in notebook.cells if cell.cell_type == "code"], ""
+    for cell, below in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
+        if cell.cell_type == "markdown":
+            section = ([line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")] or [section])[
+                -1
+            ]
+            continue
+        cell.source = cell.source.removeprefix(CHECKED).replace(f"{root}{os.sep}", "")
+        text = below.source.split("\n\n")[0] if below is not None and below.cell_type == "markdown" else ""
+        cell.metadata["alt"] = plain(text if text.startswith("*") and not text.startswith("**") else section)
+        tagged = "hide-input" in cell.metadata.get("tags", [])
+        cell.metadata["folded"] = group != "Lessons" or cell in code[:2] or section == "What was learned" or tagged
         for output in cell.get("outputs", []):
             if output.get("data", {}).pop(WIDGET, None):
                 output["data"] = {"text/plain": "(a control that works where the notebook runs)"}
-    return PageExporter(**options).from_notebook_node(notebook)[0]
+    return notebook
 
 
-def index_notebook(study: ProfileStudy, manifest: dict[str, Any], pages: list[Path]) -> NotebookNode:
-    """The contents page: tables, figures, the claims ledger where there is one, notebooks, run records, what is
-    missing."""
-    names, folder, about = [page.stem for page in pages], study.folder, study.settings.about
-    sections = {
-        "Tables": _tables(folder, manifest, names),
-        "Figures": _figures(manifest, names),
-        "Claims": _ledger(folder / "claims.csv"),
-        "Notebooks": _notebooks(study, pages),
-        "Run records": _records(manifest),
-        "Still to be trained": _missing(folder),
+def plain(markdown: str) -> str:
+    """A text without the marks of emphasis, code and formulas, in one line."""
+    return " ".join(re.sub(r"[*`$]|\\(?=\w)|(?<=\w)[{}]", "", markdown).split())
+
+
+def _page(page: jinja2.Template, title: str, body: str, **links: Any) -> str:
+    """A whole page: the body made accessible, a table of contents of its headings, links to other pages."""
+    body = accessible(body)
+    contents = [
+        {"level": int(level), "id": name, "text": re.sub(r"<math.*?</math>|<[^>]+>", "", text).strip()}
+        for level, name, text in re.findall(HEADING, body, re.DOTALL)
+        if level in "23" and name
+    ]
+    return page.render(title=title, body=Markup(body), contents=contents, **links)
+
+
+def accessible(body: str) -> str:
+    """HTML whose headings have ids, and whose tables have a caption, heads with their scope, and scroll by keyboard."""
+    taken: set[str] = set()
+    section, tables = "Table", Counter[str]()
+
+    def heading(found: re.Match[str]) -> str:
+        nonlocal section
+        level, given, text = found.groups()
+        section = re.sub(r"<[^>]+>", "", text).strip() or section
+        name = given or re.sub(r"\W+", "-", section.lower()).strip("-") or "section"
+        while name in taken:
+            name += "-"
+        taken.add(name)
+        return f'<h{level} id="{name}">{text}</h{level}>'
+
+    def table(found: re.Match[str]) -> str:
+        text = re.sub(r"\(-(?=\w)", "(‑", found[0])  # a hyphen at which no line ends
+        head, mark, rest = text.partition("</thead>")
+        head = re.sub(r"<th(?=[ >])(?![^>]*scope=)(?=[^>]*colspan)", '<th scope="colgroup"', head)
+        head = re.sub(r"<th(?=[ >])(?![^>]*scope=)", '<th scope="col"', head)
+        rest = re.sub(r"<th(?=[ >])(?![^>]*scope=)", '<th scope="row"', rest)
+        emptied = re.compile(r'<th(?: scope="\w+")?([^>]*)>\s*(?:&nbsp;)?</th>')
+        text = emptied.sub(r"<td\1></td>", head + mark + rest)
+        caption = "" if "<caption" in text else f'<caption class="quiet">{section}</caption>'
+        text = re.sub(r"(<table[^>]*>)", rf"\1{caption}", text, count=1).replace(' border="1"', "")
+        tables[section] += 1
+        number = f", table {tables[section]}" if tables[section] > 1 else ""
+        name = html.escape(html.unescape(section)) + number
+        return f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">{text}</div>'
+
+    either = re.compile(rf"{HEADING}|<table.*?</table>", re.DOTALL)
+    return either.sub(lambda found: table(found) if found[1] is None else heading(found), body)
+
+
+def contents_of(study: ProfileStudy, manifest: dict[str, Any], pages: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the first page shows: findings and their figure, claims, notebooks by group, tables, figures, provenance."""
+    folder, about = study.folder, study.settings.about
+    names = [page["name"] for page in pages]
+    tables = [_table(stem, folder, manifest, names) for stem in sorted(manifest["tables"], key=_order)]
+    missing = [name for name in PAPER_FIGURES if name not in manifest["figures"]]
+    figures = [_figure(stem, manifest, names) for stem in sorted(manifest["figures"], key=_order)]
+    first = next((figure for name in FIRST_FIGURES for figure in figures if figure["stem"] == name), None)
+    groups = {group: [page for page in pages if page["group"] == group] for group in ("Lessons", *GROUPS)}
+    return {
+        "profile": study.profile,
+        "about": f"{about[:1].upper()}{about[1:]}",
+        "findings": [Markup(_html(text)) for text in findings(study.file, folder)],
+        "first": first,
+        "claims": _claims(folder / "claims.csv"),
+        "groups": {group: own for group, own in groups.items() if own},
+        "absent": [name for name in study.file.runs if name not in names],
+        "paper_tables": [one for one in tables if one["stem"] in PAPER_TABLES],
+        "other_tables": [one for one in tables if one["stem"] not in PAPER_TABLES],
+        "paper_figures": [one for one in figures if one["stem"] in PAPER_FIGURES],
+        "other_figures": [one for one in figures if one["stem"] not in PAPER_FIGURES],
+        "missing": [title_of(name) for name in missing],
+        "records": _records(manifest),
+        "untrained": Markup(_html(_untrained(folder))),
     }
-    sections = {title: cells for title, cells in sections.items() if cells}
-    head = (
-        f"# Report of the profile *{study.profile}*\n\n{about[:1].upper()}{about[1:]}.\n\n"
-        "Ours stand beside the printed numbers with their 95 % intervals. They are measured on other data and at "
-        "another size than the printed ones, as each table says, so only differences within one column can be "
-        "compared. A gain is marked ▲ where its whole interval lies above zero, ▼ where it lies below, · where it "
-        "holds zero: each on its own; the claims have verdicts, which are judged together. A click on a column's head "
-        "sorts a table.\n\n"
+
+
+def _order(stem: str) -> tuple[int, str]:
+    names = [*PAPER_TABLES, *PAPER_FIGURES]
+    return (0, f"{sorted(names).index(stem):03}") if stem in names else (1, stem)
+
+
+def _table(stem: str, folder: Path, manifest: dict[str, Any], pages: list[str]) -> dict[str, Any]:
+    """What the page shows of a table: title, where both sides were measured, the table, its origin."""
+    path = folder / "tables" / f"{stem}.csv"
+    table = _plain(path)
+    measured = [name for name in table.get("data", pd.Series(dtype=str)).unique() if name]
+    if "metric" in table:  # costs are counted, not measured
+        measured = [n for n in table.loc[table["metric"].isin(METRICS), "data"].unique() if n] if measured else []
+    note = f"Printed: {TABLES[stem].printed_on}." if stem in TABLES else ""
+    note += f" Ours: {', '.join(measured)}." if stem in PAPER_TABLES and measured else ""
+    if stem in TABLES:
+        shown = _compared(path)
+    elif stem in COMPARISONS:
+        shown = table_html(render_comparison(pd.read_csv(path).fillna({"data": ""})).reset_index())
+    elif stem == LENGTHS:
+        shown = _buckets(path)
+    else:
+        shown = table_html(table) if len(table) <= LONGEST else f"<p>{len(table)} rows, in the file below.</p>"
+    origin = _origin({f"{stem}.csv": f"../tables/{stem}.csv"}, manifest["tables"][stem], manifest, pages)
+    return {
+        "stem": stem,
+        "title": title_of(stem),
+        "note": note,
+        "table": Markup(shown),
+        "origin": origin,
+    }
+
+
+def _buckets(path: Path) -> str:
+    """Table III as a web table: a line per method, as printed, then a line for each of ours, named with its data."""
+    table = pd.read_csv(path)
+    ours = table[table["ours"].notna()]
+    ours = ours.assign(row="ours, on " + ours["data"].astype(str) + ", as " + ours["row"], printed=ours["ours"])
+    cells = pd.concat([table, ours])
+    wide = cells.assign(bucket=cells["dataset"] + "\n" + cells["bucket"] + " words").pivot(
+        index="row", columns="bucket", values="printed"
     )
-    links = []
-    for title, cells in sections.items():
-        links.append(f"- [{title}](#{_anchor(title)})")
-        links += [f"    - [{inner}](#{name})" for cell in cells for name, inner in re.findall(HEADING, cell.source)]
-    cells = [new_markdown_cell(head + "## Contents\n\n" + "\n".join(links))]
-    for title, content in sections.items():
-        cells += [new_markdown_cell(f'<h2 id="{_anchor(title)}">{title}</h2>'), *content]
-    return new_notebook(cells=cells, metadata={"refstudy_index": True})
-
-
-HEADING = r'<h3 id="([^"]+)">([^<]+)</h3>'
-
-
-def _title(stem: str) -> str:
-    """The heading of a table or figure that no paper numbers."""
-    words = stem.replace("_", " ").replace("s2rm", "S²RM").replace("slvit", "SLViT")
-    return words[:1].upper() + words[1:]
-
-
-def _anchor(title: str) -> str:
-    return title.lower().replace(" ", "-")
-
-
-def _tables(folder: Path, manifest: dict[str, Any], pages: list[str]) -> list[NotebookNode]:
-    """The papers' tables by number, then the others."""
-    cells = []
-    for stem, entry in sorted(manifest["tables"].items(), key=lambda item: (item[0] not in PAPER_TABLES, item[0])):
-        path = folder / "tables" / f"{stem}.csv"
-        title = PAPER_TABLES.get(stem, _title(stem))
-        measured = [name for name in _plain(path).get("data", pd.Series(dtype=str)).unique() if name]
-        note = f"\n\nPrinted: {TABLES[stem].printed_on}. " if stem in TABLES else ""
-        note += f"Ours: {', '.join(map(html.escape, measured))}." if note and measured else ""
-        file = f'<a href="../tables/{stem}.csv">{stem}.csv</a>'
-        heading = f'<h3 id="table-{stem}">{html.escape(title)}</h3>'
-        cells += [
-            new_markdown_cell(heading + note),
-            _output(_compared(path) if stem in TABLES else table_html(_plain(path))),
-            new_markdown_cell(_origin(file, entry, manifest, pages)),
-        ]
-    return cells
+    wide = wide.loc[cells["row"].unique(), (cells["dataset"] + "\n" + cells["bucket"] + " words").unique()]
+    return table_html(wide.map("{:.2f}".format).replace("nan", "").reset_index())
 
 
 def _compared(path: Path) -> str:
@@ -180,10 +280,6 @@ def _compared(path: Path) -> str:
     return table_html(shown.astype(str).reset_index(), classes.reset_index(drop=True))
 
 
-SORTABLE = 'class="sortable"'
-GAIN = f"gain in {METRICS[0]}\nours"
-
-
 def _plain(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
@@ -191,97 +287,87 @@ def _plain(path: Path) -> pd.DataFrame:
 def table_html(table: pd.DataFrame, classes: pd.DataFrame | None = None) -> str:
     """A table of strings as HTML that the page's script sorts; everything in it is escaped."""
     numeric = {name: all(not cell or NUMBER.fullmatch(cell) for cell in table[name]) for name in table}
-    kinds = pd.DataFrame({name: "number" if numeric[name] else "" for name in table}, index=table.index)
+    kinds = pd.DataFrame({name: "number" if numeric[name] else "text" for name in table}, index=table.index)
     if classes is not None:
         kinds[classes.columns] += " " + classes
     table = table.rename(columns=lambda name: html.escape(str(name)).replace("\n", "<br>"))
     kinds.columns = table.columns
     styler = Styler(table, uuid_len=0, cell_ids=False).hide(axis="index").format(escape="html").set_td_classes(kinds)
-    return f'<div class="scroll">{styler.to_html(table_attributes=SORTABLE)}</div>'
+    return styler.to_html(table_attributes='class="sortable"')
 
 
-def _output(content: str) -> NotebookNode:
-    return new_code_cell(outputs=[new_output("display_data", {"text/html": content})])
+def _claims(path: Path) -> dict[str, Any] | None:
+    """The claims ledger to read: those with a verdict, the verdict coloured; and those that wait for their runs."""
+    if not path.exists():
+        return None
+    table = _plain(path).reindex(
+        columns=["paper", "claim", "verdict", "metric", "printed", "measured", "low", "high", "runs", "reference_runs"],
+        fill_value="",
+    )
+    interval = "[" + table["low"] + ", " + table["high"] + "]"
+    table["95 % interval"] = interval.where(table["low"] != "", "")
+    both = zip(table["runs"], table["reference_runs"], strict=True)
+    table["runs"] = [own if own == other else f"{own} / {other}" for own, other in both]
+    shown = table[["paper", "claim", "verdict", "metric", "printed", "measured", "95 % interval", "runs"]]
+    classes = pd.DataFrame("", shown.index, shown.columns)
+    classes["verdict"] = "verdict " + shown["verdict"].str.replace(" ", "-")
+    waiting = shown["verdict"] == UNMEASURED
+    found: dict[str, Any] = {"count": int(waiting.sum())}
+    for name, rows in (("judged", ~waiting), ("waiting", waiting)):
+        if rows.any():
+            found[name] = Markup(table_html(*(frame[rows].reset_index(drop=True) for frame in (shown, classes))))
+    return found
 
 
-def _figures(manifest: dict[str, Any], pages: list[str]) -> list[NotebookNode]:
-    """The papers' figures by number, then the others; a figure of the papers that was not made is named."""
-    cells = []
-    ours = {stem: _title(stem) for stem in manifest["figures"] if stem not in PAPER_FIGURES}
-    for stem, name in (PAPER_FIGURES | ours).items():
-        title = html.escape(name)
-        if stem not in manifest["figures"]:
-            cells.append(
-                new_markdown_cell(f'<h3 id="figure-{stem}">{title}</h3>\n\nNot made yet; its notebook says why.')
-            )
-            continue
-        entry = manifest["figures"][stem]
-        shown, *others = entry["files"]
-        plain = re.sub(r"[*`$]", "", entry["caption"]) or title
-        files = ", ".join(f'<a href="../figures/{name}">{name}</a>' for name in (shown, *others))
-        cells.append(
-            new_markdown_cell(
-                f'<h3 id="figure-{stem}">{title}</h3>\n'
-                f'<div class="figure"><img src="../figures/{shown}" alt="{html.escape(plain)}"></div>\n\n'
-                + (f"{entry['caption']}\n\n" if entry["caption"] else "")
-                + _origin(files, entry, manifest, pages)
-            )
-        )
-    return cells
+def _figure(stem: str, manifest: dict[str, Any], pages: list[str]) -> dict[str, Any]:
+    """What the page shows of a figure: title, file, alternative text, caption, origin."""
+    entry = manifest["figures"][stem]
+    caption = entry["caption"].strip("*")
+    return {
+        "stem": stem,
+        "title": title_of(stem),
+        "file": f"../figures/{next(iter(entry['files']))}",
+        "alt": plain(caption) or title_of(stem),
+        "caption": Markup(_html(re.sub(r"(?<!\w)\*+|\*+(?!\w)", "", caption))),
+        "origin": _origin({name: f"../figures/{name}" for name in entry["files"]}, entry, manifest, pages),
+    }
 
 
-def _origin(files: str, entry: dict[str, Any], manifest: dict[str, Any], pages: list[str]) -> str:
-    """The origin of a table or figure, in a line of HTML."""
-    if entry["notebook"] is None:
-        return f'<p class="origin">{files}. No notebook is known to have written these bytes.</p>'
-    name = Path(entry["notebook"]).stem
-    link = f'<a href="{name}.html">{name}</a>' if name in pages else name
-    parts = [f"{files}. Made by {link}" + (f", “{html.escape(entry['section'])}”" if entry["section"] else "")]
+def _origin(files: dict[str, str], entry: dict[str, Any], manifest: dict[str, Any], pages: list[str]) -> dict[str, Any]:
+    """The origin of a table or figure: files, notebook and section that made it, data, circumstances, records."""
+    around, parts = manifest.get("notebooks", {}).get(entry["notebook"]), []
     data = [
         *entry["data"],
         *dict.fromkeys(manifest["records"][r]["data"] for r in entry["records"] if r in manifest["records"]),
     ]
     if data:
-        parts.append("data: " + html.escape(", ".join(data)))
-    changes = " with uncommitted changes" if entry["uncommitted_changes"] else ""
-    parts.append(f"commit {entry['commit'][:12] or 'unknown'}{changes}")
-    parts.append(f"{entry['time'][:16].replace('T', ' ')} UTC")
-    if entry["seconds"] is not None:
-        device = f" on {html.escape(entry['device'])}" if entry["device"] else ""
-        parts.append(f"the notebook took {entry['seconds']:.0f} s{device}")
-    records = ""
-    if entry["records"]:
-        listed = ", ".join(html.escape(record) for record in entry["records"])
-        count = len(entry["records"])
-        records = f"<details><summary>{count} run record{'s'[: count > 1]}</summary>{listed}</details>"
-    return f'<div class="origin">{"; ".join(parts)}.{records}</div>'
+        parts.append(f"data: {', '.join(data)}")
+    if around:
+        changes = " with uncommitted changes" if around["uncommitted_changes"] else ""
+        parts.append(f"commit {around['commit'][:12] or 'unknown'}{changes}")
+        parts.append(f"{around['time'][:16].replace('T', ' ')} UTC")
+        if around["seconds"] is not None:
+            device = f" on {around['device']}" if around["device"] else ""
+            parts.append(f"the notebook took {around['seconds']:.0f} s{device}")
+    name = Path(entry["notebook"]).stem if entry["notebook"] else ""
+    return {
+        "files": files,
+        "notebook": name,
+        "page": f"{name}.html" if name in pages else "",
+        "section": plain(entry["section"]),
+        "circumstances": "; ".join(parts),
+        "records": ", ".join(entry["records"]),
+    }
 
 
-def _ledger(path: Path) -> list[NotebookNode]:
-    return [_output(table_html(_plain(path)))] if path.exists() else []
-
-
-def _notebooks(study: ProfileStudy, pages: list[Path]) -> list[NotebookNode]:
-    lines = []
-    for page in pages:
-        cells = nbformat.read(page, as_version=4).cells
-        titles = (cell.source.splitlines()[0].lstrip("# ") for cell in cells if cell.source.startswith("# "))
-        lines.append(f"- [{page.stem}]({page.stem}.html): {next(titles, '')}")
-    absent = [name for name in study.file.runs if name not in {page.stem for page in pages}]
-    lines += [f"- {name}: not executed here; `refstudy run --profile {study.profile} --only {name}`" for name in absent]
-    return [new_markdown_cell("\n".join(lines))]
-
-
-def _records(manifest: dict[str, Any]) -> list[NotebookNode]:
+def _records(manifest: dict[str, Any]) -> Any:
     if not manifest["records"]:
-        return []
+        return ""
     table = pd.DataFrame.from_dict(manifest["records"], orient="index").drop(columns="sha256")
     table["commit"] = table["commit"].str[:12]
-    return [_output(table_html(table.rename_axis("record").reset_index().fillna("").astype(str)))]
+    return Markup(table_html(table.rename_axis("record").reset_index().fillna("").astype(str)))
 
 
-def _missing(folder: Path) -> list[NotebookNode]:
+def _untrained(folder: Path) -> str:
     tables = [table for path in sorted((folder / "tables").glob("[!.]*.csv")) if "missing" in (table := _plain(path))]
-    text = untrained(*tables)
-    after = "A command trains what is missing; the next `refstudy run` fills its rows.\n\n"
-    return [new_markdown_cell(after + text)] if text else []
+    return untrained(*tables)

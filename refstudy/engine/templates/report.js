@@ -1,3 +1,6 @@
+// The contents are open where they stand at the side.
+document.querySelector(".contents details").open = matchMedia("(min-width: 80rem)").matches;
+
 // Tables of class "sortable": a click on a column's head sorts its rows, a second click the other way round.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
@@ -18,3 +21,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+// On paper nothing stays folded but code.
+addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details:not(.code)")) folded.open = true;
+});

@@ -1,0 +1,439 @@
+"""Charts of results: gains of parts, precision, learning, lengths and kinds of expressions, cost, claims of the papers.
+
+Every chart draws numbers of tables or run records. A mark is hollow where it rests on fewer than ``LOOKS[0]`` runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from refstudy.analysis.figures import GREY, PALETTE, line_style, readable_on
+from refstudy.analysis.inference import LOOKS, Estimate
+from refstudy.analysis.tables import TABLES
+from refstudy.training.records import Record
+
+MARKS = "osD^vP*Xhd"
+OURS = PALETTE["vermilion"]
+HOLLOW = f"hollow: fewer than {LOOKS[0]} runs"
+PARTS = {  # in the rows of S²RM's Tables IV to VI -> spelled out
+    "Shift": "shifts",
+    "l2v": "l2v (language parses vision)",
+    "v2l": "v2l (vision parses language)",
+    "Balance": "balance gates",
+    "Lang.": "language in the attentions",
+    "Cha.": "channel attention",
+    "Spa.": "spatial attention",
+    "D3": "stage D3",
+    "D2&3": "stages D2 and D3",
+    "D1&2&3": "stages D1, D2 and D3",
+}
+PARTED = ("s2rm_table4", "s2rm_table5", "s2rm_table6")
+GROWTH_AXES = {"image size": "image side (px)", "batch": "images per batch", "words": "word pieces"}
+FEWEST = 20  # expressions: a point of fewer says little, and is not drawn
+
+
+def part_name(row: str) -> str:
+    """A row of S²RM's Tables IV to VI in words, e.g. "without shifts, l2v (language parses vision)"."""
+    row = row.removeprefix("W. ")
+    inside = row.partition("(")[2].rstrip(")") or row
+    if inside == "Sig.":
+        return "sigmoid in place of tanh"
+    removed = [PARTS[part] for part in inside.split("-") if part in PARTS]
+    return "without " + ", ".join(removed) if removed else "all parts" if inside == "Full" else row
+
+
+def gain_lines(tables: Mapping[str, pd.DataFrame], *stems: str) -> pd.DataFrame:
+    """The lines of some of ``TABLES`` but for those of the reference rows, with ``label``, the row in words; ``of``,
+    the table's number; ``fewer``, the number of runs of the row or of its reference, whichever has fewer."""
+    parts = []
+    for stem in stems:
+        table, spec = tables[stem], TABLES[stem]
+        own = table[table["row"] != spec.baseline]
+        names = own["row"].map(part_name) if stem in PARTED else own["row"]
+        runs = table.loc[table["row"] == spec.baseline, "runs"].max()
+        parts.append(own.assign(label=names, of=spec.title.split(":")[0], fewer=own["runs"].clip(upper=runs)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def mark(colour: str, runs: float, marker: str = "D") -> dict[str, Any]:
+    """The style of a mark without a line: hollow where it rests on few ``runs``."""
+    face = colour if runs >= LOOKS[0] else "white"
+    return {"color": colour, "marker": marker, "markersize": 5.5, "markerfacecolor": face, "linestyle": ""}
+
+
+def with_runs(label: str, runs: float) -> str:
+    """A label with its number of runs in brackets."""
+    return f"{label} ({runs:.0f} run{'s' if runs != 1 else ''})"
+
+
+def small_grid(count: int, columns: int, width: float = 2.3, height: float = 1.9) -> tuple[Figure, np.ndarray]:
+    """A figure of so many small panels, axes as a flat array; both axes are shared, empty places are blank."""
+    rows = -(-count // columns)
+    size = (width * columns, height * rows + 0.5)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for k, axes in enumerate(grid.flat):
+        axes.tick_params(labelbottom=k + columns >= count)
+        axes.set_visible(k < count)
+    return figure, grid.flat[:count]
+
+
+def gains(panels: Sequence[tuple[str, str, pd.DataFrame, int]], printed_on: str, ours_on: str) -> Figure:
+    """Gains in overall IoU as printed and as measured, a panel for each (title, label of the axis, lines, sign).
+
+    Lines are ``gain_lines`` of one metric. With the sign -1 losses are drawn. A value of more than 15 points that is
+    2.5 times as far from zero as all others is written at the border.
+    """
+    heights = [len(lines) + 2.4 for _, _, lines, _ in panels]
+    size = (8.2, 0.27 * sum(heights) + 0.4)
+    figure, grid = plt.subplots(len(panels), 1, figsize=size, squeeze=False, height_ratios=heights)
+    for axes, (title, label, lines, sign) in zip(grid[:, 0], panels, strict=True):
+        shown = sign * lines[["printed_gain", "gain"]].to_numpy(float)
+        limit = _limit(shown)
+        for y, (line, (printed, ours)) in enumerate(zip(lines.iloc[::-1].itertuples(), shown[::-1], strict=True)):
+            axes.plot(printed, y, "o", markerfacecolor="white", markersize=6, color="black")
+            side: dict[str, Any] = {"y": y, "va": "center", "fontsize": 8, "transform": axes.get_yaxis_transform()}
+            if np.isnan(ours):
+                axes.text(0.99, s="not trained", ha="right", color="0.4", **side)
+            elif abs(ours) > limit:
+                text, x, edge = (f"{ours:+.1f} →", 0.99, "right") if ours > 0 else (f"← {ours:+.1f}", 0.01, "left")
+                axes.text(x, s=text, ha=edge, color=OURS, **side)
+            else:
+                axes.plot([sign * line.gain_low, sign * line.gain_high], [y, y], color=OURS, linewidth=2)
+                axes.plot(ours, y, **mark(OURS, line.fewer))
+        axes.axvline(0, color=GREY, linewidth=1)
+        axes.set_yticks(range(len(lines)), lines["label"].iloc[::-1])
+        axes.set(xlabel=label, ylim=(-0.7, len(lines) - 0.3))
+        axes.set_title(title, loc="left", fontweight="bold")
+    style = {"marker": "o", "markerfacecolor": "white", "color": "black", "linestyle": ""}
+    own = mark(OURS, LOOKS[0]) | {"linestyle": "-"}
+    handles = [
+        axes.plot([], [], **style, label=f"printed ({printed_on})")[0],
+        axes.plot([], [], **own, label=f"ours ({ours_on}), 95 % interval; {HOLLOW}")[0],
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _limit(values: np.ndarray) -> float:
+    """The largest size that is drawn to scale."""
+    sizes = np.sort(np.abs(values[~np.isnan(values)]))
+    return float(sizes[-1] if len(sizes) < 2 or sizes[-1] <= max(15, 2.5 * sizes[-2]) else sizes[-2])
+
+
+def precision_gains(lines: pd.DataFrame, columns: int = 4) -> Figure:
+    """Gains in the share of expressions above each IoU threshold, with their intervals, a small panel for each row of
+    ``gain_lines`` that was measured."""
+    lines = lines[lines["metric"].str.startswith("P@")].dropna(subset=["gain"])
+    rows = list(lines.groupby(["of", "label"], sort=False))
+    figure, panels = small_grid(len(rows), columns)
+    for axes, ((of, label), line) in zip(panels, rows, strict=True):
+        x = line["metric"].str.removeprefix("P@").astype(float)
+        axes.axhline(0, color=GREY, linewidth=1)
+        axes.fill_between(x, line["gain_low"], line["gain_high"], color=OURS, alpha=0.2, linewidth=0)
+        axes.plot(x, line["gain"], **mark(OURS, line["fewer"].iloc[0]) | {"linestyle": "-", "linewidth": 1.2})
+        axes.set_title(f"{of}\n{fill(with_runs(label, line['fewer'].iloc[0]), 30)}", fontsize=8)
+        axes.set_xticks(x, [f"{value:g}" for value in x])
+    figure.supxlabel("IoU threshold X", fontsize=10)
+    figure.supylabel("gain in P@X (points)", fontsize=10)
+    return figure
+
+
+def learning(panels: Mapping[str, Mapping[str, Sequence[Record]]], split: str, columns: int = 4) -> Figure:
+    """Overall IoU after each epoch, a line a run, a panel for each title: label -> its runs, each label in one colour,
+    the first one grey."""
+    figure, grid = small_grid(len(panels), columns, *((2.3, 1.9) if columns > 2 else (4.2, 2.8)))
+    for axes, (title, groups) in zip(grid, panels.items(), strict=True):
+        for k, (label, records) in enumerate(groups.items()):
+            colour = line_style(k - 1)["color"] if k else GREY
+            for number, record in enumerate(records):
+                curve = record.curve().dropna(subset=[f"{split}_oIoU"])
+                x, y = curve["pairs"] / 1000, curve[f"{split}_oIoU"]
+                axes.plot(x, y, color=colour, linewidth=1.2, label=None if number else label)
+        axes.set_title(fill(title, 32 if columns > 2 else 62), fontsize=8 if columns > 2 else 9)
+        if columns <= 2:
+            axes.legend(loc="lower right", fontsize=8)
+    figure.supxlabel("thousand pairs of picture and expression seen", fontsize=10)
+    figure.supylabel("overall IoU (%)", fontsize=10)
+    return figure
+
+
+def trained_regions(levels: Mapping[int, Estimate], runs: Mapping[int, int], ours_on: str) -> Figure:
+    """Overall IoU of SLViT trained with K regions, a mark a K, 0 without URCE."""
+    figure, axes = plt.subplots(figsize=(5.2, 2.8))
+    for k, level in levels.items():
+        axes.vlines(k, *np.round(level.interval(), 2), color=OURS)
+        axes.plot(k, round(float(level.points), 2), **mark(OURS, runs[k]))
+    axes.set_xticks(list(levels))
+    axes.set(xlabel="regions K (0: without URCE)", ylabel=f"overall IoU (%)\n{ours_on}")
+    axes.set_title(HOLLOW, loc="left", fontsize=9)
+    return figure
+
+
+def length_buckets(table: pd.DataFrame, own: str) -> Figure:
+    """Overall IoU by number of words, from Table III: a panel of printed lines for each data set, and one for ours, on
+    the data that it names (``own`` is our model)."""
+    datasets, measured = list(table["dataset"].unique()), table[table["ours"].notna()]
+    figure, grid = plt.subplots(1, len(datasets) + 1, figsize=(10.4, 3.3), sharey=True)
+    rows = list(table["row"].unique())
+    for axes, dataset in zip(grid, datasets, strict=False):
+        for name, line in table[table["dataset"] == dataset].groupby("row", sort=False):
+            axes.plot(
+                line["bucket"], line["printed"], **line_style(rows.index(name)), marker="o", markersize=3, label=name
+            )
+        axes.set_title(f"{dataset}\nprinted")
+    for k, ((name, data), line) in enumerate(measured.groupby(["row", "data"], sort=False)):
+        ends = [line["ours"] - line["ours_low"], line["ours_high"] - line["ours"]]
+        style = mark(OURS, line["runs"].max(), MARKS[2 + k]) | {"linestyle": "--", "capsize": 3, "linewidth": 1}
+        grid[-1].errorbar(line["bucket"], line["ours"], ends, **style, label=f"{own}, as {name}; {HOLLOW}")
+        grid[-1].set_title(f"{data}\nours")
+    if measured.empty:
+        grid[-1].set_title("ours\nnot trained")
+        grid[-1].set_xticks([])
+    for axes in grid:
+        axes.set(xlabel="words", ylim=(0, None))
+        axes.margins(x=0.12)
+    grid[0].set_ylabel("overall IoU (%)")
+    handles = {text: handle for axes in grid for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def length_curve(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -> Figure:
+    """Overall IoU by the exact number of words, a line a variant, and below it how many expressions have that length;
+    lengths of fewer than ``FEWEST`` expressions are left out."""
+    figure, (above, below) = plt.subplots(2, 1, figsize=(7.6, 4.6), sharex=True, height_ratios=[3, 1])
+    drawn = lines[(lines["expressions"] >= FEWEST) & lines["ours"].notna()]
+    for k, (name, line) in enumerate(drawn.groupby("variant", sort=False)):
+        runs, style = line["runs"].max(), line_style(k)
+        above.plot(
+            line["words"],
+            line["ours"],
+            **mark(style["color"], runs, MARKS[k]) | style,
+            label=with_runs(labels[name], runs),
+        )
+    counts = lines.groupby("words")["expressions"].max()
+    below.bar(counts.index, counts, width=0.6, color="lightgrey")
+    above.set(ylabel="overall IoU (%)", title=ours_on)
+    above.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title=HOLLOW)
+    below.set(xlabel="words in the expression", ylabel="expressions", xticks=counts.index)
+    return figure
+
+
+def kinds(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -> Figure:
+    """Overall IoU by kind of expression with 95 % intervals, a mark a variant."""
+    order, variants = list(lines["kind"].unique()), list(lines["variant"].unique())
+    figure, axes = plt.subplots(figsize=(7.6, 3.6))
+    for k, name in enumerate(variants):
+        line = lines[lines["variant"] == name].set_index("kind").reindex(order)
+        ends, runs = [line["ours"] - line["ours_low"], line["ours_high"] - line["ours"]], line["runs"].max()
+        style = mark(line_style(k)["color"], runs, MARKS[k % len(MARKS)])
+        axes.errorbar(
+            _beside(order, k, len(variants)), line["ours"], ends, **style, label=with_runs(labels[name], runs)
+        )
+    counts = lines.groupby("kind")["expressions"].max()
+    axes.set_xticks(range(len(order)), [f"{kind}\n({counts[kind]})" for kind in order])
+    axes.set(ylabel="overall IoU (%)", title=ours_on)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title=HOLLOW)
+    return figure
+
+
+def _beside(order: Sequence[str], k: int, count: int) -> np.ndarray:
+    """Where the k-th of ``count`` marks stands in each group."""
+    return np.arange(len(order)) + 0.7 / count * (k - (count - 1) / 2)
+
+
+def seed_kinds(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -> Figure:
+    """Overall IoU by kind of expression, a mark a training: a colour a variant, the seed written in the mark."""
+    order, runs = list(lines["kind"].unique()), list(lines.groupby(["variant", "seed"], sort=False))
+    colours = dict(
+        zip(lines["variant"].unique(), (PALETTE[c] for c in ("blue", "vermilion", "green", "black")), strict=False)
+    )
+    figure, axes = plt.subplots(figsize=(7.6, 3.4))
+    named = set()
+    for k, ((name, seed), line) in enumerate(runs):
+        x, y = _beside(order, k, len(runs)), line.set_index("kind").reindex(order)["ours"]
+        label = None if name in named else labels[name]
+        named.add(name)
+        axes.plot(x, y, "o", markersize=11, color=colours[name], label=label)
+        for at in zip(x, y, strict=True):
+            axes.annotate(str(seed), at, ha="center", va="center", fontsize=7, color="white")
+    axes.set_xticks(range(len(order)), order)
+    axes.set(ylabel="overall IoU (%)", title=f"one mark a training, its seed in it; {ours_on}")
+    axes.margins(y=0.12)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def cost_bars(costs: pd.DataFrame, labels: Sequence[str]) -> Figure:
+    """Multiply-adds of one image with one expression, spent once per image and again per expression, a bar a line of
+    ``refstudy.analysis.cost.cost_table``."""
+    figure, axes = plt.subplots(figsize=(7.4, 3.4))
+    rows = np.arange(len(costs))[::-1]
+    first, further = costs["macs"] - costs["further"], costs["further"]
+    bars = [
+        axes.barh(rows, first, color=PALETTE["sky"], label="once per image"),
+        axes.barh(rows, further, left=first, color=OURS, hatch="//", label="per expression"),
+    ]
+    written = axes.plot(costs["written"], rows, "k|", markersize=11, markeredgewidth=2, label="as the paper writes it")
+    axes.set_yticks(rows, [f"{label}, {size} px" for label, size in zip(labels, costs["image_size"], strict=True)])
+    axes.set_xlabel("G multiply-adds")
+    axes.legend(handles=[*bars, *written], loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
+    """Overall IoU against cost. Columns of ``points``: label, macs, image_size, runs, ours, ours_low, ours_high. Labels
+    stand at the right, in the order of the points."""
+    figure, axes = plt.subplots(figsize=(7.8, 4.0))
+    points = points.sort_values("ours").reset_index(drop=True)
+    drawn = points[["ours_low", "ours_high", "ours"]]
+    right, gap = 1.03 * points["macs"].max(), 0.055 * max(drawn.max(axis=None) - drawn.min(axis=None), 1)
+    heights = points["ours"].to_numpy(float).copy()
+    for k in range(1, len(heights)):
+        heights[k] = max(heights[k], heights[k - 1] + gap)
+    heights -= (heights - points["ours"]).mean()
+    for k, (point, height) in enumerate(zip(points.itertuples(), heights, strict=True)):
+        colour = line_style(k)["color"]
+        axes.vlines(point.macs, point.ours_low, point.ours_high, color=colour, linewidth=1.5)
+        axes.plot(point.macs, point.ours, **mark(colour, point.runs, MARKS[k % len(MARKS)]) | {"markersize": 7})
+        axes.plot([point.macs, right], [point.ours, height], color=GREY, linewidth=0.5, zorder=0, clip_on=False)
+        label = f" {with_runs(point.label, point.runs)}, {point.image_size:.0f} px"
+        axes.text(right, height, label, va="center", fontsize=8)
+    axes.set(
+        xlabel="cost at the paper's input size, named beside it (G multiply-adds)", ylabel=f"overall IoU (%)\n{ours_on}"
+    )
+    axes.set_xlim(0, right)
+    axes.set_title(HOLLOW, loc="left", fontsize=9)
+    return figure
+
+
+def growth(measured: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
+    """Time above and memory below against each axis of ``benchmarks/bench_growth.py``, on logarithms, a line a model;
+    the numbers at the right are exponents, as ``refstudy.analysis.cost.slopes`` fits them."""
+    axes_of, models = list(measured["axis"].unique()), list(measured["model"].unique())
+    fitted = slopes.set_index(["model", "axis"])
+    size = (2.5 * len(axes_of), 5.4)
+    figure, axes = plt.subplots(2, len(axes_of), figsize=size, squeeze=False, sharex="col", sharey="row")
+    for column, axis in enumerate(axes_of):
+        for row, (name, label) in enumerate({"seconds": "seconds", "peak_MB": "memory added (MiB)"}.items()):
+            drawn = axes[row, column]
+            drawn.set(xscale="log", yscale="log")
+            ends = {}
+            for k, model in enumerate(models):
+                some = measured[(measured["axis"] == axis) & (measured["model"] == model)]
+                style = line_style(k) | {"marker": MARKS[k], "markersize": 5, "fillstyle": "none"}
+                drawn.plot(some["value"], some[name], **style, label=model)
+                ends[model] = np.log(some[name].iloc[-1])
+            _exponents(drawn, ends, {model: fitted.loc[(model, axis), name] + 0.0 for model in models}, models)
+            drawn.set_xticks(sorted(set(some["value"])), [str(value) for value in sorted(set(some["value"]))])
+            drawn.minorticks_off()
+            if not column:
+                drawn.set_ylabel(label)
+        axes[1, column].set_xlabel(GROWTH_AXES.get(axis, axis))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(models))
+    return figure
+
+
+def _exponents(axes: Axes, ends: Mapping[str, float], slopes: Mapping[str, float], models: Sequence[str]) -> None:
+    """Exponents beside a panel of logarithms, in the order of the lines' ends."""
+    for place, model in enumerate(sorted(models, key=lambda name: ends[name])):
+        at: dict[str, Any] = {"xycoords": "axes fraction", "va": "bottom", "fontsize": 8}
+        colour = line_style(models.index(model))["color"]
+        axes.annotate(f"{slopes[model]:.2f}", (1.01, 0.3 + 0.13 * place), **at, color=colour)
+
+
+def audit(gains: pd.DataFrame) -> Figure:
+    """Those gains of ``paper_audit`` that do not agree with the papers' tables, by section and, in each, by the size of
+    the difference; two claims each of which has the other's recomputed number are marked as exchanged."""
+    wrong = gains[~gains["agrees"]].assign(number=gains["claimed"].astype(float), size=gains["difference"].abs())
+    wrong = wrong.sort_values(["paper", "place", "size"], ascending=[True, True, False]).reset_index(drop=True)
+    sections = (wrong["paper"] + ", " + wrong["place"]).tolist()
+    figure, axes = plt.subplots(figsize=(9.2, 0.25 * (len(wrong) + len(set(sections))) + 0.9))
+    y, ticks = 0.0, []
+    looks = {"last digit": (PALETTE["orange"], "s"), "differs": (OURS, "D")}  # a colour and a shape each
+    for k, line in wrong.iterrows():
+        if k == 0 or sections[k] != sections[k - 1]:
+            axes.text(
+                -0.01,
+                y,
+                sections[k],
+                transform=axes.get_yaxis_transform(),
+                ha="right",
+                va="center",
+                fontweight="bold",
+                fontsize=8,
+            )
+            y -= 1
+        colour, marker = looks[line["verdict"]]
+        axes.plot([0, line["difference"]], [y, y], color=colour, linewidth=1.5)
+        label = None if (line["verdict"] == wrong["verdict"][:k]).any() else line["verdict"]
+        axes.plot(line["difference"], y, marker, color=colour, markersize=5, markeredgecolor="black", label=label)
+        twin = wrong[(wrong["place"] == line["place"]) & (wrong["number"] - line["recomputed"]).abs().lt(0.005)]
+        twin = twin[(twin["recomputed"] - line["number"]).abs().lt(0.005)].drop(index=k, errors="ignore")
+        swapped = "   (exchanged)" if len(twin) else ""
+        at = (max(line["difference"], 0), y)
+        text = f"{line['claimed']} for {line['recomputed']:.2f}{swapped}"
+        axes.annotate(text, at, (8, 0), textcoords="offset points", va="center", fontsize=8)
+        ticks.append((y, line["claim"]))
+        y -= 1
+    names = (
+        pd.Series([claim for _, claim in ticks])
+        .str.replace("W. ", "", regex=False)
+        .str.replace(r" \[\d+\]", "", regex=True)
+    )
+    axes.set_yticks([y for y, _ in ticks], names, fontsize=8)
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.set(xlabel="claimed minus recomputed, points", xlim=(-1.9, 2.4), ylim=(y + 0.3, 0.7))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def reliability(curve: pd.DataFrame, error: float, hits: pd.Series, misses: pd.Series, title: str) -> Figure:
+    """Left: mean precision and mean IoU of masks by their confidence, a mark a bin of at least ``FEWEST`` expressions
+    (``refstudy.analysis.failures.reliability``). Right: confidence of hits and of misses."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.0, 3.2))
+    curve = curve[curve["expressions"] >= FEWEST]
+    low = curve[["confidence", "precision", "iou"]].min(axis=None) if len(curve) else 0.0
+    left.plot([low, 1], [low, 1], color=GREY, linestyle="--", linewidth=1, label="equal to confidence")
+    area = 12 + 120 * curve["expressions"] / curve["expressions"].max()
+    for name, label, colour, marker in (("precision", "precision", "green", "o"), ("iou", "IoU", "purple", "D")):
+        left.scatter(curve["confidence"], curve[name], area, color=PALETTE[colour], marker=marker, label=label)
+    left.set(xlabel="confidence", ylabel="mean over the bin", title=f"calibration error {error:.2f}")
+    left.legend(loc="best")
+    figure.suptitle(title, fontsize=10)
+    bins = np.linspace(pd.concat([hits, misses]).quantile(0.02), 1, 25)
+    for values, name, colour in ((hits, "hits", "blue"), (misses, "misses", "vermilion")):
+        right.hist(values, bins, histtype="step", linewidth=1.6, color=PALETTE[colour], label=name)
+    right.set(xlabel="confidence", ylabel="expressions", title="confidence of hits and misses")
+    right.legend(loc="upper left")
+    return figure
+
+
+def cause_shares(causes: pd.DataFrame, names: Sequence[str], title: str) -> Figure:
+    """Share of each cause of ``refstudy.analysis.failures.cause_table``, a bar a kind; those above 5 % have numbers."""
+    shares = causes.pivot(index="kind", columns="cause", values="share").loc[causes["kind"].unique()[::-1], list(names)]
+    figure, axes = plt.subplots(figsize=(7.6, 3.0))
+    looks = ("sky", "orange", "vermilion", "blue", "purple", "green", "black")
+    colours = {"hit": "lightgrey"} | dict(zip([n for n in names if n != "hit"], map(PALETTE.get, looks), strict=False))
+    left = np.zeros(len(shares))
+    for name in names:
+        axes.barh(shares.index, shares[name], left=left, color=colours[name], label=name, edgecolor="white")
+        for y, (start, width) in enumerate(zip(left, shares[name], strict=True)):
+            if width > 5:
+                text: dict[str, Any] = {
+                    "ha": "center",
+                    "va": "center",
+                    "fontsize": 8,
+                    "color": readable_on(colours[name]),
+                }
+                axes.text(start + width / 2, y, f"{width:.0f}", **text)
+        left += shares[name]
+    axes.set(xlabel="share of the expressions (%)", xlim=(0, 100), title=title)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure

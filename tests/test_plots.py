@@ -1,0 +1,189 @@
+"""Charts and grids of masks: each number stands where it belongs, marks of few runs are hollow, names stand once."""
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from refstudy.analysis import figures, mask_grids, plots
+from refstudy.analysis.cost import slopes
+from refstudy.analysis.inference import LOOKS
+
+
+@pytest.fixture(autouse=True)
+def style():
+    figures.use_style()
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "row, name",
+    [
+        ("W. S²RM (-Shift-l2v)", "without shifts, l2v (language parses vision)"),
+        ("W. CASG (Sig.)", "sigmoid in place of tanh"),
+        ("-D2&3", "without stages D2 and D3"),
+        ("W. S²RM (Full)", "all parts"),
+        ("Full", "all parts"),
+        ("W. Tile & Concat.", "Tile & Concat."),
+    ],
+)
+def test_rows_of_ablations_are_spelled_out(row, name):
+    assert plots.part_name(row) == name
+
+
+def ablation():
+    nan = float("nan")
+    lines = [  # row, metric, printed_gain, gain, gain_low, gain_high, runs
+        ("W. CASG (Full)", "oIoU", nan, nan, nan, nan, 5),
+        ("W. CASG (-Spa.)", "oIoU", -1.0, -2.0, -3.0, -1.0, 1),
+        ("W. CASG (-Cha.)", "oIoU", -1.1, 4.0, 2.0, 6.0, LOOKS[0]),
+        ("W. CASG (-Lang.)", "oIoU", -0.4, nan, nan, nan, 0),
+        ("W. CASG (Sig.)", "oIoU", -1.0, -40.0, -42.0, -38.0, 3),
+        ("W. CASG (-Spa.)", "P@0.5", -1.0, -5.0, -6.0, -4.0, 1),
+        ("W. CASG (-Spa.)", "P@0.9", nan, 2.0, 1.0, 3.0, 1),
+    ]
+    columns = ["row", "metric", "printed_gain", "gain", "gain_low", "gain_high", "runs"]
+    return plots.gain_lines({"s2rm_table5": pd.DataFrame(lines, columns=columns)}, "s2rm_table5")
+
+
+def test_a_panel_of_losses_has_their_sign_and_says_what_was_not_trained():
+    lines = ablation()
+    assert "W. CASG (Full)" not in set(lines["row"]) and set(lines["of"]) == {"S²RM, Table V"}
+    figure = plots.gains([("t", "points lost", lines.query("metric == 'oIoU'"), -1)], "print", "here")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()][-1] == "without spatial attention"
+    marks = {line.get_ydata()[0]: line for line in axes.lines if line.get_marker() == "D" and len(line.get_xdata())}
+    assert marks[3].get_xdata()[0] == 2.0 and marks[3].get_markerfacecolor() == "white"  # one run
+    assert marks[2].get_xdata()[0] == -4.0 and marks[2].get_markerfacecolor() == plots.OURS
+    written = {text.get_position()[1]: text.get_text() for text in axes.texts}
+    assert written == {1: "not trained", 0: "+40.0 →"} and axes.get_xlim()[1] < 10
+
+
+def test_gains_in_precision_have_a_panel_a_row():
+    (axes,) = [axes for axes in plots.precision_gains(ablation()).axes if axes.get_visible()]
+    assert axes.get_title() == "S²RM, Table V\nwithout spatial attention (1\nrun)"
+    assert np.allclose(axes.lines[-1].get_xydata(), [[0.5, -5.0], [0.9, 2.0]])
+
+
+def test_our_numbers_by_length_have_a_panel_of_their_own():
+    lines = [("RefCOCO", "SwinT-Ours", bucket, 70.0 - k, 50.0 + k) for k, bucket in enumerate(("1-2", "3"))]
+    table = pd.DataFrame(lines, columns=["dataset", "row", "bucket", "printed", "ours"])
+    table = table.assign(ours_low=table["ours"] - 1, ours_high=table["ours"] + 1, runs=1, data="RefScenes val")
+    printed, own = plots.length_buckets(table, "S²RM").axes
+    assert printed.get_title() == "RefCOCO\nprinted" and own.get_title() == "RefScenes val\nours"
+    assert [line.get_ydata().tolist() for line in printed.lines] == [[70.0, 69.0]]
+    assert own.lines[0].get_ydata().tolist() == [50.0, 51.0]
+
+
+def test_seeds_stand_in_their_marks():
+    lines = pd.DataFrame(
+        [("full", seed, kind, 10.0 * seed) for seed in (0, 7) for kind in ("category", "location")],
+        columns=["variant", "seed", "kind", "ours"],
+    )
+    (axes,) = plots.seed_kinds(lines, {"full": "S²RM + CASG"}, "here").axes
+    assert {(text.get_text(), float(text.xy[1])) for text in axes.texts} == {("0", 0.0), ("7", 70.0)}
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["S²RM + CASG"]
+
+
+def test_growth_draws_every_point_and_names_the_exponents():
+    values = {"side": [32, 64], "words": [5, 10]}
+    rows = [
+        {"model": model, "axis": axis, "value": value, "seconds": value**2 * (1 + k), "peak_MB": float(value)}
+        for k, model in enumerate("ab")
+        for axis, some in values.items()
+        for value in some
+    ]
+    measured = pd.DataFrame(rows)
+    figure = plots.growth(measured, slopes(measured))
+    assert [axes.get_xlabel() for axes in figure.axes[2:]] == ["side", "word pieces"]
+    for axes, exponent in zip(figure.axes, ("2.00", "2.00", "1.00", "1.00"), strict=True):
+        assert [text.get_text() for text in axes.texts] == [exponent, exponent]
+    for k, line in enumerate(figure.axes[0].lines):
+        assert np.allclose(line.get_xydata(), [[32, 1024 * (1 + k)], [64, 4096 * (1 + k)]])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_an_exchange_of_two_claims_is_named():
+    lines = [("a", "1.41", 0.80), ("b", "0.80", 1.41), ("c", "1.54", 1.38)]
+    gains = pd.DataFrame(lines, columns=["claim", "claimed", "recomputed"]).assign(
+        paper="S²RM", place="Sec. IV", agrees=False, verdict="differs"
+    )
+    gains["difference"] = gains["claimed"].astype(float) - gains["recomputed"]
+    texts = [text.get_text() for text in plots.audit(gains).axes[0].texts]
+    assert texts == ["S²RM, Sec. IV", "1.41 for 0.80   (exchanged)", "0.80 for 1.41   (exchanged)", "1.54 for 1.38"]
+
+
+def test_bins_of_few_expressions_are_not_drawn():
+    curve = pd.DataFrame({"confidence": [0.1, 0.9], "precision": [1.0, 0.8], "iou": [0.0, 0.7], "expressions": [3, 90]})
+    left, _ = plots.reliability(curve, 0.1, pd.Series([0.9, 0.8]), pd.Series([0.5]), "a model").axes
+    assert [points.get_offsets().tolist() for points in left.collections] == [[[0.9, 0.8]], [[0.9, 0.7]]]
+
+
+@pytest.fixture
+def shown(data_root):
+    """Masks of two variants on a small RefScenes: the truth, and nothing."""
+    from refstudy.data.batches import build_corpus
+    from refstudy.data.refer import load_table
+    from refstudy.data.source import prepare_data
+    from refstudy.data.words import build_tokenizer
+
+    from .conftest import tiny_data
+
+    data = tiny_data()
+    table = load_table(data, prepare_data(data, data_root, progress=False))
+    corpus = build_corpus(table, "val", data.image_size, build_tokenizer(), data.max_words, progress=False)
+    truths = {line["sent_id"]: corpus.truth(k) for k, line in corpus.table.iterrows()}
+    masks = {"good": truths, "empty": {sentence: np.zeros_like(mask) for sentence, mask in truths.items()}}
+    return mask_grids.ShownMasks(corpus, masks, {"good": "A", "empty": "B"}, {})
+
+
+def test_grids_of_masks_name_rows_and_columns_once(shown):
+    rows = mask_grids.hard_cases(shown.corpus)
+    said = [f"“{shown.corpus.table.loc[k, 'expression']}”" for k in rows]
+    for figure, columns, names in (
+        (mask_grids.compared_masks(shown, rows, ["good", "empty"]), ["truth", "A", "B"], said),
+        (mask_grids.border_grid(shown, rows, ["good", "empty"]), said, ["A", "B"]),
+    ):
+        grid = np.array(figure.axes).reshape(len(names), len(columns))
+        assert [axes.get_title().replace("\n", " ") for axes in grid[0]] == columns
+        assert [axes.get_ylabel().replace("\n", " ") for axes in grid[:, 0]] == names
+        assert not [axes for axes in (*grid[1:].flat, *grid[:, 1:].flat) if axes in grid[1:] and axes.get_title()]
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+            "mask of the model",
+            "the referent (truth)",
+        ]
+        said_fits = {text.get_text() for axes in grid.flat for text in axes.texts}
+        assert said_fits == {"100 %", "0 %"}
+
+
+def test_hard_cases_are_chosen_by_the_truth_one_a_picture(shown):
+    corpus = shown.corpus
+    rows = mask_grids.hard_cases(corpus)
+    assert corpus.table.loc[rows, "image_id"].is_unique and len(rows) == 4
+    assert set(corpus.table.loc[rows[:2], "kind"]) <= {"location", "relation"}
+    assert rows == mask_grids.hard_cases(corpus)
+
+
+def test_misses_show_mask_and_referent(shown):
+    cases = {
+        "missed": [(0, np.zeros((64, 64), bool)), (3, shown.corpus.truth(3))],
+        "leaked": [(5, shown.corpus.truth(5))],
+    }
+    grid = np.array(mask_grids.misses_grid(shown.corpus, cases).axes).reshape(2, 4)
+    assert [axes.get_title() for axes in grid[0]] == ["mask", "referent"] * 2
+    assert [text.get_text() for text in grid[0, 0].texts] == ["nothing marked"] and not grid[0, 2].texts
+    assert [axes.get_visible() for axes in grid[1]] == [True, True, False, False]
+
+
+def test_a_variant_without_masks_is_named(shown, monkeypatch):
+    study = SimpleNamespace(
+        file=SimpleNamespace(variants={"lavt": SimpleNamespace(label="LAVT")}),
+        weights=lambda name: "nothing.safetensors",
+        profile="scenes",
+    )
+    monkeypatch.setattr(mask_grids, "variant_records", lambda study, name: [])
+    found = mask_grids.shown_masks(study, ["lavt"], shown.corpus)
+    assert not found.masks and found.absent["lavt"].startswith("LAVT is left out, no run yet: refstudy train")
