@@ -34,6 +34,7 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
+	@echo "ready; next: make study, make test, or: . $(BIN)/activate && refstudy predict examples/scene.jpg \"animal on left\""
 
 study: setup
 	@$(BIN)/refstudy run --profile scenes $(ARGS)

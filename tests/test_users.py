@@ -1,28 +1,54 @@
 """Files, names, shells and habits of real users, by kind: read rightly, or told in one plain line."""
 
 import ast
+import copy
+import gzip
+import io
 import json
 import os
+import pickle
+import random
 import re
+import shutil
 import struct
 import subprocess
 import sys
+import traceback
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
 from refstudy.base.errors import Busy, StudyError
 from refstudy.base.locks import locked
 from refstudy.cli import app
-from refstudy.data.check import check_root
+from refstudy.data.check import check_root, summary
 from refstudy.data.pictures import read_image
 from refstudy.data.refer import load_refer
+from refstudy.models.build import build_model, save_weights
+from refstudy.prediction.predict import read_photo
+from refstudy.study.load import load_study
 
-from .test_data_forms import PICTURES, answer_rows, coco_name, instances, write_files, write_lists, write_parquet
+from .conftest import tiny_model, tiny_profile
+from .test_data_forms import (
+    PICTURES,
+    SQUARES,
+    answer_rows,
+    coco_name,
+    instances,
+    refer_ref,
+    refer_rows,
+    write_files,
+    write_lists,
+    write_parquet,
+)
 from .test_data_odd import EVERY, ref, refer_files
 
 NAN = float("nan")
@@ -273,8 +299,6 @@ RANGES = {
 
 @pytest.mark.parametrize("name", RANGES)
 def test_training_and_photos_see_the_same_grey_whatever_its_range(tmp_path, name):
-    from refstudy.prediction.predict import read_photo
-
     Image.fromarray(RANGES[name]).save(tmp_path / name)
     for read in (read_image, read_photo):
         assert (read(tmp_path / name) == RAMP[..., None]).all()
@@ -319,8 +343,6 @@ EXIFS = {
 
 @pytest.mark.parametrize("kind", EXIFS)
 def test_a_broken_exif_costs_no_pixel(tmp_path, kind):
-    from refstudy.prediction.predict import read_photo
-
     wide = np.zeros((8, 24, 3), np.uint8)
     Image.fromarray(wide).save(tmp_path / "a.jpg", exif=exif(*EXIFS[kind]))
     assert read_photo(tmp_path / "a.jpg").shape in ((8, 24, 3), (24, 8, 3))
@@ -334,8 +356,6 @@ def test_a_broken_exif_costs_no_pixel(tmp_path, kind):
 
 
 def test_a_number_that_is_none_in_exif_costs_no_pixel(tmp_path):
-    from refstudy.prediction.predict import read_photo
-
     about = Image.Exif()
     about[0x011A] = NAN
     about[0x0112] = 6
@@ -446,6 +466,25 @@ def test_what_is_missing_is_told_before_pytorch_is_loaded(tmp_path):
     assert done.returncode == 2 and done.stdout == "False\n" and "nope.jpg: image not found" in done.stderr
 
 
+def test_data_of_ones_own_are_scored_with_intervals_and_runs_are_listed(tmp_path):
+    write_files(tmp_path, {name.replace("refcoco", "mine"): data for name, data in refer_files().items()} | PICTURES)
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        yaml.safe_dump({"variants": {"plain": VARIANT}, "profiles": {"small": tiny_profile()}, "runs": {}})
+    )
+    save_weights(build_model(tiny_model()), tmp_path / "w.safetensors")
+    options = ["--profile", "small", "--study", str(study)]
+    done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "w.safetensors"), "--data", str(tmp_path), *options])
+    assert done.exit_code == 0, done.exception
+    assert (
+        re.search(r"mine \(unc\) val, 64 px +\d+\.\d \[\d+\.\d, \d+\.\d\]", done.output) and "train" not in done.output
+    )
+    listed = CliRunner().invoke(app, ["train", "--dry-run", *options])
+    assert re.search(r"^to train +\S+small/records/plain-seed0-[0-9a-f]{12}\n$", listed.output)
+    with pytest.raises(StudyError, match=f"{tmp_path} has it: name that folder"):
+        load_refer(tmp_path.parent, "mine", "unc")
+
+
 def snippets(page):
     text = (Path(__file__).resolve().parents[1] / page).read_text("utf-8")
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -464,3 +503,187 @@ def test_the_pages_snippets_run_as_pasted_from_any_folder(tmp_path, monkeypatch)
     assert answer._repr_html_().startswith('<img src="data:image/png;base64,')
     (opened,) = snippets("README.md")
     exec(opened, {})
+
+
+ODD_VALUES = [None, NAN, float("inf"), -1, 0, 2**70, 1e308, -0.5, True, [], {}, [None], [[]], [[1, 2]], [NAN] * 8]
+ODD_VALUES += ["", " ", "x", "1", "1.0", "NaN", "\ud83d", "a\0b", "../x", "ü" * 300, {"a": 1}]
+ODD_VALUES += [{"size": [40, 60], "counts": "x"}, {"size": [40, 60], "counts": [2400]}]
+
+
+def places_in(content, found):
+    """Every (container, key) within nested lists and dictionaries."""
+    for key in content if isinstance(content, dict) else range(len(content)):
+        found.append((content, key))
+        if isinstance(content[key], dict | list):
+            places_in(content[key], found)
+    return found
+
+
+def mutated(draw, content):
+    """Nested lists and dictionaries with one to three odd values, and entries that are gone or there twice."""
+    content = copy.deepcopy(content)
+    for _ in range(draw.randint(1, 3)):
+        if not (places := places_in(content, [])):
+            break
+        where, key = draw.choice(places)
+        kind = draw.random()
+        if kind < 0.7:
+            where[key] = copy.deepcopy(draw.choice(ODD_VALUES))
+        elif kind < 0.85 or isinstance(where, dict):
+            del where[key]
+        else:
+            where.insert(key, copy.deepcopy(where[key]))
+    return content
+
+
+def spoiled(draw, content):
+    """Bytes as disks, networks and editors spoil them."""
+    at = draw.randrange(len(content) or 1)
+    ways = [
+        lambda: content[:at],
+        lambda: content[:at] + bytes([draw.randrange(256)]) + content[at + 1 :],
+        lambda: content[:at] + bytes(draw.randrange(1, 40)) + content[at:],
+        lambda: content[:at] + content[at + draw.randrange(1, 40) :],
+        lambda: b"\xef\xbb\xbf" + content,
+        lambda: content.decode("latin-1").encode("utf-16"),
+        lambda: content.replace(b"\n", b"\r\n"),
+        lambda: gzip.compress(content),
+        lambda: b"",
+    ]
+    return draw.choice(ways)()
+
+
+def one_line(call):
+    """What a call gives; a StudyError of one short line per mistake in its place. Anything else is a fault."""
+    try:
+        return call()
+    except StudyError as error:
+        assert 0 < len(str(error)) < 20_000 and not re.search(r"\n\s*\n|Traceback", str(error)), error
+        return error
+
+
+def fuzzed_data(draw, root):
+    form = draw.choice(["refer", "hub", "answers", "boxes", "queries", "triples"])
+    if form == "refer":
+        parts = {"refs": [refer_ref(ann_id) for ann_id in SQUARES], "instances": instances()}
+        if draw.random() < 0.8:
+            parts = mutated(draw, parts)
+        files = {"refcoco/refs(unc).p": pickle.dumps(parts.get("refs"), protocol=2)}
+        files["refcoco/instances.json"] = json.dumps(parts.get("instances")).encode()
+    elif form in ("hub", "answers"):
+        rows = [*refer_rows()] if form == "hub" else [*answer_rows("train"), *answer_rows("val")]
+        for row in rows:
+            for key in ("raw_anns", "raw_image_info"):
+                if key in row and draw.random() < 0.3:
+                    row[key] = json.dumps(mutated(draw, json.loads(row[key])))
+            if draw.random() < 0.3:
+                row[draw.choice([key for key in row if key != "image"])] = None
+        memory = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows), memory)
+        files = {"refcoco/train-00000-of-00001.parquet": memory.getvalue()}
+    elif form == "boxes":
+        rows = mutated(draw, [HEADER.split(","), *ROWS])
+        lines = [draw.choice(",;\t").join(map(str, row if isinstance(row, list) else [row])) for row in rows]
+        files = {"refcoco_unc_val.csv": "\n".join(lines).encode("utf-8", "surrogatepass")}
+    elif form == "queries":
+        parts = {
+            "query_val": {"8_1": ["sky"], "9_2": ["a", "b"]},
+            "bbox_val": {"8_1": [0, 0, 9, 9], "9_2": [1, 2, 3, 4]},
+        }
+        parts = mutated(draw, parts | {"imsize": {"8.jpg": [48, 36], "9.jpg": [48, 36]}})
+        files = {f"referit_{name}.json": json.dumps(part).encode() for name, part in parts.items()}
+    else:
+        triple = {"ref_id": 1, "ann_id": 1, "image_id": 1, "split": "val", "bbox": [0, 0, 1, 1], "sents": ["x"]}
+        triple |= {
+            "sent_ids": [1],
+            "height": 40,
+            "width": 60,
+            "image": coco_name(1),
+            "mask": f"train2014/{coco_name(1)}",
+        }
+        files = {"triples.json": json.dumps(mutated(draw, [triple])).encode()}
+    files = {name: spoiled(draw, content) if draw.random() < 0.2 else content for name, content in files.items()}
+    pictures = {name: spoiled(draw, content) if draw.random() < 0.1 else content for name, content in PICTURES.items()}
+    write_files(root, files | pictures)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    found = one_line(lambda: list(check_root(root, images=True)))
+    if isinstance(found, list):
+        for one, _, problems in found:
+            assert not any("\n" in line for line in summary(problems)), problems
+            table = one_line(lambda one=one: load_refer(root, one.dataset, one.split_by))
+            if isinstance(table, StudyError):
+                assert (problems["level"] == "problem").any(), f"refused and not told: {table}"
+            else:
+                assert not table["expression"].isin(["None", "nan", ""]).any()
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def fuzzed_photo(draw, root):
+    modes = ["L", "RGB", "RGBA", "P", "CMYK", "I;16", "I", "F", "1", "LA", "YCbCr", "LAB"]
+    formats = {
+        "JPEG": ["L", "RGB", "CMYK", "YCbCr"],
+        "PNG": ["L", "RGB", "RGBA", "P", "I;16", "1", "LA"],
+        "TIFF": modes,
+    }
+    suffix = draw.choice([*formats])
+    picture = Image.new(draw.choice(formats[suffix]), (draw.randint(1, 40), draw.randint(1, 40)))
+    entries = [draw.choice(TAGS) for _ in range(draw.randint(0, 4))]
+    spec = {"exif": exif(*entries)} if suffix != "TIFF" and draw.random() < 0.6 else {}
+    memory = io.BytesIO()
+    picture.save(memory, suffix, **spec)
+    content = memory.getvalue()
+    for _ in range(draw.randint(0, 3)):
+        content = spoiled(draw, content) if draw.random() < 0.7 else content
+    (root / "a.jpg").write_bytes(content)
+    for read in (read_photo, read_image):
+        pixels = one_line(lambda read=read: read(root / "a.jpg"))
+        assert isinstance(pixels, StudyError) or (
+            pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+        )
+
+
+VALUES = [(0, bytes(4)), (1, b"\0\6\0\0"), (4, b"\xff" * 4), (2**31, b"\0\0\0\x1a"), (3, b"a\0b\0")]
+TAGS = [
+    (tag, kind, *value)
+    for tag in (0x0100, 0x0101, 0x0111, 0x0112, 0x011A, 0x8769, 0x8825, 0xA005)
+    for kind in (1, 2, 3, 4, 5, 7, 10, 11, 12, 99)
+    for count, value in (
+        (0, b"\0\0\0\0"),
+        (1, b"\0\6\0\0"),
+        (4, b"\xff\xff\xff\xff"),
+        (2**31, b"\0\0\0\x1a"),
+        (3, b"a\0b\0"),
+    )
+]
+
+
+def fuzzed_study(draw, root):
+    content = {"variants": {"plain": VARIANT}, "profiles": {"small": tiny_profile() | {"seeds": [3, 4]}}, "runs": {}}
+    text = yaml.safe_dump(mutated(draw, content), allow_unicode=True).encode("utf-8", "surrogatepass")
+    (root / "study.yaml").write_bytes(spoiled(draw, text) if draw.random() < 0.3 else text)
+    study = one_line(lambda: load_study(root / "study.yaml"))
+    if not isinstance(study, StudyError):
+        for name in study.profiles:
+            for case in study.cases(name):
+                one_line(lambda case=case: study.run_config(*case).key())
+
+
+VARIANT = {"label": "Plain", "fusion": {"name": "tile_concat"}, "decoder": {"name": "fpn"}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind, times", [(fuzzed_data, 700), (fuzzed_photo, 800), (fuzzed_study, 500)])
+def test_whatever_comes_in_is_read_or_told(tmp_path, kind, times):
+    """Mutated folders, photos and study files end in results, problems or lines, and change no file."""
+    faults = {}
+    for seed in range(int(os.environ.get("FUZZ_FROM", 0)), times):
+        root = tmp_path / str(seed)
+        root.mkdir()
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                kind(random.Random(seed), root)
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            faults.setdefault(f"{type(error).__name__} in {where.name}, line {where.lineno}: {error}"[:300], seed)
+        shutil.rmtree(root)
+    assert not faults, "\n".join(f"seed {seed}: {fault}" for fault, seed in faults.items())

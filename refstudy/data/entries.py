@@ -179,7 +179,11 @@ def make_table(
             shared = {"ref_id": ref.ref_id, "ann_id": ref.ann_id, "split": ref.split} | annotation | image
             shared |= {"category_id": category_id, "category": category["name"]}
             rows += _sentences(ref, shared, entry, entries.source, report, sentence_field)
-    return pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    for column in ("sent_id", "ref_id", "ann_id", "image_id"):
+        if table[column].map(type).nunique() > 1:  # numbers and text, which have no common order
+            table[column] = table[column].map(str)
+    return table
 
 
 def _known(

@@ -85,8 +85,10 @@ def choose(root: Path | str, dataset: str, split_by: str) -> Found:
     partitions = {one.split_by: one for one in found if one.dataset == dataset}
     folder = Path(root) / dataset
     if not partitions:
-        known = sorted({one.dataset for one in found})
-        raise DataMissing(f"{folder}: no such dataset; under {root} there is {', '.join(known) or 'none'}")
+        known = ", ".join(sorted({one.dataset for one in found})) or "none"
+        deeper = [path for path in sorted(Path(root).glob("[!.]*")) if (path / dataset).is_dir()]
+        near = f"; {deeper[0]} has it: name that folder" if deeper else ""
+        raise DataMissing(f"{folder}: no such dataset; under {root} there is {known}{near}")
     chosen = partitions.get(split_by) or partitions.get(UNREADABLE)
     if chosen is None:
         raise StudyError(f"{folder}: split_by '{split_by}' is not one of {', '.join(partitions)}")

@@ -65,8 +65,8 @@ def _schema(path: Path) -> pa.Schema:
             return pq.read_schema(path)
         with pa.memory_map(str(path)) as source:
             return pa.ipc.open_stream(source).schema
-    except (pa.ArrowException, OSError) as error:
-        raise StudyError(f"{path}: does not read ({error}); fetch it again") from error
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        raise StudyError(f"{path}: does not read ({' '.join(str(error).split())}); fetch it again") from error
 
 
 def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -80,8 +80,8 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
             with pa.memory_map(str(path)) as source:
                 for batch in pa.ipc.open_stream(source):
                     yield from batch.select(columns).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise StudyError(f"{path}: does not read ({error}); fetch it again") from error
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        raise StudyError(f"{path}: does not read ({' '.join(str(error).split())}); fetch it again") from error
 
 
 def _read(root: Path, folder: Path, dataset: str, files: list[Path]) -> Entries:
