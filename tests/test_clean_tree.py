@@ -39,16 +39,19 @@ def run(clone, environment, *options):
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
-@pytest.mark.long
-def test_the_tree_is_clean_after_the_study(clone, tmp_path):
+@pytest.mark.parametrize(
+    "notebooks",
+    [pytest.param(("02_s2rm_walkthrough",), marks=pytest.mark.slow), pytest.param((), marks=pytest.mark.long)],
+    ids=["one notebook", "all"],
+)
+def test_the_tree_is_clean_after_the_study(clone, tmp_path, notebooks):
     """First without noise, since the committed results may be those of earlier code; then with it."""
-    chosen = os.environ.get("CLEAN_TREE_ONLY", "")  # names of notebooks, for a quick look
-    options = [part for name in chosen.split() for part in ("--only", name)]
+    options = [part for name in notebooks for part in ("--only", name)]
     run(clone, {}, *options)
     git(clone, "add", "--all")
     git(clone, "commit", "--quiet", "--allow-empty", "--message", "results of this machine")
-    profile = tmp_path / "ipython" / "profile_default" / "startup"
-    profile.mkdir(parents=True)
-    (profile / "00-noise.py").write_text(STARTUP)
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00-noise.py").write_text(STARTUP)
     run(clone, {"IPYTHONDIR": str(tmp_path / "ipython")}, *options)
     assert git(clone, "status", "--porcelain") == ""

@@ -116,10 +116,12 @@ def test_an_exchange_of_two_claims_is_named():
     assert texts == ["S²RM, Sec. IV", "1.41 for 0.80   (exchanged)", "0.80 for 1.41   (exchanged)", "1.54 for 1.38"]
 
 
-def test_bins_of_few_expressions_are_not_drawn():
-    curve = pd.DataFrame({"confidence": [0.1, 0.9], "precision": [1.0, 0.8], "iou": [0.0, 0.7], "expressions": [3, 90]})
-    left, _ = plots.reliability(curve, 0.1, pd.Series([0.9, 0.8]), pd.Series([0.5]), "a model").axes
-    assert [points.get_offsets().tolist() for points in left.collections] == [[[0.9, 0.8]], [[0.9, 0.7]]]
+def test_confidence_is_drawn_in_groups_of_equally_many():
+    confidence = [0.2, 0.6, 0.7, 0.8, 0.9]
+    diagnosed = pd.DataFrame({"confidence": confidence, "precision": [np.nan, 0.5, 0.7, 0.8, 1.0], "iou": 0.25})
+    left, _ = plots.reliability(diagnosed.assign(cause="hit"), 0.1, "a model", groups=2).axes
+    _, precision, iou = (line.get_xydata() for line in left.lines)
+    assert np.allclose(precision, [[0.65, 0.6], [0.85, 0.9]]) and np.allclose(iou[:, 1], 0.25)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from refstudy.analysis.figures import GREY, PALETTE, line_style, readable_on
 from refstudy.analysis.inference import LOOKS, Estimate
 from refstudy.analysis.tables import TABLES
+from refstudy.base.config import THRESHOLD
 from refstudy.training.records import Record
 
 MARKS = "osD^vP*Xhd"
@@ -394,22 +395,25 @@ def audit(gains: pd.DataFrame) -> Figure:
     return figure
 
 
-def reliability(curve: pd.DataFrame, error: float, hits: pd.Series, misses: pd.Series, title: str) -> Figure:
-    """Left: mean precision and mean IoU of masks by their confidence, a mark a bin of at least ``FEWEST`` expressions
-    (``refstudy.analysis.failures.reliability``). Right: confidence of hits and of misses."""
+def reliability(diagnosed: pd.DataFrame, error: float, title: str, groups: int = 10) -> Figure:
+    """Left: mean precision and mean IoU of masks by their confidence, a mark for each of so many groups of equally many
+    masks that mark something. Right: the confidence of hits and of misses. Of the table of
+    ``refstudy.analysis.failures.diagnose_corpus``."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.0, 3.2))
-    curve = curve[curve["expressions"] >= FEWEST]
-    low = curve[["confidence", "precision", "iou"]].min(axis=None) if len(curve) else 0.0
-    left.plot([low, 1], [low, 1], color=GREY, linestyle="--", linewidth=1, label="equal to confidence")
-    area = 12 + 120 * curve["expressions"] / curve["expressions"].max()
+    marked = diagnosed[diagnosed["confidence"] > THRESHOLD].sort_values("confidence", kind="stable")
+    means = marked.groupby(np.arange(len(marked)) * groups // len(marked))[["confidence", "precision", "iou"]].mean()
+    ends = [means["confidence"].min(), means["confidence"].max()]
+    left.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="equal to confidence")
     for name, label, colour, marker in (("precision", "precision", "green", "o"), ("iou", "IoU", "purple", "D")):
-        left.scatter(curve["confidence"], curve[name], area, color=PALETTE[colour], marker=marker, label=label)
-    left.set(xlabel="confidence", ylabel="mean over the bin", title=f"calibration error {error:.2f}")
+        left.plot(means["confidence"], means[name], marker, color=PALETTE[colour], label=label)
+    left.set(xlabel="confidence", ylabel="mean over the group", title=f"calibration error {error:.2f}")
     left.legend(loc="best")
     figure.suptitle(title, fontsize=10)
-    bins = np.linspace(pd.concat([hits, misses]).quantile(0.02), 1, 25)
-    for values, name, colour in ((hits, "hits", "blue"), (misses, "misses", "vermilion")):
-        right.hist(values, bins, histtype="step", linewidth=1.6, color=PALETTE[colour], label=name)
+    bins = np.linspace(diagnosed["confidence"].quantile(0.02), 1, 25)
+    hits = diagnosed["cause"] == "hit"
+    for chosen, name, colour in ((hits, "hits", "blue"), (~hits, "misses", "vermilion")):
+        style = {"histtype": "step", "linewidth": 1.6, "color": PALETTE[colour], "label": name}
+        right.hist(diagnosed.loc[chosen, "confidence"], bins, **style)
     right.set(xlabel="confidence", ylabel="expressions", title="confidence of hits and misses")
     right.legend(loc="upper left")
     return figure
