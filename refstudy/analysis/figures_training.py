@@ -11,7 +11,7 @@ from refstudy.analysis.figures import PALETTE, grid, overlay, show_image
 from refstudy.analysis.live import Training
 from refstudy.base.config import TrainConfig
 from refstudy.training.evaluation import summarize_counts
-from refstudy.training.loop import learning_rate
+from refstudy.training.optim import learning_rate
 
 
 def schedule(settings: TrainConfig, total: int) -> Figure:
