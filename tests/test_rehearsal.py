@@ -109,7 +109,7 @@ def test_a_variant_that_fails_is_reported_and_the_others_go_on(study, monkeypatc
 
 def test_what_is_not_finite_is_named(study, monkeypatch, tmp_path):
     loss = refstudy.training.trainer.dice_loss
-    monkeypatch.setattr(refstudy.training.loop, "dice_loss", lambda *inputs: loss(*inputs) * math.nan)
+    monkeypatch.setattr(refstudy.training.trainer, "dice_loss", lambda *inputs: loss(*inputs) * math.nan)
     rows = rehearse(study, CASES[:1], 3, tmp_path / "r.csv", lambda text: None)
     assert rows["result"].tolist() == ["not finite: loss, gradients, masks"]
     assert call(study, "acm_fpn").exit_code == 1

@@ -25,6 +25,7 @@ from refstudy.data.refer import load_refer
 from refstudy.data.samples import REAL_VAL, real_figures, sample_expressions, summary
 from refstudy.data.scenes import FLAVOURS, make_refscenes, vocabulary
 from refstudy.data.scenes.census import census, sentences_of, things_of, told_apart
+from refstudy.data.scenes.drawing import _paint, _part
 from refstudy.data.scenes.grammar import LOCATION_WORDS, MOST_WORDS, Speaker
 from refstudy.data.scenes.positions import leading, relations_of
 from refstudy.data.scenes.scene import make_scene
@@ -65,6 +66,20 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one(tmp_path):
     assert len(images) == 3 and all(more[name] == data for name, data in images.items())
     few, many = (load_refer(folder.parent, "refscenes+", "unc").query("split == 'val'") for folder in (small, large))
     assert many["expression"].tolist()[: len(few)] == few["expression"].tolist()
+
+
+def test_a_line_of_a_drawing_is_read_as_it_says():
+    part = _part("oval 0.1 0.2 -0.3 0x3c3430|wood*0.5@400 flat plain", "0 0.5+0.1*lean, 1 -2; arc 0 0 1 1 4")
+    assert (part.shape, part.sizes, part.paint) == ("oval", (0.1, 0.2, -0.3), "0x3c3430|wood*0.5@400")
+    assert part.options == {"flat", "plain"}
+    assert part.groups[0] == [((0, 0, "lean"), (0.5, 0.1, "lean")), ((1, 0, "lean"), (-2, 0, "lean"))]
+    around = [[first for first, _, _ in point] for point in part.groups[1]]
+    np.testing.assert_allclose(around, [(1, 0), (0, 1), (-1, 0), (0, -1)], atol=1e-9)
+    assert _paint(part.paint, (200, 200, 1)) == (0x3C, 0x34, 0x30)  # brighter than 400 in sum
+    assert _paint(part.paint, (200, 200, 0)) == (75, 52, 31) == _paint("wood*0.5", (0, 0, 0))
+    assert _paint("colour", (1, 2, 3)) == (1, 2, 3)
+    with pytest.raises(StudyError, match="drawings.yaml: unknown shape 'ovel' in 'ovel 1 1 colour'; known: poly, "):
+        _part("ovel 1 1 colour", "0 0")
 
 
 def annotations_digest(folder, split_by):

@@ -1,4 +1,4 @@
-"""Memory of tensors: how much an action takes; on a CPU, freed memory kept for the next ones until it is returned."""
+"""Memory of tensors: measure how much an action takes; on a CPU, keep freed memory for the next tensors."""
 
 import ctypes
 import os
@@ -12,10 +12,10 @@ NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep freed blocks of up to 32 MiB for what comes next; whether there is a glibc to do so.
+    """Let glibc keep freed blocks of up to 32 MiB for the next tensors; return False without glibc.
 
-    By itself it returns them to the system, which clears every page when it hands it out again; the maps of a training
-    step come and go. Nothing that is computed changes. ``benchmarks/bench_allocation.py`` measures what it saves.
+    Otherwise glibc returns them to the system, which clears every page before it gives it out again, at each training
+    step. Results do not change. ``benchmarks/bench_allocation.py`` measures what it saves.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(
@@ -24,7 +24,7 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> None:
-    """Return what glibc keeps of freed blocks to the system, where there is a glibc."""
+    """Return the freed blocks that glibc keeps to the system; do nothing without glibc."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 
@@ -32,7 +32,7 @@ def return_freed_memory() -> None:
 def added_megabytes(action: Callable[[], object]) -> float:
     """The most memory, in MiB, that PyTorch holds during ``action`` beyond what it held before.
 
-    On a GPU the allocator knows it; on a CPU the profiler tells every allocation and its end.
+    On a GPU the allocator counts it; on a CPU the profiler lists every allocation and its end.
     """
     import torch  # here, since ``provenance`` loads this module and nothing heavy
     from torch.profiler import ProfilerActivity, profile

@@ -19,8 +19,8 @@ class Settings(BaseModel):
 
 
 class DataConfig(Settings):
-    """The data of a run and their size. ``scenes`` and ``scenes_seed`` say how much of RefScenes to make; of released
-    data, ``scenes`` takes the first so many pictures of the splits that it names, and empty it takes all."""
+    """The data of a run and their size. Of RefScenes, ``scenes`` pictures of each split are drawn from ``scenes_seed``;
+    of released data, the first so many pictures of the named splits are taken, and all if ``scenes`` is empty."""
 
     dataset: str = "refscenes"
     split_by: str = "unc"
@@ -49,7 +49,7 @@ WEIGHTS = Field(
 
 
 class ImageEncoderConfig(Settings):
-    """A timm Swin by name; the other fields, where given, override the sizes that the name implies."""
+    """A timm Swin by name; the other fields, if given, override the sizes that the name implies."""
 
     name: str = "swin_tiny_patch4_window7_224"
     embed_dim: int | None = None
@@ -89,7 +89,7 @@ class PartConfig(Settings):
     source: str = Field("", description="SHA-256 of the file of a class of one's own: an edited one is another run")
 
 
-# What our settings call it -> what the config.json of timm's or transformers' folders does.
+# Names of our settings -> names in the config.json of timm's or transformers' folders.
 SWIN_NAMES = {name: name for name in ("embed_dim", "depths", "num_heads", "window_size")}
 BERT_NAMES = {
     "vocab_size": "vocab_size",
@@ -108,7 +108,7 @@ PARTS = {
 
 
 class ModelConfig(Settings):
-    """All that builds a model."""
+    """All settings that build a model."""
 
     image_size: int = 128
     image: ImageEncoderConfig = ImageEncoderConfig()
@@ -210,7 +210,7 @@ class PretrainConfig(Settings):
 
 
 class RunConfig(Settings):
-    """One training run: what it trains (a named variant), on what, how, and from which seed."""
+    """One training run: a named variant, its data, model, training, evaluation and seed."""
 
     variant: str
     seed: int

@@ -1,4 +1,4 @@
-"""Writing files so that an earlier result stays whole until the new one is complete, and noting who wrote them."""
+"""Writing files so that an earlier result stays whole until the new one is complete; notes for the journal."""
 
 import hashlib
 import json
@@ -57,13 +57,13 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """A hidden name beside ``path``, with its suffix, that no other process has, on whatever machine."""
+    """A hidden name beside ``path``, with its suffix, that no other process uses, on any machine."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
 
 
 def exists(path: Path | str) -> bool:
-    """Say whether a file or folder is there; where none is, note in the journal that it was looked for, so that a
-    notebook which did without it is executed again when it comes."""
+    """Tell if a file or folder is there. If not, note it in the journal, so that the notebook is executed again when
+    the file has come."""
     if Path(path).exists():
         return True
     note("missed", path)
@@ -71,7 +71,7 @@ def exists(path: Path | str) -> bool:
 
 
 def note(action: Literal["read", "missed", "wrote"], path: Path | str) -> None:
-    """Add a line to the journal of the notebook being executed; nothing happens where none is kept.
+    """Add a line to the journal of the notebook being executed; do nothing if there is no journal.
 
     A line is {time, action, path, sha256}, with the digest of what lies there: see ``refstudy.engine.journal``.
     """
@@ -105,8 +105,8 @@ def file_digest(path: Path | str) -> str:
 
 
 def path_digest(path: Path) -> str:
-    """SHA-256 of a file, or of the visible files that lie directly in a folder (a run record, the annotations of a data
-    set), by name; empty where nothing lies."""
+    """SHA-256 of a file, or of the names and contents of the visible files directly in a folder (a run record, the
+    annotations of a data set); empty if nothing is there."""
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
         return content_digest([[file.name, file_digest(file)] for file in files])
@@ -114,5 +114,5 @@ def path_digest(path: Path) -> str:
 
 
 def content_digest(content: Any) -> str:
-    """SHA-256 of plain data, whatever the order of its keys."""
+    """SHA-256 of plain data; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

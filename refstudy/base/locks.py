@@ -1,4 +1,4 @@
-"""Locks between processes, which the system frees when their process ends, however it ends."""
+"""Locks between processes; the system frees them when their process ends in any way."""
 
 import os
 import socket

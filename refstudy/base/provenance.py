@@ -1,4 +1,4 @@
-"""Under what circumstances something was made: the commit, the versions, the device, the memory that was used.
+"""The circumstances of a result: commit, versions, device, and the memory that was used.
 
 Nothing heavy is imported: of torch only what its process has loaded already is asked.
 """
@@ -19,7 +19,8 @@ LIBRARIES = ("torch", "timm", "transformers", "numpy", "pillow", "pycocotools")
 
 
 def code_version() -> dict[str, Any]:
-    """The commit, and whether anything but results differs from it; empty and false outside a repository."""
+    """The commit, and ``uncommitted_changes``: files other than results differ from it. Empty and False outside a
+    repository."""
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
     return {"commit": _git("rev-parse", "HEAD"), "uncommitted_changes": bool(changes)}
 
@@ -64,8 +65,8 @@ def peak_memory() -> dict[str, int]:
 
 
 def forget_peak_memory() -> None:
-    """Let ``peak_memory`` speak of what follows alone, where the system allows it: memory that was freed and kept is
-    returned first."""
+    """Let ``peak_memory`` count from now on, if the system allows it; memory that was freed and kept is returned
+    first."""
     return_freed_memory()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM: proc(5)

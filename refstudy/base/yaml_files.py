@@ -14,8 +14,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class YamlFile(NamedTuple):
-    """A file that was read: its content, the nodes of which it was made, which know their lines, and mistakes of form,
-    each with its line."""
+    """A file that was read: its content; the tree of nodes, which know their lines; and mistakes of form, each with its
+    line."""
 
     path: Path
     content: Any
@@ -40,7 +40,7 @@ class YamlFile(NamedTuple):
         return line + 1
 
     def error(self, mistakes: list[tuple[int, str]]) -> StudyError:
-        """Make the error that lists mistakes by line: a line of text each, with file and line number."""
+        """Make the error that lists mistakes in the order of their lines, each with file and line number."""
         return StudyError("\n".join(f"{self.path}:{line}: {mistake}" for line, mistake in sorted(mistakes)))
 
     def checked(self, kind: type[Model]) -> Model:
@@ -56,7 +56,7 @@ class YamlFile(NamedTuple):
 
 
 def said(location: Location, message: str) -> str:
-    """Put a mistake that pydantic found into words: where, and what."""
+    """Say where pydantic found a mistake, and which."""
     return f"{'.'.join(map(str, location))}: {message}"
 
 
@@ -72,7 +72,7 @@ def read_yaml(path: Path) -> YamlFile:
 
 
 def _repeated_keys(tree: yaml.Node | None) -> list[tuple[int, str]]:
-    """Find keys that stand twice in one mapping, of which YAML would silently keep the last: (line, mistake)."""
+    """Find keys that stand twice in one mapping (YAML would silently keep the last): (line, mistake)."""
     found: list[tuple[int, str]] = []
     waiting, seen = [tree], set[int]()
     while waiting:

@@ -206,7 +206,7 @@ def _pictures(table: pd.DataFrame, decode: bool, progress: bool) -> Iterator[Pro
 def check_root(
     root: Path | str, dataset: str = "", split_by: str = "", images: bool = False, progress: bool = False
 ) -> Iterator[tuple[Found, pd.DataFrame, pd.DataFrame]]:
-    """For everything that lies under ``root``, or what is asked for: what was found, its counts and its problems.
+    """For every data set under ``root``, or those that are asked for: where it was found, its counts and its problems.
 
     Where ``root`` itself holds none, its folders are looked into. Raises StudyError when nothing is found.
     """
@@ -236,7 +236,7 @@ def check_root(
 
 
 def summary(problems: pd.DataFrame, examples: int = 3) -> list[str]:
-    """A line per kind of problem, problems first: how many, and the first few."""
+    """A line per kind of problem, problems before notes: their number, and the first few."""
     lines = []
     for (level, kind), rows in problems.groupby(["level", "kind"], sort=False):
         shown = "; ".join(rows["message"].head(examples))

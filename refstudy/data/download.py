@@ -18,7 +18,7 @@ from refstudy.base.files import file_digest
 from refstudy.base.locks import locked
 from refstudy.data.zips import fault, filled, unpack
 
-TRIES = 5  # of one mirror that breaks off, as long as each brings it further
+TRIES = 5  # of one mirror that breaks off, as long as each try adds bytes
 TIMEOUT = 60  # seconds without an answer
 BLOCK = 2**20
 
@@ -48,7 +48,7 @@ def load_mirrors() -> dict[str, Mirror]:
 
 
 def fetch(mirror: Mirror, root: Path | str, progress: bool = True) -> str:
-    """Fetch a file into ``root``, verify and unpack it; a line that says what was done.
+    """Fetch a file into ``root``, verify and unpack it; return a line that says what was done.
 
     What a broken connection left behind (``.part``) is taken up again; of several processes that fetch one file at
     once, one does and the others wait. Raises StudyError when no mirror gives the file, or ``root`` cannot be made.
@@ -116,7 +116,8 @@ def _complete(url: str, part: Path, size: int | None, progress: bool) -> None:
 
 
 def _request(url: str, part: Path, size: int | None, progress: bool) -> bool:
-    """Append what one request gives, or start again where the server ignores ranges; whether the file is whole."""
+    """Append the bytes of one request, or start again if the server ignores ranges; return True when the file is
+    whole."""
     start = part.stat().st_size if part.exists() else 0
     if size and start >= size:
         return True

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 
 from refstudy.base.errors import StudyError
 
-FARTHEST = 100  # longer sides of its image beyond which a polygon's point is a mistake; pycocotools dies of such points
+FARTHEST = 100  # times the longer side; a polygon's point beyond is a mistake, and would crash pycocotools
 PACKED = re.compile(rb"([P-o]{0,6}[0-O])+")  # compressed counts: digits from "P" on where more follow, from "0" on last
 
 
@@ -80,12 +80,13 @@ def mask_polygons(mask: np.ndarray) -> list[list[int]]:
 
 
 def has_masks(table: pd.DataFrame) -> bool:
-    """Tell if these data have masks: a form with boxes alone has none at all."""
+    """Tell if these data have masks; a form with boxes alone has none."""
     return bool(table["segmentation"].map(bool).any())
 
 
 def _decode_rle(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """One RLE as bool (height, width); not by pycocotools, which leaves what short counts do not reach unwritten."""
+    """One RLE as bool (height, width). pycocotools is not used: with counts that are too short, it leaves pixels
+    unwritten."""
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
         raise StudyError(f"segmentation: neither polygons nor RLE, but {type(segmentation).__name__}")
     if list(segmentation["size"]) != [height, width]:

@@ -25,7 +25,7 @@ SAMPLES = {
 
 
 def sample_folder() -> Path | None:
-    """The folder that REFSTUDY_REALDATA names, or ``shared/realdata`` beside the repository; None without either."""
+    """The folder that REFSTUDY_REALDATA names, or ``shared/realdata`` beside the repository; None if neither exists."""
     named = os.environ.get("REFSTUDY_REALDATA")
     folder = Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "realdata"
     return folder if folder.is_dir() else None
@@ -87,7 +87,7 @@ def speech(expressions: pd.Series) -> dict[str, float]:
 
 
 def real_figures(measure: str) -> dict[str, pd.Series]:
-    """For each benchmark's validation split, the values of a measure of ``summary`` by what they are at."""
+    """For each benchmark's validation split, the values of a measure of ``summary``, indexed by ``at``."""
     table = pd.read_csv(REAL_VAL)
     rows = table[table["measure"] == measure]
     return {str(name): part.set_index("at")["value"] for name, part in rows.groupby("benchmark", sort=False)}

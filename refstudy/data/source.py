@@ -18,7 +18,7 @@ def default_data_root(root: Path | str = ".") -> Path:
 def prepare_data(
     config: DataConfig, data_root: Path | str | None = None, workers: int = 1, progress: bool = True
 ) -> Path:
-    """The root that ``load_refer`` takes for these data; RefScenes is made first where it is not yet there.
+    """The root that ``load_refer`` takes for these data; RefScenes is made first if it is not there yet.
 
     Each size, seed and number of scenes has a root of its own, so that sets do not mix. Raises StudyError when the
     settings ask for scenes of another version than this code makes.
@@ -39,7 +39,7 @@ def prepare_data(
 
 
 def lay_out(root: Path, flavour: str, to: Path) -> Path:
-    """Link one flavour of RefScenes under ``root`` to where code for the benchmark it is after looks for that, and
+    """Link one flavour of RefScenes under ``root`` to the place where code for its benchmark looks for that, and
     return its annotations' folder: ``<to>/refcoco``, and for its pictures ``<to>/images/mscoco/images/train2014``.
 
     Raises StudyError when something else lies there, or links cannot be made.

@@ -61,8 +61,8 @@ def tokenize(
 
 
 def strange_words(tokenizer: BertTokenizerFast, expression: str) -> list[str]:
-    """The words of an expression that a vocabulary does not have, in their order: those it maps to [UNK], and those
-    that it can only spell character by character. Punctuation is no word, unless there is nothing else."""
+    """The words of an expression that are not in the vocabulary, in their order: those that it maps to [UNK], and those
+    that it can only spell character by character. Punctuation counts as a word only if there is nothing else."""
     words = dict.fromkeys(word for word, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(expression))
     spoken = [word for word in words if any(unicodedata.category(letter)[0] != "P" for letter in word)]
     return [word for word in spoken or words if _is_strange(tokenizer, word)]

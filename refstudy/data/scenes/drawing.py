@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from refstudy.base.errors import StudyError
 from refstudy.base.yaml_files import read_yaml
 
 from .pen import Colour, Pen, Point, oval_points, shade
@@ -18,7 +19,8 @@ def _rgb(number: int) -> Colour:
     return number >> 16, number >> 8 & 255, number & 255
 
 
-FILE: dict[str, Any] = read_yaml(Path(__file__).with_name("drawings.yaml")).content
+PATH = Path(__file__).with_name("drawings.yaml")
+FILE: dict[str, Any] = read_yaml(PATH).content
 PAINTS, COLOURS, HAIR, TROUSERS = (
     {name: _rgb(number) for name, number in FILE[kind].items()} for kind in ("paints", "colours", "hair", "trousers")
 )
@@ -57,9 +59,14 @@ class Part(NamedTuple):
     groups: list[list[tuple[Term, Term]]]
 
 
+SIZES = {"poly": 0, "body": 0, "box": 0, "line": 0, "limb": 1, "dot": 1, "wheel": 1, "oval": 2}  # how many a shape has
+
+
 def _part(about: str, points: str) -> Part:
     shape, *words = about.split()
-    count = {"limb": 1, "dot": 1, "wheel": 1, "oval": 2}.get(shape, 0)
+    if shape not in SIZES:
+        raise StudyError(f"{PATH}: unknown shape '{shape}' in '{about}'; known: {', '.join(SIZES)}")
+    count = SIZES[shape]
     count += shape == "oval" and re.fullmatch(r"-?[\d.]+", words[2]) is not None  # its tilt
     paint, *options = words[count:] or ["dark"]
     first, second, third = map(float, [*words[:count], "0", "0", "0"][:3])

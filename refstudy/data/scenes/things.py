@@ -4,8 +4,11 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from refstudy.base.errors import StudyError
+
 from .drawing import DRAWINGS, Draw
 
+PATH = Path(__file__).with_name("categories.csv")
 PALETTES = {
     "bright": ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "white", "gray"),
     "fur": ("brown", "black", "white", "gray", "orange"),
@@ -38,11 +41,13 @@ class Category:
 
 def _read() -> tuple[Category, ...]:
     categories = []
-    with open(Path(__file__).with_name("categories.csv"), encoding="utf-8", newline="") as file:
+    with open(PATH, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             nouns, loosely, places, colours, traits = (
                 tuple(row[key].split()) for key in ("nouns", "loosely", "places", "colours", "traits")
             )
+            if row["name"] not in DRAWINGS:
+                raise StudyError(f"{PATH}: '{row['name']}' has no drawing; add one to drawings.yaml")
             holds = [float(trait.split("=")[1]) for trait in traits if trait.startswith("holds=")]
             categories.append(
                 Category(
