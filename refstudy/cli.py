@@ -225,6 +225,37 @@ def table(
     typer.echo(shown.to_string(na_rep="", index=shown.index.names != [None]))
 
 
+@app.command()
+def show(
+    stem: Annotated[str, typer.Argument(help="a table, e.g. s2rm_table4")],
+    row: Annotated[str, typer.Argument(help="its row, as the table names it, or a variant")],
+    profile: Profile = "scenes",
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Print one row of a table, every number with its interval, and the run records that it comes from."""
+    import pandas as pd
+
+    from refstudy.analysis.opened import open_study
+    from refstudy.analysis.table_files import table_files
+
+    opened = open_study(profile, study)
+    files = table_files(opened.folder)
+    if stem not in files:
+        raise StudyError(f"no table '{stem}' in the results of profile {profile}; `refstudy table` lists them")
+    table = pd.read_csv(files[stem])
+    named = [name for name in ("row", "variant") if name in table]
+    chosen = table[(table[named] == row).any(axis=1)].dropna(axis="columns", how="all")
+    if chosen.empty:
+        known = ", ".join(map(str, table[named[0]].unique())) if named else "none"
+        raise StudyError(f"{files[stem]}: no row '{row}'; known: {known}")
+    typer.echo(chosen.to_string(index=False, float_format="{:.2f}".format))
+    for variant in chosen["variant"].unique() if "variant" in chosen else ():
+        for record in opened.records(variant):
+            made, config = record.provenance(), record.config
+            about = f"seed {config.seed}, commit {made.get('commit')}, {made.get('started')}, {config.data.dataset}"
+            typer.echo(f"{record.path}: {about}, data {record.summary.get('data_fingerprint')}")
+
+
 @app.command("evaluate")
 def evaluate_command(
     weights: Annotated[Path, typer.Argument(help="a weights file or a folder of save_pretrained")],

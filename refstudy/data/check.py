@@ -174,7 +174,7 @@ def _leaves(row: Any) -> bool:
     points = [number for part in row.segmentation for number in zip(part[::2], part[1::2], strict=False)]
     try:
         x, y = np.array(points, float).T
-    except ValueError:
+    except (TypeError, ValueError):
         return False  # no polygon at all, which decoding it tells
     return bool(min(x.min(), y.min()) < -SLACK or x.max() > row.width + SLACK or y.max() > row.height + SLACK)
 

@@ -46,7 +46,7 @@ def _read(root: Path, splits: dict[str, Path]) -> Entries:
             box = (left, top, right - left + 1, bottom - top + 1)
             ref = {"ref_id": region, "ann_id": region, "image_id": image_id, "category_id": 0, "split": split}
             queries = numbered(expressions, sentences)
-            sentences += len(queries)
+            sentences += len(queries) if isinstance(queries, list) else 0
             entries.annotations.append({"id": region, "image_id": image_id, "bbox": box, "segmentation": []})
             entries.refs.append(ref | {"sentences": queries})
     entries.images = list(images.values())
