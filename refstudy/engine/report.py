@@ -9,6 +9,7 @@ import html
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +90,32 @@ def write_report(study: ProfileStudy) -> Path:
     for path in executed_notebooks(folder):
         notebook = nbformat.read(path, as_version=4)
         pages.append(_about(path, notebook) | {"notebook": notebook})
+    names = [about["name"] for about in pages]
     page = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True).get_template("page.html.j2")
     with atomic_folder(folder / "report") as new:
         for number, about in enumerate(pages):
             body = exporter.from_notebook_node(prepared(about.pop("notebook"), study.file.root, about["group"]))[0]
+            body = relinked(body, names, study.file.root, folder / "report")
             links = {"before": pages[number - 1] if number else None, "after": (*pages[number + 1 :], None)[0]}
             (new / f"{about['name']}.html").write_text(_page(page, about["title"], body, **links), encoding="utf-8")
         contents = page.environment.get_template("contents.html.j2").render(contents_of(study, manifest, pages))
         text = _page(page, f"refstudy report: {study.profile}", contents)
         (new / "index.html").write_text(text, encoding="utf-8")
     return folder / "report" / "index.html"
+
+
+def relinked(body: str, pages: Sequence[str], root: Path, report: Path) -> str:
+    """HTML of a notebook in the folder ``report``: links to other notebooks lead to their pages, links to files of the
+    study to these files."""
+
+    def link(found: re.Match[str]) -> str:
+        path, anchor = found.groups()
+        if path.endswith(".ipynb") and Path(path).stem in pages:
+            return f'href="{Path(path).stem}.html{(anchor or "").lower()}"'
+        target = root / "notebooks" / path
+        return f'href="{os.path.relpath(target, report)}{anchor or ""}"' if target.exists() else found[0]
+
+    return re.sub(r'href="(?![a-z]+:|#|/)([^"#]+)(#[^"]*)?"', link, body)
 
 
 def _about(path: Path, notebook: NotebookNode) -> dict[str, Any]:
@@ -126,9 +143,8 @@ def prepared(notebook: NotebookNode, root: Path, group: str) -> NotebookNode:
     code, section = [cell for cell in notebook.cells if cell.cell_type == "code"], ""
     for cell, below in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
         if cell.cell_type == "markdown":
-            section = ([line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")] or [section])[
-                -1
-            ]
+            headings = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
+            section = (headings or [section])[-1]
             continue
         cell.source = cell.source.removeprefix(CHECKED).replace(f"{root}{os.sep}", "")
         text = below.source.split("\n\n")[0] if below is not None and below.cell_type == "markdown" else ""
