@@ -1,11 +1,15 @@
 """The rendered notebooks: those of today's sources, small, and made by ``tools/rendered.py`` as it says."""
 
+import base64
 import importlib.util
+import io
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 spec = importlib.util.spec_from_file_location("rendered", ROOT / "tools" / "rendered.py")
@@ -47,6 +51,16 @@ def test_another_cell_is_another_source_and_its_execution_is_refused():
     assert tool.source_digest(other) != tool.source_digest(source)
     with pytest.raises(ValueError, match="executed from other cells"):
         tool.rendered(other, executed(source))
+
+
+def test_pictures_become_smaller_and_stay_the_pictures():
+    noise = np.random.default_rng(0).integers(0, 40, (64, 64, 3)) + np.arange(64)[:, None, None] * 3
+    before = io.BytesIO()
+    Image.fromarray(noise.astype(np.uint8)).save(before, "PNG")
+    after = base64.b64decode(tool.small(base64.b64encode(before.getvalue()).decode()))
+    image = Image.open(io.BytesIO(after)).convert("RGB")
+    assert len(after) < len(before.getvalue()) and image.getcolors(256) and image.size == (64, 64)
+    assert np.abs(np.asarray(image).astype(int) - noise).mean() < 16
 
 
 needs_copies = pytest.mark.skipif(not tool.RENDERED.is_dir(), reason="no rendered notebooks yet: make rendered")

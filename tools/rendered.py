@@ -1,16 +1,20 @@
 """Write results/scenes/rendered/: the executed notebooks of the last `refstudy run` with their outputs.
 
 `make rendered` calls it after the run. What changes from one execution to the next is left out: papermill's times and
-its cell of parameters, widgets, provenance. A copy carries the digest of the cells of its source (``source_digest``).
+its cell of parameters, widgets, provenance. Pictures have 256 colours, a third of the bytes. A copy carries the digest
+of the cells of its source (``source_digest``).
 """
 
+import base64
 import hashlib
+import io
 import json
 import sys
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES, RENDERED = ROOT / "notebooks", ROOT / "results" / "scenes" / "rendered"
@@ -22,6 +26,14 @@ def source_digest(notebook: NotebookNode) -> str:
     """The SHA-256 of the kinds, texts and tags of a notebook's cells."""
     cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
     return hashlib.sha256(json.dumps(cells, ensure_ascii=False).encode()).hexdigest()
+
+
+def small(picture: str) -> str:
+    """A PNG in base64 with 256 colours."""
+    out = io.BytesIO()
+    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    image.quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    return base64.b64encode(out.getvalue()).decode()
 
 
 def rendered(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
@@ -39,6 +51,8 @@ def rendered(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
             for output in cell.outputs:
                 output.pop("execution_count", None)
                 output["metadata"] = {}
+                if "image/png" in output.get("data", {}):
+                    output["data"]["image/png"] = small(output["data"]["image/png"])
                 if output.output_type == "execute_result":
                     output["execution_count"] = count
                 if output.output_type == "stream":
