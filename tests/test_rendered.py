@@ -3,12 +3,14 @@
 import base64
 import importlib.util
 import io
+import re
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbval.plugin import get_sanitize_patterns
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,3 +81,16 @@ def test_the_copies_are_small_and_none_is_left_over():
     copies = sorted(tool.RENDERED.glob("*.ipynb"))
     assert [path.name for path in copies] == NAMES
     assert sum(path.stat().st_size for path in copies) < 8_000_000
+
+
+def test_the_sanitiser_hides_times_and_round_off_and_no_other_number():
+    patterns = dict(get_sanitize_patterns((ROOT / "tests" / "nbval.cfg").read_text(encoding="utf-8")))
+
+    def clean(text):
+        for pattern, replacement in patterns.items():
+            text = re.sub(pattern, replacement, text)
+        return text
+
+    assert clean("the Gram matrix is 30 times faster") == clean("the Gram matrix is 4 times faster")
+    assert clean("off by 3.1e-07") == clean("off by 8e-8") and clean("<F at 0x7f3a>") == clean("<F at 0x7f3b>")
+    assert clean("IoU 54.3, 8 times as many") == "IoU 54.3, 8 times as many"

@@ -1,4 +1,4 @@
-"""The figures of the SLViT lessons (notebooks 03a and 03b): diagrams shapes of tensors, branches, maps."""
+"""The figures of the SLViT lessons (notebooks 03a and 03b): diagrams, branches, maps."""
 
 import itertools
 from collections.abc import Mapping, Sequence
