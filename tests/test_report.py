@@ -26,7 +26,7 @@ from refstudy.base.files import JOURNAL, JOURNAL_SUFFIX, file_digest, note
 from refstudy.base.provenance import code_version
 from refstudy.engine.journal import end_journal, journal_head, read_journal
 from refstudy.engine.manifest import write_manifest
-from refstudy.engine.report import WIDGET, write_report
+from refstudy.engine.report import WIDGET, relinked, write_report
 from refstudy.engine.titles import TITLES
 from refstudy.training.records import circumstances, find_records
 
@@ -138,13 +138,26 @@ def test_every_reference_resolves_and_nothing_is_loaded_from_the_net(results):
         for address in found.links:
             file, _, anchor = address.partition("#")
             target = page.parent / file if file else page
-            assert target.exists() and (
-                target.resolve().is_relative_to(results.resolve()) or file.endswith("README.md")
-            )
+            assert target.exists() and target.resolve().is_relative_to(results.resolve()), address
             assert not anchor or anchor in References(target).ids, address
         text = page.read_text()
         assert not re.search(r"(url\(|import\(?|src=)\s*['\"]?(https?:)?//", text)
         assert "mathjax" not in text.lower() and "require.js" not in text
+
+
+def test_links_of_a_notebook_lead_to_pages_and_files(tmp_path):
+    for folder in ("docs", "notebooks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "docs" / "a.md").write_text("")
+    page, file, web = (
+        '<a href="06_x.ipynb#One">a</a>',
+        '<a href="../docs/a.md#b">b</a>',
+        '<a href="https://x.org">c</a>',
+    )
+    body = f'{page} {file} {web} <a href="gone.md">d</a>'
+    inside = relinked(body, ["06_x"], tmp_path, tmp_path / "results" / "scenes" / "report")
+    assert inside == f'<a href="06_x.html#one">a</a> <a href="../../../docs/a.md#b">b</a> {web} d'
+    assert relinked(body, [], tmp_path, tmp_path.parent / "report") == f"a b {web} d"
 
 
 def test_tables_are_sortable_named_and_escaped(results):

@@ -100,7 +100,7 @@ def gains(panels: Sequence[tuple[str, str, pd.DataFrame, int]], printed_on: str,
             axes.plot(printed, y, "o", markerfacecolor="white", markersize=6, color="black")
             side: dict[str, Any] = {"y": y, "va": "center", "fontsize": 8, "transform": axes.get_yaxis_transform()}
             if np.isnan(ours):
-                axes.text(0.99, s="not trained", ha="right", color="0.4", **side)
+                axes.text(1.01, s="not trained", ha="left", color="0.4", **side)
             elif abs(ours) > limit:
                 text, x, edge = (f"{ours:+.1f} →", 0.99, "right") if ours > 0 else (f"← {ours:+.1f}", 0.01, "left")
                 axes.text(x, s=text, ha=edge, color=OURS, **side)

@@ -105,17 +105,19 @@ def write_report(study: ProfileStudy) -> Path:
 
 
 def relinked(body: str, pages: Sequence[str], root: Path, report: Path) -> str:
-    """HTML of a notebook in the folder ``report``: links to other notebooks lead to their pages, links to files of the
-    study to these files."""
+    """HTML of a notebook for the folder ``report``: links to other notebooks lead to their ``pages``, links to files
+    of the study to these files; where a link leads nowhere, or the report lies outside the study, its text stays."""
 
     def link(found: re.Match[str]) -> str:
-        path, anchor = found.groups()
-        if path.endswith(".ipynb") and Path(path).stem in pages:
-            return f'href="{Path(path).stem}.html{(anchor or "").lower()}"'
+        path, anchor, text = found.groups(default="")
         target = root / "notebooks" / path
-        return f'href="{os.path.relpath(target, report)}{anchor or ""}"' if target.exists() else found[0]
+        if path.endswith(".ipynb") and Path(path).stem in pages:
+            return f'<a href="{Path(path).stem}.html{anchor.lower()}">{text}</a>'
+        if target.exists() and report.is_relative_to(root):
+            return f'<a href="{os.path.relpath(target, report)}{anchor}">{text}</a>'
+        return text
 
-    return re.sub(r'href="(?![a-z]+:|#|/)([^"#]+)(#[^"]*)?"', link, body)
+    return re.sub(r'<a href="(?![a-z]+:|#|/)([^"#]+)(#[^"]*)?"[^>]*>(.*?)</a>', link, body, flags=re.DOTALL)
 
 
 def _about(path: Path, notebook: NotebookNode) -> dict[str, Any]:
