@@ -218,7 +218,7 @@ def products(
             difference = first - second - (first - second).mean()
             end = float(difference.abs().max())
             show_map(axis, difference, "", "PuOr", -end, end, bar=False)
-        for axis, which, text, colour in zip(line, ("first", "second"), texts, ("vermilion", "blue"), strict=False):
+        for axis, which, text, colour in zip(line[1:], ("first", "second"), texts, ("vermilion", "blue"), strict=False):
             axis.set_title(textwrap.fill(f"{which}: “{text}”", 26), color=PALETTE[colour], fontsize=9)
     for axis, head in zip(axes[-1], heads, strict=True):
         axis.text(0.5, -0.06, head, transform=axis.transAxes, ha="center", va="top", fontsize=9)
