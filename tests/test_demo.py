@@ -123,7 +123,7 @@ def test_scene_sentence_and_photo_change_what_is_shown(demo):
         ("text.jpg", b"no picture", "a dog", "text.jpg: image does not decode"),
         ("empty.jpg", b"", "a dog", "empty.jpg: image does not decode"),
         ("cut.jpg", photo((9, 9, 9), (400, 400))[:900], "a dog", "cut.jpg: image does not decode"),
-        ("fine.jpg", photo((9, 9, 9)), "  ", "expression '  ' has no words"),
+        ("fine.jpg", photo((9, 9, 9)), "  ", "expression '' has no visible character"),
         ("C:\\x.jpg", b"no picture", "a dog", "C:\\x.jpg: image does not decode"),
     ],
 )

@@ -293,7 +293,7 @@ def test_bad_parts_options_and_files_are_named(tmp_path):
     slvit = PartConfig(name="slvit", options={"pretrained": True})  # as it is said of the other encoders
     with pytest.raises(StudyError, match="'slvit': option pretrained is True; name a file or a folder"):
         build_model(tiny_model().model_copy(update={"whole": slvit}))
-    with pytest.raises(StudyError, match="no model weights"):
+    with pytest.raises(StudyError, match="weights not found"):
         load_model(tmp_path / "none.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"12345678 not safetensors")
     with pytest.raises(StudyError, match="no model weights"):

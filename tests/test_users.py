@@ -468,22 +468,23 @@ def test_what_is_missing_is_told_before_pytorch_is_loaded(tmp_path):
 
 
 def test_data_of_ones_own_are_scored_with_intervals_and_runs_are_listed(tmp_path):
-    write_files(tmp_path, {name.replace("refcoco", "mine"): data for name, data in refer_files().items()} | PICTURES)
+    data = tmp_path / "data"
+    write_files(data, {name.replace("refcoco", "mine"): content for name, content in refer_files().items()} | PICTURES)
     study = tmp_path / "study.yaml"
     study.write_text(
         yaml.safe_dump({"variants": {"plain": VARIANT}, "profiles": {"small": tiny_profile()}, "runs": {}})
     )
     save_weights(build_model(tiny_model()), tmp_path / "w.safetensors")
     options = ["--profile", "small", "--study", str(study)]
-    done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "w.safetensors"), "--data", str(tmp_path), *options])
+    done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "w.safetensors"), "--data", str(data), *options])
     assert done.exit_code == 0, done.exception
     assert (
         re.search(r"mine \(unc\) val, 64 px +\d+\.\d \[\d+\.\d, \d+\.\d\]", done.output) and "train" not in done.output
     )
     listed = CliRunner().invoke(app, ["train", "--dry-run", *options])
     assert re.search(r"^to train +\S+small/records/plain-seed0-[0-9a-f]{12}\n$", listed.output)
-    with pytest.raises(StudyError, match=f"{tmp_path} has it: name that folder"):
-        load_refer(tmp_path.parent, "mine", "unc")
+    with pytest.raises(StudyError, match=f"{data} has it: name that folder"):
+        load_refer(tmp_path, "mine", "unc")
 
 
 def test_a_row_is_shown_with_its_intervals_and_the_records_it_comes_from(tmp_path):
