@@ -1,5 +1,6 @@
 """The figures of the lesson on training (notebook 04): schedule, learning curve, masks at several moments."""
 
+import textwrap
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -35,8 +36,9 @@ def curve(training: Training, floors: Mapping[str, pd.DataFrame]) -> Figure:
     heights = {name: summarize_counts(counts)["oIoU"] for name, counts in floors.items()}
     for name, height in heights.items():
         right.axhline(height, color="grey", linestyle="--", linewidth=1)
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
-        right.text(0.02, height, name, va="center", fontsize=8, transform=right.get_yaxis_transform(), bbox=box)
+        right.text(
+            1.02, height, textwrap.fill(name, 21), va="center", fontsize=8, transform=right.get_yaxis_transform()
+        )
     top = 1.15 * max(*(value for _, value in score), *heights.values())
     right.set(xlabel="update", ylabel="overall IoU (%)", title=f"{training.measured_on}", ylim=(0, top))
     return figure
