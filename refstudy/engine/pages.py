@@ -60,6 +60,8 @@ def findings(study: Study, folder: Path) -> list[str]:
         said.append(
             f"**Models.** Of {len(own)} trained models, {high} reaches the highest overall IoU on {where}, "
             f"{low} the lowest."
+            if len(own) > 1
+            else f"**Models.** One model is trained yet: {high}, overall IoU on {where}."
         )
     else:
         said.append("**Models.** No run is recorded yet: what the papers print stands beside empty columns.")

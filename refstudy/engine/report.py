@@ -88,6 +88,8 @@ def write_report(study: ProfileStudy) -> Path:
     folder, exporter = study.folder, CellExporter()
     manifest, pages = write_manifest(study), []
     for path in executed_notebooks(folder):
+        if path.stem not in study.file.runs:  # left by an earlier study
+            continue
         notebook = nbformat.read(path, as_version=4)
         pages.append(_about(path, notebook) | {"notebook": notebook})
     names = [about["name"] for about in pages]

@@ -57,6 +57,7 @@ TITLES = (
         "s2rm_cell_maps": "What does one cell compare itself with?",
         "s2rm_fig5_fpn": "Masks of the fusion modules with the FPN (S²RM, Fig. 5)",
         "s2rm_gates": "How much of each group of maps is let through?",
+        "s2rm_products": "Do the products follow the words?",
         "s2rm_shifts": "How are rows and columns shifted?",
         "s2rm_walkthrough_mask": "Which mask does S²RM + CASG draw?",
         "s2rm_word_attention": "Which cells take from which words?",
