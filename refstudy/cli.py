@@ -246,8 +246,8 @@ def show(
     named = [name for name in ("row", "variant") if name in table]
     chosen = table[(table[named] == row).any(axis=1)].dropna(axis="columns", how="all")
     if chosen.empty:
-        known = ", ".join(map(str, table[named[0]].unique())) if named else "none"
-        raise StudyError(f"{files[stem]}: no row '{row}'; known: {known}")
+        known = ", ".join(map(str, table[named[0]].dropna().unique())) if named else "none"
+        raise StudyError(f"table '{stem}': no row '{row}'; known: {known}")
     typer.echo(chosen.to_string(index=False, float_format="{:.2f}".format))
     for variant in chosen["variant"].unique() if "variant" in chosen else ():
         for record in opened.records(variant):

@@ -368,11 +368,11 @@ def test_runs_without_a_record_are_named_with_the_commands_that_train_them(small
         command = ["run", "--profile", profile, "--dry-run", "--study", str(study), *options]
         return CliRunner().invoke(app, command).output
 
-    assert "trainings: 1 have their run record, 0 have none\n" in shown()
+    assert "trainings: 1, 1 with a run record, 0 without\n" in shown()
     shutil.rmtree(small.record)
     assert without_record(load_study(small.file), "small") == [("small", "plain", 0)]
     missing = shown()
-    assert "trainings: 0 have their run record, 1 have none\nseed 0 of: plain\n" in missing
+    assert "trainings: 1, 0 with a run record, 1 without\nseed 0 of: plain\n" in missing
     assert "train one with: refstudy train --profile small --variant plain --seed 0\n" in missing
     assert "or all of them with: refstudy train --profile small\n" in missing
     assert "these are trained first\nseed 0 of: plain\n" in shown("--train") and "train one" not in shown("--train")

@@ -85,7 +85,7 @@ def test_the_model_has_learned(smoke, study):
 def test_a_second_run_finds_the_records_and_changes_no_table(smoke, study):
     before = {path.name: path.read_bytes() for path in (smoke / "tables").iterdir()}
     done = run(study, "--only", "06_ablations")
-    assert done.returncode == 0 and "2 have their run record, 0 have none" in done.stdout
+    assert done.returncode == 0 and "2 with a run record, 0 without" in done.stdout
     assert before == {path.name: path.read_bytes() for path in (smoke / "tables").iterdir()}
 
 

@@ -439,7 +439,7 @@ def test_a_folder_with_names_and_photos_of_all_kinds_is_answered_to_its_end(tmp_
     assert done.exit_code == 0 and "5 of 5 photos segmented" in done.output
     said = [line for line in done.stderr.splitlines() if "nothing is marked" not in line]
     assert said == [
-        f"note: 5 photos in {folder}, but c.HEIC, d.dng, e, which Pillow does not read: save photos as JPEG or PNG",
+        f"note: 5 photos in {folder}; left out, by their names: c.HEIC, d.dng, e (photos end in .jpg or .png)",
         "note: the model has seen drawn scenes of 128 x 128 pixels only; here its masks and scores mean little",
         "note: “a xylophone”: the model does not know xylophone",
         "note: “?”: the model does not know ?",

@@ -1,5 +1,6 @@
 """Reading pictures: the whole of one, for training and for the answer to a photo alike, or its size alone."""
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -39,7 +40,9 @@ def opened(source: Source, name: str = "", remedy: str = "fetch it again") -> It
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise StudyError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first") from error
     except Exception as error:  # a broken file can make Pillow raise almost anything
-        raise StudyError(f"{path}: image does not decode ({error}); {remedy}") from error
+        empty = isinstance(source, str | Path) and os.path.isfile(source) and not os.path.getsize(source)
+        reason = "the file is empty" if empty else f"image does not decode ({error})"
+        raise StudyError(f"{path}: {reason}; {remedy}") from error
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
@@ -93,10 +96,10 @@ def find_photos(path: Path | str) -> tuple[list[Path], list[Path]]:
 
 
 def unread(others: Sequence[Path], shown: int = 3) -> str:
-    """Say which files are no pictures for Pillow; nothing where there are none."""
+    """Say which files have no picture's name, by what Pillow knows; nothing where there are none."""
     more = f" and {len(others) - shown} more" if len(others) > shown else ""
     names = ", ".join(file.name for file in others[:shown]) + more
-    return f", but {names}, which Pillow does not read: save photos as JPEG or PNG" if others else ""
+    return f"; left out, by their names: {names} (photos end in .jpg or .png)" if others else ""
 
 
 def read_image_size(path: Path | str) -> tuple[int, int]:

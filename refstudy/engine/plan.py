@@ -220,7 +220,7 @@ def show_trainings(study: Study, profile: str, console: Console, asked: bool = F
     missing, every = without_record(study, profile), study.cases(profile)
     to_come = "; these are trained first" if missing and asked else ""
     console.print(
-        f"trainings: {len(every) - len(missing)} have their run record, {len(missing)} have none{to_come}",
+        f"trainings: {len(every)}, {len(every) - len(missing)} with a run record, {len(missing)} without{to_come}",
         soft_wrap=True,
     )
     seeds: dict[str, list[str]] = {}
