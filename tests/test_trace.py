@@ -9,7 +9,6 @@ from refstudy.analysis.trace import (
     last_lmfas,
     lmfa_branches,
     refined,
-    region_attention,
     region_counts,
     trace,
     trace_slvit,
@@ -21,7 +20,7 @@ from refstudy.data.refer import load_table
 from refstudy.data.source import prepare_data
 from refstudy.data.words import tokenize
 from refstudy.models.build import build_model
-from refstudy.models.urce import STAGES, patch_side
+from refstudy.models.urce import STAGES
 from refstudy.training.evaluation import evaluate
 
 from .conftest import tiny_data, tiny_model
@@ -95,17 +94,6 @@ def test_the_branches_of_lmfa_add_up_to_its_output(slvit):
             assert list(branches) == ["5×5", "1×7, 7×1", "1×11, 11×1", "1×21, 21×1", "words"]
             product = lmfa.mix(sum(branches.values())) * given[0]  # Eq. (7)
         torch.testing.assert_close(product, made)
-
-
-def test_the_attention_among_the_tokens_of_a_region_is_that_of_the_model(slvit):
-    steps = trace_slvit(slvit, IMAGE, "the red car").steps
-    sequence, attention, attended = region_attention(slvit.urce, steps.encoded, steps.cells)
-    tokens = sum(patch_side(stage) ** 2 for stage in STAGES)
-    assert sequence.shape == (1, tokens, 16) and attention.shape == (1, 2, tokens, tokens)
-    torch.testing.assert_close(attention.sum(-1), torch.ones(1, 2, tokens))
-    with torch.no_grad():
-        own = slvit.urce.attend(sequence, torch.ones(1, tokens, dtype=torch.bool))
-    torch.testing.assert_close(attended, own)
 
 
 @pytest.mark.parametrize("regions", [0, 3, 4])

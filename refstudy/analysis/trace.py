@@ -165,19 +165,6 @@ def main_direction(map_: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def region_attention(urce: URCE, maps: Sequence[Tensor], cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The attention in the regions ``cells`` (E, K) of F_1 ... F_4: the N = E * K sequences of Eq. (10), (N, T, C_f);
-    the attention among their T tokens, (N, heads, T, T), which sums to 1 over the last; and what Eq. (11) makes of them
-    by it, (N, T, C_f). The model itself computes the last without the attention as a matrix."""
-    sequence, present = (x.flatten(0, 1) for x in urce.sequences(maps, cells)[:2])
-    heads = urce.query_key_value(urce.norm(sequence)).unflatten(2, (3, urce.heads, -1)).permute(2, 0, 3, 1, 4)
-    query, key, value = heads
-    scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
-    attention = scores.masked_fill(~present[:, None, None, :], float("-inf")).softmax(-1)
-    return sequence, attention, sequence + urce.output((attention @ value).transpose(1, 2).flatten(2))
-
-
-@torch.no_grad()
 def refined(model: SLViT, steps: Steps, regions: int, size: tuple[int, int]) -> Tensor:
     """Mask logits (E, *size) from the ``steps`` of E expressions if URCE refines the K = ``regions`` most uncertain
     regions, whatever number the model was made for; none with 0."""
