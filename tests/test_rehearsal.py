@@ -70,6 +70,11 @@ def test_every_variant_is_measured_and_then_taken_over(study, monkeypatch):
     assert names == ["s2rm_casg", "slvit_k4", CASES[0][1]]
 
 
+def test_the_cell_of_a_second_encoder_is_read_from_its_own_row(study, tmp_path):
+    row = rehearse(study, [("refcoco_swinb", "s2rm_casg")], 3, tmp_path / "r.csv", lambda text: None).iloc[0]
+    assert row["result"] == FINE and 0 <= row["oIoU"] <= 100
+
+
 def test_the_full_batch_is_extrapolated_from_that_of_two_photographs(study, monkeypatch, tmp_path):
     batches = []
     step = Trainer.step

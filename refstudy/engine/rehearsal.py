@@ -237,8 +237,8 @@ def _cell(study: Study, profile: str, config: RunConfig, trainer: Trainer, corpu
         record = find_record(results / "records", config)
         return float(sampled_metrics(record, config.splits[0])["oIoU"].iloc[0]) if record else math.nan
     table = pd.read_csv(write_table(build_table(stem, study.under(profile, results)), results / "tables", stem))
-    found = table[(table["variant"] == config.variant) & (table["metric"] == "oIoU")]
-    return float(found["ours"].iloc[0])
+    found = table.loc[(table["variant"] == config.variant) & (table["metric"] == "oIoU"), "ours"].dropna()
+    return float(found.iloc[0]) if len(found) else math.nan  # rows of other encoders have no record here
 
 
 def _gates_to_read(trainer: Trainer) -> str:
