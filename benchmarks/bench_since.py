@@ -4,6 +4,7 @@ The earlier code is unpacked from git and run in a process of its own, in turns 
 """
 
 import itertools
+import os
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,7 @@ def rate(root: str, variant: str) -> float:
 
     if (Path(root) / "refstudy/study.py").exists():
         from refstudy.allocation import keep_freed_memory
+
         from refstudy.study import load_study
         from refstudy.training import Trainer, load_corpora
     else:
@@ -58,20 +60,16 @@ def main(commit: str = BEFORE) -> None:
         raise SystemExit("of CPUs only: it counts the time of the process")
     with tempfile.TemporaryDirectory() as folder:
         archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
-        tarfile.open(fileobj=BytesIO(archive)).extractall(folder, filter="data")
+        with tarfile.open(fileobj=BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
         (Path(folder) / "data").symlink_to(ROOT / "data")
         rows = []
         for variant, floor in FLOORS.items():
             rates: dict[str, list[float]] = {folder: [], str(ROOT): []}
             for root in [folder, str(ROOT)] * ROUNDS:
                 command = [sys.executable, __file__, "--rate", root, variant]
-                output = subprocess.run(
-                    command,
-                    env={"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    check=True,
-                )
+                variables = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+                output = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
                 rates[root].append(float(output.stdout.split()[-1]))
             what = f"updates of {variant} at 128 px, one core; baseline: commit {commit}"
             rows.append(compared(what, "pairs/s", *(statistics.median(both) for both in rates.values()), floor))
