@@ -127,14 +127,21 @@ def regions(
     """A picture uint8 (H, W, 3) with some ``cells``, flat indices into a ``grid`` (rows, columns) laid over it, framed
     and numbered from 1 in their order."""
     show_image(axes, image, title)
-    high, wide = image.shape[0] / grid[0], image.shape[1] / grid[1]
-    for number, cell in enumerate(cells, start=1):
-        y, x = divmod(int(cell), grid[1])
-        corner, tint = (x * wide - 0.5, y * high - 0.5), PALETTE[colour]
-        axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=tint, linewidth=2))
-        label = {"facecolor": "white", "edgecolor": tint, "pad": 1.5}
-        middle = (corner[0] + wide / 2, corner[1] + high / 2)
+    label = {"facecolor": "white", "edgecolor": PALETTE[colour], "pad": 1.5}
+    for number, middle in enumerate(frames(axes, cells, grid, image.shape[:2], colour), start=1):
         axes.text(*middle, str(number), ha="center", va="center", fontsize=8, bbox=label)
+
+
+def frames(
+    axes: Axes, cells: Sequence[int], grid: tuple[int, int], size: Sequence[int], colour: str = "vermilion"
+) -> list[tuple[float, float]]:
+    """Frame ``cells``, flat indices into a ``grid`` (rows, columns), over what has ``size`` (height, width) pixels; the
+    middles (x, y) of the frames."""
+    high, wide = size[0] / grid[0], size[1] / grid[1]
+    corners = [(cell % grid[1] * wide - 0.5, cell // grid[1] * high - 0.5) for cell in map(int, cells)]
+    for corner in corners:
+        axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=PALETTE[colour], linewidth=2))
+    return [(x + wide / 2, y + high / 2) for x, y in corners]
 
 
 def overlay(axes: Axes, image: np.ndarray, mask: np.ndarray, colour: str = "vermilion", title: str = "") -> None:

@@ -283,19 +283,34 @@ def cross_scale(attention: np.ndarray, stages: Sequence[int]) -> Figure:
     return figure
 
 
-def before_and_after(before: Sequence[Tensor], after: Sequence[Tensor], directions: Sequence[Tensor]) -> Figure:
+def before_and_after(
+    image: np.ndarray,
+    truth: np.ndarray,
+    mask: np.ndarray,
+    before: Sequence[Tensor],
+    after: Sequence[Tensor],
+    directions: Sequence[Tensor],
+    cells: Sequence[int],
+) -> Figure:
     """The paper's Fig. 6: F_i and F~_i, (1, C_i, h_i, w_i), along a direction (C_i,) of channels each, a column a
-    stage; and how far all channels together moved."""
-    figure, axes = figures.grid(3, len(STAGES), cell=1.9)
-    figure.set_size_inches(8.4, 6.0)
-    for stage, old, new, direction, column in zip(STAGES, before, after, directions, axes.T, strict=True):
+    stage; and how far all channels together moved. The first column has the picture uint8 (S, S, 3) with the truth,
+    with the predicted mask, both bool (S, S), and with the ``cells`` of stage 4 that URCE enhances, framed in all."""
+    figure, axes = figures.grid(3, 1 + len(STAGES), cell=1.9)
+    figure.set_size_inches(10.2, 6.0)
+    grid = (before[-1].shape[-2], before[-1].shape[-1])
+    figures.overlay(axes[0, 0], image, truth, "blue", "truth")
+    figures.overlay(axes[1, 0], image, mask, title="mask")
+    figures.regions(axes[2, 0], image, cells, grid, "regions")
+    for stage, old, new, direction, column in zip(STAGES, before, after, directions, axes.T[1:], strict=True):
         both = [torch.einsum("c,chw->hw", direction, map_[0]) for map_ in (old, new)]
         low, high = float(min(map_.min() for map_ in both)), float(max(map_.max() for map_ in both))
         figures.show_map(column[0], both[0], f"stage {stage}", low=low, high=high, bar=False)
         drawn = figures.show_map(column[1], both[1], low=low, high=high, bar=False)
         figure.colorbar(drawn, ax=column[:2], shrink=0.6)
         figures.show_map(column[2], (new - old)[0].norm(dim=0), "", "magma", low=0)
-    for axis, name in zip(axes[:, 0], ("before: F", "after: F̃", "change ‖F̃ − F‖"), strict=True):
+        for axis in column[:2]:
+            figures.frames(axis, cells, grid, old.shape[-2:])
+    for axis, name in zip(axes[:, 1], ("before: F", "after: F̃", "change ‖F̃ − F‖"), strict=True):
         axis.text(-0.08, 0.5, name, transform=axis.transAxes, rotation=90, ha="right", va="center")
     return figure
 

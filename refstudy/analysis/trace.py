@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from refstudy.base.errors import StudyError
 from refstudy.data.batches import Batch, Corpus, evaluation_batches, fit_image, normalise
@@ -157,11 +157,13 @@ def loudness(model: SLViT, given: Sequence[tuple[Tensor, Tensor, Tensor]]) -> di
     return {name: np.array(values) / total for name, values in found.items()}
 
 
-def main_direction(map_: Tensor) -> Tensor:
-    """The unit vector (C,) along which the cells of a map (C, H, W) vary most, its largest entry positive."""
-    cells = map_.flatten(1).T
-    direction = torch.linalg.svd(cells - cells.mean(0), full_matrices=False).Vh[0]
-    return direction * direction[direction.abs().argmax()].sign()
+def main_direction(map_: Tensor, mask: np.ndarray) -> Tensor:
+    """The unit vector (C,) along which the cells of a map (C, H, W) vary most, pointing to what the cells of a mask,
+    bool (S, S), have more of than the others."""
+    cells = map_.flatten(1).T - map_.mean((1, 2))
+    direction = torch.linalg.svd(cells, full_matrices=False).Vh[0]
+    share = adaptive_avg_pool2d(torch.from_numpy(mask)[None].float(), (map_.shape[1], map_.shape[2])).flatten()
+    return direction * torch.sign(share @ cells @ direction)
 
 
 @torch.no_grad()
