@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from random import Random
 
 import numpy as np
+import pandas as pd
 import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -22,7 +23,7 @@ from scipy import ndimage
 from refstudy.base.errors import StudyError
 from refstudy.data.masks import decode_mask, mask_polygons
 from refstudy.data.refer import load_refer
-from refstudy.data.samples import REAL_VAL, real_figures, sample_expressions, summary
+from refstudy.data.samples import LONGEST, REAL_VAL, box_shares, real_figures, referents_per_picture, speech
 from refstudy.data.scenes import FLAVOURS, make_refscenes, vocabulary
 from refstudy.data.scenes.census import census, sentences_of, things_of, told_apart
 from refstudy.data.scenes.drawing import _paint, _part
@@ -282,8 +283,7 @@ def test_a_thousand_scenes_are_like_photographs_and_speech(tmp_path, flavour):
     split_by = flavour.split_by[0]
     figures = census(folder, split_by)
     table = load_refer(tmp_path, flavour.name, split_by).drop_duplicates("ref_id")
-    boxes = np.array(table["bbox"].tolist())
-    sizes = boxes[:, 2] * boxes[:, 3] / (table["height"] * table["width"]).to_numpy()
+    sizes = box_shares(table)
     real = real_figures("box over picture, quantile")[flavour.target.benchmark]
     for at in (0.1, 0.25, 0.5, 0.75, 0.9):
         assert 1 / 1.5 < np.quantile(sizes, at) / real[at] < 1.5, at
@@ -301,12 +301,29 @@ def test_a_thousand_scenes_are_like_photographs_and_speech(tmp_path, flavour):
         assert max(apart.loc["front", "low"], apart.loc["front", "area"], apart.loc["bottom", "near"]) < 0.9
 
 
-def test_figures_of_the_real_splits_are_those_of_the_sample(real_sample):
-    expected = summary(sample_expressions(real_sample))
-    for measure in expected["measure"].unique():
-        for benchmark, values in real_figures(measure).items():
-            rows = expected[(expected["benchmark"] == benchmark) & (expected["measure"] == measure)]
-            assert values.to_numpy() == pytest.approx(rows["value"].to_numpy(), rel=5e-5, abs=1e-5)  # as rounded there
+LISTS = {  # benchmark -> folder of the sample, data set and partition
+    "RefCOCO": ("refcoco_csv", "refcoco", "unc"),
+    "RefCOCO+": ("refcoco_csv", "refcoco+", "unc"),
+    "RefCOCOg": ("refcoco_csv", "refcocog", "umd"),
+    "ReferIt": ("referit", "refclef", "berkeley"),
+}
+
+
+@pytest.mark.parametrize("benchmark", LISTS)
+def test_figures_of_the_real_splits_are_those_of_the_sample(real_sample, benchmark):
+    folder, dataset, split_by = LISTS[benchmark]
+    rows = load_refer(real_sample / folder, dataset, split_by).query("split == 'val'")
+    lengths = rows["words"].clip(upper=LONGEST).value_counts(normalize=True)
+    expected = {
+        "box over picture, quantile": np.quantile(box_shares(rows), np.arange(0, 41) / 40),
+        "expressions by words": lengths.reindex(range(1, LONGEST + 1), fill_value=0.0),
+        "pictures by referents": referents_per_picture(rows),
+        **{measure: [share] for measure, share in speech(rows["expression"]).items()},
+    }
+    for measure, values in expected.items():
+        found = real_figures(measure)[benchmark]
+        assert found.to_numpy() == pytest.approx(np.array(values), rel=5e-5, abs=1e-5), measure  # as rounded there
+    assert set(pd.read_csv(REAL_VAL)["measure"]) == set(expected)
     assert "source" in REAL_VAL.read_text().splitlines()[0]
 
 

@@ -1,40 +1,50 @@
-"""The figures of the lesson on data (notebook 01): scenes of every flavour, lengths, sizes."""
+"""The figures of the lesson on data (notebook 01): scenes of every flavour, lengths, sizes; a reader's own data."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from os.path import exists
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from refstudy.analysis.figures import PALETTE, grid, overlay, show_image
+from refstudy.analysis.figures import GREY, PALETTE, grid, line_style, overlay, show_image
 from refstudy.analysis.tables import DATA_NAMES
 from refstudy.data.masks import decode_mask
 from refstudy.data.refer import read_image
-from refstudy.data.samples import LONGEST, MOST_REFERENTS, real_figures, referents_per_picture
+from refstudy.data.samples import LONGEST, MOST_REFERENTS, box_shares, real_figures, referents_per_picture
 from refstudy.data.scenes import FLAVOURS
 
 OURS, REAL = PALETTE["blue"], PALETTE["vermilion"]
 
 
-def gallery(name: str, table: pd.DataFrame, columns: int = 6, start: int = 3) -> Figure:
-    """One picture as it is, then one referent each of several pictures of a flavour's validation split, outlined."""
-    images = table[table["split"] == "val"].drop_duplicates("image_id").iloc[start : start + columns]
-    figure, axes = grid(1, columns + 1, cell=1.7)
-    first = next(images.itertuples())
-    show_image(axes[0, 0], read_image(first.image_path, first.height, first.width), "as it is")
+def gallery(name: str, table: pd.DataFrame, columns: int = 6, start: int = 3) -> Figure | None:
+    """One picture as it is, then one referent each of several pictures of the validation split, or of all data without
+    one: outlined, by its box where there is no mask. None where no picture is at hand."""
+    own = table[table["split"] == "val"] if (table["split"] == "val").any() else table
+    images = own.drop_duplicates("image_id").iloc[start if name in FLAVOURS else 0 :]
+    images = images[images["image_path"].map(exists)].iloc[:columns]
+    if images.empty:
+        return None
+    figure, axes = grid(1, len(images) + 1, cell=1.7)
     for axis, row in zip(axes[0, 1:], images.itertuples(), strict=True):
-        mask = decode_mask(row.segmentation, row.height, row.width)
-        overlay(
-            axis,
-            read_image(row.image_path, row.height, row.width),
-            mask,
-            title=textwrap.fill(f"“{row.expression}”", 20),
-        )
-    title = f"{DATA_NAMES[name]} (after {FLAVOURS[name].target.benchmark})"
+        picture = read_image(row.image_path, row.height or None, row.width or None)
+        if axis is axes[0, 1]:
+            show_image(axes[0, 0], picture, "as it is")
+        mask = decode_mask(row.segmentation, row.height, row.width) if row.segmentation else _boxed(row.bbox, picture)
+        overlay(axis, picture, mask, title=textwrap.fill(f"“{row.expression}”", 20))
+    title = f"{DATA_NAMES[name]} (after {FLAVOURS[name].target.benchmark})" if name in FLAVOURS else name
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
+
+
+def _boxed(box: Sequence[float], picture: np.ndarray) -> np.ndarray:
+    """The mask (H, W) of a box (x, y, width, height)."""
+    x, y, width, height = map(round, box)
+    mask = np.zeros(picture.shape[:2], bool)
+    mask[y : y + height, x : x + width] = True
+    return mask
 
 
 def lengths(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -71,4 +81,22 @@ def sizes(shares: Mapping[str, np.ndarray], refscenes: pd.DataFrame) -> Figure:
     axes[-1].set(xlabel=f"referents per picture ({MOST_REFERENTS}: or more)", ylabel="pictures (%)")
     axes[-1].set(title="RefScenes\nand RefCOCO", xticks=range(1, MOST_REFERENTS + 1))
     axes[-1].legend()
+    return figure
+
+
+def own_data(own: Mapping[str, pd.DataFrame], refscenes: pd.DataFrame) -> Figure:
+    """Words per expression, and how large referents are, of a reader's own data, of RefScenes and of RefCOCO's real
+    validation split."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.0))
+    for k, (name, table) in enumerate({**own, "RefScenes": refscenes}.items()):
+        words = table["words"].clip(upper=LONGEST).value_counts(normalize=True).sort_index()
+        boxes = np.sort(box_shares(table))
+        left.plot(words.index, 100 * words, **line_style(k), label=name)
+        right.plot(boxes, np.linspace(0, 100, len(boxes)), **line_style(k))
+    words, boxes = (real_figures(name)["RefCOCO"] for name in ("expressions by words", "box over picture, quantile"))
+    left.plot(words.index, 100 * words, color=GREY, linestyle="--", label="RefCOCO, real val")
+    right.plot(boxes, 100 * boxes.index, color=GREY, linestyle="--")
+    left.set(xlabel=f"words ({LONGEST}: or more)", ylabel="expressions (%)")
+    right.set(xscale="log", xlim=(0.002, 1), xlabel="box over picture", ylabel="referents up to this size (%)")
+    left.legend()
     return figure

@@ -20,7 +20,7 @@ from refstudy.base.errors import StudyError
 from refstudy.data.entries import COLUMNS, Found, Problem
 from refstudy.data.masks import decode_mask, has_masks
 from refstudy.data.pictures import read_image, read_image_size
-from refstudy.data.refer import find_data, load_leniently
+from refstudy.data.refer import find_below, load_leniently
 
 MEASURES = ["images", "referents", "expressions", "mean_words", "max_words"]
 ORDER = ["train", "val", "test", "testA", "testB"]
@@ -210,11 +210,7 @@ def check_root(
 
     Where ``root`` itself holds none, its folders are looked into. Raises StudyError when nothing is found.
     """
-    root = Path(root)
-    found = [(root, one) for one in find_data(root)]
-    if not found:
-        folders = sorted(path for path in root.glob("[!.]*") if path.is_dir())
-        found = [(folder, one) for folder in folders for one in find_data(folder)]
+    root, found = Path(root), find_below(root)
     wanted = [(at, one) for at, one in found if dataset in ("", one.dataset) and split_by in ("", one.split_by)]
     if not wanted:
         names = ", ".join(f"{one.dataset} ({one.split_by})" for _, one in found)

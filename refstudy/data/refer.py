@@ -12,7 +12,7 @@ from refstudy.data.forms import FORMS
 from refstudy.data.pictures import read_image
 from refstudy.data.scenes import FLAVOURS
 
-__all__ = ["choose", "find_data", "load_leniently", "load_refer", "load_table", "read_image"]
+__all__ = ["choose", "find_below", "find_data", "load_leniently", "load_refer", "load_table", "read_image"]
 
 
 def load_refer(root: Path | str, dataset: str, split_by: str, sentence_field: SentenceField = "sent") -> pd.DataFrame:
@@ -74,6 +74,13 @@ def find_data(root: Path | str) -> list[Found]:
         for one in form.find(root):
             found.setdefault((one.dataset, one.split_by), one)
     return list(found.values())
+
+
+def find_below(root: Path | str) -> list[tuple[Path, Found]]:
+    """``find_data`` with the root of each data set: ``root`` or, where it holds none, the folders in it."""
+    root = Path(root)
+    folders = sorted(path for path in root.glob("[!.]*") if path.is_dir())
+    return [(root, one) for one in find_data(root)] or [(at, one) for at in folders for one in find_data(at)]
 
 
 def choose(root: Path | str, dataset: str, split_by: str) -> Found:
