@@ -45,8 +45,8 @@ def run(
     always` (unless --only names notebooks), runs without a record are trained first, as by `refstudy train`, --workers
     at once (0: one). When the time budget is spent, status 75 says that the same command goes on.
     """
-    from refstudy.engine.plan import parse_changes
     from refstudy.engine.run import run_profile
+    from refstudy.study.changes import parse_changes
     from refstudy.study.load import load_study
 
     loaded, changes = load_study(study), parse_changes(settings or ())
@@ -70,6 +70,12 @@ def train(
     again: Annotated[bool, typer.Option("--again", help="train anew what has a record")] = False,
     beside: Annotated[bool, typer.Option("--beside", help="also the runs of the profiles beside this one")] = False,
     scheduler: Annotated[str, typer.Option(help="train on this Dask cluster, e.g. tcp://host:8786")] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="change a setting of the runs, e.g. train.epochs=2; repeatable"
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs and which have a record, and stop")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
@@ -78,12 +84,16 @@ def train(
     The same command goes on where an earlier one stopped. When the time budget is spent, or on SIGTERM or Ctrl-C, it
     finishes the update, saves, and ends with status 75; with status 1 when one of several runs failed. Under torchrun
     or `accelerate launch -m refstudy.cli train`, all processes train one run after the other together.
+
+    With --set, whose keys are those of a record's `config`, it is another run, with a record of its own beside the
+    others: its name has the digest of its settings. No table counts it, and it replaces no shipped weights.
     """
     from refstudy.base.config import record_name
     from refstudy.engine.needs import refuse_without
+    from refstudy.study.changes import parse_changes
     from refstudy.study.load import load_study
 
-    loaded = load_study(study)
+    loaded = load_study(study).changed(parse_changes(settings or ()))
     cases = loaded.cases(profile, variant or (), seed or (), beside)
     if dry_run:
         for case in cases:

@@ -16,8 +16,9 @@ from refstudy.base.files import JOURNAL, atomic_write, note
 from refstudy.cli import app
 from refstudy.engine import modules
 from refstudy.engine.journal import end_journal, journal_head, read_journal
-from refstudy.engine.plan import known, parse_changes, plan, without_record
+from refstudy.engine.plan import known, plan, without_record
 from refstudy.models.build import load_or_build
+from refstudy.study.changes import parse_changes
 from refstudy.study.load import load_study
 from refstudy.training.evaluation import read_ceilings
 from refstudy.training.records import find_record

@@ -58,6 +58,40 @@ def test_a_model_that_does_not_fit_is_told_before_the_first_training(study):
     assert not (study.root / "work").exists()
 
 
+def test_changed_settings_make_a_record_of_their_own(study):
+    changes = ["--set", "train.epochs=1", "--set", "fusion=1"]
+    listed = call(study, "--dry-run", *changes[:2])
+    names = [record_name(study.changed({"train.epochs": 1}).run_config("small", "plain", seed)) for seed in (3, 4)]
+    assert [line.split("/")[-1] for line in listed.output.split("\n")[:2]] == names
+    assert names[0] != record_name(study.run_config("small", "plain", 3))
+    assert call(study, "--at-once", "2", *changes[:2]).exit_code == 0
+    found = find_records(study.results("small") / "records")
+    assert sorted(record.path.name for record in found) == names
+    assert {record.config.train.epochs for record in found} == {1}
+    refused = call(study, "--dry-run", *changes)
+    assert refused.exit_code == 1 and "--set fusion: no such setting of a run; known: variant" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("train.epohcs=1", "no such setting of a run; known: epochs"),
+        ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1"),
+        ("model.image_size=64", "give --set data.image_size in its place"),
+        ("seed=4", "give --seed in its place"),
+        ("train.epochs.more=1", "no such setting of a run"),
+        ("train.epochs", "write key=value"),
+    ],
+)
+def test_settings_that_a_run_cannot_have_are_told(study, setting, said):
+    assert said in str(call(study, "--dry-run", "--set", setting).exception)
+
+
+def test_what_model_and_data_share_is_changed_in_both(study):
+    config = study.changed({"data.image_size": 96, "model.decoder.options.width": 8}).run_config("small", "plain", 3)
+    assert config.model.image_size == config.data.image_size == 96 and config.model.decoder.options == {"width": 8}
+
+
 @pytest.mark.numeric
 def test_trained_weights_are_scored_as_their_record_says(study, tmp_path):
     assert call(study, "--seed", "3").exit_code == 0

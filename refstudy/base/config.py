@@ -99,6 +99,7 @@ BERT_NAMES = {
     "intermediate_size": "intermediate_size",
     "dropout": "hidden_dropout_prob",
 }
+SHARED = ("image_size", "keep_aspect", "max_words")  # the model has these settings from the data
 # The names that ``models/build.py`` knows, here because the study file is checked without loading PyTorch.
 PARTS = {
     "fusion": ("s2rm", "tile_concat", "acm", "pwam"),

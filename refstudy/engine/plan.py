@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -111,20 +110,6 @@ def without_record(study: Study, profile: str, results: str = "") -> list[Case]:
 
 def _record(study: Study, case: Case, results: str = "") -> Path:
     return study.under(case[0], results).folder / "records" / record_name(study.run_config(*case))
-
-
-def parse_changes(settings: Sequence[str]) -> dict[str, Any]:
-    """Read parameters from ``key=value`` texts, the value as YAML. Raises StudyError for anything else."""
-    changes = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        try:
-            changes[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise StudyError(f"--set {setting}: the value is not YAML; write key=value") from error
-        if not equals or not key:
-            raise StudyError(f"--set {setting}: write key=value")
-    return changes
 
 
 def _change(steps: list[Step], changes: Mapping[str, Any]) -> None:

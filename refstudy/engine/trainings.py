@@ -1,5 +1,6 @@
 """Trainings: one after the other, at once, or on Dask workers; they stop in time and go on with the same command."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import ExitStack, chdir, contextmanager
 from math import inf
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -42,7 +44,7 @@ def train_run(
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Train one run of a profile; return its record. Where the profile ships its weights, keep them; where it ships any
-    seed of the variant, renew the card, which tells how the others ended.
+    seed of the variant, renew the card, which tells how the others ended. A run with ``Study.changes`` ships nothing.
 
     Raises Unfinished when ``stop`` says so: see ``refstudy.training.loop.train``.
     """
@@ -50,7 +52,8 @@ def train_run(
     work = study.root / "work" / profile
     own = study.under(profile, results)
     data = study.data_root.absolute()
-    encoders, shipped_seed = study.encoders(profile, variant), study.profile(profile).ships.get(variant)
+    encoders = study.encoders(profile, variant)
+    shipped_seed = None if study.changes else study.profile(profile).ships.get(variant)
     weights = own.weights(variant).absolute()
     ship = weights if shipped_seed == seed else None
     with _alone(work / record_name(config)), chdir(study.root):  # where relative paths of pretrained parts start
@@ -231,9 +234,9 @@ def _on_workers(study: Study, cases: Sequence[Case], stop: Stop, again: bool, sc
     """Hand the runs to the workers of a Dask scheduler, print a line when one ends; their exit statuses."""
     from refstudy.engine.workers import connect
 
-    statuses = dict.fromkeys(cases, UNFINISHED)
+    statuses, about = dict.fromkeys(cases, UNFINISHED), (str(study.path), dict(study.changes))
     with connect(scheduler) as client:
-        futures = {client.submit(_on_a_worker, str(study.path), case, again, pure=False): case for case in cases}
+        futures = {client.submit(_on_a_worker, *about, case, again, pure=False): case for case in cases}
         while futures and not stop():
             time.sleep(0.2)
             for future in [future for future in futures if future.done()]:
@@ -249,13 +252,13 @@ def _on_workers(study: Study, cases: Sequence[Case], stop: Stop, again: bool, sc
 _TURN = threading.Lock()  # one training at a time in a process: random numbers and the current folder are its own
 
 
-def _on_a_worker(path: str, case: Case, again: bool) -> int:
+def _on_a_worker(path: str, changes: dict[str, Any], case: Case, again: bool) -> int:
     """Train one run as a Dask task, until nobody waits for it; its exit status."""
     from refstudy.engine.notebook import cancellation
 
     cancelled = cancellation()
     with _TURN:
-        return _here(load_study(path), case, cancelled, again)
+        return _here(load_study(path).changed(changes), case, cancelled, again)
 
 
 def _in_processes(study: Study, cases: Sequence[Case], stop: Stop, at_once: int, again: bool) -> list[int]:
@@ -284,6 +287,8 @@ def _in_a_process(study: Study, case: Case, stop: Stop, places: "SimpleQueue[dic
     profile, variant, seed = case
     command = [sys.executable, "-m", "refstudy.cli", "train", "--profile", profile, "--study", str(study.path)]
     command += ["--variant", variant, "--seed", str(seed), *(["--again"] if again else [])]
+    for key, value in study.changes.items():
+        command += ["--set", f"{key}={json.dumps(value)}"]  # JSON is YAML
     if stop.end < inf:
         command += ["--time-budget", f"{max(0.0, stop.end - time.monotonic()) / 60:.3f}"]
     place = places.get()

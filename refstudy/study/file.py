@@ -1,7 +1,8 @@
 """The content of a study file: variants, profiles and runs; a study, and a study under one of its profiles."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
 from refstudy.base.config import (
     BERT_NAMES,
+    SHARED,
     SWIN_NAMES,
     DataConfig,
     EvaluationConfig,
@@ -26,6 +28,7 @@ from refstudy.base.config import (
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest, read_text
 from refstudy.data.source import default_data_root
+from refstudy.study.changes import with_changes
 
 FILE_NAME = "papermill_runs.yaml"
 # The profiles with the papers' own settings, by encoder; costs are always counted at their sizes.
@@ -152,11 +155,21 @@ class StudyFile(Settings):
 
 class Study:
     """A checked study file at ``path``. Relative paths start at ``root``: its folder, or that of the file it extends.
-    Paths of classes of one's own always start at its own folder."""
+    Paths of your own classes always start at its own folder. ``changes`` replace settings of every run: see
+    ``changed``."""
+
+    changes: Mapping[str, Any] = {}
 
     def __init__(self, path: Path, content: StudyFile, root: Path | None = None):
         self.path, self.root = path, root or path.parent
         self.variants, self.profiles, self.runs = content.variants, content.profiles, content.runs
+
+    def changed(self, changes: Mapping[str, Any]) -> "Study":
+        """The same study, whose runs have other settings: see ``refstudy.study.changes.with_changes``, which
+        ``run_config`` calls."""
+        study = copy(self)
+        study.changes = changes
+        return study
 
     def profile(self, name: str) -> Profile:
         """The profile of that name. Raises StudyError for an unknown one."""
@@ -250,14 +263,12 @@ class Study:
             for kind in ("fusion", "decoder", "whole")
             if (part := getattr(parts, kind)) is not None
         }
-        return RunConfig(
+        config = RunConfig(
             variant=variant,
             seed=seed,
             data=data,
             model=ModelConfig(
-                image_size=data.image_size,
-                keep_aspect=data.keep_aspect,
-                max_words=data.max_words,
+                **{name: getattr(data, name) for name in SHARED},
                 image=_from_folder(image, self.root),
                 text=_from_folder(settings.model.text, self.root),
                 **chosen,
@@ -266,6 +277,7 @@ class Study:
             splits=settings.splits,
             evaluation=settings.evaluation,
         )
+        return with_changes(config, self.changes) if self.changes else config
 
     def live_config(self, profile: str) -> RunConfig:
         """The settings of notebook 04's live training. Raises StudyError when the profile has none."""
