@@ -1,8 +1,10 @@
 """The REFER loader, masks, words and batches: what they read, what they refuse, what they yield."""
 
 import pickle
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -387,6 +389,21 @@ def test_the_cache_gives_the_same_corpus(corpus, data_root, tmp_path):
         path.write_bytes(short)
     again = build_corpus(table, "train", 64, build_tokenizer(), cache=tmp_path, progress=False)
     assert np.array_equal(again.images, corpus.images) and np.array_equal(again.masks, corpus.masks)
+
+
+def test_a_folder_that_cannot_be_written_to_is_read(corpus, data_root, tmp_path, monkeypatch):
+    """Decoded pictures are kept in the user's own cache then, unless they lie beside the data already."""
+    monkeypatch.setattr("refstudy.data.batches.os.access", lambda path, mode: not Path(path).is_relative_to(data_root))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = sorted(data_root.rglob("*"))
+    table = load_table(tiny_data(), prepare_data(tiny_data(), data_root))
+    made = build_corpus(table, "train", 64, build_tokenizer(), cache=data_root / "new" / "cache", progress=False)
+    assert np.array_equal(made.images, corpus.images) and np.array_equal(made.masks, corpus.masks)
+    assert len(list((tmp_path / "refstudy").iterdir())) == 2 and sorted(data_root.rglob("*")) == before
+    shutil.move(tmp_path / "refstudy", data_root / "ready")
+    again = build_corpus(table, "train", 64, build_tokenizer(), cache=data_root / "ready", progress=False)
+    assert np.array_equal(again.images, corpus.images) and not (tmp_path / "refstudy").exists()
+    shutil.rmtree(data_root / "ready")
 
 
 def test_the_cache_notices_changed_pictures_and_sizes(tmp_path):

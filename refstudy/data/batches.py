@@ -181,9 +181,9 @@ def build_corpus(
 
     ``keep_aspect`` centres each on a square of ImageNet's mean colour, where it is otherwise stretched to the square.
 
-    With ``cache``, a folder, decoded arrays are kept there under a name made from what determines them and opened
-    memory-mapped the next time. Raises StudyError for an unknown split, data without masks, and whatever
-    reading images and masks raises.
+    With ``cache``, a folder, decoded arrays are kept there, or in the user's own cache where nothing can be written
+    there, under a name made from what determines them, and opened memory-mapped the next time. Raises StudyError for
+    an unknown split, data without masks, and whatever reading images and masks raises.
     """
     rows = table[table["split"] == split].reset_index(drop=True)
     if rows.empty:
@@ -298,7 +298,7 @@ def _array(
         fill(array)
         return array
     parts = [json.dumps(list(part), default=str) if isinstance(part, pd.Series) else str(part) for part in about]
-    path = Path(folder) / f"{name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.npy"
+    path = _kept_at(Path(folder), f"{name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.npy", shape)
     if not _sound(path, shape):
         try:
             with atomic_write(path) as temporary:
@@ -310,8 +310,17 @@ def _array(
                 del made
         except OSError as error:
             remedy = "make room or allow to write; or name your own folder, with links to the data, in REFSTUDY_DATA"
-            raise StudyError(f"{folder}: cannot keep decoded pictures ({error.strerror}); {remedy}") from error
+            raise StudyError(f"{path.parent}: cannot keep decoded pictures ({error.strerror}); {remedy}") from error
     return np.load(path, mmap_mode="r")
+
+
+def _kept_at(folder: Path, name: str, shape: tuple[int, ...]) -> Path:
+    """The place of an array: in its folder or, where the folder lacks it and cannot be written to, in the user's own
+    cache, ``~/.cache/refstudy``."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if _sound(folder / name, shape) or os.access(nearest, os.W_OK):
+        return folder / name
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "refstudy" / name
 
 
 def _sound(path: Path, shape: tuple[int, ...]) -> bool:

@@ -29,6 +29,8 @@ def unpack(archive: Path, folder: Path, progress: bool = True) -> Path:
     Raises StudyError, and leaves nothing behind, for members that lead out of the folder, links, encrypted members,
     archives that unpack to far more than their size, and broken ones.
     """
+    if filled(folder):  # where nothing may be written, either
+        return folder
     with locked(folder, f"{archive}: cannot be unpacked to {folder}"):
         if filled(folder):
             return folder

@@ -156,6 +156,8 @@ def _embedded_pictures(folder: Path, files: list[Path]) -> Path | None:
         return None
     about = "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
     target = folder / f"images-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+    if target.is_dir():  # where nothing may be written, either
+        return target
     failure = f"{files[0]}: its pictures cannot be unpacked to {target}"
     with locked(target, failure):
         if target.is_dir():
