@@ -5,6 +5,7 @@ from functools import partial
 
 import pandas as pd
 
+from refstudy.analysis.all_runs import all_runs
 from refstudy.analysis.claims import cost_ledger, explanations, ledger
 from refstudy.analysis.cost import cost_table, printed_costs
 from refstudy.analysis.lengths import kind_table, kinds_by_run, length_curve, length_table
@@ -50,6 +51,7 @@ BUILDERS: dict[str, Callable[[ProfileStudy], pd.DataFrame]] = {
     "kinds": kind_table,
     "kinds_by_run": kinds_by_run,
     "word_use": word_use,
+    "all_runs": all_runs,
     "claims": _claims,
     "explanations": explanations,
     "costs": lambda study: cost_table(study.file, PAPERS_SWIN_T, COMPARED),

@@ -23,6 +23,7 @@ TITLES = (
     PAPER_TABLES
     | PAPER_FIGURES
     | {
+        "all_runs": "Which variants were trained, and what do they reach?",
         "absent_referents": "What does the model do when nothing fits the expression?",
         "ceilings": "How good can a mask be that is drawn on a coarse grid?",
         "claims": "The papers' claims and their verdicts",

@@ -1,0 +1,51 @@
+"""Every trained variant in a line, those that stand in no table of the papers too, with the run records behind it."""
+
+import pandas as pd
+
+from refstudy.analysis.tables import measured_by, metrics_of, recorded, spelled, with_interval
+from refstudy.metrics import METRICS
+from refstudy.study.file import ProfileStudy
+
+REFERENCE = "tile_concat"  # the simplest model of the study: gains of variants that stand in no table are over it
+
+
+def all_runs(study: ProfileStudy) -> pd.DataFrame:
+    """A line for each variant with records, of this profile and of those beside it, on the profile's first split.
+
+    Columns: profile, variant, label; tables (those of the papers in which it fills a row); runs; all metrics in
+    percent, oIoU, the mean over runs, with its 95 % interval (_low, _high), and gain, in oIoU over ``REFERENCE`` under
+    the same profile, with its own; data (what they were measured on); records, their names: a row of any table that
+    names this variant comes from them.
+    """
+    lines = []
+    for profile in study.file.together(study.profile):
+        own = study.beside(profile)
+        split, by_variant = own.settings.splits[0], recorded(own)
+        ends_of = metrics_of(own, split)
+        ends = {name: ends_of(profile, name, records) for name, records in by_variant.items()}
+        for name, records in by_variant.items():
+            variant, level = own.file.variants[name], ends[name].level()
+            line: dict[str, object] = {
+                "profile": profile,
+                "variant": name,
+                "label": variant.label,
+                "tables": " ".join(variant.tables),
+            }
+            line |= {"runs": len(records), **level.points.to_dict(), **spelled("oIoU", level["oIoU"], percent=True)}
+            if REFERENCE in ends and name != REFERENCE:
+                line |= spelled("gain", ends[name].above(ends[REFERENCE])["oIoU"])
+            names = " ".join(record.path.name for record in records)
+            lines.append(line | {"data": measured_by(records, split), "records": names})
+    columns = "profile variant label tables runs oIoU oIoU_low oIoU_high gain gain_low gain_high".split()
+    return pd.DataFrame(lines, columns=[*columns, *METRICS[1:], "data", "records"])
+
+
+def render(table: pd.DataFrame) -> pd.DataFrame:
+    """``all_runs`` as text, those of no table first, then by rising overall IoU; without the records."""
+    table = table.sort_values(
+        ["tables", "oIoU"], key=lambda column: column != "" if column.name == "tables" else column
+    )
+    shown = table[["label", "profile", "tables", "runs"]].replace({"tables": {"": "none"}})
+    shown.insert(1, "overall IoU", with_interval(table, "oIoU"))
+    shown.insert(2, f"gain over {REFERENCE}", with_interval(table, "gain", signed=True))
+    return shown.set_index("label")
