@@ -288,7 +288,8 @@ def evaluate_command(
     import pandas as pd
     from dask.system import CPU_COUNT
 
-    from refstudy.analysis.tables import data_name, interval, resampled_counts
+    from refstudy.analysis.data_names import data_name
+    from refstudy.analysis.measures import interval, resampled_counts
     from refstudy.base.config import DataConfig
     from refstudy.base.files import atomic_write
     from refstudy.data.refer import find_data, load_table
@@ -437,7 +438,7 @@ def cost(
     """Count parameters and multiply-adds of every variant at the profile's size, without weights or data; estimate the
     GPU-hours of every training on released data."""
     from refstudy.analysis.cost import RATE, cost_table, gpu_hours, printed_costs
-    from refstudy.analysis.tables import write_table
+    from refstudy.analysis.table_files import write_table
     from refstudy.study.load import load_study
 
     rate = RATE if rate is None else rate

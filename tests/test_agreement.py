@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from refstudy.analysis.agreement import FEWEST, RANKED, kendall, ranked_rows
-from refstudy.analysis.tables import write_table
+from refstudy.analysis.table_files import write_table
 
 from .helpers import STUDY, put
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
-from refstudy.analysis.tables import write_table
+from refstudy.analysis.table_files import write_table
 from refstudy.data.batches import Corpus
 from refstudy.metrics import METRICS, summarize
 from refstudy.models.build import build_model, mask_stride

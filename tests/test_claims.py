@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from refstudy.analysis.claims import CLAIMS, EXPLANATIONS, cost_ledger, explanations, ledger
 from refstudy.analysis.cost import cost
-from refstudy.analysis.tables import TABLES, write_table
+from refstudy.analysis.table_files import write_table
+from refstudy.analysis.tables import TABLES
 from refstudy.base.errors import StudyError
 from refstudy.models.build import build_model
 from refstudy.papers.claims import FILE, load_claims

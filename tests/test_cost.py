@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from refstudy.analysis.cost import cost, cost_table, measured_growth, printed_costs, slopes
 from refstudy.analysis.results import BUILDERS
-from refstudy.analysis.tables import render
+from refstudy.analysis.table_text import render
 from refstudy.cli import app
 from refstudy.models.build import build_model, count_parameters
 from refstudy.models.decoders.casg import CASGStage, UpsampledConv

@@ -8,28 +8,19 @@ import pytest
 import torch
 from torch import nn
 
+from refstudy.analysis.absent import PROBES, probe_corpus, probe_table, probes, separability
 from refstudy.analysis.failures import (
     CAUSES,
-    PROBES,
     RESPONSE,
     SMALL,
-    WORDLESS,
-    Thing,
-    best_wordless_counts,
     cause_table,
     diagnose,
     diagnose_corpus,
     most_covered,
-    probe_corpus,
-    probe_table,
-    probes,
     reliability,
-    scene_things,
-    separability,
-    true_of,
-    wordless_counts,
-    wordless_table,
 )
+from refstudy.analysis.scene_things import Thing, scene_things, true_of
+from refstudy.analysis.wordless import WORDLESS, best_wordless_counts, wordless_counts, wordless_table
 from refstudy.data.scenes import vocabulary
 from refstudy.data.scenes.things import BY_NAME
 from refstudy.data.words import build_tokenizer

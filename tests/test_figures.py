@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import binary_erosion
 
 from refstudy.analysis import figures
-from refstudy.analysis.tables import write_table
+from refstudy.analysis.table_files import write_table
 from refstudy.prediction.overlay import eroded, outlined
 
 from .noise import noisy

@@ -24,7 +24,9 @@ from refstudy.analysis.lengths import (
     measured_groups,
     printed_buckets,
 )
-from refstudy.analysis.tables import sampled_metrics, variant_records, write_table
+from refstudy.analysis.measures import sampled_metrics
+from refstudy.analysis.rows import variant_records
+from refstudy.analysis.table_files import write_table
 from refstudy.data.scenes.grammar import KINDS
 from refstudy.papers.printed import load_printed
 

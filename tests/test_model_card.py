@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from refstudy.analysis.tables import interval, sampled_metrics
+from refstudy.analysis.measures import interval, sampled_metrics
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest
 from refstudy.data.scenes import FLAVOURS

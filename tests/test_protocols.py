@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from refstudy.analysis.tables import data_name
+from refstudy.analysis.data_names import data_name
 from refstudy.base.config import DataConfig, EvaluationConfig, RunConfig, TrainConfig
 from refstudy.data.batches import IMAGE_MEAN, batches_per_epoch, build_corpus, grouped_batches, normalise
 from refstudy.data.masks import decode_mask, encode_mask

@@ -18,14 +18,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from refstudy.analysis.cost import gpu_hours
+from refstudy.analysis.data_names import measured_on
 from refstudy.analysis.lengths import kind_table, length_curve, length_table
-from refstudy.analysis.tables import (
-    TABLES,
-    benchmark_splits,
-    build_comparison,
-    build_table,
-    measured_on,
-)
+from refstudy.analysis.rows import benchmark_splits
+from refstudy.analysis.tables import TABLES, build_comparison, build_table
 from refstudy.base.config import EvaluationConfig
 from refstudy.base.errors import StudyError
 from refstudy.cli import app

@@ -20,7 +20,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from refstudy.analysis import figures
-from refstudy.analysis.tables import build_table, write_table
+from refstudy.analysis.table_files import write_table
+from refstudy.analysis.tables import build_table
 from refstudy.base.errors import StudyError
 from refstudy.base.files import JOURNAL, JOURNAL_SUFFIX, file_digest, note
 from refstudy.base.provenance import code_version

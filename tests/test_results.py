@@ -12,15 +12,13 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from refstudy.analysis.failures import WORDLESS, best_wordless_counts, scene_things, wordless_counts
 from refstudy.analysis.figures import save
+from refstudy.analysis.measures import interval, resampled_counts
 from refstudy.analysis.results import BUILDERS
-from refstudy.analysis.tables import (
-    PAPER_TABLES,
-    interval,
-    resampled_counts,
-    write_table,
-)
+from refstudy.analysis.scene_things import scene_things
+from refstudy.analysis.table_files import write_table
+from refstudy.analysis.tables import PAPER_TABLES
+from refstudy.analysis.wordless import WORDLESS, best_wordless_counts, wordless_counts
 from refstudy.base.config import DataConfig, record_name
 from refstudy.base.errors import StudyError
 from refstudy.cli import app

@@ -5,24 +5,11 @@ import pandas as pd
 import pytest
 
 from refstudy.analysis.inference import pooled
-from refstudy.analysis.tables import (
-    RESAMPLES,
-    TABLES,
-    build_comparison,
-    build_table,
-    interval,
-    markdown,
-    metrics_of,
-    own_ends,
-    render,
-    render_comparison,
-    render_verdicts,
-    sampled_metrics,
-    untrained,
-    variant_records,
-    with_interval,
-    write_table,
-)
+from refstudy.analysis.measures import RESAMPLES, interval, metrics_of, own_ends, sampled_metrics
+from refstudy.analysis.rows import variant_records
+from refstudy.analysis.table_files import write_table
+from refstudy.analysis.table_text import markdown, render, render_comparison, render_verdicts, untrained, with_interval
+from refstudy.analysis.tables import TABLES, build_comparison, build_table
 from refstudy.base.errors import StudyError
 from refstudy.metrics import METRICS
 from refstudy.papers.printed import load_printed, printed_rows

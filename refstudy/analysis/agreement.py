@@ -11,7 +11,9 @@ import pandas as pd
 
 from refstudy.analysis.claims import REACH
 from refstudy.analysis.inference import LEVEL
-from refstudy.analysis.tables import RESAMPLES, SEED, TABLES, metrics_of, table_rows
+from refstudy.analysis.measures import RESAMPLES, SEED, metrics_of
+from refstudy.analysis.rows import table_rows
+from refstudy.analysis.tables import TABLES
 from refstudy.metrics import METRICS
 from refstudy.models.build import mask_stride
 from refstudy.papers.printed import printed_rows

@@ -2,7 +2,10 @@
 
 import pandas as pd
 
-from refstudy.analysis.tables import measured_by, metrics_of, recorded, spelled, with_interval
+from refstudy.analysis.data_names import measured_by
+from refstudy.analysis.measures import metrics_of, spelled
+from refstudy.analysis.rows import recorded
+from refstudy.analysis.table_text import with_interval
 from refstudy.metrics import METRICS
 from refstudy.study.file import ProfileStudy
 

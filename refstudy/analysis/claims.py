@@ -11,8 +11,11 @@ import numpy as np
 import pandas as pd
 
 from refstudy.analysis.cost import Cost, cost
+from refstudy.analysis.data_names import measured_by
 from refstudy.analysis.inference import CONTRADICTED, SUPPORTED, UNMEASURED, Estimate, judge
-from refstudy.analysis.tables import Measure, measured_by, resampled_counts, variant_records, with_interval
+from refstudy.analysis.measures import Measure, resampled_counts
+from refstudy.analysis.rows import variant_records
+from refstudy.analysis.table_text import with_interval
 from refstudy.models.build import mask_stride
 from refstudy.papers.claims import MARGIN, load_claims
 from refstudy.papers.printed import printed_cells

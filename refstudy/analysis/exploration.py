@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from refstudy.analysis.tables import DATA_NAMES
+from refstudy.analysis.data_names import DATA_NAMES
 from refstudy.base.config import DataConfig
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_write, note

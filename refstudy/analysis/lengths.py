@@ -7,19 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from refstudy.analysis.data_names import DATA_NAMES, measured_by
 from refstudy.analysis.inference import Estimate, judge
-from refstudy.analysis.tables import (
-    DATA_NAMES,
-    Ends,
-    Measure,
-    benchmark_splits,
-    draws,
-    measured_by,
-    missing_runs,
-    own_ends,
-    recorded,
-    table_rows,
-)
+from refstudy.analysis.measures import Ends, Measure, draws, own_ends
+from refstudy.analysis.rows import benchmark_splits, missing_runs, recorded, table_rows
 from refstudy.base.config import DataConfig
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.scenes.grammar import KINDS
@@ -97,7 +88,7 @@ def by_kind_and_bucket(buckets: Sequence[Bucket]) -> Label:
 def grouped_oiou(records: list[Record], split: str, label: Label, groups: Sequence) -> Ends:
     """Overall IoU in percent per group; the spread is that of these runs alone.
 
-    The split's pictures are resampled whole, with the draws of ``refstudy.analysis.tables.sampled_metrics``, so that
+    The split's pictures are resampled whole, with the draws of ``refstudy.analysis.measures.sampled_metrics``, so that
     groups of one split are paired. NaN where no expression of a group was drawn.
     """
     return own_ends([_grouped(record, split, label, groups) for record in records])

@@ -20,7 +20,9 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 from refstudy.analysis import figures
 from refstudy.analysis.claims import variants_by_regions
 from refstudy.analysis.cost import cost
-from refstudy.analysis.tables import data_name, interval, resampled_counts, write_table
+from refstudy.analysis.data_names import data_name
+from refstudy.analysis.measures import interval, resampled_counts
+from refstudy.analysis.table_files import write_table
 from refstudy.analysis.trace import Trace, corpus_steps, inputs, region_counts, trace
 from refstudy.base.config import RunConfig
 from refstudy.base.errors import StudyError

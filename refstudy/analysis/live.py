@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from refstudy.analysis.failures import WORDLESS, best_wordless_counts, scene_things, wordless_counts
+from refstudy.analysis.data_names import data_name
+from refstudy.analysis.measures import interval, resampled_counts
 from refstudy.analysis.opened import OpenStudy
-from refstudy.analysis.tables import data_name, interval, resampled_counts, with_interval
+from refstudy.analysis.scene_things import scene_things
+from refstudy.analysis.table_text import with_interval
 from refstudy.analysis.word_use import mask_agreement
+from refstudy.analysis.wordless import WORDLESS, best_wordless_counts, wordless_counts
 from refstudy.base.config import RunConfig
 from refstudy.data.batches import Corpus
 from refstudy.data.scenes import FLAVOURS

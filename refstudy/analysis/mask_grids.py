@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from refstudy.analysis.figures import PALETTE, outline
 from refstudy.analysis.opened import OpenStudy
-from refstudy.analysis.tables import variant_records
+from refstudy.analysis.rows import variant_records
 from refstudy.base.files import exists
 from refstudy.data.batches import Corpus, resize_mask
 from refstudy.data.masks import decode_mask
@@ -182,7 +182,7 @@ def absent_answers(
     corpus: Corpus, probes: Mapping[str, pd.DataFrame], model: Segmenter, title: str, cell: float = 1.9
 ) -> Figure:
     """What a model marks for expressions that are true of nothing, a row a kind of probe
-    (``refstudy.analysis.failures.probe_corpus``), with its confidence."""
+    (``refstudy.analysis.absent.probe_corpus``), with its confidence."""
     figure, grid = named_grid(list(probes), [""] * max(map(len, probes.values())), cell)
     for axes, some in zip(grid, probes.values(), strict=True):
         for axis in axes[len(some) :]:

@@ -37,7 +37,7 @@ class OpenStudy(ProfileStudy):
 
     def records(self, variant: str) -> "list[Record]":
         """The run records of a variant, one per seed that has been run."""
-        from refstudy.analysis.tables import variant_records
+        from refstudy.analysis.rows import variant_records
 
         self.config(variant)  # is the variant known?
         return variant_records(self, variant)

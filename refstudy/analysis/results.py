@@ -9,8 +9,8 @@ from refstudy.analysis.all_runs import all_runs
 from refstudy.analysis.claims import cost_ledger, explanations, ledger
 from refstudy.analysis.cost import cost_table, printed_costs
 from refstudy.analysis.lengths import kind_table, kinds_by_run, length_curve, length_table
-from refstudy.analysis.table_files import table_path
-from refstudy.analysis.tables import COMPARISONS, TABLES, build_comparison, build_table, rounded, write_table
+from refstudy.analysis.table_files import rounded, table_path, write_table
+from refstudy.analysis.tables import COMPARISONS, TABLES, build_comparison, build_table
 from refstudy.analysis.word_use import word_use
 from refstudy.papers.audit import paper_audit
 from refstudy.papers.audit.cross_check import cross_check

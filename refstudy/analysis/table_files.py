@@ -1,7 +1,10 @@
 """The tables of a results folder as files: their places, and one of them made readable. Loads no PyTorch."""
 
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from refstudy.base.files import atomic_write, note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,3 +30,36 @@ def readable(table: "pd.DataFrame") -> "pd.DataFrame":
     cells = table.assign(cell=(printed + (" (" + ours + ")").where(ours != "", "")).str.strip())
     wide = cells.set_index([*rows, *columns])["cell"].unstack(columns, sort=False).fillna("")
     return wide.loc[:, (wide != "").any()]
+
+
+def rounded(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with two decimals, as it is written."""
+    return table.assign(**(table.select_dtypes("float").round(2) + 0.0))  # no "-0.00"
+
+
+def write_table(table: "pd.DataFrame", folder: Path | str, stem: str, live: bool = False) -> Path:
+    """Write ``<stem>.csv`` with two decimals; the same numbers give the same bytes.
+
+    ``live``: the numbers are of a model that computed just now. A file whose numbers all lie within one unit of their
+    last digit of these stays as it is, since another processor rounds differently.
+    """
+    path, table = Path(folder) / f"{stem}.csv", rounded(table)
+    if live and path.exists() and _agrees(path, table):
+        note("wrote", path)
+        return path
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.2f", lineterminator="\n")
+    return path
+
+
+def _agrees(path: Path, new: "pd.DataFrame") -> bool:
+    """Tell if the table at ``path`` is the same as a new one, decimals within one hundredth."""
+    import pandas as pd
+
+    old = pd.read_csv(path)
+    new = pd.read_csv(StringIO(new.to_csv(index=False, float_format="%.2f")))  # the same types as those of the old one
+    try:
+        pd.testing.assert_frame_equal(old, new, rtol=0, atol=0.0101)
+    except AssertionError:
+        return False
+    return True

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from refstudy.analysis.tables import draws, interval, measured_by, recorded
+from refstudy.analysis.data_names import measured_by
+from refstudy.analysis.measures import draws, interval
+from refstudy.analysis.rows import recorded
 from refstudy.metrics import overlap
 from refstudy.study.file import ProfileStudy
 from refstudy.training.records import Record

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import jinja2
 
-from refstudy.analysis.tables import data_name, interval, sampled_metrics
+from refstudy.analysis.data_names import data_name
+from refstudy.analysis.measures import interval, sampled_metrics
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_write, file_digest
 from refstudy.data.scenes import FLAVOURS

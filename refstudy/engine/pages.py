@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from refstudy.analysis.tables import PAPER_TABLES, markdown, render_verdicts, with_interval
+from refstudy.analysis.table_text import markdown, render_verdicts, with_interval
+from refstudy.analysis.tables import PAPER_TABLES
 from refstudy.base.files import atomic_write
 from refstudy.metrics import METRICS
 from refstudy.study.file import ProfileStudy, Study

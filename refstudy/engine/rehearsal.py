@@ -19,7 +19,9 @@ import pandas as pd
 import torch
 
 from refstudy.analysis.cost import cost, gpu_hours
-from refstudy.analysis.tables import TABLES, build_table, sampled_metrics, write_table
+from refstudy.analysis.measures import sampled_metrics
+from refstudy.analysis.table_files import write_table
+from refstudy.analysis.tables import TABLES, build_table
 from refstudy.base.allocation import added_megabytes, keep_freed_memory
 from refstudy.base.config import DataConfig, ModelConfig, RunConfig
 from refstudy.base.errors import DataMissing, StudyError

@@ -26,7 +26,8 @@ from nbformat import NotebookNode
 from pandas.io.formats.style import Styler
 
 from refstudy.analysis.inference import UNMEASURED
-from refstudy.analysis.tables import COMPARISONS, PAPER_TABLES, TABLES, render, render_comparison, untrained
+from refstudy.analysis.table_text import render, render_comparison, untrained
+from refstudy.analysis.tables import COMPARISONS, PAPER_TABLES, TABLES
 from refstudy.base.files import atomic_folder
 from refstudy.engine.manifest import executed_notebooks, write_manifest
 from refstudy.engine.pages import findings

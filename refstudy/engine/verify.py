@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from refstudy.analysis.results import BUILDERS
-from refstudy.analysis.table_files import table_path
-from refstudy.analysis.tables import write_table
+from refstudy.analysis.table_files import table_path, write_table
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest
 from refstudy.engine.manifest import FILE_NAME, read_manifest

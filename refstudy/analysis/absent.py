@@ -1,0 +1,116 @@
+"""Expressions that are true of nothing: what a model marks for them, and whether its confidence tells."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from refstudy.analysis.failures import RESPONSE, SMALL, diagnose, most_covered, share_of
+from refstudy.analysis.scene_things import Thing, stacked, true_of
+from refstudy.data.batches import Corpus
+from refstudy.data.scenes.things import CATEGORIES
+from refstudy.models.segmenter import Segmenter
+from refstudy.prediction.predict import confidence, predict
+
+PROBES = ("present", "colour absent", "category absent")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An expression of noun and colour. ``kind`` is one of ``PROBES``; ``target`` the thing it is true of, or -1."""
+
+    text: str
+    kind: str
+    noun: str
+    colour: str
+    target: int
+
+
+def probes(things: list[Thing], rng: np.random.Generator) -> list[Probe]:
+    """At most one expression of each of ``PROBES``, all of one noun and one colour.
+
+    *present*: true of exactly one thing, not a small one. *colour absent*: things go by that noun, none in that colour.
+    *category absent*: nothing goes by that noun. Colours are those in which RefScenes draws the category.
+    """
+    chosen: dict[str, list[tuple[str, str, int]]] = {kind: [] for kind in PROBES}
+    for category in CATEGORIES:
+        for noun in category.nouns:
+            named = any(noun in thing.nouns for thing in things)
+            for colour in category.colours:
+                meant = true_of(things, noun, colour)
+                if not meant:
+                    chosen["colour absent" if named else "category absent"].append((noun, colour, -1))
+                elif len(meant) == 1:
+                    (only,) = meant
+                    if things[only].group != "stuff" and things[only].mask.mean() >= SMALL:
+                        chosen["present"].append((noun, colour, only))
+    found = []
+    for kind, options in chosen.items():
+        if options:
+            noun, colour, target = options[int(rng.integers(len(options)))]
+            found.append(Probe(_phrase(noun, colour), kind, noun, colour, target))
+    return found
+
+
+def _phrase(noun: str, colour: str) -> str:
+    """Noun and colour as the grammar of RefScenes joins them."""
+    person = any(noun in category.nouns for category in CATEGORIES if category.group == "person")
+    return f"{noun} in {colour}" if person else f"{colour} {noun}"
+
+
+def probe_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]], seed: int = 0) -> pd.DataFrame:
+    """Ask the model for things that are in each image, and for things that are not.
+
+    Columns: image (its number in the corpus), image_id, expression, kind, noun, colour; marked (share of the picture),
+    responds (bool: at least ``RESPONSE`` marked), confidence; cause; on_noun and on_colour: whether
+    what has most of the mask, thing or background, goes by the noun, and whether it has the colour.
+    """
+    image_of = corpus.image_of_ref[corpus.ref_of_expression]
+    lines = []
+    for image in range(len(corpus.images)):
+        image_id = int(corpus.table["image_id"].iloc[np.flatnonzero(image_of == image)[0]])
+        around = things[image_id]
+        asked = probes(around, np.random.default_rng([seed, image_id]))
+        picture = corpus.images[image].transpose(1, 2, 0)
+        texts = [probe.text for probe in asked]
+        masks = predict(model, picture, texts)
+        for probe, probability in zip(asked, masks, strict=True):
+            predicted = probability > 0.5
+            truth = around[probe.target].mask if probe.target >= 0 else np.zeros_like(predicted)
+            rivals = [t for k, t in enumerate(around) if k != probe.target and t.group != "stuff"]
+            most, _ = most_covered(predicted, stacked(around, predicted.shape))
+            marked = float(predicted.mean())
+            line = {"image": image, "image_id": image_id, "expression": probe.text, "kind": probe.kind}
+            line |= {"noun": probe.noun, "colour": probe.colour, "marked": marked, "responds": marked >= RESPONSE}
+            line["confidence"] = confidence(probability)
+            line["cause"] = diagnose(predicted, truth, stacked(rivals, predicted.shape)).cause
+            line["on_noun"] = most >= 0 and probe.noun in around[most].nouns
+            line["on_colour"] = most >= 0 and probe.colour == around[most].colour
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def probe_table(probed: pd.DataFrame) -> pd.DataFrame:
+    """Summarise ``probe_corpus``, a row per kind of probe.
+
+    Columns: kind, expressions; share that responds, in percent, with its 95 % interval share_low, share_high over
+    resampled images; hits (percent); marked (mean percent of the picture); confidence (mean); on_noun, on_colour:
+    percent of the responses that lie mostly on something of that noun, of that colour.
+    """
+    lines = []
+    for kind in PROBES:
+        part = probed[probed["kind"] == kind]
+        if len(part):
+            responses = part[part["responds"]]
+            line = {"kind": kind, "expressions": len(part)} | share_of(part["image_id"], part["responds"])
+            line |= {"hits": 100 * (part["cause"] == "hit").mean(), "marked": 100 * part["marked"].mean()}
+            line["confidence"] = part["confidence"].mean()
+            lines.append(line | {name: 100 * responses[name].mean() for name in ("on_noun", "on_colour")})
+    return pd.DataFrame(lines)
+
+
+def separability(present: np.ndarray, absent: np.ndarray) -> float:
+    """The share of pairs in which the present referent has the higher value, ties counting half (the area under the ROC
+    curve): 1 tells them apart, 0.5 not at all."""
+    present, absent = np.asarray(present)[:, None], np.asarray(absent)[None]
+    return float((present > absent).mean() + (present == absent).mean() / 2)
