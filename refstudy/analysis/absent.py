@@ -65,15 +65,12 @@ def probe_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]
     responds (bool: at least ``RESPONSE`` marked), confidence; cause; on_noun and on_colour: whether
     what has most of the mask, thing or background, goes by the noun, and whether it has the colour.
     """
-    image_of = corpus.image_of_ref[corpus.ref_of_expression]
     lines = []
     for image in range(len(corpus.images)):
-        image_id = int(corpus.table["image_id"].iloc[np.flatnonzero(image_of == image)[0]])
+        image_id = int(corpus.table["image_id"].iloc[corpus.rows_about(image)[0]])
         around = things[image_id]
         asked = probes(around, np.random.default_rng([seed, image_id]))
-        picture = corpus.images[image].transpose(1, 2, 0)
-        texts = [probe.text for probe in asked]
-        masks = predict(model, picture, texts)
+        masks = predict(model, corpus.image(image), [probe.text for probe in asked])
         for probe, probability in zip(asked, masks, strict=True):
             predicted = probability > 0.5
             truth = around[probe.target].mask if probe.target >= 0 else np.zeros_like(predicted)

@@ -4,8 +4,6 @@ A gain is over a row of its own table, so only rows of one table are compared, t
 agrees when the row that is better in print is better here.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
@@ -24,7 +22,7 @@ RANKED = tuple(stem for stem in TABLES if stem != "s2rm_table2")  # whose rows d
 FEWEST = 8  # rows that an interval needs
 
 
-def ranked_rows(study: ProfileStudy, stems: Sequence[str] = RANKED) -> pd.DataFrame:
+def ranked_rows(study: ProfileStudy) -> pd.DataFrame:
     """The rows of the papers' ablations that are recorded, on the profile's first split.
 
     Columns: table, row, variant, runs; printed and measured overall IoU in percent; error, the standard error that the
@@ -34,7 +32,7 @@ def ranked_rows(study: ProfileStudy, stems: Sequence[str] = RANKED) -> pd.DataFr
     split, metric = study.settings.splits[0], METRICS[0]
     ends_of, ceilings = metrics_of(study, split), read_ceilings(study.folder)
     lines = []
-    for stem in stems:
+    for stem in RANKED:
         printed = printed_rows(stem)
         for name, row in table_rows(stem, study).items():
             stride = mask_stride(study.file.run_config(row.profile, row.variant, 0).model)

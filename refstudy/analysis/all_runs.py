@@ -13,7 +13,8 @@ REFERENCE = "tile_concat"  # the simplest model of the study: gains of variants 
 
 
 def all_runs(study: ProfileStudy) -> pd.DataFrame:
-    """A line for each variant with records, of this profile and of those beside it, on the profile's first split.
+    """A line for each variant with records, of this profile and of those named in its ``beside``, on the profile's
+    first split.
 
     Columns: profile, variant, label; tables (those of the papers in which it fills a row); runs; all metrics in
     percent, oIoU, the mean over runs, with its 95 % interval (_low, _high), and gain, in oIoU over ``REFERENCE`` under

@@ -155,7 +155,7 @@ def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[d
 
 
 def _trainers(study: ProfileStudy, *variants: str) -> dict[str, str]:
-    """Find for each variant the profile whose records are used: of those beside one another on the same data, the first
+    """Find for each variant the profile whose records are used: of those with the same data, the first
     that trains all of the variants, otherwise the first that trains this one."""
     near = study.file.compared(study.profile)
     trained = {name: set(study.file.variant_names(name)) for name in near}

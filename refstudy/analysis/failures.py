@@ -93,14 +93,12 @@ def diagnose_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thi
     intersection, union, cause, iou, recall, precision; confidence; rival_category, rival_colour (of the other thing
     with most of the mask, empty without one) and same_category, whether that is the referent's. Background is no rival.
     """
-    image_of = corpus.image_of_ref[corpus.ref_of_expression]
     lines: dict[int, dict[str, object]] = {}
     for image in range(len(corpus.images)):
-        numbers = np.flatnonzero(image_of == image)
+        numbers = corpus.rows_about(image)
         rows = corpus.table.iloc[numbers]
         around = [thing for thing in things[int(rows["image_id"].iloc[0])] if thing.group != "stuff"]
-        picture = corpus.images[image].transpose(1, 2, 0)
-        probabilities = predict(model, picture, rows["expression"].tolist())
+        probabilities = predict(model, corpus.image(image), rows["expression"].tolist())
         truths = corpus.mask(corpus.ref_of_expression[numbers])
         for number, ann_id, probability, truth in zip(numbers, rows["ann_id"], probabilities, truths, strict=True):
             rivals = [thing for thing in around if thing.ann_id != ann_id]

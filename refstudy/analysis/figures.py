@@ -5,6 +5,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -81,10 +82,8 @@ def readable_on(colour: Any) -> str:
 
 def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
     """A picture without ticks, its title broken into lines that fit."""
-    import textwrap
-
     axes.imshow(image, interpolation="nearest")
-    axes.set_title("\n".join(textwrap.wrap(title, 26)))
+    axes.set_title(fill(title, 26))
     axes.set_axis_off()
 
 
@@ -98,7 +97,7 @@ def show_map(
     bar: bool = True,
 ) -> AxesImage:
     """A map (H, W) of numbers, cell by cell, from ``low`` to ``high``, by default its own extremes; without ticks, and
-    with a colour bar beside it unless ``bar`` is False."""
+    with a colour bar next to it unless ``bar`` is False."""
     drawn = axes.imshow(values, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
     axes.set_title(title)
     axes.set_axis_off()
@@ -116,31 +115,24 @@ def number_grid(axes: Axes, values: np.ndarray, form: str = "{:.0%}", high: floa
     return drawn
 
 
-def regions(
-    axes: Axes,
-    image: np.ndarray,
-    cells: Sequence[int],
-    grid: tuple[int, int],
-    title: str = "",
-    colour: str = "vermilion",
-) -> None:
+def regions(axes: Axes, image: np.ndarray, cells: Sequence[int], grid: tuple[int, int], title: str = "") -> None:
     """A picture uint8 (H, W, 3) with some ``cells``, flat indices into a ``grid`` (rows, columns) laid over it, framed
     and numbered from 1 in their order."""
     show_image(axes, image, title)
-    label = {"facecolor": "white", "edgecolor": PALETTE[colour], "pad": 1.5}
-    for number, middle in enumerate(frames(axes, cells, grid, image.shape[:2], colour), start=1):
+    label = {"facecolor": "white", "edgecolor": PALETTE["vermilion"], "pad": 1.5}
+    for number, middle in enumerate(frames(axes, cells, grid, image.shape[:2]), start=1):
         axes.text(*middle, str(number), ha="center", va="center", fontsize=8, bbox=label)
 
 
 def frames(
-    axes: Axes, cells: Sequence[int], grid: tuple[int, int], size: Sequence[int], colour: str = "vermilion"
+    axes: Axes, cells: Sequence[int], grid: tuple[int, int], size: Sequence[int]
 ) -> list[tuple[float, float]]:
     """Frame ``cells``, flat indices into a ``grid`` (rows, columns), over what has ``size`` (height, width) pixels; the
     middles (x, y) of the frames."""
     high, wide = size[0] / grid[0], size[1] / grid[1]
     corners = [(cell % grid[1] * wide - 0.5, cell // grid[1] * high - 0.5) for cell in map(int, cells)]
     for corner in corners:
-        axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=PALETTE[colour], linewidth=2))
+        axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=PALETTE["vermilion"], linewidth=2))
     return [(x + wide / 2, y + high / 2) for x, y in corners]
 
 
@@ -231,9 +223,9 @@ def coparsed_cell(
         axis.set(ylabel=labels[0], xlabel=labels[1], title=labels[2], xticks=range(shape[1]), yticks=range(shape[0]))
 
 
-def grid(rows: int, columns: int, cell: float = 1.9, **options) -> tuple[Figure, np.ndarray]:
+def grid(rows: int, columns: int, cell: float = 1.9) -> tuple[Figure, np.ndarray]:
     """A figure of ``rows`` x ``columns`` pictures, each about ``cell`` inches; the axes as a 2-d array."""
-    figure, axes = plt.subplots(rows, columns, figsize=(cell * columns, cell * 1.18 * rows), squeeze=False, **options)
+    figure, axes = plt.subplots(rows, columns, figsize=(cell * columns, cell * 1.18 * rows), squeeze=False)
     return figure, axes
 
 

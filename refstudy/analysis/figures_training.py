@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -49,12 +48,11 @@ def masks(training: Training) -> Figure:
     val, moments = training.val, training.moments
     figure, axes = grid(len(training.shown), len(moments) + 2, cell=1.6)
     for number, (line, row) in enumerate(zip(axes, training.shown, strict=True)):
-        ref = val.ref_of_expression[row]
-        image = val.images[val.image_of_ref[ref]].transpose(1, 2, 0)
+        image = val.picture(row)
         show_image(line[0], image, f"“{val.table.loc[row, 'expression']}”")
         for axis, moment in zip(line[1:], moments, strict=False):
             overlay(axis, image, moment.masks[number])
-        overlay(line[-1], image, val.mask(np.array([ref]))[0], "blue")
+        overlay(line[-1], image, val.truth(row), "blue")
     names = ["picture", *(f"update {moment.update}\noverall IoU {moment.oIoU:.0f} %" for moment in moments), "truth"]
     for axis, name in zip(axes[-1], names, strict=True):
         axis.text(0.5, -0.05, name, transform=axis.transAxes, ha="center", va="top", fontsize=9)

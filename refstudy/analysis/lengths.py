@@ -244,8 +244,8 @@ def length_table(study: ProfileStudy) -> pd.DataFrame:
 
     Columns: row, variant, dataset and bucket as printed, printed; ours, ours_low, ours_high (95 %), expressions, runs,
     data (what ours was measured on: a flavour of RefScenes stands in for its benchmark, and is named), missing (the
-    command that trains the missing runs). Ours are of this profile and of those beside it; empty where none has the
-    data set.
+    command that trains the missing runs). Ours are of this profile and of those named in its ``beside``; empty where
+    none has the data set.
     """
     printed, measured_splits = load_printed(TABLE), benchmark_splits(study)
     found, measures = {}, {}

@@ -63,17 +63,17 @@ class Example:
     @property
     def image(self) -> np.ndarray:
         """The picture as the model sees it, uint8 (S, S, 3)."""
-        return self.corpus.images[self.scene].transpose(1, 2, 0)
+        return self.corpus.image(self.scene)
 
     @property
     def truth(self) -> np.ndarray | None:
         """The true mask, bool (S, S); None for a sentence of the reader's own."""
-        return None if self.row is None else self.corpus.mask(self.corpus.ref_of_expression[[self.row]])[0]
+        return None if self.row is None else self.corpus.truth(self.row)
 
     @property
     def texts(self) -> list[str]:
         """All expressions of the data about this picture."""
-        return self.corpus.table.loc[rows_of(self.corpus, self.scene), "expression"].tolist()
+        return self.corpus.table.loc[self.corpus.rows_about(self.scene), "expression"].tolist()
 
     @property
     def about(self) -> str:
@@ -89,8 +89,7 @@ class Example:
 
     def of(self, row: int) -> "Example":
         """The example with the expression of another row of the table, and its picture."""
-        ref = self.corpus.ref_of_expression[row]
-        scene, sentence = int(self.corpus.image_of_ref[ref]), self.corpus.table.loc[row, "expression"]
+        scene, sentence = int(self.corpus.image_of_expression[row]), self.corpus.table.loc[row, "expression"]
         return replace(self, scene=scene, row=row, sentence=sentence)
 
     def iou(self, mask: np.ndarray) -> float:
@@ -110,29 +109,22 @@ def show(study: ProfileStudy, figure: Figure, name: str = "") -> None:
     plt.show()
 
 
-def rows_of(corpus: Corpus, scene: int) -> np.ndarray:
-    """The rows of the corpus's table that speak of a picture."""
-    return np.flatnonzero(corpus.image_of_ref[corpus.ref_of_expression] == scene)
-
-
-def start(
-    study: ProfileStudy, variant: str, scene: int = 0, expression: str = "", number: int = 0, scenes: int = SCENES
-) -> Example:
+def start(study: ProfileStudy, variant: str, scene: int = 0, expression: str = "", number: int = 0) -> Example:
     """An example of the first split of a profile, and the study's style for figures.
 
     The sentence is ``expression`` or, if that is empty, expression ``number`` of picture ``scene``; where there are
-    fewer pictures or expressions, the last one. At least ``scenes`` pictures are made.
+    fewer pictures or expressions, the last one. At least ``SCENES`` pictures are made.
     """
     figures.use_style()
     config, split = study.config(variant), study.settings.splits[0]
     model, trained = load_or_build(study.weights(variant), config.model)
-    shown = max(scenes, scene + 1)
+    shown = max(SCENES, scene + 1)
     data = config.data.model_copy(update={"scenes": {split: shown}})
     table = load_table(data, prepare_data(data, study.file.data_root, progress=False))
     corpus = build_corpus(table, split, data.image_size, model.tokenizer, data.max_words, keep_aspect=data.keep_aspect)
     corpus = corpus.subset(shown)
     scene = min(scene, len(corpus.images) - 1)
-    rows = rows_of(corpus, scene)
+    rows = corpus.rows_about(scene)
     row = None if expression else int(rows[min(number, len(rows) - 1)])
     sentence = expression or corpus.table.loc[row, "expression"]
     return Example(study, variant, config, model, trained, corpus, scene, row, sentence)
@@ -186,7 +178,7 @@ def clear_and_unclear(example: Example) -> tuple[Pair, Pair]:
     """
     corpus, refs = example.corpus, example.corpus.ref_of_expression
     for number in range(len(corpus.images)):
-        rows = rows_of(corpus, (example.scene + number) % len(corpus.images))
+        rows = corpus.rows_about((example.scene + number) % len(corpus.images))
         if pairs := [(example.of(a), example.of(b)) for a, b in combinations(rows, 2) if refs[a] != refs[b]]:
             fits = np.nan_to_num([follows(pair) for pair in pairs])
             order = np.argsort(np.sign(fits.mean()) * fits)
@@ -338,7 +330,8 @@ def in_jupyter() -> bool:
 
 
 def slider(draw: Callable[..., object], **ends: int) -> None:
-    """In Jupyter, a slider from 0 to its end for each argument of a drawing; elsewhere nobody could move one."""
+    """In Jupyter, a slider from 0 to its end for each argument of a drawing; elsewhere a line, since a slider would not
+    work there."""
     if in_jupyter():
         from ipywidgets import IntSlider, interact
 

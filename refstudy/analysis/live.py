@@ -110,7 +110,7 @@ def two_things_each(corpus: Corpus) -> list[int]:
     """Two expressions, for two things, about each of the first pictures that have them: rows of the corpus's table."""
     found: list[int] = []
     for image in range(len(corpus.images)):
-        rows = np.flatnonzero(corpus.image_of_ref[corpus.ref_of_expression] == image)
+        rows = corpus.rows_about(image)
         others = rows[corpus.ref_of_expression[rows] != corpus.ref_of_expression[rows[0]]]
         if len(others) and len(found) < 2 * PICTURES:
             found += [int(rows[0]), int(others[0])]

@@ -107,10 +107,10 @@ def shown_masks(study: OpenStudy, variants: Sequence[str], whole: Corpus) -> Sho
     return ShownMasks(corpus, masks, labels, absent)
 
 
-def compared_masks(shown: ShownMasks, rows: Sequence[int], names: Sequence[str], cell: float = 1.5) -> Figure:
+def compared_masks(shown: ShownMasks, rows: Sequence[int], names: Sequence[str]) -> Figure:
     """The truth and the masks of some variants with their IoU, a row an expression, a column a variant."""
     said = [f"“{shown.corpus.table.loc[k, 'expression']}”" for k in rows]
-    figure, grid = named_grid(said, ["truth", *(shown.labels[name] for name in names)], cell)
+    figure, grid = named_grid(said, ["truth", *(shown.labels[name] for name in names)])
     for axes, k in zip(grid, rows, strict=True):
         draw(axes[0], shown.corpus.picture(k), shown.corpus.truth(k), "blue")
         for axis, name in zip(axes[1:], names, strict=True):
@@ -120,8 +120,8 @@ def compared_masks(shown: ShownMasks, rows: Sequence[int], names: Sequence[str],
     return figure
 
 
-def hard_cases(corpus: Corpus, each: int = 2) -> list[int]:
-    """Expressions that are hard whatever the model is: first ``each`` with words of place about a picture with several
+def hard_cases(corpus: Corpus) -> list[int]:
+    """Four expressions that are hard whatever the model is: first two with words of place about a picture with several
     referents, then those whose referents have the longest borders for their size; one per picture."""
     lines = corpus.table.drop_duplicates("image_id")
     borders = {}
@@ -133,17 +133,17 @@ def hard_cases(corpus: Corpus, each: int = 2) -> list[int]:
     counts = corpus.table.groupby("image_id")["ref_id"].nunique()
     order = counts.reindex(placed["image_id"]).to_numpy()
     placed = placed.assign(referents=order).sort_values("referents", ascending=False, kind="stable")
-    first = list(placed.drop_duplicates("image_id").index[:each])
+    first = list(placed.drop_duplicates("image_id").index[:2])
     taken = set(corpus.table.loc[first, "image_id"])
     ranked = sorted(borders, key=lambda k: -borders[k])
-    return first + [k for k in ranked if corpus.table.loc[k, "image_id"] not in taken][: 2 * each - len(first)]
+    return first + [k for k in ranked if corpus.table.loc[k, "image_id"] not in taken][: 4 - len(first)]
 
 
-def border_grid(shown: ShownMasks, rows: Sequence[int], names: Sequence[str], cell: float = 1.9) -> Figure:
+def border_grid(shown: ShownMasks, rows: Sequence[int], names: Sequence[str]) -> Figure:
     """The referents of some expressions, cut out, with the outlines of truth (dashed) and masks, and their IoU in the
     whole picture: a row a variant, a column an expression."""
     said = [f"“{shown.corpus.table.loc[k, 'expression']}”" for k in rows]
-    figure, grid = named_grid([shown.labels[name] for name in names], said, cell)
+    figure, grid = named_grid([shown.labels[name] for name in names], said, cell=1.9)
     for axes_row, name in zip(grid, names, strict=True):
         for axes, k in zip(axes_row, rows, strict=True):
             image, own = shown.corpus.picture(k), shown.corpus.truth(k)
@@ -160,11 +160,9 @@ def border_grid(shown: ShownMasks, rows: Sequence[int], names: Sequence[str], ce
     return figure
 
 
-def misses_grid(
-    corpus: Corpus, cases: Mapping[str, Sequence[tuple[int, np.ndarray]]], columns: int = 2, cell: float = 1.7
-) -> Figure:
-    """For each cause some expressions (row of the corpus, mask bool (H, W)): mask and referent side by side."""
-    figure, grid = named_grid(list(cases), ["mask", "referent"] * columns, cell)
+def misses_grid(corpus: Corpus, cases: Mapping[str, Sequence[tuple[int, np.ndarray]]]) -> Figure:
+    """For each cause at most two expressions (row of the corpus, mask bool (H, W)): mask and referent side by side."""
+    figure, grid = named_grid(list(cases), ["mask", "referent"] * 2, cell=1.7)
     for axes, shown in zip(grid, cases.values(), strict=True):
         for axis in axes[2 * len(shown) :]:
             axis.set_visible(False)
@@ -178,17 +176,15 @@ def misses_grid(
     return figure
 
 
-def absent_answers(
-    corpus: Corpus, probes: Mapping[str, pd.DataFrame], model: Segmenter, title: str, cell: float = 1.9
-) -> Figure:
+def absent_answers(corpus: Corpus, probes: Mapping[str, pd.DataFrame], model: Segmenter, title: str) -> Figure:
     """What a model marks for expressions that are true of nothing, a row a kind of probe
     (``refstudy.analysis.absent.probe_corpus``), with its confidence."""
-    figure, grid = named_grid(list(probes), [""] * max(map(len, probes.values())), cell)
+    figure, grid = named_grid(list(probes), [""] * max(map(len, probes.values())), cell=1.9)
     for axes, some in zip(grid, probes.values(), strict=True):
         for axis in axes[len(some) :]:
             axis.set_visible(False)
         for axis, probe in zip(axes, some.itertuples(), strict=False):
-            picture = corpus.images[probe.image].transpose(1, 2, 0)
+            picture = corpus.image(probe.image)
             draw(axis, picture, predict(model, picture, [probe.expression])[0] > 0.5)
             axis.set_title(fill(f"“{probe.expression}”", 24), fontsize=9)
             corner_text(axis, f"confidence {probe.confidence:.2f}")

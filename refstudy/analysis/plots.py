@@ -127,12 +127,12 @@ def _limit(values: np.ndarray) -> float:
     return float(sizes[-1] if len(sizes) < 2 or sizes[-1] <= max(15, 2.5 * sizes[-2]) else sizes[-2])
 
 
-def precision_gains(lines: pd.DataFrame, columns: int = 4) -> Figure:
+def precision_gains(lines: pd.DataFrame) -> Figure:
     """Gains in the share of expressions above each IoU threshold, with their intervals, a small panel for each row of
     ``gain_lines`` that was measured."""
     lines = lines[lines["metric"].str.startswith("P@")].dropna(subset=["gain"])
     rows = list(lines.groupby(["of", "label"], sort=False))
-    figure, panels = small_grid(len(rows), columns)
+    figure, panels = small_grid(len(rows), columns=4)
     for axes, ((of, label), line) in zip(panels, rows, strict=True):
         x = line["metric"].str.removeprefix("P@").astype(float)
         axes.axhline(0, color=GREY, linewidth=1)
@@ -306,9 +306,7 @@ def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
         axes.plot([point.macs, right], [point.ours, height], color=GREY, linewidth=0.5, zorder=0, clip_on=False)
         label = f" {with_runs(point.label, point.runs)}, {point.image_size:.0f} px"
         axes.text(right, height, label, va="center", fontsize=8)
-    axes.set(
-        xlabel="cost at the paper's input size, named beside it (G multiply-adds)", ylabel=f"overall IoU (%)\n{ours_on}"
-    )
+    axes.set(xlabel="cost at the size of the paper's pictures (G multiply-adds)", ylabel=f"overall IoU (%)\n{ours_on}")
     axes.set_xlim(0, right)
     axes.set_title(HOLLOW, loc="left", fontsize=9)
     return figure
@@ -342,7 +340,7 @@ def growth(measured: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
 
 
 def _exponents(axes: Axes, ends: Mapping[str, float], slopes: Mapping[str, float], models: Sequence[str]) -> None:
-    """Exponents beside a panel of logarithms, in the order of the lines' ends."""
+    """Exponents next to a panel of logarithms, in the order of the lines' ends."""
     for place, model in enumerate(sorted(models, key=lambda name: ends[name])):
         at: dict[str, Any] = {"xycoords": "axes fraction", "va": "bottom", "fontsize": 8}
         colour = line_style(models.index(model))["color"]

@@ -60,8 +60,8 @@ class Row:
 
 
 def table_rows(stem: str, study: ProfileStudy, profiles: Sequence[str] | None = None) -> dict[str, Row]:
-    """Row as printed -> the ``Row`` that fills it, from ``profiles``. By default these are this profile and those
-    beside it with the same data, first the one that trains most of the table, so that compared rows have one
+    """Row as printed -> the ``Row`` that fills it, from ``profiles``. By default these are this profile and those named
+    in its ``beside`` with the same data, first the one that trains most of the table, so that compared rows have one
     encoder."""
     if profiles is None:
         near = study.file.compared(study.profile)
@@ -77,7 +77,7 @@ def table_rows(stem: str, study: ProfileStudy, profiles: Sequence[str] | None = 
 
 def benchmark_splits(study: ProfileStudy) -> dict[str, tuple[str, list[str]]]:
     """Column of the tables over benchmarks, e.g. "RefCOCOg val-U" -> the split, and the profiles that have it, among
-    this one and those beside it."""
+    this one and those named in its ``beside``."""
     found: dict[str, tuple[str, list[str]]] = {}
     for name in study.file.together(study.profile):
         settings = study.file.profile(name)

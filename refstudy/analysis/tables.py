@@ -52,7 +52,7 @@ def build_table(stem: str, study: ProfileStudy) -> pd.DataFrame:
 
 def build_comparison(stem: str, study: ProfileStudy) -> pd.DataFrame:
     """One of ``COMPARISONS``, a line per printed row, measure and benchmark split that is printed, all in percent; ours
-    from the records of this profile and of those beside it.
+    from the records of this profile and of those named in its ``beside``.
 
     Columns: row, citation, metric, benchmark (as the table heads it), printed; variant; ours with its 95 % interval
     ours_low, ours_high; runs, data (what ours was measured on), missing (the command that trains the

@@ -180,10 +180,10 @@ def refined(model: SLViT, steps: Steps, regions: int, size: tuple[int, int]) -> 
 
 
 @torch.no_grad()
-def corpus_steps(model: SLViT, corpus: Corpus, images_per_batch: int = 5) -> Iterator[tuple[Batch, Steps]]:
+def corpus_steps(model: SLViT, corpus: Corpus) -> Iterator[tuple[Batch, Steps]]:
     """Batch by batch of the corpus: the batch, and SLViT's ``Steps`` for its expressions."""
     model.eval()
-    for batch in evaluation_batches(corpus, images_per_batch):
+    for batch in evaluation_batches(corpus, images_per_batch=5):
         yield batch, model.steps(model.encode_image(batch.images), batch.token_ids, batch.token_mask, batch.image_index)
 
 

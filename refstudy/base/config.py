@@ -86,7 +86,7 @@ class PartConfig(Settings):
 
     name: str
     options: dict[str, Any] = {}
-    source: str = Field("", description="SHA-256 of the file of a class of one's own: an edited one is another run")
+    source: str = Field("", description="SHA-256 of the file of your own class: an edited one is another run")
 
 
 # Names of our settings -> names in the config.json of timm's or transformers' folders.

@@ -14,12 +14,13 @@ from typing import Any, Literal
 from refstudy.base.errors import StudyError
 
 JOURNAL = "REFSTUDY_JOURNAL"  # the environment variable that names the journal of the notebook being executed
-JOURNAL_SUFFIX = ".journal.jsonl"  # of an executed notebook's journal, beside it
+JOURNAL_SUFFIX = ".journal.jsonl"  # of the journal next to an executed notebook
 
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it over ``path`` when the block ends well, remove it otherwise.
+    """Give a temporary path in the folder of ``path``; rename it over ``path`` when the block ends well, remove it
+    otherwise.
 
     The parent folder is made when missing. The temporary name keeps the suffix, so that writers which choose a format
     by suffix work on it.
@@ -37,7 +38,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path | str) -> Iterator[Path]:
-    """Give a new folder beside ``folder``; put it in its place when the block ends well, remove it otherwise.
+    """Give a new folder next to ``folder``; put it in its place when the block ends well, remove it otherwise.
 
     An earlier folder is renamed aside, removed last, and renamed back where the new one cannot take its place.
     """
@@ -57,7 +58,7 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """A hidden name beside ``path``, with its suffix, that no other process uses, on any machine."""
+    """A hidden name next to ``path``, with its suffix, that no other process uses, on any machine."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
 
 

@@ -14,7 +14,7 @@ from refstudy.base.errors import Busy, StudyError
 
 @contextmanager
 def locked(path: Path, failure: str, wait: bool = True) -> Iterator[None]:
-    """Keep other processes from making ``path`` at once; files beside it, ``.NAME.lock`` and ``.NAME.holder``, say so.
+    """Keep other processes from making ``path`` at once; files next to it, ``.NAME.lock`` and ``.NAME.holder``, say so.
 
     Raises StudyError, which begins with ``failure``, where nothing can be written and, as Busy, where it is not to
     ``wait`` and another process holds the lock: it says which, and since when.

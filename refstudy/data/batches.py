@@ -53,6 +53,19 @@ class Corpus:
     def image_size(self) -> int:
         return self.images.shape[-1]
 
+    @property
+    def image_of_expression(self) -> np.ndarray:
+        """The image of each expression, (E,)."""
+        return self.image_of_ref[self.ref_of_expression]
+
+    def rows_about(self, image: int) -> np.ndarray:
+        """The row numbers of the expressions about an image, by its number."""
+        return np.flatnonzero(self.image_of_expression == image)
+
+    def image(self, number: int) -> np.ndarray:
+        """An image by its number, uint8 (S, S, 3)."""
+        return self.images[number].transpose(1, 2, 0)
+
     def mask(self, refs: np.ndarray) -> np.ndarray:
         """bool (n, S, S) masks of the referents with these row numbers."""
         side = self.image_size
@@ -61,7 +74,7 @@ class Corpus:
 
     def picture(self, expression: int) -> np.ndarray:
         """The picture uint8 (S, S, 3) that an expression, by its row number, is about."""
-        return self.images[self.image_of_ref[self.ref_of_expression[expression]]].transpose(1, 2, 0)
+        return self.image(self.image_of_ref[self.ref_of_expression[expression]])
 
     def truth(self, expression: int) -> np.ndarray:
         """The mask bool (S, S) of the referent of an expression, by its row number."""
@@ -122,7 +135,7 @@ class Batch:
         return self.inside.float()
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device. From pinned memory, nobody waits for the copy."""
+        """The batch on a device. From pinned memory, the copy does not wait."""
         return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> "Batch":
@@ -134,32 +147,20 @@ class Batch:
         images = len(self.pixels) // count
         ends = torch.searchsorted(self.image_index, torch.arange(0, len(self.pixels) + 1, images)).tolist()
         parts = [
-            Batch(
-                self.pixels[k * images : (k + 1) * images],
-                self.image_index[some] - k * images,
-                self.token_ids[some],
-                self.token_mask[some],
-                self.inside[some],
-                self.expressions[some],
-                self.of,
-            )
-            for k, some in enumerate(itertools.starmap(slice, itertools.pairwise(ends)))
+            self._part(k * images, (k + 1) * images, slice(*some)) for k, some in enumerate(itertools.pairwise(ends))
         ]
         return [part.pinned() for part in parts] if self.image_index.is_pinned() else parts
 
     def slices(self, expressions: int) -> Iterator["Batch"]:
         """The batch cut by expressions, at most so many in each, all with all of its pictures."""
         for first in range(0, len(self.expressions), expressions):
-            some = slice(first, first + expressions)
-            yield Batch(
-                self.pixels,
-                self.image_index[some],
-                self.token_ids[some],
-                self.token_mask[some],
-                self.inside[some],
-                self.expressions[some],
-                self.of,
-            )
+            yield self._part(0, len(self.pixels), slice(first, first + expressions))
+
+    def _part(self, first: int, last: int, some: slice) -> "Batch":
+        """The pictures from ``first`` to before ``last``, and ``some`` of the expressions, all about these."""
+        tokens = (self.token_ids[some], self.token_mask[some])
+        index, inside = self.image_index[some] - first, self.inside[some]
+        return Batch(self.pixels[first:last], index, *tokens, inside, self.expressions[some], self.of)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         tensors = (self.pixels, self.image_index, self.token_ids, self.token_mask, self.inside)
@@ -384,7 +385,7 @@ def batches_per_epoch(
 
 def _image_of_each(corpus: Corpus, sampling: str) -> np.ndarray:
     """The image of each thing that an epoch shows once: of each referent or of each expression."""
-    return corpus.image_of_ref if sampling == "referent" else corpus.image_of_ref[corpus.ref_of_expression]
+    return corpus.image_of_ref if sampling == "referent" else corpus.image_of_expression
 
 
 def _one_sentence_each(corpus: Corpus, rng: np.random.Generator) -> np.ndarray:
@@ -408,8 +409,8 @@ def _groups(images: np.ndarray, rng: np.random.Generator, most: int) -> list[np.
 
 def evaluation_batches(corpus: Corpus, images_per_batch: int) -> Iterator[Batch]:
     """Every expression once, grouped by image, in the order of the images."""
-    order = np.argsort(corpus.image_of_ref[corpus.ref_of_expression], kind="stable")
-    ends = np.cumsum(np.bincount(corpus.image_of_ref[corpus.ref_of_expression], minlength=len(corpus.images)))
+    order = np.argsort(corpus.image_of_expression, kind="stable")
+    ends = np.cumsum(np.bincount(corpus.image_of_expression, minlength=len(corpus.images)))
     groups = np.split(order, ends[:-1])
     for first in range(0, len(corpus.images), images_per_batch):
         some = groups[first : first + images_per_batch]
@@ -419,7 +420,7 @@ def evaluation_batches(corpus: Corpus, images_per_batch: int) -> Iterator[Batch]
 def _batch(corpus: Corpus, groups: list[np.ndarray], of: int) -> Batch:
     """A batch of these groups of expressions, one image each; ``of`` as in ``Batch``."""
     expressions = np.concatenate(groups)
-    images = np.array([corpus.image_of_ref[corpus.ref_of_expression[group[0]]] for group in groups])
+    images = corpus.image_of_ref[corpus.ref_of_expression[[group[0] for group in groups]]]
     token_mask = corpus.token_mask[expressions]
     length = int(token_mask.sum(1).max())  # no batch carries more padding than its longest expression needs
     return Batch(

@@ -24,6 +24,7 @@ from refstudy.data.refer import find_below, load_leniently
 
 MEASURES = ["images", "referents", "expressions", "mean_words", "max_words"]
 ORDER = ["train", "val", "test", "testA", "testB"]
+EXAMPLES = 3  # of each kind of problem that the summary shows
 SLACK = 1.0  # pixels by which COCO's polygons may leave the image: they are drawn along the outer edge of its pixels
 
 
@@ -70,7 +71,7 @@ def published() -> pd.DataFrame:
 
 
 def compare(found: pd.DataFrame, dataset: str, split_by: str) -> pd.DataFrame:
-    """The published figures beside these counts: the columns of ``published``, found and difference (a number).
+    """The published figures next to these counts: the columns of ``published``, found and difference (a number).
 
     The whole is compared only where no split of the released files is missing.
     """
@@ -231,11 +232,11 @@ def check_root(
         yield one, counts(table), pd.concat([problem_table(broken), checked], ignore_index=True)
 
 
-def summary(problems: pd.DataFrame, examples: int = 3) -> list[str]:
+def summary(problems: pd.DataFrame) -> list[str]:
     """A line per kind of problem, problems before notes: their number, and the first few."""
     lines = []
     for (level, kind), rows in problems.groupby(["level", "kind"], sort=False):
-        shown = "; ".join(rows["message"].head(examples))
-        more = f"; and {len(rows) - examples} more" if len(rows) > examples else ""
+        shown = "; ".join(rows["message"].head(EXAMPLES))
+        more = f"; and {len(rows) - EXAMPLES} more" if len(rows) > EXAMPLES else ""
         lines.append(f"{level:8}{kind}, {len(rows)}: {shown}{more}")
     return sorted(lines, key=lambda line: line.startswith("note"))

@@ -17,7 +17,7 @@ WHERE, THE = "expressions that say where", "words that are *the*"
 
 
 def sample_folder() -> Path | None:
-    """The folder that REFSTUDY_REALDATA names, or ``shared/realdata`` beside the repository; None if neither exists."""
+    """The folder that REFSTUDY_REALDATA names, or ``shared/realdata`` next to the repository; None without either."""
     named = os.environ.get("REFSTUDY_REALDATA")
     folder = Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "realdata"
     return folder if folder.is_dir() else None

@@ -1,4 +1,4 @@
-"""The journal of an executed notebook, ``<name>.journal.jsonl`` beside it: what it depended on, read and wrote.
+"""The journal of an executed notebook, ``<name>.journal.jsonl`` in its folder: what it depended on, read and wrote.
 
 The first line is written before the notebook starts: which notebook, at which commit, and what was known of its
 dependencies (``refstudy.engine.plan.known``). Each further line is noted by the package as it reads, looks for and

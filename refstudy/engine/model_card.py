@@ -1,4 +1,4 @@
-"""The card that lies beside shipped weights: what they are, what they reach, and what they are not made for."""
+"""The card of shipped weights: what they are, what they reach, and what they are not made for."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -189,7 +189,7 @@ class _Watch:
         self._thread.join()
 
     def tell(self, **what: Any) -> None:
-        """Send news to whoever shows the progress."""
+        """Send news for the progress display."""
         self._worker.log_event(self._topic, {"name": self._name} | what)
 
     def _look(self) -> None:

@@ -1,6 +1,6 @@
 """The blocks of numbers in README.md and docs/findings.md, filled from the tables of a results folder.
 
-A block stands between ``<!-- NAME -->`` and ``<!-- end -->``; nobody writes into it by hand.
+A block stands between ``<!-- NAME -->`` and ``<!-- end -->``; do not edit it by hand.
 """
 
 import re
@@ -20,7 +20,7 @@ BLOCK = re.compile(r"<!-- (findings|rows|claims)((?: \w+)*) -->\n.*?<!-- end -->
 
 
 def fill_pages(study: ProfileStudy) -> list[Path]:
-    """Fill the blocks of ``PAGES`` beside the study file; return the pages that changed."""
+    """Fill the blocks of ``PAGES``, whose paths start at the study file; return the pages that changed."""
     changed = []
     for path in (study.file.root / page for page in PAGES):
         text = path.read_text(encoding="utf-8")
@@ -65,7 +65,7 @@ def findings(study: Study, folder: Path) -> list[str]:
             else f"**Models.** One model is trained yet: {high}, overall IoU on {where}."
         )
     else:
-        said.append("**Models.** No run is recorded yet: what the papers print stands beside empty columns.")
+        said.append("**Models.** No run is recorded yet: what the papers print stands next to empty columns.")
     if (folder / "claims.csv").exists():
         verdicts = pd.read_csv(folder / "claims.csv").get("verdict", pd.Series(dtype=str)).value_counts()
         counts = [f"{count} {verdict}" for verdict, count in verdicts.items()]

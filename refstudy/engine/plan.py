@@ -129,7 +129,7 @@ def _change(steps: list[Step], changes: Mapping[str, Any]) -> None:
 
 def _settings(study: Study, profile: str) -> dict[str, str]:
     """Digest what a notebook may look up in the study file: all variants, its profile, and ``OF_OTHERS`` of the
-    profiles beside it and of those at whose sizes costs are counted."""
+    profiles named in its ``beside`` and of those at whose sizes costs are counted."""
     parts = {f"variants.{name}": variant.model_dump(mode="json") for name, variant in study.variants.items()}
     parts |= {f"profile.{key}": part for key, part in study.profile(profile).model_dump(mode="json").items()}
     others = {*study.together(profile), PAPERS_SWIN_T, PAPERS_SWIN_B} & (study.profiles.keys() - {profile})

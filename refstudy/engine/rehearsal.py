@@ -256,8 +256,8 @@ def _gates_to_read(trainer: Trainer) -> str:
 @lru_cache(maxsize=4)
 def pictures(study: Study, profile: str, count: int, folder: Path) -> tuple[pd.DataFrame, str]:
     """``load_refer``'s table of ``count`` pictures with three expressions each, and what they are: the profile's own
-    data where they are at hand, else the samples beside the repository, else pictures of RefScenes, drawn in ``folder``
-    at the profile's size. Two are of the split train, the others of the profile's first one."""
+    data where they are at hand, else the samples next to the repository, else pictures of RefScenes, drawn in
+    ``folder`` at the profile's size. Two are of the split train, the others of the profile's first one."""
     settings = study.profile(profile)
     data, samples = settings.data, sample_folder()
     try:

@@ -82,7 +82,7 @@ def _html(markdown: str, attachments: Any = None) -> str:
 
 
 def write_report(study: ProfileStudy) -> Path:
-    """Write the manifest of a profile's results and ``report/index.html`` beside them; return the latter.
+    """Write ``manifest.json`` and ``report/index.html`` into a profile's results; return the path of the latter.
 
     An earlier report is replaced when the new one is complete.
     """
@@ -285,7 +285,7 @@ def _buckets(path: Path) -> str:
 
 
 def _compared(path: Path) -> str:
-    """One of ``TABLES`` as a web table, from its CSV file: printed beside ours, first the gains, marked by where
+    """One of ``TABLES`` as a web table, from its CSV file: printed and our numbers, the gains first, marked by where
     their intervals lie."""
     table = pd.read_csv(path).astype({"variant": object, "data": object, "missing": object})
     table = table.fillna({"variant": "", "data": "", "missing": ""})

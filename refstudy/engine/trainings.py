@@ -253,7 +253,7 @@ _TURN = threading.Lock()  # one training at a time in a process: random numbers 
 
 
 def _on_a_worker(path: str, changes: dict[str, Any], case: Case, again: bool) -> int:
-    """Train one run as a Dask task, until nobody waits for it; its exit status."""
+    """Train one run as a Dask task, until it is cancelled; its exit status."""
     from refstudy.engine.notebook import cancellation
 
     cancelled = cancellation()

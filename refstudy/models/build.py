@@ -90,7 +90,7 @@ def mask_stride(config: ModelConfig) -> int:
 
 
 def _own_class(config: PartConfig) -> type[nn.Module]:
-    """The class of one's own that a study file has named. Raises StudyError where its code fails or it is no module."""
+    """Your own class that a study file has named. Raises StudyError where its code fails or it is no module."""
     path, name = source_of(config.name, config.source), config.name.rpartition(":")[2]
     module_name = f"refstudy_own_{path.stem}_{config.source[:12]}"  # an edited file is another module
     module = sys.modules.get(module_name)
@@ -136,8 +136,8 @@ def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *siz
 def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None:
     """Write the whole model as one safetensors file; ``half`` stores it as ``halved`` does.
 
-    The metadata hold what ``save_pretrained`` writes beside the weights, the settings and the tokenizer's files, as one
-    text: safetensors writes several in no fixed order, and equal models should be equal files.
+    The metadata hold what ``save_pretrained`` writes next to the weights, the settings and the tokenizer's files, as
+    one text: safetensors writes several in no fixed order, and equal models should be equal files.
     """
     tensors = {
         name: (halved(tensor) if half else tensor).detach().cpu().contiguous()

@@ -1,7 +1,7 @@
 """The interfaces of a fusion module and of a decoder, for readers who write one.
 
 Both are ``nn.Module``. Parameters of the constructor after the sizes are options of the study file; their type hints
-are checked. A class of one's own is named ``file.py:Class`` or ``module:Class``; examples/ has one.
+are checked. Your own class is named ``file.py:Class`` or ``module:Class``; examples/ has one.
 """
 
 from collections.abc import Sequence

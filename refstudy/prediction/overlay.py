@@ -12,10 +12,10 @@ def dimmed(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return shown.astype(np.uint8)
 
 
-def outlined(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = VERMILION) -> np.ndarray:
+def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The ``dimmed`` picture with an outline of 1/200 of the shorter side within the mask."""
     shown = dimmed(image, mask)
-    shown[mask & ~eroded(mask, max(1, round(min(mask.shape) / 200)))] = colour
+    shown[mask & ~eroded(mask, max(1, round(min(mask.shape) / 200)))] = VERMILION
     return shown
 
 

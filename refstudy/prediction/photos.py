@@ -1,4 +1,4 @@
-"""One's own photographs: masks, overlays and JSON files for a picture or a folder of pictures."""
+"""A user's photographs: masks, overlays and JSON files for a picture or a folder of pictures."""
 
 import json
 import os

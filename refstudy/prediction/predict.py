@@ -1,4 +1,4 @@
-"""Masks for pictures: of the model's own size, and of one's own photographs at theirs."""
+"""Masks for pictures of the model's own size, and for photographs at theirs."""
 
 import base64
 import html

@@ -32,7 +32,7 @@ def _unknown(kind: str, name: str, known: Collection[str], key: str = "") -> str
 
 
 def _wrong_parts(study: Study) -> Iterator[Problem]:
-    """Find parts that are neither of the package nor of one's own."""
+    """Find parts that are neither of the package nor your own classes."""
     for name, variant in study.variants.items():
         for kind, known in PARTS.items():
             part = getattr(variant, kind)

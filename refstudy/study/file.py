@@ -186,7 +186,7 @@ class Study:
         return settings.seeds + settings.further_seeds.get(variant, ())
 
     def together(self, profile: str) -> tuple[str, ...]:
-        """A profile and those beside it, itself first."""
+        """A profile and those named in its ``beside``, itself first."""
         return (profile, *(name for name in self.profile(profile).beside if name != profile))
 
     def compared(self, profile: str) -> list[str]:
@@ -215,8 +215,8 @@ class Study:
     def cases(
         self, profile: str, variants: Sequence[str] = (), seeds: Sequence[int] = (), beside: bool = False
     ) -> list[Case]:
-        """List the trainings of a profile and, with ``beside``, of those beside it, all variants with the lowest seed
-        first. If variants or seeds are named, only theirs are listed."""
+        """List the trainings of a profile and, with ``beside``, of those that it names there, all variants with the
+        lowest seed first. If variants or seeds are named, only theirs are listed."""
         found: list[Case] = []
         for name in self.together(profile) if beside else (profile,):
             trained = self.variant_names(name)
@@ -237,7 +237,7 @@ class Study:
 
     @property
     def data_root(self) -> Path:
-        """The folder of the data: the one that REFSTUDY_DATA names, otherwise ``data`` beside the study file."""
+        """The folder of the data: the one that REFSTUDY_DATA names, otherwise ``data`` next to the study file."""
         return default_data_root(self.root)
 
     def special(self, profile: str, variant: str) -> Special | None:
@@ -322,7 +322,7 @@ class ProfileStudy:
         return self.folder / "weights" / f"{variant}.safetensors"
 
     def beside(self, profile: str) -> "ProfileStudy":
-        """The same study under another profile, whose results lie beside these; for its own name, itself."""
+        """The same study under another profile, whose results lie next to these; for its own name, itself."""
         return self if profile == self.profile else ProfileStudy(self.file, profile, self.folder.parent / profile)
 
 

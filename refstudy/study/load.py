@@ -71,7 +71,7 @@ def _extended(path: Path, raw: Any, problems: list[Problem]) -> tuple[Path, Any]
 
 
 def _find_own_parts(content: StudyFile, folder: Path) -> list[Problem]:
-    """Give the variants' classes of one's own the digest of their source; return mistakes."""
+    """Give the variants' own classes the digest of their source; return mistakes."""
     found: list[Problem] = []
     for name, variant in content.variants.items():
         for kind in PARTS:

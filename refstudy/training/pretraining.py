@@ -58,7 +58,7 @@ def pretrain(
     reached = pretrain_image_encoder(image_encoder, see, corpora, labels, settings, progress)
     encoders: dict[str, nn.Module] = {"image": image_encoder}
     if settings.text_updates:
-        torch.manual_seed(settings.seed)  # so the text encoder is the same beside every image encoder
+        torch.manual_seed(settings.seed)  # so the text encoder is the same with every image encoder
         text_encoder = TextEncoder(model.text).to(device)
         reached |= pretrain_text_encoder(text_encoder, corpora, said(data, corpora, data_root), settings, progress)
         encoders["text"] = text_encoder

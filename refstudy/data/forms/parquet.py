@@ -1,7 +1,7 @@
 """Exports of the Hugging Face Hub: Parquet or Arrow files in ``<dataset>/`` or a folder of it, in two dialects.
 
 A file belongs to the split that it is named after (``validation-00000-of-00001.parquet``), else to the one that
-``state.json`` beside it names (``save_to_disk``), else to that of its folder (``validation/0000.parquet``).
+``state.json`` in its folder names (``save_to_disk``), else to that of its folder (``validation/0000.parquet``).
 
 ``sentences``: a row per referent with REFER's own fields, its annotation and its image as JSON text in ``raw_anns`` and
 ``raw_image_info`` (jxu124/refcoco, refcocoplus, refcocog). Its column ``bbox`` holds corners and is not used.

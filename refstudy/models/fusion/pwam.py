@@ -48,8 +48,8 @@ class PWAMFusion(nn.Module):
 
     From that stage LAVT's decoder gets the multi-modal cells alone, layer-normalised: ``decoded`` "normed". With
     "residual" the fused map is V_4 plus these cells, weighted by the gate; LAVT gives such a sum to the next stage of
-    the image encoder, not to the decoder. Then a sentence hardly changes the map: the cells are small beside V_4, and
-    the gate makes them smaller.
+    the image encoder, not to the decoder. Then a sentence hardly changes the map: the cells are small compared to V_4,
+    and the gate makes them smaller.
     """
 
     def __init__(

@@ -130,7 +130,7 @@ class S2RM(nn.Module):
         """The distributed language feature T^dist (E, C, H, W) and the word attention (E, H*W, L), Eqs. (1)-(4)."""
         query = self.query(vision, words, word_mask).flatten(2).transpose(1, 2)  # Eq. (1)
         key, value = self.key(words), self.value(words)  # Eq. (2)
-        with full_precision(vision.device):  # what differs from cell to cell is small beside what all cells share
+        with full_precision(vision.device):  # what differs from cell to cell is small compared to what all cells share
             query, key, value = (at_least_float32(x) for x in (query, key, value))
             scores = query @ key.transpose(1, 2) / math.sqrt(query.shape[-1])
             attention = scores.masked_fill(~word_mask[:, None, :], float("-inf")).softmax(-1)  # Eq. (3)

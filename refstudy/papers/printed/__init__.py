@@ -6,7 +6,7 @@ dash. Scores are in percent. Besides the scores, in the columns that the tables 
 - ``row``: the row's name as printed, the year in subscript included (``LAVT₂₂``). Where the paper prints check marks
   instead of names (``slvit_table2b``, ``slvit_table2d``) it is the marked columns, e.g. ``7B + 11B``.
 - ``citation``: the citation key as printed, empty for the paper's own rows; part of the name in ``s2rm_table7``.
-- ``block``: in tables where two rows share a name, or that print a heading beside groups of rows. In ``s2rm_table1``
+- ``block``: in tables where two rows share a name, or that print a heading next to groups of rows. In ``s2rm_table1``
   the measure (``Mean IoU`` or ``Overall IoU``), in ``slvit_table2a`` the size of the kernel, in ``slvit_table2d`` the
   line of the table, because the text of the paper has the marks S2 S3 S4 twice.
 - ``RefCOCO val``, ``RefCOCOg val-U``, ...: a column per data set and split, in the spelling of S²RM, Table I; SLViT
