@@ -1,5 +1,6 @@
 """Execution: failures of every kind, a cluster whose workers die, interruption, and what is shown meanwhile."""
 
+import io
 import json
 import os
 import resource
@@ -302,29 +303,24 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path):
         execute([step(tmp_path, "a")], tmp_path, scheduler="tcp://127.0.0.1:1")
 
 
-def test_the_view_shows_cells_and_the_time_that_is_left(tmp_path, monkeypatch):
+def test_the_view_shows_cells_and_how_a_step_ended(tmp_path, monkeypatch):
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    steps = [step(tmp_path, "known", estimate=100.0), step(tmp_path, "cells"), step(tmp_path, "later", estimate=50.0)]
-    progress = Progress(steps, Console(force_terminal=True))
-    for name in ("known", "cells"):
+    steps = [step(tmp_path, "one"), step(tmp_path, "two"), step(tmp_path, "later")]
+    console = Console(force_terminal=True, width=100, record=True, file=io.StringIO())
+    progress = Progress(steps, console)
+    for name in ("one", "two"):
         progress.hear((0.0, {"name": name, "cell": 0, "cells": 0}))
         progress.hear((0.0, {"name": name, "cell": 2, "cells": 6}))
-    now += 40
 
     def shown():
-        console = Console(width=100)
-        with console.capture() as captured:
-            console.print(progress)
-        return [" ".join(line.split()) for line in captured.get().splitlines()]
+        return {task.description: (task.completed, task.total) for task in progress.view.tasks}
 
-    assert shown() == [
-        "known cell 3/6 0:40 1:00 left",
-        "cells cell 3/6 0:40 1:20 left",
-        "total 0 of 3 0:40 about 3:10 left",
-    ]
-    progress.hear((0.0, {"name": "cells", "ended": True}))
+    assert shown() == {"notebooks": (0, 3), "one, cells": (2, 6), "two, cells": (2, 6)}
+    now += 40
+    progress.hear((0.0, {"name": "two", "ended": True}))
     steps[1].state = "done"
     progress.end(steps[1])
-    assert steps[1].seconds == 40
-    assert shown() == ["known cell 3/6 0:40 1:00 left", "total 1 of 3 0:40 about 1:50 left"]
+    assert steps[1].seconds == 40 and list(progress.running) == ["one"]
+    assert shown() == {"notebooks": (1, 3), "one, cells": (2, 6)}
+    assert "started  two" in (said := console.export_text()) and "done     two after 40 s (1 of 3)" in said

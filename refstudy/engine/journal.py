@@ -44,11 +44,11 @@ class Journal:
 
     @property
     def seconds(self) -> float | None:
-        """Tell how long the notebook took; None when it did not end."""
+        """The seconds that the notebook took; None when it did not end."""
         return self.end.get("seconds")
 
     def provenance(self) -> dict[str, Any]:
-        """Tell where what the notebook made comes from: ``PROVENANCE``, as far as the journal says."""
+        """The provenance of what the notebook made: ``PROVENANCE``, as far as the journal has it."""
         known = self.head | self.end
         if "code_cells" in known:  # paths differ from machine to machine, what lies there does not
             inputs = sorted(set(self.read().values()))
@@ -76,7 +76,7 @@ def journal_head(notebook: str, code: Mapping[str, Any], known: Mapping[str, Any
 
 
 def seeds(records: Iterable[str]) -> list[int]:
-    """Find the seeds of run records in their names or paths; what is no record has none."""
+    """The seeds in names or paths of run records, sorted; other paths have none."""
     found = (re.search(r"-seed(\d+)-[0-9a-f]+$", record) for record in records)
     return sorted({int(match[1]) for match in found if match})
 

@@ -3,8 +3,8 @@ and when, at which commit, on what and with which versions each notebook last ch
 
 While ``refstudy run`` executes a notebook, the package notes in a journal what the notebook reads and writes
 (``refstudy.engine.journal``). The manifest joins the journals with the files that lie there now. A file that has the
-bytes of the earlier manifest keeps its origin there, and a notebook that changed no file keeps its circumstances: a
-study that is run again and gives the same leaves the manifest as it is. A file whose bytes no journal wrote has no
+bytes of the earlier manifest keeps its origin there, and a notebook that changed no file keeps its circumstances:
+running the study again with equal results leaves the manifest as it is. A file whose bytes no journal wrote has no
 notebook.
 """
 
@@ -145,8 +145,8 @@ def _latest(
 
 
 def explanation(executed: Path, time: str) -> dict[str, str]:
-    """Find what an executed notebook says of the thing that one of its cells made at ``time``: the heading above the
-    cell, and the caption below it, a paragraph in italics."""
+    """Find the cell of an executed notebook that ran at ``time``: the heading above it, and the caption below it, a
+    paragraph in italics."""
     cells = nbformat.read(executed, as_version=4).cells
     section = ""
     for cell, below in zip(cells, [*cells[1:], None], strict=True):

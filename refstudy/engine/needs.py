@@ -1,4 +1,4 @@
-"""Looking, before a run starts, for what it needs: data sets that are fetched, published weights of encoders."""
+"""Checks before a run starts: are the data sets and the published weights there that it needs?"""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import chdir, contextmanager, nullcontext
@@ -34,12 +34,12 @@ def refuse_without(study: Study, profiles: Iterable[str], cases: Iterable[Case])
 
 
 def released(study: Study, *profiles: str) -> bool:
-    """Say whether any of these profiles is of released data, and not of RefScenes."""
+    """Tell if any of these profiles has released data, and not RefScenes."""
     return any(study.profile(name).data.dataset not in FLAVOURS for name in profiles)
 
 
 def missing_data(study: Study, profiles: Iterable[str]) -> list[str]:
-    """Write a line for each data set of these profiles that cannot be read from the study's data root; where it does
+    """Make a line for each data set of these profiles that cannot be read from the study's data root; where it does
     not lie there, with the command that fetches it."""
     lines = {}
     for profile in profiles:
@@ -59,7 +59,7 @@ def missing_data(study: Study, profiles: Iterable[str]) -> list[str]:
 
 
 def missing_weights(models: Iterable[ModelConfig], fetch: bool = True) -> list[str]:
-    """Write a line for each pretrained encoder of these models that cannot be had, saying what to put where.
+    """Make a line for each pretrained encoder of these models that is missing, with what to put where.
 
     Encoders are built to find out, which takes some seconds; it fetches those that the hub has, unless ``fetch`` is
     False.
@@ -102,7 +102,7 @@ def offline() -> Iterator[None]:
 
 @contextmanager
 def _offline_without_hub() -> Iterator[None]:
-    """Be ``offline`` where the hub does not answer, instead of asking it again and again."""
+    """Be ``offline`` within the block if the hub does not answer, so that it is asked only once."""
     try:
         get_session().head(constants.ENDPOINT, timeout=ANSWER)
         answers = True

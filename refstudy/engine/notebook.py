@@ -1,5 +1,5 @@
-"""One notebook, executed in a kernel of its own by a Dask worker: watched while it runs, killed when it is no longer
-wanted, and in the place of the earlier one only when it ran to its end.
+"""One notebook, executed in its own kernel by a Dask worker. It is killed when its task is cancelled, and replaces the
+earlier output only when it ran to its end.
 """
 
 import os
@@ -32,7 +32,7 @@ from refstudy.engine.plan import Step
 
 PATIENCE = 300  # seconds for what is slow on a busy machine: a kernel's start, its last outputs
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# What a kernel does not inherit, by how it begins, and what of that it does.
+# Environment variables that a kernel does not inherit, by their first letters, and the exceptions.
 OF_A_SHELL = ("MPL", "MATPLOTLIB", "JUPYTER", "JPY_", "IPYTHON", "LC_", "LANG", "PYTHON")
 KEPT = ("MPLCONFIGDIR", "PYTHONPATH")
 
@@ -42,7 +42,8 @@ class NotebookError(Exception):
 
 
 def unfinished_files(output: Path) -> dict[Path, Path]:
-    """Name the notebook that is being executed and its journal, each with the name that it is kept by when it fails."""
+    """The paths of a notebook that is being executed and of its journal, each with the path that keeps it after a
+    failure."""
     unfinished = output.with_name(f".{output.stem}.unfinished.ipynb")
     return {
         unfinished: output.with_suffix(".failed.ipynb"),
@@ -51,7 +52,7 @@ def unfinished_files(output: Path) -> dict[Path, Path]:
 
 
 def clear_away(output: Path, keep: bool) -> str:
-    """Remove what an execution left that did not end well or, to ``keep`` it, rename it; a line says where it is."""
+    """Remove the files of an execution that failed or, to ``keep`` them, rename them; return a line that says where."""
     files = unfinished_files(output)
     notebook, journal = files.values()
     keep = keep and next(iter(files)).exists()
@@ -64,7 +65,7 @@ def clear_away(output: Path, keep: bool) -> str:
 def execute_notebook(step: Step, root: Path, journal_head: str, share: int, topic: str) -> None:
     """Execute one notebook within a Dask task. Raises NotebookError.
 
-    The kernel's folder is ``root``; ``share`` notebooks at once share the machine's cores. Progress is told under
+    The kernel's folder is ``root``; ``share`` notebooks at once share the machine's cores. Progress is sent under
     ``topic``: {name, cell, cells} as it starts and at every cell, {name, ended}.
     """
     watch, start, output = _Watch(step.name, topic), time.monotonic(), step.output
@@ -111,7 +112,7 @@ def execute_notebook(step: Step, root: Path, journal_head: str, share: int, topi
 
 
 def kernel_environment(threads: str, ipython: str) -> dict[str, str]:
-    """The environment of a kernel: what a shell says of Matplotlib, Jupyter, IPython, Python and the locale does not
+    """The environment of a kernel. A shell's settings of Matplotlib, Jupyter, IPython, Python and the locale do not
     reach it, nor do a user's matplotlibrc and start-up files; ``ipython`` is the folder for what IPython keeps."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OF_A_SHELL) or name in KEPT}
     set_here = {
@@ -126,7 +127,7 @@ def kernel_environment(threads: str, ipython: str) -> dict[str, str]:
 
 
 def _literal(path: Path) -> str:
-    """A path for papermill, which would put parameters in place of what stands in braces."""
+    """A path for papermill, its braces escaped, since papermill replaces names in braces by parameters."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
@@ -158,8 +159,8 @@ def _explain(error: Exception, step: Step, watch: "_Watch") -> str:
 
 
 def cancellation() -> Callable[[], bool]:
-    """Give a function that says whether the Dask task that calls this was cancelled since, as it is when the command
-    which asked for it is interrupted or dies."""
+    """Return a function that tells if the Dask task that calls this was cancelled since then. Dask cancels it when the
+    command that submitted it is interrupted or dies."""
     worker = get_worker()
     key = worker.get_current_task()
 
@@ -171,8 +172,8 @@ def cancellation() -> Callable[[], bool]:
 
 
 class _Watch:
-    """Looks at a running notebook twice a second, and kills its kernel when its task is ``unwanted``. ``cell`` is the
-    one being executed, from 0."""
+    """Checks a running notebook twice a second, and kills its kernel when its task was cancelled (``unwanted``).
+    ``cell`` is the one being executed, from 0."""
 
     def __init__(self, name: str, topic: str):
         self.cell, self.unwanted = 0, False
@@ -206,8 +207,8 @@ USAGE = "__import__('IPython.display').display.JSON(__import__('refstudy.base.pr
 
 
 class _Client(PapermillNotebookClient):
-    """Papermill's client of a kernel. ``usage``: what the kernel said, after its last cell, that it ran on and used
-    (``refstudy.base.provenance.usage``); empty where it cannot say."""
+    """Papermill's client of a kernel. ``usage``: machine and memory, as the kernel states them after its last cell
+    (``refstudy.base.provenance.usage``); empty where it cannot."""
 
     usage: Mapping[str, Any] = {}
 

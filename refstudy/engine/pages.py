@@ -62,7 +62,7 @@ def findings(study: Study, folder: Path) -> list[str]:
             f"**Models.** Of {len(own)} trained models, {high} reaches the highest overall IoU on {where}, "
             f"{low} the lowest."
             if len(own) > 1
-            else f"**Models.** One model is trained yet: {high}, overall IoU on {where}."
+            else f"**Models.** One model is trained so far: {high}, overall IoU on {where}."
         )
     else:
         said.append("**Models.** No run is recorded yet: what the papers print stands next to empty columns.")

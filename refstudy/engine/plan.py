@@ -31,11 +31,11 @@ INPUT_CHANGED = "input changed"  # the reason of what read something that has an
 
 @dataclass
 class Step:
-    """A notebook of the plan and what becomes of it.
+    """A notebook of the plan, and its state.
 
     ``settings`` are digests of what it may look up in the study file; ``data`` says whether it needs the profile's
     data. ``state`` is at first "to run", for the ``reason`` that is given, or "up to date", and at last "done" or
-    "failed". ``estimate`` is what its last execution took, ``seconds`` what this one took.
+    "failed". ``estimate`` are the seconds of its last execution, ``seconds`` those of this one.
     """
 
     name: str

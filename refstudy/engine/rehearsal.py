@@ -167,8 +167,8 @@ def _rehearsed(study: Study, profile: str, config: RunConfig, images: int, folde
 
 
 def _start(study: Study, profile: str, config: RunConfig) -> tuple[ModelConfig, Path | None, str]:
-    """The start of a rehearsal, as far as it lies on this machine: the model, the file of encoders that refstudy
-    has pretrained, and what weights these give: "published", "pretrained" or "random"."""
+    """What a rehearsal starts from on this machine: the model, the file of encoders that refstudy has pretrained, and
+    which weights these give: "published", "pretrained" or "random"."""
     model, weights = at_hand(config.model.model_dump_json(), study.root)
     encoders = study.encoders(profile, config.variant)
     if encoders is None or not encoders.exists():

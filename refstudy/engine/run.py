@@ -73,7 +73,7 @@ def run_profile(
 
 
 def _show_missing_data(study: Study, profile: str, console: Console) -> None:
-    """Print, for a profile of released data, what is to be fetched, and where its cost is told."""
+    """Print, for a profile of released data, what to fetch, and the command that estimates its cost."""
     from refstudy.engine.needs import missing_data, released
 
     if released(study, profile):

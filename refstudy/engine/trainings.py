@@ -44,7 +44,8 @@ def train_run(
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Train one run of a profile; return its record. Where the profile ships its weights, keep them; where it ships any
-    seed of the variant, renew the card, which tells how the others ended. A run with ``Study.changes`` ships nothing.
+    seed of the variant, renew the card, which lists the results of the others. A run with ``Study.changes`` ships
+    nothing.
 
     Raises Unfinished when ``stop`` says so: see ``refstudy.training.loop.train``.
     """
@@ -85,7 +86,7 @@ def _alone(work: Path) -> Iterator[None]:
 
 
 class Stop:
-    """Says whether to stop: so many minutes after it was made (None: never), or once SIGTERM or Ctrl-C has come.
+    """Tells if training must stop: so many minutes after it was made (None: never), or after SIGTERM or Ctrl-C.
 
     Queues send SIGTERM some time before they kill; it is passed on to ``children``. A second Ctrl-C ends at once.
     """
@@ -253,7 +254,7 @@ _TURN = threading.Lock()  # one training at a time in a process: random numbers 
 
 
 def _on_a_worker(path: str, changes: dict[str, Any], case: Case, again: bool) -> int:
-    """Train one run as a Dask task, until it is cancelled; its exit status."""
+    """Train one run as a Dask task, until it is cancelled; return its exit status."""
     from refstudy.engine.notebook import cancellation
 
     cancelled = cancellation()

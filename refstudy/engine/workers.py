@@ -1,4 +1,4 @@
-"""Notebooks on Dask workers: hand out those that are to run, show their progress, say what became of each."""
+"""Notebooks on Dask workers: hand out those that are to run, show their progress, report how each ended."""
 
 import logging
 import os
@@ -45,7 +45,7 @@ def execute(
             machines[worker["host"]] += worker["nthreads"]
         if not machines:
             console.print(f"{scheduler} has no workers yet; the notebooks wait for some")
-        with Progress(waiting, console, slots=max(1, machines.total())) as progress:
+        with Progress(waiting, console) as progress:
             topic = f"refstudy-{uuid.uuid4()}"  # a scheduler may serve several calls
             client.subscribe_topic(topic, progress.hear)
             code, modules, share = code_version(), Modules(), max(machines.values(), default=1)
