@@ -3,7 +3,7 @@
 Two processors round differently, so a figure of what a model computes differs in its last digits. A file stays as it is
 where the new drawing agrees with it: the same elements, texts and colours; coordinates within ``POINTS``; numbers in
 texts, where they have decimals or a percent sign, within one unit of their last digit; the colours of pixels within
-``LEVELS`` of 255, but for a share of ``TURNED``, since a pixel near the threshold of a mask may turn.
+``LEVELS`` of 255, except for a share of ``TURNED``, since a pixel near the threshold of a mask may turn.
 """
 
 import base64

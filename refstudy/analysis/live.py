@@ -25,7 +25,7 @@ from refstudy.training.evaluation import predictions, summarize_counts, whole_im
 from refstudy.training.loop import load_corpora, train
 from refstudy.training.records import Record, read_record
 
-PICTURES = 2  # of which the masks for two things each are kept
+PICTURES = 2  # for each of which the masks of two things are kept
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from refstudy.study.file import training_command
 from refstudy.training.evaluation import sample_masks
 from refstudy.training.loop import SHOWN_IMAGES
 
-SMALLEST = 0.01  # share of the picture: smaller referents have no border to speak of
+SMALLEST = 0.01  # share of the picture: smaller referents have hardly a border
 
 
 def named_grid(rows: Sequence[str], columns: Sequence[str], cell: float = 1.5) -> tuple[Figure, np.ndarray]:

@@ -50,7 +50,7 @@ def part_name(row: str) -> str:
 
 
 def gain_lines(tables: Mapping[str, pd.DataFrame], *stems: str) -> pd.DataFrame:
-    """The lines of some of ``TABLES`` but for those of the reference rows, with ``label``, the row in words; ``of``,
+    """The lines of some of ``TABLES`` without those of the reference rows, with ``label``, the row in words; ``of``,
     the table's number; ``fewer``, the number of runs of the row or of its reference, whichever has fewer."""
     parts = []
     for stem in stems:

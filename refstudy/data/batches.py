@@ -126,12 +126,12 @@ class Batch:
 
     @property
     def images(self) -> Tensor:
-        """float (B, 3, S, S), normalised, made anew on the batch's device."""
+        """float (B, 3, S, S), normalised, made on the batch's device at each call."""
         return normalise(self.pixels)
 
     @property
     def masks(self) -> Tensor:
-        """float (E, S, S), made anew on the batch's device."""
+        """float (E, S, S), made on the batch's device at each call."""
         return self.inside.float()
 
     def to(self, device: torch.device) -> "Batch":

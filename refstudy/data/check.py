@@ -176,7 +176,7 @@ def _leaves(row: Any) -> bool:
     try:
         x, y = np.array(points, float).T
     except (TypeError, ValueError):
-        return False  # no polygon at all, which decoding it tells
+        return False  # no polygon at all; decoding it reports that
     return bool(min(x.min(), y.min()) < -SLACK or x.max() > row.width + SLACK or y.max() > row.height + SLACK)
 
 

@@ -41,8 +41,8 @@ class Entries:
     """One data set, not yet checked: REFER's referents and COCO's images, annotations and categories.
 
     ``source`` and ``instances`` are the files that messages name; image names are relative to ``image_folder``.
-    A form without masks has empty segmentations, one without image sizes gives 0 for height and width. ``problems`` are
-    those that the reader met itself.
+    A form without masks has empty segmentations, one without image sizes gives 0 for height and width. ``problems``
+    are those that the reader found.
     """
 
     refs: list[Any]
@@ -143,7 +143,7 @@ def inside(folder: Path, name: str, source: Path) -> Path:
 
 
 def numbered(texts: Any, first: int = 0) -> Any:
-    """Sentences with numbers of our own; what is no list stays as it is, for ``make_table`` to tell."""
+    """Sentences with new numbers; anything but a list stays as it is, and ``make_table`` reports it."""
     return [{"sent_id": first + k, "sent": text} for k, text in enumerate(texts)] if isinstance(texts, list) else texts
 
 
@@ -193,8 +193,8 @@ def _known(
     source: Path,
     report: Callable[[Problem], None],
 ) -> dict[Any, Any]:
-    """What is known about the items of an instances file, by their id: None about a broken one, and None is the id of
-    one without."""
+    """The items of an instances file by their id, as ``about`` describes them: None for a broken one; an item without
+    id has the id None."""
     known: dict[Any, Any] = {}
     for number, item in enumerate(items, 1):
         what = kind.__name__.lower()
@@ -221,8 +221,8 @@ def _about_image(image: schema.Image, pictures: Pictures, source: Path) -> dict[
 
 
 def _misfit(ref: schema.Referent, images: dict, annotations: dict, name: str) -> tuple[str, str] | None:
-    """Why a referent does not belong to the instances of that file name: the kind, and what is said of it; nothing of
-    what is broken there, which has been told."""
+    """Why a referent does not belong to the instances of that file name: kind and text. None where it does, and where
+    the instances are broken, which is reported already."""
     for what, known, key in (("image", images, ref.image_id), ("annotation", annotations, ref.ann_id)):
         if key not in known and None not in known:
             return f"referent without {what}", f"has no {what} {key} in {name}"

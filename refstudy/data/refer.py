@@ -61,8 +61,8 @@ def load_leniently(found: Found) -> tuple[pd.DataFrame, list[Problem]]:
 def find_data(root: Path | str) -> list[Found]:
     """List the data under ``root``, in any form; a data set in two forms once, in the first.
 
-    Raises DataMissing when there is no such folder, StudyError when it is one of the data sets; a file that does not
-    read is told when it is read.
+    Raises DataMissing when there is no such folder, StudyError when it is one of the data sets; a file that does
+    not read is reported when it is read.
     """
     root = Path(root)
     if not root.is_dir():

@@ -33,7 +33,7 @@ def model_card(study: ProfileStudy) -> str:
     """The card, Markdown, of the weights that a profile ships: from the files themselves and the records of the runs
     that they come from. Weights whose settings are not those of a record have no numbers.
 
-    Raises StudyError when there are no weights to speak of.
+    Raises StudyError when there are no weights.
     """
     ships = [name for name in study.settings.ships if study.weights(name).exists()]
     if not ships:

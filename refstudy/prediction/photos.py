@@ -28,7 +28,7 @@ def segment_files(
     size) and ``-overlay.png``, and ``<photo>.json`` with all answers. ``name`` is what the JSON calls the model.
 
     Yields a line, an "error", for each photo that could not be read or written; the others are written all the same. A
-    "note" is a line that tells, once, what the model does not know, or an expression for which nothing is marked.
+    "note" is a line that says, once, what the model does not know, or an expression for which nothing is marked.
     Raises StudyError for bad expressions and, before anything is written, for an output that is no folder to write to
     and, unless ``overwrite``, for files that exist already.
     """
@@ -85,12 +85,12 @@ def describe(answer: Prediction) -> dict[str, Any]:
 
 
 def remarks(model: Segmenter, expressions: Sequence[str]) -> list[str]:
-    """What ``Reading.notes`` tells of the expressions. Raises StudyError for one without words, and for none at all."""
+    """``Reading.notes`` of the expressions. Raises StudyError for one without words, and for none at all."""
     return [line for reading in read_expressions(model, expressions) for line in reading.notes]
 
 
 def _stems(photos: Sequence[Path]) -> list[str]:
-    """The beginning of each photo's output names: its own name, without suffix where that tells all of them apart."""
+    """The beginning of each photo's output names: its own name, without the suffix where that keeps all different."""
     stems = [photo.stem for photo in photos]
     return stems if len(set(stems)) == len(photos) else [photo.name for photo in photos]
 

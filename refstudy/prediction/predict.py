@@ -68,7 +68,7 @@ class Prediction:
 
     @property
     def nothing(self) -> str:
-        """The line that tells an empty mask."""
+        """The line for an empty mask."""
         return f"nothing is marked for “{self.expression}”; no pixel is more probable than {self.score:.2f}"
 
     def overlay(self) -> Image.Image:

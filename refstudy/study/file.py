@@ -328,7 +328,7 @@ class ProfileStudy:
 
 def _from_folder(encoder: Encoder, root: Path) -> Encoder:
     """A pretrained encoder whose name is that of a folder, with the sizes that the folder has and the SHA-256 of its
-    weights; any other as it is, and one whose folder lacks something, which building it tells."""
+    weights; any other as it is. A folder that lacks something is reported when the model is built."""
     folder, is_text = root / encoder.name.removeprefix("local-dir:"), isinstance(encoder, TextEncoderConfig)
     if not (encoder.pretrained and encoder.name and folder.is_dir()):
         return encoder

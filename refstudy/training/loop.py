@@ -25,7 +25,7 @@ from refstudy.training.records import GATE_COLUMNS, circumstances, write_record
 from refstudy.training.trainer import CURVE_COLUMNS, Trainer, launched
 
 SHOWN_IMAGES = 24  # the images of the first counted split whose predicted masks a record keeps
-STUCK = 0.95  # a gate more saturated than this is told at the validation
+STUCK = 0.95  # a gate more saturated than this is named in the line of the validation
 CHECKPOINT_EVERY = 120  # seconds between two checkpoints
 AGREE_EVERY = 8  # updates after which several processes agree on stopping and saving, for which all wait
 Watcher = Callable[[Segmenter, int], None]
@@ -90,7 +90,7 @@ def train(
 
 
 def _begin_stretch(trainer: Trainer, checkpoint: Path, told: bool) -> None:
-    """Note under what circumstances this process trains; print, if ``told``, what a user may not expect of them."""
+    """Note the circumstances of this process; print, if ``told``, those that a user may not expect."""
     here, name, wanted = circumstances(), checkpoint.parent.name, trainer.settings.precision
     if trainer.update and told:
         line = f"{name}: goes on from update {trainer.update} of {trainer.total}"

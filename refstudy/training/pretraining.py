@@ -205,7 +205,7 @@ def pretrain_text_encoder(
     progress: bool,
 ) -> dict[str, float]:
     """Train the encoder to tell the content of an expression from the mean of its words; return the percentage of val's
-    expressions whose whole content is told."""
+    expressions whose whole content is recognised."""
     device = next(encoder.parameters()).device
     tell = nn.Linear(encoder.width, labels["train"].shape[1], device=device)
     rng = np.random.default_rng(settings.seed)

@@ -144,7 +144,7 @@ def _checked(folder: Path, about: bytes, pixels: bytes) -> Record:
 
 
 def _alike(stated: dict[str, dict[str, float]], found: dict[str, dict[str, float]]) -> bool:
-    """Tell if these are the same metrics of the same splits, but for the last bits: another NumPy may sum
+    """Tell if these are the same metrics of the same splits, up to the last bits: another NumPy may sum
     differently."""
     one, other = ({(split, name): of[name] for split, of in each.items() for name in of} for each in (stated, found))
     return one.keys() == other.keys() and all(math.isclose(one[key], other[key], rel_tol=1e-9) for key in one)

@@ -1,6 +1,6 @@
 """Lists of expressions with boxes: ``<dataset>_<split_by>_<split>.csv``; no masks and no image sizes.
 
-Columns: uid, ref_id, img_id, sent_id, sent, bbox (x, y, width, height), parted by commas, semicolons or tabs.
+Columns: uid, ref_id, img_id, sent_id, sent, bbox (x, y, width, height), separated by commas, semicolons or tabs.
 """
 
 import csv

@@ -1,4 +1,5 @@
-"""Exports of the Hugging Face Hub: Parquet or Arrow files in ``<dataset>/`` or a folder of it, in two dialects.
+"""Exports of the Hugging Face Hub: Parquet or Arrow files in ``<dataset>/`` or a folder of it, with two sets of
+columns.
 
 A file belongs to the split that it is named after (``validation-00000-of-00001.parquet``), else to the one that
 ``state.json`` in its folder names (``save_to_disk``), else to that of its folder (``validation/0000.parquet``).
@@ -15,6 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,19 +61,25 @@ def _has_known_columns(path: Path) -> bool:
     return refer <= names or answers <= names
 
 
-def _schema(path: Path) -> pa.Schema:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        if path.suffix == ".parquet":
-            return pq.read_schema(path)
-        with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_stream(source).schema
+        yield
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise StudyError(f"{path}: does not read ({' '.join(str(error).split())}); fetch it again") from error
 
 
+def _schema(path: Path) -> pa.Schema:
+    with _reading(path):
+        if path.suffix == ".parquet":
+            return pq.read_schema(path)
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_stream(source).schema
+
+
 def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     """The rows of a file as dictionaries, a few at a time."""
-    try:
+    with _reading(path):
         if path.suffix == ".parquet":
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=128, columns=columns):
@@ -80,8 +88,6 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
             with pa.memory_map(str(path)) as source:
                 for batch in pa.ipc.open_stream(source):
                     yield from batch.select(columns).to_pylist()
-    except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise StudyError(f"{path}: does not read ({' '.join(str(error).split())}); fetch it again") from error
 
 
 def _read(root: Path, folder: Path, dataset: str, files: list[Path]) -> Entries:

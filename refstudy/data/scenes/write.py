@@ -147,7 +147,7 @@ def _make_chunk(order: Order) -> list[dict]:
 def _make_one(order: Order, flavour: Flavour, index: int) -> dict:
     rng = Random(f"{order.seed} {flavour.name} {order.split} {index}")
     people = {"testA": True, "testB": False}.get(order.split)
-    while True:  # now and then a scene holds nothing that can be told apart: draw another
+    while True:  # now and then nothing in a scene can be told apart: draw another
         scene = make_scene(rng, order.size, people, flavour.sizes)
         chosen = _choose_referents(rng, flavour, scene, people)
         if chosen:
