@@ -25,7 +25,8 @@ from refstudy.data.batches import (
 )
 from refstudy.data.forms.refer_files import read_pickle
 from refstudy.data.masks import decode_mask, encode_mask
-from refstudy.data.refer import load_refer, load_table, read_image
+from refstudy.data.pictures import read_image
+from refstudy.data.refer import load_refer, load_table
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer, tokenize
 from refstudy.training.loop import load_corpora

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from refstudy.analysis import lessons
+from refstudy.analysis.opened import open_study
 from refstudy.base.errors import StudyError
-from refstudy.study.load import load_study
 
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFSTUDY_DATA", str(tmp_path_factory.mktemp("data")))
-        yield lessons.start(load_study().under("smoke", tmp_path_factory.mktemp("results")), "s2rm_casg", 2)
+        yield lessons.start(open_study("smoke", results=str(tmp_path_factory.mktemp("results"))), "s2rm_casg", 2)
 
 
 def test_an_example_is_an_expression_its_picture_and_its_mask(example):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from refstudy.analysis.data_names import DATA_NAMES
 from refstudy.analysis.figures import GREY, PALETTE, grid, line_style, overlay, show_image
 from refstudy.data.masks import decode_mask
-from refstudy.data.refer import read_image
+from refstudy.data.pictures import read_image
 from refstudy.data.samples import LONGEST, MOST_REFERENTS, box_shares, real_figures, referents_per_picture
 from refstudy.data.scenes import FLAVOURS
 

@@ -22,13 +22,12 @@ from refstudy.analysis.claims import variants_by_regions
 from refstudy.analysis.cost import cost
 from refstudy.analysis.data_names import data_name
 from refstudy.analysis.measures import interval, resampled_counts
+from refstudy.analysis.opened import OpenStudy
 from refstudy.analysis.table_files import write_table
 from refstudy.analysis.trace import Trace, corpus_steps, inputs, region_counts, trace
 from refstudy.base.config import RunConfig
 from refstudy.base.errors import StudyError
-from refstudy.data.batches import Corpus, build_corpus, fit_mask
-from refstudy.data.refer import load_table
-from refstudy.data.source import prepare_data
+from refstudy.data.batches import Corpus, fit_mask
 from refstudy.metrics import overlap
 from refstudy.models.build import load_or_build
 from refstudy.models.fusion.coparse_literal import coparse_literal
@@ -36,10 +35,9 @@ from refstudy.models.fusion.s2rm import Steps, coparse
 from refstudy.models.segmenter import Segmenter
 from refstudy.models.urce import STAGES, patch_side
 from refstudy.prediction.photos import remarks
-from refstudy.prediction.predict import model_view, read_photo, segment_photo
+from refstudy.prediction.predict import model_view, segment_photo
 from refstudy.study.file import PAPERS_SWIN_T, ProfileStudy
 
-__all__ = ["StudyError", "read_photo", "segment_photo"]
 SCENES = 20  # pictures that a lesson makes at least
 
 
@@ -109,7 +107,7 @@ def show(study: ProfileStudy, figure: Figure, name: str = "") -> None:
     plt.show()
 
 
-def start(study: ProfileStudy, variant: str, scene: int = 0, expression: str = "", number: int = 0) -> Example:
+def start(study: OpenStudy, variant: str, scene: int = 0, expression: str = "", number: int = 0) -> Example:
     """An example of the first split of a profile, and the study's style for figures.
 
     The sentence is ``expression`` or, if that is empty, expression ``number`` of picture ``scene``; where there are
@@ -119,10 +117,7 @@ def start(study: ProfileStudy, variant: str, scene: int = 0, expression: str = "
     config, split = study.config(variant), study.settings.splits[0]
     model, trained = load_or_build(study.weights(variant), config.model)
     shown = max(SCENES, scene + 1)
-    data = config.data.model_copy(update={"scenes": {split: shown}})
-    table = load_table(data, prepare_data(data, study.file.data_root, progress=False))
-    corpus = build_corpus(table, split, data.image_size, model.tokenizer, data.max_words, keep_aspect=data.keep_aspect)
-    corpus = corpus.subset(shown)
+    corpus = study.corpus(split, variant, shown).subset(shown)
     scene = min(scene, len(corpus.images) - 1)
     rows = corpus.rows_about(scene)
     row = None if expression else int(rows[min(number, len(rows) - 1)])
@@ -186,7 +181,7 @@ def clear_and_unclear(example: Example) -> tuple[Pair, Pair]:
     raise StudyError("no picture of the lesson has two referents; take a profile whose data have such pictures")
 
 
-def s2rm_example(study: ProfileStudy, scene: int, expression: str = "") -> tuple[Example, Pair, Pair]:
+def s2rm_example(study: OpenStudy, scene: int, expression: str = "") -> tuple[Example, Pair, Pair]:
     """What the lesson on S²RM starts from: the ``clear_and_unclear`` pairs of a picture, and before them the example to
     follow, which is the ``expression`` or, if that is empty, the first of the clear pair."""
     example = start(study, "s2rm_casg", scene, expression)

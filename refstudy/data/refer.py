@@ -9,10 +9,7 @@ from refstudy.base.errors import DataMissing, StudyError
 from refstudy.base.files import note
 from refstudy.data.entries import UNREADABLE, Found, Problem, make_table
 from refstudy.data.forms import FORMS
-from refstudy.data.pictures import read_image
 from refstudy.data.scenes import FLAVOURS
-
-__all__ = ["choose", "find_below", "find_data", "load_leniently", "load_refer", "load_table", "read_image"]
 
 
 def load_refer(root: Path | str, dataset: str, split_by: str, sentence_field: SentenceField = "sent") -> pd.DataFrame:
