@@ -21,11 +21,12 @@ def table_files(folder: Path) -> dict[str, Path]:
 
 
 def readable(table: "pd.DataFrame") -> "pd.DataFrame":
-    """A paper's table with one line per printed row: the printed number and, in brackets, ours; others as they are."""
+    """A paper's table with one line per printed row: the printed number and, in brackets, ours. Others as they are,
+    without the names of records."""
     rows = ["metric", "row"] if "benchmark" in table else ["row"]
     columns = [name for name in ("metric", "benchmark", "dataset", "bucket") if name in table and name not in rows]
     if not {"row", "printed", "ours"} <= set(table) or not columns:
-        return table
+        return table.drop(columns="records", errors="ignore")
     printed, ours = (table[name].map("{:.2f}".format, na_action="ignore").fillna("") for name in ("printed", "ours"))
     cells = table.assign(cell=(printed + (" (" + ours + ")").where(ours != "", "")).str.strip())
     wide = cells.set_index([*rows, *columns])["cell"].unstack(columns, sort=False).fillna("")

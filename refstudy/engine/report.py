@@ -260,7 +260,9 @@ def _table(stem: str, folder: Path, manifest: dict[str, Any], pages: list[str]) 
     elif stem == LENGTHS:
         shown = _buckets(path)
     else:
-        shown = table_html(table) if len(table) <= LONGEST else f"<p>{len(table)} rows, in the file below.</p>"
+        shown = f"<p>{len(table)} rows, in the file below.</p>"
+        if len(table) <= LONGEST:
+            shown = table_html(table.drop(columns="records", errors="ignore"))
     origin = _origin({f"{stem}.csv": f"../tables/{stem}.csv"}, manifest["tables"][stem], manifest, pages)
     return {
         "stem": stem,
