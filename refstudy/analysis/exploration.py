@@ -83,7 +83,7 @@ def means(table: pd.DataFrame) -> dict[str, float]:
 
 
 def shares(table: pd.DataFrame) -> dict[str, float]:
-    """What is said in a data set, and about how many referents, in percent."""
+    """The shares of expressions by what they say, and of pictures with many referents, in percent."""
     found = speech(table["expression"]) | {
         ONE_WORD: float((table["words"] == 1).mean()),
         FIVE: float(referents_per_picture(table).loc[5:].sum()),

@@ -63,8 +63,8 @@ def lengths(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def sizes(shares: Mapping[str, np.ndarray], refscenes: pd.DataFrame) -> Figure:
-    """How large referents are, as shares of the picture that their boxes cover, and how many of them RefScenes and
-    RefCOCO have in a picture; ours and the real validation splits."""
+    """The sizes of referents, as shares of the picture that their boxes cover, and their number in pictures of
+    RefScenes and RefCOCO; ours and the real validation splits."""
     real = real_figures("box over picture, quantile")
     figure, axes = plt.subplots(1, len(shares) + 1, figsize=(12, 2.5), width_ratios=(*[1.0] * len(shares), 1.2))
     for axis, (name, own) in zip(axes, shares.items(), strict=False):

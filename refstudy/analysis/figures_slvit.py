@@ -109,8 +109,8 @@ def signed(axes: Axes, values: Tensor, title: str, limit: float, bar: bool = Fal
 def branches(
     image: np.ndarray, sentence: str, responses: Mapping[str, Tensor], later: Mapping[str, Tensor], channel: int
 ) -> Figure:
-    """One channel of the branches of an LMFA, which add up, in one scale; below, in scales of their own, of what comes
-    ``later``; all (1, C, H, W), by name."""
+    """One channel of each branch of an LMFA, in one scale; below, the same channel of the maps made ``later``, each in
+    its own scale. All are (1, C, H, W), by name."""
     figure, axes = figures.grid(2, len(responses) + 1, cell=1.5)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -184,7 +184,7 @@ def uncertainty(image: np.ndarray, terms: Mapping[str, Tensor], map_: Tensor, ce
 def sweep(
     image: np.ndarray, order: Sequence[int], grid: tuple[int, int], found: Mapping[int, tuple[np.ndarray, float]]
 ) -> Figure:
-    """For each K the regions refined, the first of ``order``, and the outline of the mask (S, S), with its IoU."""
+    """For each K the refined regions, the first K of ``order``, and the outline of the mask (S, S), with its IoU."""
     figure, axes = figures.grid(1, len(found), cell=1.6)
     for axis, (K, (mask, iou)) in zip(axes[0], found.items(), strict=True):
         figures.regions(axis, image, order[:K], grid)
@@ -268,8 +268,8 @@ def tokens(image: np.ndarray, cell: int, columns: int) -> Figure:
 
 
 def cross_scale(attention: np.ndarray, stages: Sequence[int]) -> Figure:
-    """The share of its attention that a token of one stage (row) gives to each stage (column), and what it would be if
-    all tokens were looked at alike; attention (T, T) of a region, its tokens stage by stage."""
+    """The share of its attention that a token of one stage (row) gives to each stage (column), and the shares if it
+    attended to all tokens equally; attention (T, T) of a region, its tokens stage by stage."""
     lengths = np.array([patch_side(stage) ** 2 for stage in stages])
     starts = np.cumsum(lengths) - lengths
     between = np.add.reduceat(np.add.reduceat(attention, starts, axis=1), starts, axis=0) / lengths[:, None]
@@ -293,8 +293,9 @@ def before_and_after(
     cells: Sequence[int],
 ) -> Figure:
     """The paper's Fig. 6: F_i and F~_i, (1, C_i, h_i, w_i), along a direction (C_i,) of channels each, a column a
-    stage; and how far all channels together moved. The first column has the picture uint8 (S, S, 3) with the truth,
-    with the predicted mask, both bool (S, S), and with the ``cells`` of stage 4 that URCE enhances, framed in all."""
+    stage; in the last row, how far all channels together moved. The first column has the picture uint8 (S, S, 3) with
+    the truth, with the predicted mask, both bool (S, S), and with the ``cells`` of stage 4 that URCE enhances, framed
+    in all."""
     figure, axes = figures.grid(3, 1 + len(STAGES), cell=1.9)
     figure.set_size_inches(10.2, 6.0)
     grid = (before[-1].shape[-2], before[-1].shape[-1])
@@ -326,7 +327,7 @@ def softmax_order(image: np.ndarray, raw: Tensor, after: Tensor, cells: Sequence
 
 
 def round_off(map_: Tensor) -> Figure:
-    """What is left of map_U (h_4, w_4) after the softmax, magnified; it differs from machine to machine."""
+    """The rest of map_U (h_4, w_4) after the softmax, magnified; it differs from machine to machine."""
     figure, axes = figures.grid(1, 1, cell=2.2)
     figures.show_map(axes[0, 0], map_, "the same, magnified", "magma", 0)
     return figure

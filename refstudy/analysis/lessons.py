@@ -1,4 +1,4 @@
-"""What the lessons on models (notebooks 02, 03a, 03b, 10) start from: a model and one expression about one scene."""
+"""The lessons on models (notebooks 02, 03a, 03b, 10): a model, one expression about one scene, and measures of them."""
 
 import os
 import time
@@ -134,8 +134,8 @@ def s2rm_steps(example: Example, sentence: str = "") -> Steps:
 
 
 def attention_spread(attention: Tensor) -> float:
-    """How differently the cells read the words, 0 to 1: the mean over cells of the total variation distance between a
-    cell's attention and the mean attention of all, (cells, words)."""
+    """The difference between the cells' attention to the words, 0 to 1: the mean over cells of the total variation
+    distance between a cell's attention and the mean attention of all, (cells, words)."""
     return float((attention - attention.mean(0)).abs().sum(1).mean() / 2)
 
 
@@ -155,8 +155,8 @@ Pair = tuple[Example, Example]
 
 
 def follows(pair: Pair) -> float:
-    """How well the mean products follow the referents of two expressions about one picture, -1 to 1: over the cells,
-    the correlation of the difference of their ``mean_products`` with the difference of their ``coverage``."""
+    """The agreement of the mean products with the referents of two expressions about one picture, -1 to 1: over the
+    cells, the correlation of the difference of their ``mean_products`` with the difference of their ``coverage``."""
     maps = [mean_products(s2rm_steps(one)) for one in pair]
     covered = [coverage(one, (maps[0].shape[0], maps[0].shape[1])) for one in pair]
     differences = torch.stack([(first - second).flatten() for first, second in (maps, covered)])
@@ -182,7 +182,7 @@ def clear_and_unclear(example: Example) -> tuple[Pair, Pair]:
 
 
 def s2rm_example(study: OpenStudy, scene: int, expression: str = "") -> tuple[Example, Pair, Pair]:
-    """What the lesson on S²RM starts from: the ``clear_and_unclear`` pairs of a picture, and before them the example to
+    """The start of the lesson on S²RM: the ``clear_and_unclear`` pairs of a picture, and before them the example to
     follow, which is the ``expression`` or, if that is empty, the first of the clear pair."""
     example = start(study, "s2rm_casg", scene, expression)
     clear, unclear = clear_and_unclear(example)
@@ -202,7 +202,7 @@ def same_as_rolled_copies() -> str:
 
 
 def times_faster() -> float:
-    """How many times faster the Gram form is than rolled copies, forward and backward, on 12 x 12 cells of 256
+    """Measure how many times faster the Gram form is than rolled copies, forward and backward, on 12 x 12 cells of 256
     channels: the ratio of two medians of three."""
     parsed, generator = torch.randn(2, 256, 12, 12, requires_grad=True), torch.randn(2, 256, 12, 12)
 
@@ -260,7 +260,7 @@ def region_costs(study: ProfileStudy) -> dict[int, float]:
 
 
 class Choices(NamedTuple):
-    """What URCE chooses over all expressions of a lesson: how many of them; how many ``different`` choices; the share
+    """The choices of URCE over all expressions of a lesson: how many of them; how many ``different`` choices; the share
     of expressions that ``chosen`` each region, and for which a border of the target lies inside it, both (h_4, w_4);
     the share of the chosen regions and of all regions that such a border crosses."""
 
@@ -273,7 +273,7 @@ class Choices(NamedTuple):
 
 
 def region_choices(example: Example) -> Choices:
-    """Which regions URCE chooses for all expressions of the lesson, and whether borders of targets are in them."""
+    """The regions that URCE chooses for all expressions of the lesson, and whether borders of targets are in them."""
     cells, crossed = [], []
     for batch, steps in corpus_steps(example.model, example.corpus):  # type: ignore[arg-type]
         pooled = avg_pool2d(batch.masks, patch_side(1) * 4, ceil_mode=True, count_include_pad=False)
@@ -287,7 +287,7 @@ def region_choices(example: Example) -> Choices:
 
 
 def ask(model: Segmenter, picture: np.ndarray, sentence: str) -> Trace:
-    """Show what a model with S²RM makes of a sentence about a picture uint8 (H, W, 3): mask, word attention and the
+    """Show the answer of a model with S²RM to a sentence about a picture uint8 (H, W, 3): mask, word attention and the
     maps of the cell that holds most of the mask; return its steps. Raises StudyError as ``segment_photo`` and
     ``trace``."""
     for line in remarks(model, [sentence]):

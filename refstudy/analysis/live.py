@@ -1,4 +1,4 @@
-"""The training of notebook 04: a small one before the reader's eyes, or one that has its record."""
+"""The training of notebook 04: a small one that runs in the notebook, or one that has its record."""
 
 import tempfile
 from dataclasses import dataclass

@@ -177,7 +177,7 @@ def misses_grid(corpus: Corpus, cases: Mapping[str, Sequence[tuple[int, np.ndarr
 
 
 def absent_answers(corpus: Corpus, probes: Mapping[str, pd.DataFrame], model: Segmenter, title: str) -> Figure:
-    """What a model marks for expressions that are true of nothing, a row a kind of probe
+    """The masks of a model for expressions that are true of nothing, a row a kind of probe
     (``refstudy.analysis.absent.probe_corpus``), with its confidence."""
     figure, grid = named_grid(list(probes), [""] * max(map(len, probes.values())), cell=1.9)
     for axes, some in zip(grid, probes.values(), strict=True):

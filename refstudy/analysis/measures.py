@@ -121,7 +121,7 @@ def sampled_metrics(record: Record, split: str) -> pd.DataFrame:
 
 
 def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:
-    """As ``sampled_metrics``, from the pixel counts of one split's expressions, as ``evaluate`` returns them."""
+    """The resamplings of ``sampled_metrics``, from the pixel counts of one split, as ``evaluate`` returns them."""
     counts = counts.sort_values("sent_id")
     ious = iou(counts["intersection"], counts["union"])
     per_image = counts[["image_id", "intersection", "union"]].assign(expressions=1, mIoU=ious)
@@ -136,7 +136,7 @@ def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:
 
 @lru_cache(maxsize=8)
 def draws(count: int) -> np.ndarray:
-    """How often each of ``count`` images is drawn, (1 + RESAMPLES, count); in the first row, once each."""
+    """The number of times that each of ``count`` images is drawn, (1 + RESAMPLES, count); once each in the first row."""
     random = np.random.default_rng(SEED)
     return np.vstack([np.ones(count), random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)])
 

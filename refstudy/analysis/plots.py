@@ -245,7 +245,7 @@ def kinds(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -> Figur
 
 
 def _beside(order: Sequence[str], k: int, count: int) -> np.ndarray:
-    """Where the k-th of ``count`` marks stands in each group."""
+    """The places of the k-th of ``count`` marks in each group."""
     return np.arange(len(order)) + 0.7 / count * (k - (count - 1) / 2)
 
 

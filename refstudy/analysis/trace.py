@@ -132,7 +132,7 @@ def lmfa_branches(lmfa: LMFA, vision: Tensor, words: Tensor, word_mask: Tensor) 
 
 
 def reach(lmfa: LMFA, given: tuple[Tensor, Tensor, Tensor]) -> dict[str, np.ndarray]:
-    """Where the middle cell of each branch of an LMFA, and of their sum, gets its response from: the share (H, W) of
+    """The sources of the response of the middle cell, for each branch of an LMFA and for their sum: the share (H, W) of
     the gradient that each cell of its input has."""
     with torch.enable_grad():
         source = given[0].detach().clone().requires_grad_()

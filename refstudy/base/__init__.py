@@ -1,4 +1,4 @@
-"""What every room uses: the error for bad input, files written whole, the settings of a run, progress bars, provenance.
+"""Tools of every room: the error for bad input, files written whole, the settings of a run, progress bars, provenance.
 
 It may use no other room.
 """

@@ -221,8 +221,8 @@ def _about_image(image: schema.Image, pictures: Pictures, source: Path) -> dict[
 
 
 def _misfit(ref: schema.Referent, images: dict, annotations: dict, name: str) -> tuple[str, str] | None:
-    """Why a referent does not belong to the instances of that file name: kind and text. None where it does, and where
-    the instances are broken, which is reported already."""
+    """The reason why a referent does not belong to the instances of that file name: kind and text. None where it does,
+    and where the instances are broken, which is reported already."""
     for what, known, key in (("image", images, ref.image_id), ("annotation", annotations, ref.ann_id)):
         if key not in known and None not in known:
             return f"referent without {what}", f"has no {what} {key} in {name}"

@@ -110,7 +110,7 @@ class BoxRow(Entry):
 
 
 class Region(Entry):
-    """What ReferIt's lists say of a region."""
+    """A region in ReferIt's lists."""
 
     image: int = Field(description="a whole number, before the first _ of the region's name")
     box: tuple[Number, Number, Number, Number] = Field(description="four numbers: left, top, right and bottom")
@@ -162,6 +162,6 @@ def identity_of(entry: Any, field: str) -> int | str | None:
 
 
 def name_of(what: str, entry: Any, field: str, number: int) -> str:
-    """What messages call an entry: by its id or, where that is none, by its number in the file."""
+    """The name of an entry in messages: its id or, without one, its number in the file."""
     key = identity_of(entry, field)
     return f"{what} number {number}" if key is None else f"{what} {key}"

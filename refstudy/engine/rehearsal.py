@@ -167,7 +167,7 @@ def _rehearsed(study: Study, profile: str, config: RunConfig, images: int, folde
 
 
 def _start(study: Study, profile: str, config: RunConfig) -> tuple[ModelConfig, Path | None, str]:
-    """What a rehearsal starts from on this machine: the model, the file of encoders that refstudy has pretrained, and
+    """The start of a rehearsal on this machine: the model, the file of encoders that refstudy has pretrained, and
     which weights these give: "published", "pretrained" or "random"."""
     model, weights = at_hand(config.model.model_dump_json(), study.root)
     encoders = study.encoders(profile, config.variant)

@@ -213,7 +213,8 @@ def accessible(body: str) -> str:
 
 
 def contents_of(study: ProfileStudy, manifest: dict[str, Any], pages: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the first page shows: findings and their figure, claims, notebooks by group, tables, figures, provenance."""
+    """The content of the first page: findings and their figure, claims, notebooks by group, tables, figures,
+    provenance."""
     folder, about = study.folder, study.settings.about
     names = [page["name"] for page in pages]
     tables = [_table(stem, folder, manifest, names) for stem in sorted(manifest["tables"], key=_order)]
@@ -245,7 +246,7 @@ def _order(stem: str) -> tuple[int, str]:
 
 
 def _table(stem: str, folder: Path, manifest: dict[str, Any], pages: list[str]) -> dict[str, Any]:
-    """What the page shows of a table: title, where both sides were measured, the table, its origin."""
+    """The part of the page for a table: title, where both sides were measured, the table, its origin."""
     path = folder / "tables" / f"{stem}.csv"
     table = _plain(path)
     measured = [name for name in table.get("data", pd.Series(dtype=str)).unique() if name]
@@ -343,7 +344,7 @@ def _claims(path: Path) -> dict[str, Any] | None:
 
 
 def _figure(stem: str, manifest: dict[str, Any], pages: list[str]) -> dict[str, Any]:
-    """What the page shows of a figure: title, file, alternative text, caption, origin."""
+    """The part of the page for a figure: title, file, alternative text, caption, origin."""
     entry = manifest["figures"][stem]
     caption = entry["caption"].strip("*")
     return {
