@@ -136,7 +136,7 @@ def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:
 
 @lru_cache(maxsize=8)
 def draws(count: int) -> np.ndarray:
-    """The number of times that each of ``count`` images is drawn, (1 + RESAMPLES, count); once each in the first row."""
+    """The number of times that each of ``count`` images is drawn, (1 + RESAMPLES, count): in row 0 once each."""
     random = np.random.default_rng(SEED)
     return np.vstack([np.ones(count), random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)])
 
