@@ -124,9 +124,7 @@ def regions(axes: Axes, image: np.ndarray, cells: Sequence[int], grid: tuple[int
         axes.text(*middle, str(number), ha="center", va="center", fontsize=8, bbox=label)
 
 
-def frames(
-    axes: Axes, cells: Sequence[int], grid: tuple[int, int], size: Sequence[int]
-) -> list[tuple[float, float]]:
+def frames(axes: Axes, cells: Sequence[int], grid: tuple[int, int], size: Sequence[int]) -> list[tuple[float, float]]:
     """Frame ``cells``, flat indices into a ``grid`` (rows, columns), over what has ``size`` (height, width) pixels; the
     middles (x, y) of the frames."""
     high, wide = size[0] / grid[0], size[1] / grid[1]
