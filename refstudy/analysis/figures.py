@@ -5,6 +5,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -44,28 +45,12 @@ GATE_KINDS = {  # in a gate's name -> which it is
     "spatial_gate": "CASG: spatial attention S$_i$",
     "weigh": "language gates",
 }
-STYLE = {
-    "figure.dpi": 110,
-    "savefig.dpi": 160,
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.labelsize": 10,
-    "legend.fontsize": 9,
-    "legend.title_fontsize": 9,
-    "legend.frameon": False,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "refstudy",
-    "svg.fonttype": "path",
-}
 
 
 def use_style() -> None:
-    """Set the study's style for all figures that follow."""
-    sns.set_theme(style="ticks", palette=list(PALETTE.values()), rc=STYLE)
+    """Set the study's style (``style.mplstyle``) for all figures that follow."""
+    sns.set_theme(style="ticks", palette=list(PALETTE.values()))
+    plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
 
 def line_style(k: int) -> dict[str, Any]:
