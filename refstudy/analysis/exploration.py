@@ -18,8 +18,11 @@ from refstudy.data.scenes.census import census
 from refstudy.data.source import prepare_data
 from refstudy.study.file import ProfileStudy
 
-QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+MEANS = ("words per expression", "expressions per referent", "referents per image")
 ONE_WORD, FIVE = "expressions of one word", "pictures with five referents or more"
+SHARES = (WHERE, THE, ONE_WORD, FIVE)
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+SIZES = tuple(f"box over picture, {at:.0%} quantile" for at in QUANTILES)
 
 
 @dataclass(frozen=True)
@@ -72,90 +75,59 @@ def read_own(flavours: Flavours, folder: str) -> dict[str, pd.DataFrame]:
     return {name: table for name, table in tables.items() if len(table)}
 
 
-def means(table: pd.DataFrame) -> dict[str, float]:
-    """The means that papers publish about a data set."""
-    pictures, referents = table["image_id"].nunique(), table["ref_id"].nunique()
-    return {
-        "words per expression": table["words"].mean(),
-        "expressions per referent": len(table) / referents,
-        "referents per image": referents / pictures,
-    }
-
-
-def shares(table: pd.DataFrame) -> dict[str, float]:
-    """The shares of expressions by what they say, and of pictures with many referents, in percent."""
+def measures(table: pd.DataFrame) -> dict[str, float]:
+    """Figures of a data set: ``MEANS``, which papers publish; in percent, ``SHARES`` of expressions and pictures, and
+    ``SIZES``, quantiles of the share of the picture that a referent's box covers."""
+    referents = table["ref_id"].nunique()
     found = speech(table["expression"]) | {
         ONE_WORD: float((table["words"] == 1).mean()),
         FIVE: float(referents_per_picture(table).loc[5:].sum()),
     }
-    return {measure: 100 * share for measure, share in found.items()}
+    found |= dict(zip(SIZES, np.quantile(box_shares(table), QUANTILES), strict=True))
+    means = (table["words"].mean(), len(table) / referents, referents / table["image_id"].nunique())
+    return dict(zip(MEANS, means, strict=True)) | {name: 100 * float(share) for name, share in found.items()}
 
 
-def sizes(tables: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
-    """The share of the picture that the box of each referent covers, by data set."""
-    return {name: box_shares(table) for name, table in tables.items()}
+def real_measures(flavour: str) -> dict[str, float]:
+    """``measures`` of the benchmark that a flavour imitates: the means as published, the others of its validation
+    split."""
+    target = FLAVOURS[flavour].target
+    benchmark, sizes = target.benchmark, real_figures("box over picture, quantile")[target.benchmark]
+    found = {name: real_figures(name)[benchmark].iloc[0] for name in (WHERE, THE)}
+    found[ONE_WORD] = real_figures("expressions by words")[benchmark].loc[1]
+    found[FIVE] = real_figures("pictures by referents")[benchmark].loc[5:].sum()
+    found |= {name: sizes[at] for name, at in zip(SIZES, QUANTILES, strict=True)}
+    means = (target.words_per_expression, target.expressions_per_referent, target.referents_per_image)
+    return dict(zip(MEANS, means, strict=True)) | {name: 100 * float(share) for name, share in found.items()}
 
 
-def statistics(flavours: Flavours) -> pd.DataFrame:
-    """The published statistics of every benchmark and ours: flavour, benchmark, statistic, ours, published,
+def beside_real(flavours: Flavours) -> pd.DataFrame:
+    """``measures`` of every flavour and of its benchmark: columns ours and real, by measure and flavour."""
+    lines: dict[tuple[str, str], tuple[float, float]] = {}
+    for name, table in flavours.tables.items():
+        real = real_measures(name)
+        lines |= {(measure, DATA_NAMES[name]): (ours, real[measure]) for measure, ours in measures(table).items()}
+    return pd.DataFrame(lines, index=["ours", "real"]).T
+
+
+def statistics(both: pd.DataFrame) -> pd.DataFrame:
+    """The published ``MEANS`` and ours, from ``beside_real``: flavour, benchmark, statistic, ours, published,
     difference_percent."""
     rows = []
-    for name, table in flavours.tables.items():
-        target = FLAVOURS[name].target
-        for (what, ours), published in zip(means(table).items(), _published(name), strict=True):
-            rows.append((DATA_NAMES[name], target.benchmark, what, ours, published, 100 * (ours / published - 1)))
+    for name, flavour in FLAVOURS.items():
+        for what in MEANS:
+            ours, published = both.loc[(what, DATA_NAMES[name])]
+            about = (DATA_NAMES[name], flavour.target.benchmark, what)
+            rows.append((*about, ours, published, 100 * (ours / published - 1)))
     columns = ["flavour", "benchmark", "statistic", "ours", "published", "difference_percent"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _published(flavour: str) -> tuple[float, float, float]:
-    """``means`` as published of the benchmark that a flavour imitates."""
-    target = FLAVOURS[flavour].target
-    return target.words_per_expression, target.expressions_per_referent, target.referents_per_image
-
-
-def size_quantiles(of_flavours: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Quantiles of ``sizes`` in percent, ours and those of the real validation splits, by flavour and quantile."""
-    real, lines = real_figures("box over picture, quantile"), {}
-    for name, own in of_flavours.items():
-        for at in QUANTILES:
-            theirs = real[FLAVOURS[name].target.benchmark][at]
-            lines[DATA_NAMES[name], f"{at:.0%}"] = (100 * np.quantile(own, at), 100 * theirs)
-    return pd.DataFrame(lines, index=["ours", "real val"]).T
-
-
-def shares_beside_real(flavours: Flavours) -> pd.DataFrame:
-    """``shares``, ours and of the real validation splits, by measure and flavour."""
-    lines: dict[tuple[str, str], tuple[float, float]] = {}
-    for name, table in flavours.tables.items():
-        own, theirs = shares(table), _real_shares(FLAVOURS[name].target.benchmark)
-        lines |= {(measure, DATA_NAMES[name]): (own[measure], theirs[measure]) for measure in own}
-    return pd.DataFrame(lines, index=["ours", "real val"]).T.sort_index(level=0, sort_remaining=False)
-
-
-def _real_shares(benchmark: str) -> dict[str, float]:
-    """``shares`` of the real validation split of a benchmark."""
-    found = {measure: real_figures(measure)[benchmark].iloc[0] for measure in (WHERE, THE)}
-    found[ONE_WORD] = real_figures("expressions by words")[benchmark].loc[1]
-    found[FIVE] = real_figures("pictures by referents")[benchmark].loc[5:].sum()
-    return {measure: 100 * float(share) for measure, share in found.items()}
-
-
 def own_statistics(own: Mapping[str, pd.DataFrame], flavours: Flavours) -> pd.DataFrame:
-    """``means``, ``shares`` and quantiles of ``sizes`` in percent: a column for each data set of the reader's own, each
-    flavour, and each benchmark (published means; the others of its validation split)."""
-    columns = {}
-    for name, table in {**own, **{DATA_NAMES[name]: table for name, table in flavours.tables.items()}}.items():
-        quantiles = 100 * np.quantile(box_shares(table), QUANTILES)
-        columns[name] = [*means(table).values(), *shares(table).values(), *quantiles]
-    real = real_figures("box over picture, quantile")
-    for name, flavour in FLAVOURS.items():
-        benchmark = flavour.target.benchmark
-        quantiles = [100 * real[benchmark][at] for at in QUANTILES]
-        columns[benchmark] = [*_published(name), *_real_shares(benchmark).values(), *quantiles]
-    some = next(iter(flavours.tables.values()))
-    names = [*means(some), *shares(some), *(f"box over picture, {at:.0%} quantile" for at in QUANTILES)]
-    return pd.DataFrame(columns, index=names)
+    """``measures``: a column for each data set of the reader's own, each flavour, and each benchmark."""
+    ours = {DATA_NAMES[name]: measures(table) for name, table in flavours.tables.items()}
+    real = {FLAVOURS[name].target.benchmark: real_measures(name) for name in flavours.tables}
+    return pd.DataFrame({name: measures(table) for name, table in own.items()} | ours | real)
 
 
 def held(flavours: Flavours) -> pd.DataFrame:

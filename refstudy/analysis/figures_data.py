@@ -62,20 +62,23 @@ def lengths(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def sizes(shares: Mapping[str, np.ndarray], refscenes: pd.DataFrame) -> Figure:
+def sizes(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """The sizes of referents, as shares of the picture that their boxes cover, and their number in pictures of
     RefScenes and RefCOCO; ours and the real validation splits."""
     real = real_figures("box over picture, quantile")
-    figure, axes = plt.subplots(1, len(shares) + 1, figsize=(12, 2.5), width_ratios=(*[1.0] * len(shares), 1.2))
-    for axis, (name, own) in zip(axes, shares.items(), strict=False):
-        benchmark = FLAVOURS[name].target.benchmark
+    figure, axes = plt.subplots(1, len(tables) + 1, figsize=(12, 2.5), width_ratios=(*[1.0] * len(tables), 1.2))
+    for axis, (name, table) in zip(axes, tables.items(), strict=False):
+        benchmark, own = FLAVOURS[name].target.benchmark, box_shares(table)
         axis.plot(np.sort(own), np.linspace(0, 100, len(own)), color=OURS, label="ours")
         axis.plot(real[benchmark], 100 * real[benchmark].index, "--", color=REAL, label="real val")
         title = f"{DATA_NAMES[name]}\nafter {benchmark}"
         axis.set(xscale="log", xlim=(0.005, 1), title=title, xlabel="box over picture")
     axes[0].set_ylabel("referents up to this size (%)")
     axes[0].legend(loc="upper left")
-    both = {"ours": referents_per_picture(refscenes), "real val": real_figures("pictures by referents")["RefCOCO"]}
+    both = {
+        "ours": referents_per_picture(tables["refscenes"]),
+        "real val": real_figures("pictures by referents")["RefCOCO"],
+    }
     for k, (label, counts) in enumerate(both.items()):
         axes[-1].bar(counts.index + 0.4 * k - 0.2, 100 * counts, 0.38, label=label, color=(PALETTE["sky"], REAL)[k])
     axes[-1].set(xlabel=f"referents per picture ({MOST_REFERENTS}: or more)", ylabel="pictures (%)")
