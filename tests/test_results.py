@@ -178,7 +178,7 @@ def test_every_edit_is_told(folder, monkeypatch):
 @pytest.mark.parametrize("content", ["{", "5", "[]", '{"profile": "scenes"}', '{"tables": {"a": {}}, "figures": {}}'])
 def test_a_broken_manifest_is_named(tmp_path, content):
     (tmp_path / FILE_NAME).write_text(content)
-    with pytest.raises(StudyError, match=f"{FILE_NAME}: no manifest .*restore it, or delete it"):
+    with pytest.raises(StudyError, match=f"{FILE_NAME}: no manifest .*restore it, or delete it and run"):
         read_manifest(tmp_path)
 
 

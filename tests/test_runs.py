@@ -259,7 +259,7 @@ def test_what_cannot_be_written_is_named_and_the_earlier_result_stays(tmp_path):
         assert not execute(steps, tmp_path, workers=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert steps[0].error == f"large.ipynb: File too large: {tmp_path / 'results'}; put that right and run again"
+    assert steps[0].error == f"large.ipynb: File too large: {tmp_path / 'results'}; correct that and run again"
     assert steps[0].output.read_text() == "an earlier result"
     assert {path.name for path in (tmp_path / "results").iterdir()} == {"large.ipynb", "large.log", "nowhere.ipynb"}
     assert steps[1].error.startswith("nowhere.ipynb: ") and str(tmp_path / "file") in steps[1].error

@@ -154,7 +154,7 @@ def _explain(error: Exception, step: Step, watch: "_Watch") -> str:
         return f"{where}: the kernel died (out of memory, or ended by the cell); see {step.output.stem}.log"
     if isinstance(error, OSError) and error.strerror:
         path = error.filename or step.output.parent
-        return f"{name}: {error.strerror}: {path}; put that right and run again"
+        return f"{name}: {error.strerror}: {path}; correct that and run again"
     return f"{where}: {type(error).__name__}: {error}"
 
 

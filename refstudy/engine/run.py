@@ -68,7 +68,7 @@ def run_profile(
             from refstudy.engine.report import write_report
 
             page = write_report(study.under(profile))
-        console.print(f"results in {folder}, to be read from {page}", highlight=False, soft_wrap=True)
+        console.print(f"results are in {folder}; read {page}", highlight=False, soft_wrap=True)
         return 0
 
 
