@@ -41,7 +41,8 @@ def with_changes(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
             part = part.get(section) if isinstance(part, dict) else None
         new = sections and sections[-1] in ("options", "scenes")  # a part has more options than a variant names
         if not isinstance(part, dict) or (name not in part and not new):
-            known = ", ".join(part if isinstance(part, dict) else settings)
+            meant = [f"{section}.{name}" for section in ("train", "data") if name in settings[section]]
+            known = ", ".join(meant or (part if isinstance(part, dict) else settings))
             raise StudyError(f"--set {key}: no such setting of a run; known: {known}")
         part[name] = value
     settings["model"] |= {name: settings["data"][name] for name in SHARED}
