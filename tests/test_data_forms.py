@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -417,6 +418,16 @@ def test_where_embedded_pictures_find_no_room_it_is_said(tmp_path, monkeypatch):
     with pytest.raises(StudyError, match="cannot be unpacked to .*No space left on device.*; make room"):
         load_refer(tmp_path, "refcoco", "unc")
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_what_is_unpacked_is_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    as_answer_parquet(tmp_path / "export")
+    write_zip(tmp_path / "a.zip", {"a/one.txt": b"one"})
+    before = load_refer(tmp_path / "export", "refcoco", "unc"), unpack(tmp_path / "a.zip", tmp_path / "a", False)
+    for module in ("forms.parquet", "zips"):
+        monkeypatch.setattr(f"refstudy.data.{module}.locked", full_disk)
+    pd.testing.assert_frame_equal(load_refer(tmp_path / "export", "refcoco", "unc"), before[0])
+    assert unpack(tmp_path / "a.zip", tmp_path / "a", progress=False) == before[1]
 
 
 def full_disk(*_):

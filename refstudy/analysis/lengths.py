@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import pandas as pd
@@ -55,28 +56,15 @@ def printed_buckets() -> dict[str, tuple[Bucket, ...]]:
 
 
 def by_bucket(buckets: Sequence[Bucket]) -> Label:
-    """Groups named like the buckets. The paper clips expressions at 20 words (Sec. IV-B), where its last bucket ends,
-    so longer ones belong to the last."""
-    longest = max(bucket.last for bucket in buckets)
-
-    def label(counts: pd.DataFrame) -> pd.Series:
-        words = counts["words"].clip(upper=longest)
-        names = pd.Series(np.nan, counts.index, dtype=object)
-        for bucket in buckets:
-            names[words.between(bucket.first, bucket.last)] = str(bucket)
-        return names
-
-    return label
+    """Groups named like the buckets, of which each begins where the one before ends. The paper clips expressions at 20
+    words (Sec. IV-B), where its last bucket ends, so longer ones belong to the last."""
+    ends, names = [bucket.last for bucket in buckets], list(map(str, buckets))
+    edges = [buckets[0].first - 1, *ends]
+    return lambda counts: pd.cut(counts["words"].clip(upper=ends[-1]), edges, labels=names).astype(object)
 
 
-def by_words(counts: pd.DataFrame) -> pd.Series:
-    """A group for every number of words."""
-    return counts["words"]
-
-
-def by_kind(counts: pd.DataFrame) -> pd.Series:
-    """A group for every kind of expression; released data do not name kinds."""
-    return counts["kind"]
+by_words: Label = itemgetter("words")  # a group for every number of words
+by_kind: Label = itemgetter("kind")  # a group for every kind of expression; released data do not name kinds
 
 
 def by_kind_and_bucket(buckets: Sequence[Bucket]) -> Label:

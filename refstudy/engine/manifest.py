@@ -44,9 +44,7 @@ def read_manifest(results: Path) -> dict[str, Any]:
         if not all(isinstance(entry["files"], dict) for entry in entries):
             raise ValueError("files are named with their digests")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StudyError(
-            f"{path}: no manifest ({error!r}); restore it, or delete it and run again"
-        ) from error
+        raise StudyError(f"{path}: no manifest ({error!r}); restore it, or delete it and run again") from error
     return manifest
 
 
