@@ -106,6 +106,22 @@ def test_growth_draws_every_point_and_names_the_exponents():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
+def test_variants_that_no_faster_one_reaches_are_named():
+    points = pd.DataFrame(
+        [
+            ("slow", 30, 60.0),
+            ("fast", 10, 50.0),
+            ("beaten", 20, 45.0),
+            ("as fast, worse", 10, 48.0),
+            ("best", 40, 61.0),
+        ],
+        columns=["label", "core_minutes", "ours"],
+    ).assign(family=["casg", "fpn", "casg, 2 times as long", "fpn", "lavt"], runs=3, ours_low=40.0, ours_high=65.0)
+    axes = plots.accuracy_and_minutes(points, "RefScenes").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["fast", "slow", "best"]
+    assert [text.get_text() for text in axes.get_legend().texts] == ["with CASG", "with the FPN", "LAVT"]
+
+
 def test_an_exchange_of_two_claims_is_named():
     lines = [("a", "1.41", 0.80), ("b", "0.80", 1.41), ("c", "1.54", 1.38)]
     gains = pd.DataFrame(lines, columns=["claim", "claimed", "recomputed"]).assign(

@@ -183,18 +183,29 @@ def printed_costs(study: Study) -> pd.DataFrame:
 
 
 GROWTH = ["model", "axis", "value", "seconds", "peak_MB", "machine"]
+MINUTES = ["profile", "variant", "core_minutes", "machine"]
 
 
 def measured_growth(study: Study) -> pd.DataFrame:
-    """The rows that ``benchmarks/bench_growth.py`` wrote beside the study file; none if it has not run.
+    """The rows of ``benchmarks/bench_growth.py``.
 
     Columns: model, axis (what grows), value, seconds and peak_MB of a forward pass, machine.
     """
-    path = study.root / "benchmarks" / "results" / "growth.csv"
+    return _measured(study, "growth", GROWTH)
+
+
+def core_minutes(study: Study) -> pd.DataFrame:
+    """The rows of ``benchmarks/bench_core_hours.py``: profile, variant, core_minutes of a training, machine."""
+    return _measured(study, "core_hours", MINUTES)
+
+
+def _measured(study: Study, name: str, columns: list[str]) -> pd.DataFrame:
+    """What a benchmark wrote in the folder of the study file; no rows if it has not run."""
+    path = study.root / "benchmarks" / "results" / f"{name}.csv"
     if not exists(path):
-        return pd.DataFrame(columns=GROWTH)
+        return pd.DataFrame(columns=columns)
     note("read", path)
-    return pd.read_csv(path)[GROWTH]
+    return pd.read_csv(path)[columns]
 
 
 def slopes(measured: pd.DataFrame) -> pd.DataFrame:

@@ -36,6 +36,7 @@ PARTS = {  # in the rows of S²RM's Tables IV to VI -> spelled out
 }
 PARTED = ("s2rm_table4", "s2rm_table5", "s2rm_table6")
 GROWTH_AXES = {"image size": "image side (px)", "batch": "images per batch", "words": "word pieces"}
+FAMILIES = {"fpn": "with the FPN", "casg": "with CASG", "lavt": "LAVT", "slvit": "SLViT"}
 FEWEST = 20  # expressions: a point of fewer says little, and is not drawn
 
 
@@ -309,6 +310,31 @@ def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
     axes.set(xlabel="cost at the size of the paper's pictures (G multiply-adds)", ylabel=f"overall IoU (%)\n{ours_on}")
     axes.set_xlim(0, right)
     axes.set_title(HOLLOW, loc="left", fontsize=9)
+    return figure
+
+
+def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
+    """Overall IoU against the time of a training. Columns of ``points``: label, family, core_minutes, runs, ours,
+    ours_low, ours_high. A colour and mark for each decoder or whole model; the line joins the variants that no faster
+    one reaches."""
+    figure, axes = plt.subplots(figsize=(7.8, 4.4))
+    for k, (family, some) in enumerate(points.groupby(points["family"].str.partition(",")[0], sort=False)):
+        colour = line_style(k)["color"]
+        axes.vlines(some["core_minutes"], some["ours_low"], some["ours_high"], color=colour, linewidth=1)
+        for point in some.itertuples():
+            axes.plot(point.core_minutes, point.ours, **mark(colour, point.runs, MARKS[k]))
+        axes.plot([], [], **mark(colour, LOOKS[0], MARKS[k]), label=FAMILIES.get(family, family))
+    rising = points.sort_values(["core_minutes", "ours"], ascending=[True, False])
+    best = rising[rising["ours"] > rising["ours"].cummax().shift(fill_value=-1)]
+    axes.step(best["core_minutes"], best["ours"], where="post", color=GREY, linewidth=0.8, zorder=0)
+    for point in best.itertuples():
+        place: dict[str, Any] = {"xytext": (7, 4), "textcoords": "offset points", "fontsize": 8}
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
+        axes.annotate(point.label, (point.core_minutes, point.ours), bbox=box, zorder=1, **place)
+    axes.set(xlabel="training (minutes of one core)", ylabel=f"overall IoU (%)\n{ours_on}")
+    axes.set_xlim(0, 1.25 * points["core_minutes"].max())
+    axes.set_title(HOLLOW, loc="left", fontsize=9)
+    axes.legend(loc="lower right")
     return figure
 
 
