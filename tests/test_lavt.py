@@ -133,7 +133,6 @@ def test_the_first_stage_runs_once_per_image_and_the_others_once_per_expression(
         features = model.encode_image(inputs()[0])
     assert counts == {0: 2, 1: 3, 2: 3, 3: 3}
     assert [tuple(x.shape) for x in features.maps] == [(2, 16, 16, 16)] and features.size == (64, 64)
-    assert not model.late_fusion
 
 
 def test_every_parameter_gets_a_gradient():

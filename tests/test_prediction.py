@@ -91,7 +91,6 @@ def test_a_photo_of_the_models_size_is_answered_as_predict_does(model):
 def test_models_without_late_fusion_answer_several_expressions_as_one_by_one(variant):
     torch.manual_seed(0)
     model = build_model(variant_config(variant)).eval()
-    assert not model.late_fusion
     pixels = np.asarray(colours())
     together = segment_photo(model, pixels, EXPRESSIONS)
     for answer, text in zip(together, EXPRESSIONS, strict=True):

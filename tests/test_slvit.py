@@ -595,7 +595,7 @@ def test_steps_are_those_of_forward():
         assert torch.equal(model.decoder(steps.enhanced), steps.logits)
     assert torch.equal(again.cells, steps.cells) and torch.equal(again.uncertainty, steps.uncertainty)
     assert [tuple(s.shape) for s in steps.scores] == [(3, 6, 16, 24), (3, 6, 8, 12), (3, 6, 4, 6), (3, 6, 2, 3)]
-    assert steps.cells.shape == (3, 2) and model.late_fusion is False
+    assert steps.cells.shape == (3, 2)
 
 
 def test_expressions_images_and_batches_do_not_mix():

@@ -24,7 +24,6 @@ class LAVT(Segmenter):
     per expression, in ``segment``.
     """
 
-    late_fusion = False
     image_encoder: ImageEncoder
 
     def __init__(self, image_encoder: ImageEncoder, text_encoder: TextEncoder, width: int = 0):

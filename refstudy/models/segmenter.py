@@ -26,13 +26,11 @@ class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", licens
     """A referring segmenter: images and expressions to mask logits, in two halves.
 
     ``encode_image`` computes what depends on the images alone, ``segment`` the rest, for any number of expressions.
-    ``late_fusion`` says that the whole image encoder belongs to the first half.
 
     ``build_model`` sets ``config``, which builds the model without any pretrained file, and ``tokenizer``, which makes
     its ids. ``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` are those of Hugging Face.
     """
 
-    late_fusion: bool
     config: ModelConfig
     tokenizer: BertTokenizerFast
     image_encoder: nn.Module
@@ -92,8 +90,6 @@ class ReferringSegmenter(Segmenter):
 
     ``encode_image`` keeps V_1 ... V_4.
     """
-
-    late_fusion = True
 
     def __init__(self, image_encoder: nn.Module, text_encoder: nn.Module, fusion: nn.Module, decoder: nn.Module):
         super().__init__()

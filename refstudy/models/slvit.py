@@ -44,7 +44,6 @@ class SLViT(Segmenter):
     ``text_encoder`` has a ``width`` D and maps ids (E, L) and bool mask (E, L) to words (E, L, D).
     """
 
-    late_fusion = False
     image_encoder: MSCAN
 
     def __init__(
