@@ -20,7 +20,7 @@ def mistakes(study: Study) -> list[Problem]:
     """Find all of them, each with its place in the file."""
     found = [*_wrong_parts(study), *_wrong_rows(study), *_wrong_notebooks(study)]
     for name, profile in study.profiles.items():
-        own = [*_wrong_names(study, name, profile), *_wrong_seeds(profile), *_twice(profile)]
+        own = [*_wrong_names(study, profile), *_wrong_seeds(profile), *_twice(profile)]
         own += [*_wrong_splits(profile), *_wrong_specials(profile)]
         found += [(("profiles", name, *where), f"profile '{name}': {text}") for where, text in own]
     return found
@@ -40,7 +40,7 @@ def _wrong_parts(study: Study) -> Iterator[Problem]:
                 yield ("variants", name, kind), f"variant '{name}': {_unknown(kind, part.name, known)}"
 
 
-def _wrong_names(study: Study, name: str, profile: Profile) -> Iterator[Problem]:
+def _wrong_names(study: Study, profile: Profile) -> Iterator[Problem]:
     """Find unknown variants, profiles and parts in a profile."""
     parts = (getattr(variant, kind) for variant in study.variants.values() for kind in PARTS)
     own = sorted({part.name for part in parts if part is not None and is_own(part.name)})
