@@ -71,9 +71,9 @@ def seed_chances(runs: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
         left.plot(own, [place] * len(own), "o", color=PALETTE["blue"], alpha=0.7)
     left.set_yticks(range(len(names)), [textwrap.fill(labels.get(name, name), 18) for name in names])
     left.set(xlabel="overall IoU (%) of each seed", title="equal runs, but for the seed", ylim=(len(names) - 0.4, -0.6))
-    seeds = np.arange(1, 9)
+    seeds = range(1, 9)
     for gain, colour in ((1, "vermilion"), (2, "orange"), (3, "green")):
-        chances = [100 * chance_of_gain(seed_spread(runs), int(count), gain) for count in seeds]
+        chances = [100 * chance_of_gain(seed_spread(runs), count, gain) for count in seeds]
         right.plot(seeds, chances, "o-", color=PALETTE[colour], label=f"{gain} point{'s' * (gain > 1)} or more")
     right.axvline(3, color="grey", linestyle="--", linewidth=1)
     right.set(xlabel="seeds a side", ylabel="chance (%)", title="a gain where there is none", ylim=(0, None))
