@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from refstudy.analysis import seeds
-from refstudy.analysis.examination import CHECKS, EXAMINED, MEANING, examine, inspect
+from refstudy.analysis.examination import CHECKS, EXAMINED, MEANING, cell, examine, inspect
 from refstudy.analysis.examination.checks import FAULT, LOOK, Bench
 from refstudy.analysis.examination.subject import find
 from refstudy.base.errors import StudyError
@@ -165,8 +165,15 @@ OWN = {
 @pytest.mark.parametrize("label", EXAMINED)
 def test_the_modules_of_the_study(label, size):
     name, options = EXAMINED[label]
-    found = not_sound(inspect(Bench(find(name, STUDY, options=options, size=size))))
+    bench = Bench(find(name, STUDY, options=options, size=size))
+    found = not_sound(inspect(bench))
     assert set(found) == set(OWN.get(label, "").split()), found
+    if size == "scenes":  # of the report
+        committed = pd.read_csv(
+            ROOT / "results" / "scenes" / "tables" / "examinations.csv", index_col="module", dtype=str
+        )
+        assert {check: cell(check, one) for check, one in bench.found.items()} == committed.loc[label].to_dict()
+        assert list(committed.index) == list(EXAMINED)
 
 
 # what stands in place of which text of ``SOUND``, and the line that tells it

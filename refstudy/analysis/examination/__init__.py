@@ -177,11 +177,11 @@ def examinations(study: Study) -> pd.DataFrame:
         warnings.simplefilter("ignore")
         for label, (name, options) in EXAMINED.items():
             found = inspect(Bench(find(name, study, options=options)))
-            lines.append({"module": label} | {check: _cell(check, one) for check, one in found.items()})
+            lines.append({"module": label} | {check: cell(check, one) for check, one in found.items()})
     return pd.DataFrame(lines)
 
 
-def _cell(check: str, finding: Finding) -> str:
+def cell(check: str, finding: Finding) -> str:
     """A finding in a word or two, with so many digits that another processor's rounding does not change them."""
     if finding.verdict == NONE:
         return "-"
