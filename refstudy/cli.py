@@ -398,6 +398,43 @@ def demo(context: typer.Context, study: StudyOption = FILE_NAME) -> None:
     raise typer.Exit(subprocess.run(command, cwd=loaded.root, check=False).returncode)
 
 
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="fusion or decoder")],
+    name: Annotated[str, typer.Argument(help="e.g. film; FiLM for a class with such capitals")],
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Write a module of your own here: its file, a test, and a study file that has it as a variant."""
+    from refstudy.engine.new_part import write_new
+
+    files, named = write_new(kind, name, Path(), study)
+    typer.echo("\n".join(map(str, files)))
+    typer.echo(f"next: refstudy examine {named}\n      refstudy compare {named}")
+
+
+@app.command("examine")
+def examine_command(
+    name: Annotated[str, typer.Argument(help="film.py:FiLM, package.module:Class, or a part of the study, e.g. s2rm")],
+    kind: Annotated[str, typer.Option(help="fusion, decoder or model, where the class does not tell it")] = "",
+    size: Annotated[str, typer.Option(help="scenes or papers: channels, words and cells of which")] = "scenes",
+    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="of the class; repeatable")] = None,
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Run a module through the faults that were found in published ones, beside two of the study's; no data, no
+    training. Exit status 1 when it has a fault. docs/examine.md explains every check."""
+    from refstudy.study.changes import parse_changes
+    from refstudy.study.load import load_study
+
+    loaded, options = load_study(study), parse_changes(option or (), "--option")
+    from refstudy.analysis.examination import examine  # PyTorch takes seconds to import
+
+    told = (lambda step: typer.echo(f"looking: {step}", err=True)) if sys.stderr.isatty() else (lambda step: None)
+    made = examine(name, kind, size, options, loaded, told)
+    typer.echo(made)
+    if not made.sound:
+        raise typer.Exit(1)
+
+
 @app.command("report")
 def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     """Write results/<profile>/report/index.html from the tables, figures and notebooks that lie there."""

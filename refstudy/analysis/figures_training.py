@@ -1,4 +1,4 @@
-"""The figures of the lesson on training (notebook 04): schedule, learning curve, masks at several moments."""
+"""The figures of the lessons on training (notebooks 04, 11): schedule, curve, masks, and what seeds alone do."""
 
 import textwrap
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from refstudy.analysis.figures import PALETTE, grid, overlay, show_image
 from refstudy.analysis.live import Training
+from refstudy.analysis.seeds import chance_of_gain, seed_spread
 from refstudy.base.config import TrainConfig
 from refstudy.training.evaluation import summarize_counts
 from refstudy.training.optim import learning_rate
@@ -56,4 +57,25 @@ def masks(training: Training) -> Figure:
     names = ["picture", *(f"update {moment.update}\noverall IoU {moment.oIoU:.0f} %" for moment in moments), "truth"]
     for axis, name in zip(axes[-1], names, strict=True):
         axis.text(0.5, -0.05, name, transform=axis.transAxes, ha="center", va="top", fontsize=9)
+    return figure
+
+
+def seed_chances(runs: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
+    """Left the runs of each variant that has several (``runs_by_seed``), right the chance that a module without a gain
+    looks better by 1, 2 or 3 points, for 1 to 8 seeds a side."""
+    several = runs[runs.groupby("variant")["seed"].transform("count") > 1]
+    names = list(several["variant"].unique())
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 0.45 * len(names) + 2.6), width_ratios=(1.2, 1))
+    for place, name in enumerate(names):
+        own = several.loc[several["variant"] == name, "oIoU"]
+        left.plot(own, [place] * len(own), "o", color=PALETTE["blue"], alpha=0.7)
+    left.set_yticks(range(len(names)), [textwrap.fill(labels.get(name, name), 18) for name in names])
+    left.set(xlabel="overall IoU (%) of each seed", title="equal runs, but for the seed", ylim=(len(names) - 0.4, -0.6))
+    seeds = range(1, 9)
+    for gain, colour in ((1, "vermilion"), (2, "orange"), (3, "green")):
+        chances = [100 * chance_of_gain(seed_spread(runs), count, gain) for count in seeds]
+        right.plot(seeds, chances, "o-", color=PALETTE[colour], label=f"{gain} point{'s' * (gain > 1)} or more")
+    right.axvline(3, color="grey", linestyle="--", linewidth=1)
+    right.set(xlabel="seeds a side", ylabel="chance (%)", title="a gain where there is none", ylim=(0, None))
+    right.legend(title="looks better by", frameon=False)
     return figure

@@ -30,7 +30,7 @@ from refstudy.models.fusion.s2rm import S2RM
 from refstudy.models.fusion.tile_concat import TileConcat
 from refstudy.models.lavt import LAVT
 from refstudy.models.mscan import load_mscan_file
-from refstudy.models.own_parts import is_own, source_of
+from refstudy.models.own_parts import is_own, place_of, source_of
 from refstudy.models.segmenter import ReferringSegmenter, Segmenter
 from refstudy.models.slvit import SLViT
 
@@ -38,6 +38,7 @@ from refstudy.models.slvit import SLViT
 FUSIONS: dict[str, type[nn.Module]] = {"s2rm": S2RM, "tile_concat": TileConcat, "acm": ACM, "pwam": PWAMFusion}
 DECODERS: dict[str, type[nn.Module]] = {"fpn": FPN, "casg": CASG}
 WHOLE: dict[str, type[nn.Module]] = {"lavt": LAVT, "slvit": SLViT}
+KINDS = {"fusion": FUSIONS, "decoder": DECODERS, "whole model": WHOLE}
 STRIDE = 32
 ROOT = Path(__file__).resolve().parents[2]  # of the repository; an installed package has no weights there
 SHIPPED_WEIGHTS = ROOT / "results" / "scenes" / "weights" / "s2rm_casg.safetensors"
@@ -56,7 +57,7 @@ def build_model(config: ModelConfig) -> Segmenter:
     scratch = config.from_scratch()
     if config.whole is not None and config.whole.name == "slvit":  # its image encoder is its own
         text_encoder = TextEncoder(config.text)
-        model = _part("whole model", WHOLE, cast(PartConfig, scratch.whole), text_encoder)
+        model = build_part("whole model", cast(PartConfig, scratch.whole), text_encoder)
         if "pretrained" in config.whole.options:
             file = config.whole.options["pretrained"]
             if not isinstance(file, str):
@@ -68,12 +69,12 @@ def build_model(config: ModelConfig) -> Segmenter:
         text_encoder = TextEncoder(config.text)
         image = image_encoder.config
         if config.whole is not None:
-            model = _part("whole model", WHOLE, config.whole, image_encoder, text_encoder)
+            model = build_part("whole model", config.whole, image_encoder, text_encoder)
         else:
             channels, width = image_encoder.channels, text_encoder.width
             side = -(-config.image_size // STRIDE)
-            fusion = _part("fusion", FUSIONS, config.fusion, channels[3], width, (side, side))
-            decoder = _part("decoder", DECODERS, config.decoder, channels, width)
+            fusion = build_part("fusion", config.fusion, channels[3], width, (side, side))
+            decoder = build_part("decoder", config.decoder, channels, width)
             model = ReferringSegmenter(image_encoder, text_encoder, fusion, decoder)
     model.config = scratch.model_copy(update={"image": image, "text": text_encoder.config})
     model.tokenizer = build_tokenizer(config.text.vocabulary)
@@ -101,17 +102,28 @@ def _own_class(config: PartConfig) -> type[nn.Module]:
             cast(Loader, spec.loader).exec_module(module)
         except Exception as error:  # any error of that code
             del sys.modules[module_name]
-            raise StudyError(f"'{config.name}': {path} fails: {type(error).__name__}: {error}") from error
+            raise StudyError(
+                f"'{config.name}': {place_of(error, path)} fails: {type(error).__name__}: {error}"
+            ) from error
     found = getattr(module, name)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise StudyError(f"'{config.name}': is no torch.nn.Module; derive it from one")
     return found
 
 
-def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *sizes) -> Any:
-    if not is_own(config.name) and config.name not in known:
-        raise StudyError(f"unknown {kind} '{config.name}'; known: {', '.join(sorted(known))}")
-    part = _own_class(config) if is_own(config.name) else known[config.name]
+def part_class(kind: str, config: PartConfig) -> type[nn.Module]:
+    """The class of a part, of ``KINDS`` or of one's own. Raises StudyError where there is none, or its code fails."""
+    if not is_own(config.name) and config.name not in KINDS[kind]:
+        raise StudyError(f"unknown {kind} '{config.name}'; known: {', '.join(sorted(KINDS[kind]))}")
+    return _own_class(config) if is_own(config.name) else KINDS[kind][config.name]
+
+
+def build_part(kind: str, config: PartConfig, *sizes) -> Any:
+    """One part of a model, with what its class takes before its options (``refstudy.models.interfaces``).
+
+    Raises StudyError for an unknown part or option, and where the class refuses what it is given.
+    """
+    part = part_class(kind, config)
     options = list(inspect.signature(part).parameters)[len(sizes) :]
     if unknown := sorted(set(config.options) - set(options)):
         raise StudyError(
@@ -129,7 +141,12 @@ def _part(kind: str, known: dict[str, type[nn.Module]], config: PartConfig, *siz
         return part(*sizes, **config.options)
     except StudyError:
         raise
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:  # options of the wrong kind or size
+    except Exception as error:  # options of the wrong kind or size, or any error of a class of one's own
+        if is_own(config.name):
+            place = place_of(error, source_of(config.name, config.source))
+            raise StudyError(f"{kind} '{config.name}': {place} fails: {type(error).__name__}: {error}") from error
+        if not isinstance(error, TypeError | ValueError | RuntimeError | ArithmeticError):
+            raise
         raise StudyError(f"{kind} '{config.name}', options {config.options}: {error}") from error
 
 

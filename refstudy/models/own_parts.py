@@ -5,6 +5,7 @@ Their code runs only in a process that has read a study file which names them; l
 
 import ast
 import importlib.util
+import traceback
 from pathlib import Path
 
 from refstudy.base.errors import StudyError
@@ -52,6 +53,13 @@ def source_of(name: str, digest: str) -> Path:
     if not path.is_file() or path_digest(path) != digest:
         raise StudyError(f"'{name}': {path} was edited after the study file was read; start again")
     return path
+
+
+def place_of(error: BaseException, path: Path) -> str:
+    """``file.py:12``, the last line of a file among those that an error came through; the file where it is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    return f"{path}:{lines[-1]}" if lines else str(path)
 
 
 def _module_file(name: str) -> Path | None:

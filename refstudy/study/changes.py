@@ -13,17 +13,17 @@ from refstudy.base.yaml_files import said
 ELSEWHERE = {"variant": "--variant", "seed": "--seed"} | {f"model.{name}": f"--set data.{name}" for name in SHARED}
 
 
-def parse_changes(settings: Sequence[str]) -> dict[str, Any]:
-    """Read ``key=value`` texts, the value as YAML. Raises StudyError for anything else."""
+def parse_changes(settings: Sequence[str], option: str = "--set") -> dict[str, Any]:
+    """Read ``key=value`` texts of an option, the value as YAML. Raises StudyError for anything else."""
     changes = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         try:
             changes[key] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise StudyError(f"--set {setting}: the value is not YAML; write key=value") from error
+            raise StudyError(f"{option} {setting}: the value is not YAML; write key=value") from error
         if not equals or not key:
-            raise StudyError(f"--set {setting}: write key=value")
+            raise StudyError(f"{option} {setting}: write key=value")
     return changes
 
 

@@ -1,0 +1,243 @@
+"""A fusion module, decoder or whole model of anyone's, run through the faults that were found in published ones.
+
+``examine`` is what to call; ``checks`` has the checks, one function each, ``subject`` what is examined and its inputs,
+``watch`` what looks into a module while it computes.
+"""
+
+import textwrap
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from refstudy.analysis.examination.checks import CHECKS, FAULT, LOOK, NONE, SOUND, Bench, Finding
+from refstudy.analysis.examination.subject import Subject, find
+from refstudy.base.allocation import added_megabytes
+from refstudy.base.errors import StudyError
+from refstudy.models.build import count_parameters
+from refstudy.study.file import FILE_NAME, Study
+from refstudy.study.load import load_study
+
+# What a part is held against, by kind: heading of the column -> fusion module, decoder, or variant of the study.
+BESIDE = {
+    "fusion": {"Tile & Concat": "tile_concat", "S²RM": "s2rm"},
+    "decoder": {"FPN": "fpn", "CASG": "casg"},
+    "whole": {"LAVT": "lavt", "SLViT": "slvit"},
+}
+MEANING = {
+    "repeats": "the same call gives the same, inputs stay as they are, and weights hold all that was learned",
+    "sentence": "the output changes with the sentence before any training",
+    "gates": "no gate or attention is saturated at the papers' size, where it would hardly learn",
+    "padding": "padded words have no say",
+    "batch": "an expression's output does not depend on the others of its batch",
+    "border": "cells of a border do not hear the opposite border by wrap-around",
+    "place": "each place of the output hears its own place of the input most",
+    "gradients": "every parameter and input gets a gradient, and the true one",
+    "precision": "output and gradients are finite in float32 and bfloat16, for large inputs too",
+    "sizes": "it can be made for pictures of other sizes",
+    "device": "all its tensors move to another device with it",
+    "scale": "a fused map is of the size of V_4",
+}
+LIMITS = (
+    "Nothing was trained: a sound module may bring no gain (refstudy compare trains it). Inputs and weights are "
+    "random; what a fault costs after training is not measured. A fault may be meant: then say so where you publish."
+)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What the checks found of the part ``name``, and of those that it is held ``beside``, by heading; ``costs`` by
+    heading, too. Shows itself in a notebook; ``str`` is the text of the terminal."""
+
+    name: str
+    kind: str
+    image_size: int
+    found: dict[str, Finding]
+    beside: dict[str, dict[str, Finding]]
+    costs: pd.DataFrame
+
+    @property
+    def sound(self) -> bool:
+        """Whether no check found a fault."""
+        return all(one.verdict != FAULT for one in self.found.values())
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A line for each check that applies: fault, meaning, measured, the same of each part beside it, verdict, and
+        where what is not sound lies; then a line for each cost."""
+        lines = [
+            {"fault": check, "meaning": MEANING[check], "measured": shown(one)}
+            | {heading: shown(of[check]) for heading, of in self.beside.items()}
+            | {"verdict": one.verdict, "where": one.detail}
+            for check, one in self.found.items()
+            if one.verdict != NONE
+        ]
+        costs = [
+            {"fault": cost, "meaning": "", "measured": f"{row.iloc[0]:.3g}"}
+            | {heading: f"{row[heading]:.3g}" for heading in self.beside}
+            | {"verdict": "", "where": ""}
+            for cost, row in self.costs.iterrows()
+        ]
+        return pd.DataFrame([*lines, *costs])
+
+    def __str__(self) -> str:
+        about = f"{self.name}: a {self.kind}, examined at {self.image_size} px"
+        table = self.table.drop(columns=["meaning", "where"]).to_string(index=False)
+        wrong = [
+            f"{one.verdict}: {check}. Wanted: {MEANING[check]}. Found: {one.detail}."
+            for check, one in self.found.items()
+            if one.verdict in (FAULT, LOOK)
+        ]
+        wrong = wrong or [f"No fault among {sum(one.verdict != NONE for one in self.found.values())} checks."]
+        return "\n".join([about, table, "", *(textwrap.fill(line, 110) for line in (*wrong, LIMITS))])
+
+    def _repr_html_(self) -> str:
+        shade = {FAULT: "background:#f5c6c0", LOOK: "background:#fbe8b8", SOUND: "background:#d5ebd3"}
+        style = self.table.style.hide(axis="index").map(shade.get, subset=["verdict"])
+        style = style.set_properties(**{"text-align": "left", "vertical-align": "top"})
+        head = f"<p><b>{self.name}</b>, a {self.kind}, examined at {self.image_size} px</p>"
+        return head + style.to_html() + f"<p>{LIMITS}</p>"
+
+
+def examine(
+    name: str,
+    kind: str = "",
+    size: str = "scenes",
+    options: dict[str, Any] | None = None,
+    study: Study | Path | str = FILE_NAME,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Examination:
+    """Examine a part: one of the study's by name, or a class of one's own as ``file.py:Class`` or ``module:Class``.
+
+    ``kind`` ("fusion", "decoder", "model") is needed where the signature of ``forward`` does not tell it; ``size`` is
+    "scenes" or "papers"; ``options`` are those of a study file; ``progress`` is told what is being done.
+
+    Raises StudyError, a line with file and remedy, for an unknown name, a class that does not load or cannot be called,
+    and an output of a wrong shape or with NaN.
+    """
+    study = study if isinstance(study, Study) else load_study(study)
+    subject = find(name, study, kind, options, size)
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bench = Bench(subject)
+        _ = bench.output
+        found, costs = inspect(bench, progress), {"own": cost_of(bench)}
+        beside = BESIDE[subject.kind]
+        progress("the same of " + " and ".join(beside))
+        others = {heading: _reference(study, one, size) for heading, one in beside.items()}
+    place, _, own = name.rpartition(":")
+    kinds = {"fusion": "fusion module", "decoder": "decoder", "whole": "whole model"}
+    return Examination(
+        f"{Path(place).name}:{own}" if place else own,
+        kinds[subject.kind],
+        subject.config().image_size,
+        found,
+        {heading: checked for heading, (checked, _) in others.items()},
+        pd.DataFrame(costs | {heading: cost for heading, (_, cost) in others.items()}),
+    )
+
+
+@cache
+def _reference(study: Study, name: str, size: str) -> tuple[dict[str, Finding], pd.Series]:
+    """What is found of a part of the study, and its costs; once a process."""
+    bench = Bench(find(name, study, size=size))
+    return inspect(bench), cost_of(bench)
+
+
+# The study's own modules in the report, as variants of the profile whose size is taken: label -> part and options.
+EXAMINED: dict[str, tuple[str, dict[str, Any]]] = {
+    "Tile & Concat": ("tile_concat", {}),
+    "S²RM": ("s2rm", {}),
+    "S²RM, products not scaled": ("s2rm", {"scale": False}),
+    "ACM": ("acm", {}),
+    "PWAM": ("pwam", {}),
+    "PWAM, V₄ plus gated cells": ("pwam", {"decoded": "residual"}),
+    "FPN": ("fpn", {}),
+    "CASG": ("casg", {}),
+    "CASG, S_i not scaled": ("casg", {"scale": False}),
+    "LAVT": ("lavt", {}),
+    "SLViT": ("slvit", {}),
+}
+
+
+def examinations(study: Study) -> pd.DataFrame:
+    """What the examination finds of the study's own modules at RefScenes' sizes: module, then a column for each check,
+    with its number where it has one, and the verdict where it is not sound; "-" where the check does not apply."""
+    lines = []
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for label, (name, options) in EXAMINED.items():
+            found = inspect(Bench(find(name, study, options=options)))
+            lines.append({"module": label} | {check: cell(check, one) for check, one in found.items()})
+    return pd.DataFrame(lines)
+
+
+def cell(check: str, finding: Finding) -> str:
+    """A finding in a word or two, with so many digits that another processor's rounding does not change them."""
+    if finding.verdict == NONE:
+        return "-"
+    if check in ("gradients", "precision") or finding.value is None:  # errors of rounding
+        return finding.verdict
+    told = f"{finding.value + 0.0:.1f}".replace("-0.0", "0.0") if check in ("border", "place") else shown(finding)
+    return told if finding.verdict == SOUND else f"{told} {finding.verdict}"
+
+
+def inspect(bench: Bench, progress: Callable[[str], None] = lambda _: None) -> dict[str, Finding]:
+    """Run all checks, in their order. Raises StudyError where the module cannot be called at all."""
+    _ = bench.output
+    for check, function in CHECKS.items():
+        progress(MEANING[check])
+        try:
+            bench.found[check] = function(bench)
+        except (StudyError, RuntimeError) as error:  # it works in one way of calling it and not in another
+            bench.found[check] = Finding(FAULT, None, " ".join(str(error).split()))
+    return bench.found
+
+
+def shown(finding: Finding) -> str:
+    """The number with two digits, or what stands for it."""
+    if finding.verdict == NONE:
+        return ""
+    if finding.value is None:
+        return "yes" if finding.verdict == SOUND else "no"
+    return f"{finding.value:.2g}" if abs(finding.value) >= 1e-4 else "0"
+
+
+COSTS = ("M parameters", "M multiply-adds", "ms", "MiB in training")
+
+
+def cost_of(bench: Bench) -> pd.Series:
+    """``COSTS``: parameters in millions; of a forward pass of four expressions about three pictures multiply-adds in
+    millions and the milliseconds (the median of five, on this machine's CPU, now); what a training step of them holds
+    beside weights. NaN where it fails."""
+    module, given = bench.fresh(), bench.inputs.map(torch.clone)
+    times = []
+
+    def step() -> None:
+        bench.subject.run(module.train(), bench.inputs.map(torch.clone)).float().square().mean().backward()
+
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            bench.subject.run(module, given)
+        for _ in range(6):
+            start = perf_counter()
+            with torch.inference_mode():
+                bench.subject.run(module, bench.inputs.map(torch.clone))
+            times.append(1e3 * (perf_counter() - start))
+        held = added_megabytes(step)
+    except (StudyError, RuntimeError):  # a fault that the checks tell
+        return pd.Series(float("nan"), index=COSTS)
+    numbers = (count_parameters(module) / 1e6, counter.get_total_flops() / 2e6, median(times[1:]), held)
+    return pd.Series(numbers, index=COSTS)
+
+
+__all__ = ["Examination", "Subject", "examine"]

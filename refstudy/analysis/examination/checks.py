@@ -1,0 +1,685 @@
+"""The checks: one function each, with the reason for its threshold. None of them trains anything or reads data.
+
+Thresholds lie between what sound modules and broken ones give (docs/examine.md has both), on a scale that does not
+depend on the module: shares, or differences over the output's spread (its standard deviation).
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from refstudy.analysis.examination.subject import PROFILES, Inputs, Subject
+from refstudy.analysis.examination.watch import FirstBad, Seen, watched
+from refstudy.base.errors import StudyError
+from refstudy.models.build import STRIDE
+
+SOUND, LOOK, FAULT, NONE = "sound", "look", "fault", "does not apply"
+BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+TINY = 1e-3  # of the spread: what rounding cannot reach and what matters does
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: the verdict, the number (None where it is none), and, unless sound, what is wrong where."""
+
+    verdict: str
+    value: float | None = None
+    detail: str = ""
+
+
+@dataclass
+class Bench:
+    """A subject on the bench: the module as made with seed 0, its inputs, and what earlier checks ``found``.
+
+    Every call is of a copy of the module, on copies of the inputs, with one seed: what a module changes or draws in one
+    call cannot pass for a fault of another kind.
+    """
+
+    subject: Subject
+    found: dict[str, Finding] = field(default_factory=dict)
+
+    @cached_property
+    def module(self) -> nn.Module:
+        return self.subject.make().eval()
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        return self.subject.draw()
+
+    @cached_property
+    def output(self) -> Tensor:
+        """The output in evaluation. Raises StudyError where it has a wrong shape, or is not finite."""
+        output = self.call(self.inputs)
+        about = self.subject.source or self.subject.part.name
+        if wrong := self.subject.right_shape(self.inputs, output):
+            raise StudyError(f"{about}: {self.subject.part.name} {wrong}; correct what forward returns")
+        if not output.isfinite().all():
+            place = self.first_bad(self.inputs) or about
+            raise StudyError(
+                f"{place}: first NaN or infinity for inputs of unit size; scale or guard what is computed there"
+            )
+        return output
+
+    @cached_property
+    def spread(self) -> float:
+        return max(self.output.double().std().item(), 1e-12)
+
+    @property
+    def steady(self) -> bool:
+        """Whether calls of one kind repeat, so that calls of two kinds can be compared."""
+        return self.found["repeats"].verdict != FAULT
+
+    @cached_property
+    def sees(self) -> bool:
+        """Whether the output depends on the pictures at all."""
+        other = replace(self.inputs, pictures=self.subject.draw(pictures=1).pictures)
+        return not torch.equal(self.call(other), self.output)
+
+    @cached_property
+    def reach(self) -> dict[str, tuple[float, float]]:
+        """How far the borders hear, see ``reach``; on 8 x 8 cells or more, where the module can be made for it."""
+        side = self.subject.config().image_size
+        side *= 1 if side >= 8 * STRIDE else 2
+        try:
+            return reach(self.subject, self.subject.make((side, side)).eval(), self.subject.draw((side, side)))
+        except StudyError:  # the check of sizes tells that
+            return reach(self.subject, self.fresh(), self.inputs)
+
+    def larger(self, scale: float) -> Inputs:
+        """The inputs, so many times as large."""
+        return self.inputs.map(lambda x: scale * x if x.is_floating_point() else x)
+
+    @cached_property
+    def papers(self) -> tuple[list[Seen], int, str]:
+        """Gates and attentions at the papers' size, its cells, and why it does not work there (then, at this size)."""
+        try:
+            return *seen_gates(self.subject.under(PROFILES["papers"])), ""
+        except StudyError as error:
+            return *seen_gates(self.subject), str(error)
+
+    @property
+    def deaf(self) -> bool:
+        return "sentence" in self.found and self.found["sentence"].verdict == FAULT
+
+    def fresh(self, train: bool = False, frozen: bool = True) -> nn.Module:
+        """A copy of the module; ``frozen``: with batch normalisation as in evaluation, also in training."""
+        try:
+            module = copy.deepcopy(self.module)
+        except Exception:  # what holds a result of autograd cannot be copied
+            module = self.subject.make()
+        module.train(train)
+        for part in module.modules():
+            if train and frozen and isinstance(part, BATCH_NORMS):
+                part.eval()
+        return module
+
+    @torch.no_grad()
+    def call(self, inputs: Inputs, train: bool = False, frozen: bool = True) -> Tensor:
+        module = self.fresh(train, frozen)
+        torch.manual_seed(0)
+        return self.subject.run(module, inputs.map(torch.clone, mask_too=True))
+
+    def moved(self, inputs: Inputs, train: bool = False) -> Tensor:
+        """How far each expression's output moves, at most, when the inputs become these; over the spread, (E,)."""
+        before = self.output if not train else self.trained
+        return self.apart(self.call(inputs, train), before)
+
+    def apart(self, one: Tensor, other: Tensor) -> Tensor:
+        """How far two outputs lie apart, at most, for each expression; over the spread, (E,)."""
+        return (one - other).abs().flatten(1).amax(1) / self.spread
+
+    @cached_property
+    def first(self) -> Tensor:
+        """The output at the first update: in training, batches normalised."""
+        return self.call(self.inputs, train=True, frozen=False)
+
+    @cached_property
+    def trained(self) -> Tensor:
+        """The output in training, batch normalisation frozen."""
+        return self.call(self.inputs, train=True)
+
+    def first_bad(self, inputs: Inputs, lowered: bool = False) -> str:
+        """The line at which NaN or infinity first appears."""
+        with FirstBad(self.subject.source) as seen, low_precision(lowered), suppress(StudyError):
+            self.call(inputs, train=True)
+        return seen.place
+
+
+@contextmanager
+def low_precision(on: bool) -> Iterator[None]:
+    with torch.autocast("cpu", torch.bfloat16, enabled=on):
+        yield
+
+
+def repeats(bench: Bench) -> Finding:
+    """Does it give the same again, leave its inputs alone, and keep all it learned in its weights?
+
+    Two calls in evaluation have to agree to rounding, whatever the state of the random generator, and so have the
+    module and another one that loaded its weights. A call under ``inference_mode`` must leave it fit for training.
+    """
+    subject, inputs, module = bench.subject, bench.inputs, bench.fresh()
+    outputs = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            outputs.append(subject.run(module, inputs.map(torch.clone)))
+    off = max((one - bench.output).abs().max().item() / bench.spread for one in outputs)
+    if not off <= TINY:
+        return Finding(FAULT, off, "two calls in evaluation differ: it draws, or keeps a state from call to call")
+    given = subject.arguments(inputs.map(torch.clone, mask_too=True))
+    versions = [x._version for x in tree_leaves(given)]
+    with torch.no_grad():
+        bench.fresh()(*given)
+    if versions != [x._version for x in tree_leaves(given)]:
+        return Finding(FAULT, off, "changes an input in place; others read it too")
+    other = subject.make(seed=1).eval()
+    try:
+        other.load_state_dict(bench.module.state_dict())
+    except RuntimeError as error:
+        return Finding(FAULT, None, f"weights do not load into another one: {' '.join(str(error).split())}")
+    with torch.no_grad():
+        torch.manual_seed(0)
+        off = (subject.run(other, inputs.map(torch.clone)) - bench.output).abs().max().item() / bench.spread
+    if not off <= TINY:
+        return Finding(FAULT, off, "another one with the same weights differs: a tensor is no parameter and no buffer")
+    try:
+        with torch.inference_mode():
+            subject.run(module, inputs.map(torch.clone))
+        output = subject.run(module.train(), inputs.map(torch.clone))
+        if output.requires_grad:
+            output.float().square().mean().backward()
+    except (StudyError, RuntimeError) as error:
+        return Finding(FAULT, None, f"training after a call under inference_mode fails: {error}")
+    return Finding(SOUND, off)
+
+
+DEAF = {"fusion": 0.02, "decoder": 0.005, "whole": 0.005}
+
+
+def sentence(bench: Bench) -> Finding:
+    """Does the output change with the sentence at the first update?
+
+    Mean |difference|, in training, for another sentence, over the output's spread. A module that starts deaf learns
+    words late or by luck. Sound fusion modules give 0.19 and more, V_4 plus PWAM's gated cells 0.003: the threshold,
+    0.02, is near their geometric mean. Masks of whole models may be farther from the words: in models of the study they
+    change by 0.02 to 0.3, and by 0.002 with that module; 0.005 lies between.
+    """
+    other = replace(bench.inputs, language=bench.subject.draw(words=1).language)
+    value = ((bench.call(other, train=True, frozen=False) - bench.first).abs().mean() / bench.first.std()).item()
+    if not value >= DEAF[bench.subject.kind]:
+        return Finding(FAULT, value, f"below {DEAF[bench.subject.kind]}: the words are too weak beside what they join")
+    return Finding(SOUND, value)
+
+
+SATURATED = {"sigmoid": 0.05, "tanh": 0.2, "softmax": 0.25}
+
+
+def gates(bench: Bench) -> Finding:
+    """Do gates or attentions saturate at the papers' size, before the first update?
+
+    The share of weights within 0.05 of an end (a softmax: of rows with more than 0.95 on one entry). Logits of unit
+    deviation, as sound layers make them, give 0.3 % of a sigmoid and 7 % of a tanh; the thresholds, 5 and 20 %, are
+    what logits of deviation 1.5 give. Products of hundreds of terms that nobody scales give 20 to 90 %, and so do
+    their softmaxes; for these the threshold is 25 %, since few words may leave a row alone by chance.
+    """
+    seen, cells, _ = bench.papers
+    worst = sorted((one for one in seen if one.kind in SATURATED), key=lambda one: -one.saturated / SATURATED[one.kind])
+    if not worst:
+        return Finding(NONE)
+    value, over = worst[0].saturated, [one for one in worst if one.saturated > SATURATED[one.kind]]
+    if over:
+        named = ", ".join(f"{one.kind} in '{one.module or 'forward'}' {one.saturated:.0%}" for one in over[:3])
+        return Finding(FAULT, value, f"at an end: {named}; divide the logits by the root of their number of terms")
+    words = bench.inputs.mask.shape[1]
+    across = [one for one in worst if one.axis == cells != words and one.others[-1:] == (words,)]
+    if across and bench.subject.kind == "fusion":
+        where = across[0].module or "forward"
+        return Finding(
+            LOOK, value, f"softmax in '{where}': each word over the {cells} cells; each cell over words is usual"
+        )
+    return Finding(SOUND, value)
+
+
+def seen_gates(subject: Subject) -> tuple[list[Seen], int]:
+    """The gates and attentions of a call in training, each with the mean share over its calls and, of a fusion module,
+    over three draws of the weights; and the number of cells. Raises StudyError where the class fails at this size."""
+    calls: dict[Seen, list[float]] = {}
+    fusion = subject.kind == "fusion"
+    inputs = subject.draw() if fusion else subject.draw().of([1, 2])
+    for seed in range(3 if fusion else 1):
+        module = subject.make(seed=seed).train()
+        with watched(module) as watch, torch.no_grad():
+            output = subject.run(module, inputs.map(torch.clone))
+        if wrong := subject.right_shape(inputs, output):
+            raise StudyError(wrong)
+        for one in watch.seen:
+            calls.setdefault(replace(one, saturated=0.0), []).append(one.saturated)
+        if not any(one.kind in SATURATED for one in watch.seen):
+            break
+    mean = [replace(one, saturated=sum(shares) / len(shares)) for one, shares in calls.items()]
+    return mean, inputs.cells
+
+
+def padding(bench: Bench) -> Finding:
+    """Do padded words leak into the output?
+
+    What stands under the false mask becomes other words, and other words a hundred times as large; then the padding is
+    cut off. Nothing may move by more than a thousandth of the spread: rounding moves it by 1e-5, a mean over all words
+    by 0.1 and more. In training as in evaluation, since a batch norm over words leaks in training alone.
+    """
+    if bench.subject.kind == "decoder":
+        return Finding(NONE)
+    inputs, words = bench.inputs, bench.inputs.language["words"]
+    other, absent = bench.subject.draw(words=1).language["words"], ~inputs.mask
+    absent = absent if words.ndim == 2 else absent[..., None]
+    sizes = (1, 100) if words.is_floating_point() else (1,)
+    changed = [replace(inputs, language={"words": torch.where(absent, size * other, words)}) for size in sizes]
+    value = max(bench.moved(one).max().item() for one in changed)
+    if not value <= TINY:
+        return Finding(FAULT, value, "words under the false mask change the output")
+    value = max(bench.apart(bench.call(one, train=True, frozen=False), bench.first).max().item() for one in changed)
+    if not value <= TINY:
+        return Finding(FAULT, value, "words under the false mask change the output in training")
+    length = inputs.mask.shape[1] * 2 // 3
+    short = replace(inputs, mask=inputs.mask & (torch.arange(inputs.mask.shape[1]) < length))
+    cut = replace(short, language={"words": words[:, :length]}, mask=short.mask[:, :length])
+    try:
+        off = ((bench.call(cut) - bench.call(short)).abs().max() / bench.spread).item()
+    except StudyError as error:
+        return Finding(FAULT, None, f"with {length} words in place of {inputs.mask.shape[1]}: {error}")
+    if not off <= TINY and bench.steady:
+        return Finding(
+            FAULT, off, "the amount of padding changes the output; divide by the number of words that are there"
+        )
+    detail = ""
+    if words.is_floating_point():
+        spoiled = replace(inputs, language={"words": torch.where(absent, float("nan"), words)})
+        if not bench.call(spoiled).isfinite().all():
+            detail = "NaN there would spread (0 times NaN), as in S²RM; text encoders give none"
+    return Finding(SOUND, value, detail)
+
+
+def batch(bench: Bench) -> Finding:
+    """Does an expression's output depend on the others in its batch?
+
+    Each expression and each picture is changed in turn: the output of the others may not move by more than a
+    thousandth of the spread, in evaluation nor, with batch normalisation as in evaluation, in training. Batches of 1
+    and 2 work and give the same. An expression follows its own picture.
+    """
+    inputs, other = bench.inputs, bench.subject.draw(pictures=1, words=1)
+    worst, index = 0.0, inputs.image_index
+    for train in (False, True):
+        for k in range(len(index)):
+            language = {name: put(x, k, other.language[name]) for name, x in inputs.language.items()}
+            moved = bench.moved(replace(inputs, language=language), train)
+            worst = max(worst, put(moved, k, torch.zeros_like(moved)).max().item())
+        for k in range(int(index.max()) + 1):
+            pictures = {name: put(x, k, other.pictures[name]) for name, x in inputs.pictures.items()}
+            moved = bench.moved(replace(inputs, pictures=pictures), train)
+            worst = max(worst, moved[index != k].max().item())
+            if not moved[index == k].min() > 0 and not train and bench.sees:
+                return Finding(FAULT, worst, "an expression does not follow its own picture; read it by image_index")
+        if not worst <= TINY:
+            return Finding(FAULT, worst, "an expression moves with others of its batch" + " in training" * train)
+    for some in ([2], [3, 0]):
+        try:
+            off = ((bench.call(inputs.of(some)) - bench.output[some]).abs().max() / bench.spread).item()
+        except StudyError as error:
+            return Finding(FAULT, None, f"fails in a batch of {len(some)}: {error}")
+        if not off <= TINY and bench.steady:
+            return Finding(FAULT, off, f"another output in a batch of {len(some)}")
+    norms = any(isinstance(part, BATCH_NORMS) for part in bench.module.modules())
+    return Finding(SOUND, worst, "batch normalisation joins samples in training" if norms else "")
+
+
+def put(tensor: Tensor, k: int, other: Tensor) -> Tensor:
+    """The tensor with entry k of another one."""
+    changed = tensor.clone()
+    changed[k] = other[k]
+    return changed
+
+
+WRAP = 1 / 3
+
+
+def border(bench: Bench) -> Finding:
+    """Do cells of a border hear the opposite border by wrap-around?
+
+    The gradient of the output's first quarter of rows at the last quarter of the input's, a, beside that at the quarter
+    before it, b, which is nearer: (a - b) / (a + b); so for all four borders, and the most counts. A reach that ends or
+    fades gives less than 0, a global one 0 within 0.1, a roll or a circular padding up to 1. The threshold, 1/3, says
+    that the far border is heard twice as much as the middle. On a grid of 8 x 8 cells or more, where it can be made.
+    """
+    side, value = max(((name, far) for name, (far, _) in bench.reach.items()), key=lambda one: one[1])
+    if value > WRAP:
+        return Finding(FAULT, value, f"the {side} border hears the opposite one; mask or pad what is rolled")
+    return Finding(SOUND, value)
+
+
+PLACE = 0.1
+
+
+def place(bench: Bench) -> Finding:
+    """Does every place of the output hear its own place of the input most?
+
+    The same gradient at the input's own quarter, a, and at the third quarter, b: (a - b) / (a + b), the least of the
+    four sides. Sound modules give 0.4 and more. Where a reshape has scattered cells, or rows became columns, all is
+    heard alike, which gives 0; the threshold lies above what chance leaves of it.
+    """
+    value = min(own for _, own in bench.reach.values())
+    if value < PLACE:
+        return Finding(FAULT, value, "far cells are heard as much as the own; look for a reshape without a transpose")
+    return Finding(SOUND, value)
+
+
+def parts(x: Tensor, axis: int, turned: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The first, third and last quarter along an axis, or along the ``turned`` one."""
+    x = x.flip(axis) if turned else x
+    size = x.shape[axis]
+    quarter = max(1, size // 4)
+    return x.narrow(axis, 0, quarter), x.narrow(axis, size // 2, quarter), x.narrow(axis, size - quarter, quarter)
+
+
+def reach(subject: Subject, module: nn.Module, inputs: Inputs) -> dict[str, tuple[float, float]]:
+    """For each border, how much it hears the opposite one and itself, each beside the third quarter, from -1 to 1."""
+    leaves = inputs.map(lambda x: x.clone().requires_grad_(x.is_floating_point()))
+    torch.manual_seed(0)
+    output = subject.run(module, leaves.map(torch.clone))
+    signs = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
+    maps = [x for x in leaves.floats.values() if x.ndim == 4 and min(x.shape[-2:]) >= 4]
+    found = {}
+    for name, axis, turned in (("top", -2, False), ("left", -1, False), ("bottom", -2, True), ("right", -1, True)):
+        size = output.shape[axis]
+        quarter = max(1, size // 4)
+        heard = (output * signs).narrow(axis, size - quarter if turned else 0, quarter).sum()
+        gradients = torch.autograd.grad(heard, maps, retain_graph=True, allow_unused=True)
+        means = [[one.abs().mean().item() for one in parts(x, axis, turned)] for x in gradients if x is not None]
+        fars = [(far - middle) / (far + middle) for own, middle, far in means if far + middle > 1e-6 * own]
+        owns = [(own - middle) / (own + middle) for own, middle, _ in means if own + middle]
+        found[name] = (max(fars, default=-1.0), min(owns, default=1.0))
+    return found
+
+
+TRUE = 1e-5
+
+
+def gradients(bench: Bench) -> Finding:
+    """Does every parameter and every input get a gradient, finite, and the true one?
+
+    In training, in float64. No gradient, or exactly 0, is a fault: something is cut off, unused, or dead, as a ReLU
+    with more than 98 % zeros is (inputs of unit size that lie two deviations below 0). What a norm or softmax takes
+    away again, as with some biases, has a gradient of rounding, below 1e-11 of the largest: harmless, and told. The
+    value is the error of the gradient against differences of the output, along random directions, over their size:
+    below 1e-6 in sound modules, 3e-4 where the query of one attention is detached, 0.3 in SLViT's head; 1e-5 lies
+    between. Kinks and rounding make the differences uncertain: two steps tell by how much, and the error of the better
+    one has to exceed that, too.
+    """
+    relus = [one.module or "forward" for one in seen_in(bench) if one.kind == "relu" and one.saturated > 0.98]
+    if relus:
+        return Finding(FAULT, None, f"dead ReLU in '{relus[0]}': its inputs are far below 0")
+    try:
+        slope = Slope.of(bench, torch.float64)
+    except (StudyError, RuntimeError):  # it does not compute in float64
+        try:
+            slope = Slope.of(bench, torch.float32)
+        except RuntimeError as error:
+            detail = f"no gradient: {' '.join(str(error).split())}"
+            return Finding(FAULT if bench.steady else NONE, None, detail)  # what changes its inputs has none
+    if slope.strangers:
+        return Finding(
+            FAULT, None, f"{slope.strangers} learned tensors are no parameters of it; register them in __init__"
+        )
+    sizes = {name: None if x is None else x.abs().max().item() for name, x in slope.gradients.items()}
+    if wrong := [name for name, size in sizes.items() if size is not None and not size < float("inf")]:
+        return Finding(FAULT, None, f"NaN or infinite: {some(wrong)}")
+    largest = max(size or 0.0 for size in sizes.values())
+    inputs = [name for name in slope.inputs if not sizes[name]]
+    unheard = [name for name in inputs if not slope.heard(name)]
+    if cut := [name for name in inputs if name not in unheard]:
+        return Finding(FAULT, None, f"no gradient at {some(cut)}, which the output depends on: a detach, or no_grad")
+    if any(name in unheard for name in ("V_4", "picture", "fused")):
+        return Finding(FAULT, None, f"the output does not depend on {some(unheard)}")
+    still = [name for name, size in sizes.items() if not size and name not in slope.inputs]
+    told = [f"no use of {some(unheard)}"] if unheard and not bench.deaf else []
+    follows = bench.deaf or bench.found.get("gates", Finding(SOUND)).verdict == FAULT
+    if still:
+        left = f"no gradient: {some(still)}"
+        return Finding(LOOK, None, f"{left}; see the fault above") if follows else Finding(FAULT, None, left)
+    off, doubt = slope.error()
+    if off > max(TRUE, doubt):
+        return Finding(FAULT, off, "not the gradient of the output: a detach, no_grad or rounding cuts a path")
+    if idle := [name for name, size in sizes.items() if size and size <= 1e-11 * largest and name not in slope.inputs]:
+        told.append(f"no effect: {some(idle)}")
+    return Finding(SOUND, off, "; ".join(told))
+
+
+def some(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def seen_in(bench: Bench) -> list[Seen]:
+    """The gates, attentions and ReLUs of a call in training at this size."""
+    module = bench.fresh(train=True, frozen=False)
+    torch.manual_seed(0)
+    with watched(module) as watch, torch.no_grad():
+        bench.subject.run(module, bench.inputs.map(torch.clone))
+    return watch.seen
+
+
+@dataclass
+class Slope:
+    """A weighted sum of the output in training, its ``gradients`` at the ``inputs`` and parameters, by name (None: not
+    reached), and how many learned tensors outside the parameters it depends on: ``strangers``."""
+
+    bench: Bench
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    gradients: dict[str, Tensor | None]
+    strangers: int
+    steps: tuple[float, float]
+
+    @classmethod
+    def of(cls, bench: Bench, dtype: torch.dtype, scale: float = 1.0, lowered: bool = False) -> "Slope":
+        """Computed in this type, for inputs ``scale`` times as large, or ``lowered`` to bfloat16 by autocast. Raises
+        StudyError where the module fails, RuntimeError where it has no gradient."""
+        module = bench.fresh(train=True, frozen=False).to(dtype)
+        inputs = {name: (scale * x).to(dtype).requires_grad_() for name, x in bench.inputs.floats.items()}
+        slope = cls(bench, module, inputs, {}, 0, (1e-8, 1e-6) if dtype == torch.float64 else (1e-3, 1e-2))
+        with low_precision(lowered):
+            value = slope.value()
+        named = {**inputs, **{name: x for name, x in module.named_parameters() if x.requires_grad}}
+        known = {id(x) for x in named.values()}
+        slope.strangers = sum(id(leaf) not in known for leaf in leaves(value))
+        found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
+        slope.gradients = dict(zip(named, found, strict=True))
+        return slope
+
+    def value(self) -> Tensor:
+        """The weighted sum."""
+        given = self.bench.inputs
+        pictures, language = (
+            {name: self.inputs.get(name, x) for name, x in group.items()} for group in (given.pictures, given.language)
+        )
+        torch.manual_seed(0)
+        filled = replace(given, pictures=pictures, language=language)
+        output = self.bench.subject.run(self.module, filled.map(torch.clone))
+        signs = torch.randn(output.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return (output.double() * signs).sum() / output.numel() ** 0.5
+
+    @torch.no_grad()
+    def heard(self, name: str) -> bool:
+        """Tell whether the output depends on an input at all."""
+        before, kept = self.value(), self.inputs[name].clone()
+        self.inputs[name].copy_(kept.flip(-1) + 1)
+        after = self.value()
+        self.inputs[name].copy_(kept)
+        return bool(before != after)
+
+    @torch.no_grad()
+    def error(self) -> tuple[float, float]:
+        """The gradients' error against differences over the better of two steps, and how far these lie apart; both over
+        their size, the worst of pictures, words and parameters."""
+        pictures = set(self.bench.inputs.pictures)
+        groups = [{name: x for name, x in self.inputs.items() if (name in pictures) is told} for told in (True, False)]
+        groups.append({name: x for name, x in self.module.named_parameters() if x.requires_grad})
+        found, random = [], torch.Generator().manual_seed(0)
+        for group in groups:
+            lines = []
+            for _ in range(0 if not group else 1 if self.bench.subject.kind == "whole" else 2):
+                way = {
+                    name: torch.randn(x.shape, generator=random, dtype=x.dtype) * (x.square().mean().sqrt() + 0.01)
+                    for name, x in group.items()
+                }
+                true = sum((way[name] * x).sum().item() for name in way if (x := self.gradients[name]) is not None)
+                lines.append((true, *(self._difference(group, way, step) for step in self.steps)))
+            if lines:
+                true, *by_step = torch.tensor(lines, dtype=torch.float64).T
+                size = max(by_step[0].norm().item(), 1e-3)  # a difference's own rounding is 1e-7
+                errors = [(true - one).norm().item() / size for one in by_step]
+                found.append((min(errors), (by_step[0] - by_step[1]).norm().item() / size))
+        return max(found, key=lambda one: one[0] - one[1])
+
+    def _difference(self, group: dict[str, Tensor], way: dict[str, Tensor], step: float) -> float:
+        values = []
+        for sign in (1, -1):
+            for name, x in group.items():
+                x.add_(way[name], alpha=sign * step)
+            values.append(self.value().item())
+            for name, x in group.items():
+                x.add_(way[name], alpha=-sign * step)
+        return (values[0] - values[1]) / (2 * step)
+
+
+def leaves(value: Tensor) -> list[Tensor]:
+    """The tensors that a value's gradient reaches in the end."""
+    found, waiting, seen = [], [value.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        waiting += [following for following, _ in node.next_functions]
+    return found
+
+
+ROUGH = 0.25
+LARGER = 16
+
+
+def precision(bench: Bench) -> Finding:
+    """Are output and gradients finite in float32 and under bfloat16's autocast, for inputs of unit and of larger size?
+
+    Larger is 16 times: more than the gains of the encoders' last norms grow to, and enough for an exponential, a power
+    or half precision to overflow. The value is the mean difference between both precisions over the spread; bfloat16
+    keeps 8 bits, an error of 0.4 % a number, and sound modules come out below 5 %; 25 % says that something was lost on
+    the way. The output has to keep the type of its input, and no gradient may become 0 in bfloat16 alone.
+    """
+    if bench.output.dtype != torch.float32:
+        return Finding(
+            FAULT, None, f"gives {bench.output.dtype} for torch.float32; make its constants in the input's type"
+        )
+    alive: set[str] | None = None
+    for scale in (1.0, float(LARGER)):
+        for lowered in (False, True):
+            about = f"in {'bfloat16' if lowered else 'float32'}" + f", inputs {LARGER} times as large" * (scale > 1)
+            larger = bench.larger(scale)
+            with low_precision(lowered):
+                finite = bench.call(larger, train=True).isfinite().all()
+            if not finite:
+                where = bench.first_bad(larger, lowered)
+                return Finding(FAULT, None, f"NaN or infinity {about}, first at {where or 'an unknown line'}")
+            try:
+                found = Slope.of(bench, torch.float32, scale, lowered).gradients
+            except RuntimeError:  # no gradient at all: told by another check
+                continue
+            if wrong := [name for name, x in found.items() if x is not None and not x.isfinite().all()]:
+                return Finding(FAULT, None, f"gradient of {some(wrong)} is NaN or infinite {about}")
+            moving = {name for name, x in found.items() if x is not None and x.any()}
+            alive = moving if alive is None else alive
+            if scale == 1 and lowered and (lost := sorted(alive - moving)) and bench.found["gates"].verdict != FAULT:
+                return Finding(FAULT, None, f"gradient of {some(lost)} is 0 {about}")
+    with low_precision(True):
+        value = ((bench.call(bench.inputs).float() - bench.output).abs().mean() / bench.spread).item()
+    if value > ROUGH and bench.steady:
+        return Finding(FAULT, value, "bfloat16 gives another output; compute sums of many terms and gates in float32")
+    return Finding(SOUND, value)
+
+
+def sizes(bench: Bench) -> Finding:
+    """Can it be made for pictures of another size?
+
+    Made and called for a larger square, one that is no multiple of 32, for parts a wide picture, and at the papers'
+    size and width. The value is the number of these that work.
+    """
+    subject, side = bench.subject, bench.subject.config().image_size
+    tried = [(side * 3 // 2, side * 3 // 2), (side + 16, side + 16)]
+    tried += [(side, side * 3 // 2)] * (subject.kind != "whole")
+    problems = [f"at the papers' size: {bench.papers[2]}"] * bool(bench.papers[2])
+    for size in tried:
+        try:
+            module, inputs = subject.make(size).eval(), subject.draw(size)
+            with torch.no_grad():
+                output = subject.run(module, inputs)
+            wrong = subject.right_shape(inputs, output) or ("" if output.isfinite().all() else "gives NaN or infinity")
+        except StudyError as error:
+            wrong = str(error)
+        if wrong:
+            problems.append(f"at {size[0]} x {size[1]} px: {wrong}")
+    value = float(len(tried) + 1 - len(problems))
+    return Finding(FAULT, value, problems[0]) if problems else Finding(SOUND, value)
+
+
+def device(bench: Bench) -> Finding:
+    """Does everything move to another device with the module?
+
+    The module and its inputs go to PyTorch's device without data, "meta". An operation that then meets a tensor of the
+    CPU is a fault: on a GPU it would fail, or wait for a copy. What needs numbers cannot be told so.
+    """
+    module = bench.fresh().to("meta")
+    try:
+        with torch.no_grad():
+            bench.subject.run(module, bench.inputs.map(lambda x: x.to("meta"), mask_too=True))
+    except StudyError as error:
+        if "device" in str(error) and "cpu" in str(error):
+            return Finding(FAULT, None, f"{error}; register the tensor as a buffer, or make it on its input's device")
+        return Finding(NONE, None, "needs numbers to be called")
+    return Finding(SOUND)
+
+
+def scale(bench: Bench) -> Finding:
+    """Is a fused map of the size of the map that it replaces?
+
+    Its standard deviation at the first update, where V_4's is 1. Sound modules give 0.5 to 1.7. The FPN has no norm: a
+    map of 0.05, as two unit vectors of 768 numbers make, hardly reaches it; below 0.1 or above 10 is worth a look.
+    """
+    if bench.subject.kind != "fusion":
+        return Finding(NONE)
+    size = bench.first.std().item()
+    if not 0.1 < size < 10:
+        return Finding(LOOK, size, "far from V_4's size, which decoders expect; end with a norm")
+    return Finding(SOUND, size)
+
+
+CHECKS: dict[str, Callable[[Bench], Finding]] = {
+    "repeats": repeats,
+    "sentence": sentence,
+    "gates": gates,
+    "padding": padding,
+    "batch": batch,
+    "border": border,
+    "place": place,
+    "gradients": gradients,
+    "precision": precision,
+    "sizes": sizes,
+    "device": device,
+    "scale": scale,
+}

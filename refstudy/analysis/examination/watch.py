@@ -1,0 +1,147 @@
+"""Looks into a module while it computes, without its author's help: gates, attentions, the first NaN."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from refstudy.models.gates import NEAR
+
+SIGMOIDS, TANHS = ("sigmoid", "sigmoid_", "hardsigmoid"), ("tanh", "tanh_", "hardtanh")
+RELUS, SOFTMAXES = ("relu", "relu_", "clamp_min", "clamp_min_"), ("_softmax", "_safe_softmax", "_log_softmax")
+CUTS = ("masked_fill", "masked_fill_", "full", "full_like", "where", "fill_", "new_full", "scalar_tensor")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One call of a sigmoid, tanh, softmax or ReLU: the ``module`` it is in, its ``kind``, the length of a softmax's
+    axis (else 0), its other axes, and the share that is ``saturated``: weights within 0.05 of an end of a gate's range,
+    rows of an attention with more than 0.95 on one entry, zeros of a ReLU."""
+
+    module: str
+    kind: str
+    axis: int
+    others: tuple[int, ...]
+    saturated: float
+
+
+class Watch(TorchDispatchMode):
+    """Notes every sigmoid, tanh and softmax, also those within functions of PyTorch, an ``exp`` that is divided, and
+    ReLUs, whose saturated outputs are zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Seen] = []
+        self.inside: list[str] = []  # the modules that are being called, outermost first
+        self._exp = False
+
+    def __torch_dispatch__(self, function, types, given=(), named=None):
+        made = function(*given, **(named or {}))
+        operation = function.overloadpacket.__name__
+        with torch.no_grad():
+            self._look(operation, given, made)
+        return made
+
+    def _look(self, operation: str, given: tuple, made: Any) -> None:
+        if operation in ("exp", "exp_"):
+            self._exp = True
+        elif operation in SIGMOIDS:
+            self._note("sigmoid", near(made, 0.0, 1.0))
+        elif operation in TANHS:
+            self._note("tanh", near(made, -1.0, 1.0))
+        elif operation in RELUS:
+            self._note("relu", (made == 0).double().mean().item())
+        elif operation in SOFTMAXES:
+            self._attention(made.exp() if operation == "_log_softmax" else made, given[1])
+        elif operation in ("div", "div_", "reciprocal") and self._exp and made.is_floating_point():
+            self._by_hand(given, made)
+
+    def _by_hand(self, given: tuple, made: Tensor) -> None:
+        """Note the quotient that follows an ``exp``, where it is a sigmoid or a softmax."""
+        if made.numel() < 2 or not (made.min() >= 0 and made.max() <= 1):
+            return
+        self._exp = False
+        below = given[1] if len(given) > 1 and isinstance(given[1], Tensor) else None
+        if below is None or below.shape == made.shape:
+            return self._note("sigmoid", near(made, 0.0, 1.0))
+        summed = [k for k, (one, all_) in enumerate(zip(below.shape, made.shape, strict=False)) if one == 1 < all_]
+        if below.ndim == made.ndim and len(summed) == 1:
+            self._attention(made, summed[0])
+
+    def _attention(self, weights: Tensor, axis: int) -> None:
+        if weights.ndim and weights.shape[axis] > 1:
+            others = tuple(size for k, size in enumerate(weights.shape) if k != axis % weights.ndim)
+            alone = (weights.amax(axis) > 1 - NEAR).double().mean().item()
+            self.seen.append(Seen(self._place(), "softmax", weights.shape[axis], others, alone))
+
+    def _note(self, kind: str, saturated: float) -> None:
+        self.seen.append(Seen(self._place(), kind, 0, (), saturated))
+
+    def _place(self) -> str:
+        return self.inside[-1] if self.inside else ""
+
+
+def near(weights: Tensor, low: float, high: float) -> float:
+    """The share of weights within ``NEAR`` of an end."""
+    return ((weights < low + NEAR) | (weights > high - NEAR)).double().mean().item()
+
+
+@contextmanager
+def watched(model: nn.Module) -> Iterator[Watch]:
+    """Note all gates and attentions of the calls of ``model`` within the block."""
+    names = {id(module): name for name, module in model.named_modules()}
+    watch = Watch()
+    before = [
+        module.register_forward_pre_hook(lambda module, _: watch.inside.append(names[id(module)]))
+        for module in model.modules()
+    ]
+    after = [module.register_forward_hook(lambda *_: watch.inside.__delitem__(-1)) for module in model.modules()]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), watch:
+            yield watch
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for handle in (*before, *after):
+            handle.remove()
+
+
+class FirstBad(TorchDispatchMode):
+    """Finds the line of a file at which NaN or infinity first appears; a fill with infinity, as masks have, is none."""
+
+    def __init__(self, source: Path | None):
+        super().__init__()
+        self.source, self.place = source, ""
+
+    def __torch_dispatch__(self, function, types, given=(), named=None):
+        clean = not any(map(bad, tree_leaves((given, named))))
+        made = function(*given, **(named or {}))
+        if (
+            not self.place
+            and clean
+            and function.overloadpacket.__name__ not in CUTS
+            and any(map(bad, tree_leaves(made)))
+        ):
+            frames = [
+                f"{Path(frame.filename).name}:{frame.lineno}"
+                for frame in traceback.extract_stack()
+                if self.source is not None and Path(frame.filename).resolve() == self.source.resolve()
+            ]
+            self.place = frames[-1] if frames else function.overloadpacket.__name__
+        return made
+
+
+def bad(value: object) -> bool:
+    """Tell whether a tensor holds NaN or plus infinity; minus infinity masks scores before a softmax."""
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_meta:
+        return False
+    return bool((value.isnan() | (value == float("inf"))).any())
