@@ -99,7 +99,7 @@ def test_a_module_is_trained_and_told_and_the_study_stays_as_it_is(here):
     folder = here / "comparisons" / "film" / "results" / "small"
     assert "left out: ACM + FPN, no run recorded; `refstudy train --profile small --variant acm`" in done.output
     assert re.search(r"epoch 1 of 2; Tile <b>&</b> Concat had \d+\.\d", done.output)
-    assert re.search(r"a seed takes about \d+ min here, 1 take \d+ min; Ctrl-C saves", done.output)
+    assert re.search(r"a seed takes about \d+ min here, seeds to train: 1, in all \d+ min; Ctrl-C saves", done.output)
     assert "no verdict: one run, 3 are needed" in done.output
     summary = done.output[done.output.index("FiLM + FPN: ") :].strip().splitlines()
     assert len(summary) <= 10 and "overall IoU on RefScenes val, 64 px, 1 of 1 seeds" in summary[0]

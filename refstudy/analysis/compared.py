@@ -35,8 +35,8 @@ from refstudy.analysis.lengths import (
     printed_buckets,
     printed_dataset,
 )
-from refstudy.analysis.opened import OpenStudy
 from refstudy.analysis.measures import metrics_of, sampled_metrics, spelled
+from refstudy.analysis.opened import OpenStudy
 from refstudy.analysis.word_use import PAIRS, mask_agreement
 from refstudy.metrics import METRICS
 from refstudy.papers.claims import MARGIN
@@ -67,8 +67,13 @@ class Compared(OpenStudy):
         return own if variant == self.own else super().records_of(variant)
 
     def recorded(self) -> dict[str, list[Record]]:
-        """The records of each baseline that has any."""
-        return {name: records for name in self.baselines if (records := self.records(name))}
+        """The records of each baseline that has any, that with the highest overall IoU first."""
+        found = {name: records for name in self.baselines if (records := self.records(name))}
+        split = self.settings.splits[0]
+        reached = {
+            name: np.mean([one.metrics[split][METRICS[0]] for one in records]) for name, records in found.items()
+        }
+        return {name: found[name] for name in sorted(found, key=lambda name: -reached[name])}
 
     def label(self, variant: str) -> str:
         """The variant's name in print."""

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from refstudy.analysis.compared import Compared, epoch_scores, few, smallest_gains, usual_baselines
-from refstudy.analysis.inference import LOOKS
 from refstudy.analysis.data_names import measured_on
+from refstudy.analysis.inference import LOOKS
 from refstudy.base.config import PARTS, PartConfig, record_name
 from refstudy.base.errors import NoNumber, StudyError
 from refstudy.base.files import atomic_write
@@ -96,7 +96,8 @@ def open_comparison(
             path, (place, _, own) = source_of(part.name, part.source).resolve(), part.name.rpartition(":")
             copied = place.endswith(".py")  # a module of a package may need others of it
             sources[folder / path.name if copied else path] = path
-            entry[kind] = {"name": f"{path.name}:{own}" if copied else part.name, "options": part.options}
+            entry[kind] = entry[kind] | {"name": f"{path.name}:{own}" if copied else part.name}
+            entry[kind].pop("source")
     for copy, path in sources.items():
         if copy.resolve() != path:
             with atomic_write(copy) as temporary:
@@ -138,9 +139,9 @@ def compare(study: Compared, sources: Sources, minutes: float | None, at_once: i
     cases = {seed: (study.profile, study.own, seed) for seed in study.planned}
     records = study.records_of(study.own)
     todo = [seed for seed in cases if find_record(records, study.config(study.own, seed)) is None]
+    corpora: Corpora = {}
     if todo:
         refuse_without(study.file, [study.profile], [cases[seed] for seed in todo])
-        corpora: Corpora = {}
         with _errors_told(study, sources, todo[0], corpora), torch.device("meta"):  # before data are made
             build_model(study.config(study.own).model.from_scratch())
         print("\n".join(_setting(study)), flush=True)
@@ -151,8 +152,8 @@ def compare(study: Compared, sources: Sources, minutes: float | None, at_once: i
         groups = [todo[k : k + size] for k in range(0, len(todo), size)]
         together = max if torch.cuda.device_count() >= size else sum  # a GPU each; else they share what there is
         needed = [together(seconds[seed] for seed in group) for group in groups]
-        times = f"a seed takes about {_minutes(max(seconds.values()))} here, {len(todo)} take {_minutes(sum(needed))}"
-        print(f"{times}; Ctrl-C saves, and the same command goes on", flush=True)
+        times = f"a seed takes about {_minutes(max(seconds.values()))} here, seeds to train: {len(todo)}, in all"
+        print(f"{times} {_minutes(sum(needed))}; Ctrl-C saves, and the same command goes on", flush=True)
         if time.monotonic() + needed[0] > end:
             raise StudyError(
                 f"--minutes {minutes:g}: the first seed takes about {_minutes(needed[0])} here, and none is trained in "
@@ -176,7 +177,7 @@ def compare(study: Compared, sources: Sources, minutes: float | None, at_once: i
             if status:
                 break
     if study.records(study.own):
-        print("\n".join(write_comparison(study, list(sources))), flush=True)
+        print("\n".join(write_comparison(study, list(sources), corpora)), flush=True)
     return status
 
 
@@ -192,8 +193,10 @@ def _setting(study: Compared) -> Iterator[str]:
         yield few(seeds)
     for name, gain in smallest_gains(study).items():
         runs = len(recorded[name])
-        said = few(runs, " of it") if runs < LOOKS[0] else f"a gain of {gain:.1f} points is found with a chance of 80 %"
-        yield f"over {study.label(name)} ({runs} recorded): {said}"
+        said = [few(runs, " of it")] if runs < LOOKS[0] else []
+        if gain == gain and seeds >= LOOKS[0]:
+            said.append(f"a gain of {gain:.1f} points will be found with a chance of 80 %")
+        yield ": ".join(filter(None, [f"over {study.label(name)} ({runs} recorded)", "; then ".join(said)]))
     for name in study.baselines:
         if name not in recorded:
             yield f"left out: {study.label(name)}, no run recorded; `{training_command(study.profile, name)}`"

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from refstudy.analysis.compared import Compared, agreement, by_length, gains, levels
+from refstudy.analysis.data_names import measured_on
 from refstudy.analysis.figures import use_style
 from refstudy.analysis.mask_grids import compared_masks, shown_masks
 from refstudy.analysis.plots import learning
-from refstudy.analysis.data_names import measured_on
 from refstudy.analysis.table_files import write_table
 from refstudy.analysis.table_text import with_interval
 from refstudy.base.files import atomic_write
+from refstudy.data.batches import Corpus
 from refstudy.engine.report import PAGES, table_html, whole_page
 from refstudy.training.loop import load_corpora
 
@@ -38,8 +39,11 @@ LEVELS |= {"further": "further (G)", "minutes": "minutes", "peak_memory_mb": "me
 DRAWN = 3  # baselines in the figure of learning
 
 
-def write_comparison(study: Compared, sources: Sequence[Path]) -> list[str]:
-    """Write ``comparison.html`` and its tables beside the runs; return what to print of them, about ten lines."""
+def write_comparison(study: Compared, sources: Sequence[Path], corpora: Mapping[str, Corpus]) -> list[str]:
+    """Write ``comparison.html`` and its tables beside the runs; return what to print of them, about ten lines.
+
+    The data of the first split are read where they are not among the ``corpora``.
+    """
     folder, label, data = study.file.results(study.profile), study.label(study.own), measured_on(study)
     tables = {"gains": gains(study), "levels": levels(study), "lengths": by_length(study)}
     files = [write_table(table, folder, stem).name for stem, table in tables.items()]
@@ -64,7 +68,7 @@ def write_comparison(study: Compared, sources: Sequence[Path]) -> list[str]:
         limits=[scope, agreement(study), "who tries many modules and keeps the best will meet a gain by chance"],
         lengths=_html(_by_bucket(study, tables["lengths"])),
         levels=_html(shown[list(LEVELS)].round(2).rename(columns=LEVELS)),
-        figures=_figures(study),
+        figures=_figures(study, corpora),
         settings=study.config(study.own).train,
         provenance=study.records(study.own)[0].provenance(),
         sources={path.name: path.read_text(encoding="utf-8") for path in sources},
@@ -97,7 +101,7 @@ def _by_bucket(study: Compared, lengths: pd.DataFrame) -> pd.DataFrame:
     return wide.rename(columns={"reached": "overall IoU"})
 
 
-def _figures(study: Compared) -> list[dict[str, str]]:
+def _figures(study: Compared, corpora: Mapping[str, Corpus]) -> list[dict[str, str]]:
     """Learning, and the masks of expressions on which the module and a baseline differ most."""
     use_style()
     recorded, own = study.recorded(), study.label(study.own)
@@ -105,24 +109,28 @@ def _figures(study: Compared) -> list[dict[str, str]]:
     title = f"{study.settings.train.selection_split} after each epoch, a line a run"
     figures = [_figure(learning({title: runs | {own: study.records(study.own)}}, "val", columns=1), "Learning", title)]
     config, split = study.config(study.own), study.settings.splits[0]
-    corpora, _ = load_corpora(config.data, config.model.text, (split,), study.file.data_root, progress=False)
-    for base in sorted(study.baselines, key=lambda name: name not in recorded):
+    if split not in corpora:
+        corpora, _ = load_corpora(config.data, config.model.text, (split,), study.file.data_root, progress=False)
+    for base in dict.fromkeys((*recorded, *study.baselines)):
         shown = shown_masks(study, [study.own, base], corpora[split])
         if len(shown.masks) == 2:
             break
     else:
         return [*figures, {"title": "Masks", "text": "No baseline has weights or kept masks to show beside these."}]
-    table = shown.corpus.table
+    table, pictures = shown.corpus.table, len(shown.corpus.images)
     gain = pd.Series({k: shown.fit(study.own, k) - shown.fit(base, k) for k in table.index})
     for title, sign in (("Better", 1), ("Worse", -1)):
         most = (sign * gain)[sign * gain > 0].sort_values(ascending=False, kind="stable").index
         rows = list(table.loc[most].drop_duplicates("image_id").index[:SHOWN])
         if rows:
             text = (
-                f"{title} than {shown.labels[base]} by most, of {len(table)} expressions about "
-                f"{len(shown.corpus.images)} pictures; one run each, with the IoU of each mask"
+                f"{title} than {shown.labels[base]} by most, of {len(table)} expressions about {pictures} pictures; "
+                "one run each, with the IoU of each mask"
             )
             figures.append(_figure(compared_masks(shown, rows, [study.own, base]), f"{title} masks", text))
+    if not gain.any():
+        text = f"No mask differs from that of {shown.labels[base]}, in {pictures} pictures."
+        figures.append({"title": "Masks", "text": text})
     return figures
 
 
