@@ -109,8 +109,10 @@ def train(
 
 @app.command()
 def compare(
-    source: Annotated[str, typer.Argument(help="file.py:Class, a fusion module; or a variant; or a study file of one")],
-    decoder: Annotated[str, typer.Option(help="fpn, casg, or a class of your own: file.py:Class")] = "fpn",
+    source: Annotated[
+        str, typer.Argument(help="file.py:Class, a fusion module or decoder; or a variant; or a study file of one")
+    ],
+    decoder: Annotated[str, typer.Option(help="of a fusion module: fpn, casg, or file.py:Class")] = "fpn",
     against: Annotated[
         list[str] | None,
         typer.Option(help="a recorded variant; repeatable; default: those with this decoder, and S²RM + CASG"),

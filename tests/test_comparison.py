@@ -33,6 +33,13 @@ from .conftest import tiny_profile
 from .helpers import STUDY, put
 
 FILM = Path(__file__).resolve().parents[1] / "examples" / "film.py"
+DECODER = """
+from torch import nn
+
+class Draw(nn.Module):
+    def forward(self, maps, fused, sentence, image_index, sharp=False):
+        return fused
+"""
 PLAIN = {"label": "Tile <b>&</b> Concat", "fusion": {"name": "tile_concat"}, "decoder": {"name": "fpn"}}
 ACM = {"label": "ACM + FPN", "fusion": {"name": "acm"}, "decoder": {"name": "fpn"}}
 
@@ -103,7 +110,7 @@ def test_a_module_is_trained_and_told_and_the_study_stays_as_it_is(here):
     assert "no verdict: one run, 3 are needed" in done.output
     summary = done.output[done.output.index("FiLM + FPN: ") :].strip().splitlines()
     assert len(summary) <= 10 and "overall IoU on RefScenes val, 64 px, 1 of 1 seeds" in summary[0]
-    assert "not told: pictures are drawn" in done.output and "is not known yet (0 of 8 rows" in done.output
+    assert "not told: pictures are drawn" in done.output and "in print is not known yet (0 of 8 rows" in done.output
     page = (folder / "comparison.html").read_text("utf-8")
     assert "Tile &lt;b&gt;&amp;&lt;/b&gt; Concat" in page and "<b>&" not in page
     assert set(re.findall(r'(?:src|href)="([^"]{5})', page)) <= {"data:", *re.findall(r'href="(#[^"]{4})', page)}
@@ -330,6 +337,10 @@ def test_what_is_named_is_found_or_refused(here):
         wide = opened(here, **how)
         assert wide.config("wide").model.fusion.options == {"kernel": 3} and wide.label("wide") == "FiLM of 3"
     assert opened(here, source="plain").own == "plain_own"
+    (here / "draw.py").write_text(DECODER)
+    drawn = opened(here, source="draw.py:Draw", study=STUDY.path, profile="scenes")
+    assert drawn.label(drawn.own) == "S2RM + Draw" and drawn.baselines == ("s2rm_fpn", "s2rm_casg")
+    assert opened(here, source="acm", decoder="draw.py:Draw").baselines == ("acm",)
     assert opened(here, decoder="casg").own == "film_casg" and opened(here, decoder="casg").baselines == ()
     for how, message in (
         ({"source": "film.py:Film"}, "has no class 'Film'; it has FiLM"),

@@ -39,6 +39,7 @@ from refstudy.analysis.measures import metrics_of, sampled_metrics, spelled
 from refstudy.analysis.opened import OpenStudy
 from refstudy.analysis.word_use import PAIRS, mask_agreement
 from refstudy.metrics import METRICS
+from refstudy.models.own_parts import is_own
 from refstudy.papers.claims import MARGIN
 from refstudy.study.file import ProfileStudy
 from refstudy.training.records import Record, find_record
@@ -70,9 +71,7 @@ class Compared(OpenStudy):
         """The records of each baseline that has any, that with the highest overall IoU first."""
         found = {name: records for name in self.baselines if (records := self.records(name))}
         split = self.settings.splits[0]
-        reached = {
-            name: np.mean([one.metrics[split][METRICS[0]] for one in records]) for name, records in found.items()
-        }
+        reached = {name: np.mean([one.metrics[split][METRICS[0]] for one in found[name]]) for name in found}
         return {name: found[name] for name in sorted(found, key=lambda name: -reached[name])}
 
     def label(self, variant: str) -> str:
@@ -81,15 +80,16 @@ class Compared(OpenStudy):
 
 
 def usual_baselines(study: ProfileStudy, own: str) -> tuple[str, ...]:
-    """The variants that ``own`` is held against if none are named: those of the profile with the same decoder and a
-    fusion module without changed options, of a whole model the whole models; and the papers' full model."""
+    """The variants that ``own`` is held against if none are named, all but ablations: those with its decoder, or with
+    its fusion module where the decoder is a class of one's own; for a whole model the whole ones; the papers' model."""
     mine, names = study.file.variants[own], []
     for name in study.variant_names:
         one = study.file.variants[name]
         if mine.whole or one.whole:
             alike = bool(mine.whole and one.whole and not one.whole.options)
         else:
-            alike = one.decoder == mine.decoder and not (one.fusion and one.fusion.options)
+            same, other = ("fusion", "decoder") if mine.decoder and is_own(mine.decoder.name) else ("decoder", "fusion")
+            alike = getattr(one, same) == getattr(mine, same) and not getattr(one, other).options
         if name != own and one.longer == 1 and (alike or name == MAIN):
             names.append(name)
     return tuple(names)
@@ -249,6 +249,6 @@ def agreement(study: Compared) -> str:
     tau, low, high = kendall(rows)
     if np.isnan(low):
         return (
-            f"how far orders here agree with orders in print is not known yet ({len(rows)} of {FEWEST} rows recorded)"
+            f"whether orders here agree with orders in print is not known yet ({len(rows)} of {FEWEST} rows recorded)"
         )
     return f"orders here and in print agree with Kendall's tau {tau:.2f} [{low:.2f}, {high:.2f}] ({len(rows)} rows)"

@@ -3,6 +3,8 @@
 All lies in one folder: a copy of the class, a study file that names it, checkpoints, run records, tables and a page.
 """
 
+import ast
+import inspect
 import math
 import re
 import shutil
@@ -33,6 +35,7 @@ from refstudy.engine.comparison_page import write_comparison
 from refstudy.engine.needs import refuse_without
 from refstudy.engine.trainings import UNFINISHED, Stop, train_all
 from refstudy.models.build import build_model, default_device
+from refstudy.models.interfaces import Decoder
 from refstudy.models.own_parts import is_own, register, source_of
 from refstudy.study.file import Variant, training_command
 from refstudy.study.load import load_study
@@ -43,6 +46,7 @@ from refstudy.training.records import find_record
 from refstudy.training.trainer import Trainer
 
 WARM, TIMED, EVALUATED = 2, 6, 16  # updates before those that are timed, these, and the pictures of a timed evaluation
+DECODES = list(inspect.signature(Decoder.__call__).parameters)[1:]  # what the forward of a decoder takes
 Sources = Mapping[Path, Path]  # the file from which a class is loaded -> the one that its author edits
 Corpora = dict[str, Corpus]
 
@@ -60,8 +64,9 @@ def open_comparison(
     """Write the study file of a comparison, with a copy of the class's file beside it, and open it.
 
     Args:
-        source: ``file.py:Class``, a fusion module; or a variant of ``study``; or a study file that adds one variant.
-        decoder: the decoder of a fusion module: one of the package, or ``file.py:Class``.
+        source: ``file.py:Class``, a fusion module or a decoder; or a fusion module of the package, a variant of
+            ``study``, or a study file that adds one variant.
+        decoder: that of a fusion module: one of the package, or ``file.py:Class``. A decoder stands after S²RM.
         against: variants of the study; none: ``usual_baselines``.
         flavour: a data set; the first profile beside ``profile`` that has it is taken. Empty: ``profile`` itself.
         output: the comparison's folder; None: ``comparisons/NAME`` here.
@@ -75,9 +80,7 @@ def open_comparison(
     if is_file:
         source, *others = content["variants"]
         if others:
-            raise StudyError(
-                f"{base.path}: has several variants; name one: refstudy compare {source} --study {base.path}"
-            )
+            raise StudyError(f"{base.path}: several variants; name one: refstudy compare {source} --study {base.path}")
     flavours = {name: shared.profile(name).data.dataset for name in shared.together(profile)}
     if not (names := [name for name, dataset in flavours.items() if flavour in ("", dataset)]):
         known = ", ".join(dict.fromkeys(flavours.values()))
@@ -87,7 +90,7 @@ def open_comparison(
         given.config(one)
     name, variant = (source, base.variants[source]) if source in base.variants else _own_variant(source, decoder)
     name = f"{name}_own" if name in shared.variants else name
-    folder = (output or Path("comparisons") / name).absolute()
+    folder = (output or Path("comparisons") / name).resolve()
     entry: dict[str, Any] = variant.model_dump(mode="json", exclude_defaults=True, exclude={"tables"})
     sources = {}
     for kind in PARTS:
@@ -115,13 +118,22 @@ def open_comparison(
 def _own_variant(source: str, decoder: str) -> tuple[str, Variant]:
     """A name and the variant of a fusion module and a decoder, either of which may be a class of one's own."""
     parts = {}
+    if is_own(source) and _arguments(source_of(source, register(source, Path.cwd())), source) == len(DECODES):
+        source, decoder = "s2rm", source
     for kind, name in (("fusion", source), ("decoder", decoder)):
         if not is_own(name) and name not in PARTS[kind]:
             raise StudyError(f"'{name}': no {kind}; name a class as file.py:Class, or one of {', '.join(PARTS[kind])}")
         parts[kind] = PartConfig(name=name, source=register(name, Path.cwd()) if is_own(name) else "")
     own, drawn = (name.rpartition(":")[2] for name in (source, decoder))
-    label = f"{own} + {drawn if is_own(decoder) else decoder.upper()}"
+    label = " + ".join(last if is_own(name) else name.upper() for last, name in ((own, source), (drawn, decoder)))
     return own.lower() + ("" if decoder == "fpn" else f"_{drawn.lower()}"), Variant(label=label, **parts)
+
+
+def _arguments(path: Path, name: str) -> int:
+    """The number of arguments that ``forward`` of a class needs, read without running the file; 0 without a forward."""
+    (own,) = (one for one in ast.parse(path.read_bytes()).body if getattr(one, "name", "") == name.rpartition(":")[2])
+    forwards = (one.args for one in ast.walk(own) if isinstance(one, ast.FunctionDef) and one.name == "forward")
+    return next((len(args.args) - 1 - len(args.defaults) for args in forwards), 0)
 
 
 def compare(study: Compared, sources: Sources, minutes: float | None, at_once: int, scheduler: str) -> int:
