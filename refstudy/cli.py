@@ -108,6 +108,39 @@ def train(
 
 
 @app.command()
+def compare(
+    source: Annotated[
+        str, typer.Argument(help="file.py:Class, a fusion module or decoder; or a variant; or a study file of one")
+    ],
+    decoder: Annotated[str, typer.Option(help="of a fusion module: fpn, casg, or file.py:Class")] = "fpn",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="a recorded variant; repeatable; default: those with this decoder, and S²RM + CASG"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="runs; fewer than three give no verdict")] = 3,
+    minutes: Annotated[float | None, typer.Option(min=0, help="begin no seed that would end later")] = None,
+    flavour: Annotated[str, typer.Option(help="the data, e.g. refscenes+; default: those of the profile")] = "",
+    at_once: Annotated[int, typer.Option(min=1, help="runs at once on this machine, each a process of its own")] = 1,
+    scheduler: Annotated[str, typer.Option(help="train on this Dask cluster, e.g. tcp://host:8786")] = "",
+    output: Annotated[Path | None, typer.Option(help="the folder; default: comparisons/NAME")] = None,
+    profile: Profile = "scenes",
+    study: StudyOption = FILE_NAME,
+) -> None:
+    """Train a module of your own as the study's baselines were, and say whether it is better than they are.
+
+    The baselines are not trained again. First it says how long it will take here, and which gains so many seeds can
+    show; in the end it writes tables and a page that can be sent to someone. Ctrl-C saves, and the same command goes
+    on; status 75 says that it has to.
+    """
+    from refstudy.engine.comparison import compare as compare_with
+    from refstudy.engine.comparison import open_comparison
+
+    opened, sources = open_comparison(source, decoder, against or (), seeds, flavour, profile, output, study)
+    if status := compare_with(opened, sources, minutes, at_once, scheduler):
+        raise typer.Exit(status)
+
+
+@app.command()
 def rehearse(
     profile: Annotated[
         list[str] | None, typer.Option(help="several times, or none for both encoders of RefCOCO")

@@ -53,7 +53,7 @@ def explanations(study: ProfileStudy) -> pd.DataFrame:
 
     Columns: outcome, explanation, and those of ``ledger`` from variant on, without printed.
     """
-    table = _answers(study, [Question(one.better, one.worse) for one in EXPLANATIONS])
+    table = answers(study, [Question(one.better, one.worse) for one in EXPLANATIONS])
     table.insert(0, "outcome", [one.outcome for one in EXPLANATIONS])
     table.insert(1, "explanation", [one.text for one in EXPLANATIONS])
     return table.drop(columns="printed")
@@ -70,7 +70,7 @@ def ledger(study: ProfileStudy) -> pd.DataFrame:
     verdict; data; missing (the commands that train the seeds that are asked for and have no record).
     """
     questions = [Question(claim.better, claim.worse, claim.metric, claim.margin) for claim in CLAIMS]
-    table = _answers(study, [*questions, _saturation(study)])
+    table = answers(study, [*questions, _saturation(study)])
     table.insert(0, "paper", [*(claim.paper for claim in CLAIMS), "SLViT"])
     table.insert(1, "claim", [*(claim.text for claim in CLAIMS), "twice as many regions bring no more"])
     table["printed"] = [*(claim.printed for claim in CLAIMS), np.nan]
@@ -79,7 +79,7 @@ def ledger(study: ProfileStudy) -> pd.DataFrame:
     return table
 
 
-def _answers(study: ProfileStudy, questions: Sequence[Question]) -> pd.DataFrame:
+def answers(study: ProfileStudy, questions: Sequence[Question]) -> pd.DataFrame:
     """Answer questions, a line of ``COLUMNS`` each, judged together."""
     splits = study.settings.splits
 

@@ -13,7 +13,7 @@ from refstudy.training.records import Record, find_record
 def variant_records(study: ProfileStudy, variant: str) -> list[Record]:
     """The records of a variant with exactly the profile's settings, one per seed that has been run. Raises StudyError
     when two were measured on different data or computed in different precisions."""
-    found = (find_record(study.folder / "records", study.config(variant, seed)) for seed in study.seeds(variant))
+    found = (find_record(study.records_of(variant), study.config(variant, seed)) for seed in study.seeds(variant))
     records = [record for record in found if record is not None]
     refuse_unlike(records)
     return records

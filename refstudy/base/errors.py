@@ -9,5 +9,9 @@ class Busy(StudyError):
     """Another process is at the same work."""
 
 
+class NoNumber(StudyError):
+    """The loss of a training is no number any more."""
+
+
 class DataMissing(StudyError):
     """A data set does not lie where it is looked for."""

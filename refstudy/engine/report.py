@@ -36,6 +36,7 @@ from refstudy.metrics import METRICS
 from refstudy.study.file import ProfileStudy
 
 TEMPLATES = Path(__file__).parent / "templates"
+PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CHECKED = "# NBVAL_CHECK_OUTPUT\n"
 MARKS = {1: ("▲ ", "above"), -1: ("▼ ", "below"), 0: ("· ", "")}  # by the signs of both ends of an interval
@@ -94,15 +95,14 @@ def write_report(study: ProfileStudy) -> Path:
         notebook = nbformat.read(path, as_version=4)
         pages.append(_about(path, notebook) | {"notebook": notebook})
     names = [about["name"] for about in pages]
-    page = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True).get_template("page.html.j2")
     with atomic_folder(folder / "report") as new:
         for number, about in enumerate(pages):
             body = exporter.from_notebook_node(prepared(about.pop("notebook"), study.file.root, about["group"]))[0]
             body = relinked(body, names, study.file.root, folder / "report")
             links = {"before": pages[number - 1] if number else None, "after": (*pages[number + 1 :], None)[0]}
-            (new / f"{about['name']}.html").write_text(_page(page, about["title"], body, **links), encoding="utf-8")
-        contents = page.environment.get_template("contents.html.j2").render(contents_of(study, manifest, pages))
-        text = _page(page, f"refstudy report: {study.profile}", contents)
+            (new / f"{about['name']}.html").write_text(whole_page(about["title"], body, **links), encoding="utf-8")
+        contents = PAGES.get_template("contents.html.j2").render(contents_of(study, manifest, pages))
+        text = whole_page(f"refstudy report: {study.profile}", contents)
         (new / "index.html").write_text(text, encoding="utf-8")
     return folder / "report" / "index.html"
 
@@ -167,7 +167,7 @@ def plain(markdown: str) -> str:
     return " ".join(re.sub(r"[*`$]|\\(?=\w)|(?<=\w)[{}]", "", markdown).split())
 
 
-def _page(page: jinja2.Template, title: str, body: str, **links: Any) -> str:
+def whole_page(title: str, body: str, **links: Any) -> str:
     """A whole page: the body made accessible, a table of contents of its headings, links to other pages."""
     body = accessible(body)
     contents = [
@@ -175,7 +175,7 @@ def _page(page: jinja2.Template, title: str, body: str, **links: Any) -> str:
         for level, name, text in re.findall(HEADING, body, re.DOTALL)
         if level in "23" and name
     ]
-    return page.render(title=title, body=Markup(body), contents=contents, **links)
+    return PAGES.get_template("page.html.j2").render(title=title, body=Markup(body), contents=contents, **links)
 
 
 def accessible(body: str) -> str:

@@ -42,15 +42,16 @@ def train_run(
     results: str = "",
     progress: bool = True,
     stop: Callable[[], bool] = lambda: False,
+    remark: Callable[[int], str] | None = None,
 ) -> Path:
     """Train one run of a profile; return its record. Where the profile ships its weights, keep them; where it ships any
     seed of the variant, renew the card, which lists the results of the others. A run with ``Study.changes`` ships
-    nothing.
+    nothing. ``remark`` is that of ``train``.
 
     Raises Unfinished when ``stop`` says so: see ``refstudy.training.loop.train``.
     """
     config = study.run_config(profile, variant, seed)
-    work = study.root / "work" / profile
+    work = study.home / "work" / profile
     own = study.under(profile, results)
     data = study.data_root.absolute()
     encoders = study.encoders(profile, variant)
@@ -59,7 +60,15 @@ def train_run(
     ship = weights if shipped_seed == seed else None
     with _alone(work / record_name(config)), chdir(study.root):  # where relative paths of pretrained parts start
         record = train(
-            config, (own.folder / "records").absolute(), work, data, encoders, progress, stop=stop, ship=ship
+            config,
+            (own.folder / "records").absolute(),
+            work,
+            data,
+            encoders,
+            progress,
+            stop=stop,
+            ship=ship,
+            remark=remark,
         )
     if shipped_seed is not None and weights.exists() and launched().is_main_process:
         try:
@@ -136,13 +145,19 @@ def ended_in_time(stop: Stop) -> Iterator[None]:
 
 
 def train_all(
-    study: Study, cases: Sequence[Case], stop: Stop, at_once: int = 1, again: bool = False, scheduler: str = ""
+    study: Study,
+    cases: Sequence[Case],
+    stop: Stop,
+    at_once: int = 1,
+    again: bool = False,
+    scheduler: str = "",
+    remark: Callable[[int], str] | None = None,
 ) -> int:
     """Train those cases that have no record, or all of them ``again``; return an exit status.
 
     It is 0 when all have their record, ``UNFINISHED`` when ``stop`` came before, and 1 when one of several at once
     failed. Those at once are processes of their own, whose lines are passed on as they come; with a ``scheduler``, the
-    workers of this Dask scheduler train them.
+    workers of this Dask scheduler train them. ``remark`` is that of ``train``, for runs in this process.
 
     Raises StudyError for an unknown profile or variant, for several cases ``again`` with a time at which to stop, and
     for bad input of a run that is not one of several at once.
@@ -166,7 +181,7 @@ def train_all(
     elif at_once > 1:
         statuses = _in_processes(study, todo, stop, at_once, again)
     else:
-        statuses = [_here(study, case, stop, again) for case in todo]
+        statuses = [_here(study, case, stop, again, remark) for case in todo]
         launched().end_training()
     failed = [f"{variant}:{seed}" for (_, variant, seed), s in zip(todo, statuses, strict=True) if s == 1]
     if UNFINISHED in statuses and len(cases) > 1 and speaks:
@@ -210,7 +225,13 @@ def _record(study: Study, case: Case) -> str:
     return str(record.path) if record else ""
 
 
-def _here(study: Study, case: Case, stop: Callable[[], bool], again: bool) -> int:
+def _here(
+    study: Study,
+    case: Case,
+    stop: Callable[[], bool],
+    again: bool,
+    remark: Callable[[int], str] | None = None,
+) -> int:
     """Train one run in this process, and in those launched with it, unless another command has trained it meanwhile;
     its exit status."""
     accelerator = launched()
@@ -223,7 +244,7 @@ def _here(study: Study, case: Case, stop: Callable[[], bool], again: bool) -> in
         return 0
     forget_peak_memory()  # of the runs before it
     try:
-        status, message = 0, str(train_run(study, *case, stop=stop))
+        status, message = 0, str(train_run(study, *case, stop=stop, remark=remark))
     except (Unfinished, Busy) as reached:
         status, message = UNFINISHED, str(reached)
     if accelerator.is_main_process:

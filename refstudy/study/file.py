@@ -155,13 +155,14 @@ class StudyFile(Settings):
 
 class Study:
     """A checked study file at ``path``. Relative paths start at ``root``: its folder, or that of the file it extends.
-    Paths of your own classes always start at its own folder. ``changes`` replace settings of every run: see
-    ``changed``."""
+    Paths of your own classes always start at its own folder. What is trained lies under ``home``: the root, unless the
+    file says otherwise. ``changes`` replace settings of every run: see ``changed``."""
 
     changes: Mapping[str, Any] = {}
 
-    def __init__(self, path: Path, content: StudyFile, root: Path | None = None):
+    def __init__(self, path: Path, content: StudyFile, root: Path | None = None, home: Path | None = None):
         self.path, self.root = path, root or path.parent
+        self.home = home or self.root
         self.variants, self.profiles, self.runs = content.variants, content.profiles, content.runs
 
     def changed(self, changes: Mapping[str, Any]) -> "Study":
@@ -227,7 +228,7 @@ class Study:
 
     def results(self, profile: str) -> Path:
         """The folder of a profile's results."""
-        return self.root / "results" / profile
+        return self.home / "results" / profile
 
     def under(self, profile: str, results: Path | str = "") -> "ProfileStudy":
         """The study under one of its profiles; ``results`` replaces the profile's own folder. Raises StudyError for an
@@ -316,6 +317,10 @@ class ProfileStudy:
     def config(self, variant: str, seed: int = 0) -> RunConfig:
         """All settings of one run. Raises StudyError for an unknown variant."""
         return self.file.run_config(self.profile, variant, seed)
+
+    def records_of(self, variant: str) -> Path:
+        """The folder that holds a variant's run records."""
+        return self.folder / "records"
 
     def weights(self, variant: str) -> Path:
         """The file of a shipped variant's weights."""

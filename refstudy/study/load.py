@@ -26,19 +26,20 @@ def find_study(name: str | Path = FILE_NAME) -> Path:
 def load_study(name: str | Path = FILE_NAME) -> Study:
     """Read and check a study file. Raises one StudyError that lists every mistake, each with its line number.
 
-    A file with the key ``extends`` adds its variants, profiles and runs to those of the study file that it names.
+    A file with the key ``extends`` adds its variants, profiles and runs to those of the study file that it names. With
+    the key ``home`` besides, it names the folder under which its runs are trained and recorded.
     """
     path = find_study(name)
     file = read_yaml(path)
     problems: list[Problem] = []
-    root, raw = _extended(path, file.content, problems)
+    root, home, raw = _extended(path, file.content, problems)
     try:
         content = StudyFile.model_validate(raw)
     except ValidationError as error:
         problems += [(e["loc"], _said(e["loc"], e["msg"])) for e in error.errors()]
         content = _sound_part(raw)
     problems += _find_own_parts(content, path.parent)
-    study = Study(path, content, root)
+    study = Study(path, content, root, home)
     problems += mistakes(study)
     found = file.mistakes + [(file.line(where), problem) for where, problem in problems]
     if found:
@@ -46,18 +47,19 @@ def load_study(name: str | Path = FILE_NAME) -> Study:
     return study
 
 
-def _extended(path: Path, raw: Any, problems: list[Problem]) -> tuple[Path, Any]:
-    """The root and the content of a study file, joined with the file that it extends; mistakes are added to
+def _extended(path: Path, raw: Any, problems: list[Problem]) -> tuple[Path, Path | None, Any]:
+    """The root, the home and the content of a study file, joined with the file that it extends; mistakes are added to
     ``problems``. Raises StudyError for mistakes in the file that is extended."""
     if not isinstance(raw, dict) or "extends" not in raw:
-        return path.parent, raw
-    own = {key: part for key, part in raw.items() if key != "extends"}
+        return path.parent, None, raw
+    own = {key: part for key, part in raw.items() if key not in ("extends", "home")}
+    home = (path.parent / str(raw["home"])).resolve() if "home" in raw else None
     base = path.parent / str(raw["extends"])
     content = read_yaml(base).content if base.is_file() else None
     if not isinstance(content, dict) or "extends" in content:
         problem = "extends itself another; name that one" if content else "is no study file; give its path from here"
         problems.append((("extends",), f"extends: {base} {problem}"))
-        return path.parent, own
+        return path.parent, home, own
     root = load_study(base).root
     for section in content:
         added = own.get(section, {})
@@ -67,7 +69,7 @@ def _extended(path: Path, raw: Any, problems: list[Problem]) -> tuple[Path, Any]
                 for name in added.keys() & content[section].keys()
             ]
             own[section] = content[section] | added
-    return root, own
+    return root, home, own
 
 
 def _find_own_parts(content: StudyFile, folder: Path) -> list[Problem]:

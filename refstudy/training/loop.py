@@ -45,6 +45,7 @@ def train(
     watcher: Watcher | None = None,
     stop: Callable[[], bool] = lambda: False,
     ship: Path | str | None = None,
+    remark: Callable[[int], str] | None = None,
 ) -> Path:
     """Train one run and write its record under ``records``; return the record's folder.
 
@@ -52,8 +53,9 @@ def train(
     was interrupted is resumed from its checkpoint; on a CPU the record is the same, bit for bit, as without the
     interruption. ``encoders`` is the file of pretrained encoders whose SHA-256 the settings name. ``watcher`` is called
     with model and update number at the start and after every validation. ``progress`` shows bars on a terminal, and a
-    line per validation elsewhere. ``ship`` is a file for the best weights in half precision; it is written before the
-    record, which says that the run is done.
+    line per validation elsewhere; ``remark`` adds to that line what it says of the epoch's number, and brings it to a
+    terminal too. ``ship`` is a file for the best weights in half precision; it is written before the record, which says
+    that the run is done.
 
     Under torchrun or ``accelerate launch``, all processes train this one run, each on its share of every batch and
     validation. The main process evaluates at the end and writes; the others return when it has. The updates are those
@@ -74,7 +76,7 @@ def train(
     trainer = Trainer(config, corpora, encoders)
     resume(trainer, checkpoint)
     _begin_stretch(trainer, checkpoint, told=progress and accelerator.is_main_process)
-    if not run_epochs(trainer, checkpoint, progress, watcher, stop):
+    if not run_epochs(trainer, checkpoint, progress, watcher, stop, remark):
         raise Unfinished(f"{name}: stopped after {trainer.update} of {trainer.total} updates; the same command goes on")
     if accelerator.is_main_process:
         trainer.seconds = trainer.elapsed()
@@ -167,7 +169,12 @@ def load_corpora(
 
 
 def run_epochs(
-    trainer: Trainer, checkpoint: Path, progress: bool, watcher: Watcher | None, stop: Callable[[], bool]
+    trainer: Trainer,
+    checkpoint: Path,
+    progress: bool,
+    watcher: Watcher | None,
+    stop: Callable[[], bool],
+    remark: Callable[[int], str] | None,
 ) -> bool:
     """Train from where the run is to its end, leaving checkpoints on the way; False when ``stop`` ended it."""
     if watcher is not None and trainer.update == 0:
@@ -179,14 +186,14 @@ def run_epochs(
             if not trainer.awaits_validation() and not train_one_epoch(trainer, checkpoint, stop, done.update):
                 return False
             if trainer.awaits_validation():
-                score = f"{trainer.validate(trainer.update // trainer.per_epoch):.1f}"
+                epoch = trainer.update // trainer.per_epoch
+                score = f"{trainer.validate(epoch):.1f}"
                 done.set_postfix(val_oIoU=score)
-                if progress and done.disable:
-                    split = trainer.settings.selection_split
-                    print(
-                        f"{name}: {trainer.update} of {trainer.total} updates, {split} oIoU {score}{_stuck(trainer)}",
-                        flush=True,
-                    )
+                if progress and (done.disable or remark):
+                    measured = f"{trainer.settings.selection_split} oIoU {score}{_stuck(trainer)}"
+                    said = remark(epoch) if remark else ""
+                    done.write(f"{name}: {trainer.update} of {trainer.total} updates, {measured}{said}")
+                    sys.stdout.flush()
                 if watcher is not None:
                     watcher(trainer.model, trainer.update)
             save(trainer, checkpoint)

@@ -16,7 +16,7 @@ from timm.models.swin_transformer import SwinTransformerStage
 from torch import Tensor, nn
 
 from refstudy.base.config import Precision, RunConfig, TrainConfig, record_name
-from refstudy.base.errors import StudyError
+from refstudy.base.errors import NoNumber, StudyError
 from refstudy.data.batches import Batch, Corpus, batches_per_epoch, grouped_batches, made_ahead
 from refstudy.models.build import build_model
 from refstudy.models.gates import gate_ranges, watched_gates
@@ -128,15 +128,20 @@ class Trainer:
             self._add_to_curve(rate)
 
     def _add_to_curve(self, rate: float) -> None:
-        """Add the mean loss since the last point. Raises StudyError when it is no number."""
-        mean = self.loss_sum.item() / CURVE_EVERY
-        if not math.isfinite(mean):
-            raise StudyError(
+        """Add the mean loss since the last point. Raises NoNumber when it is none."""
+        mean = self.finite_loss() / CURVE_EVERY
+        self.curve.append({"update": self.update, "pairs": self.pairs, "loss": mean, "learning_rate": rate})
+        self.loss_sum.zero_()
+
+    def finite_loss(self) -> float:
+        """The sum of the losses since the last point of the curve. Raises NoNumber when it is none."""
+        found = self.loss_sum.item()
+        if not math.isfinite(found):
+            raise NoNumber(
                 f"{record_name(self.config)}: the loss is no number any more after {self.update} updates; lower "
                 "train.learning_rate or set train.clip_norm"
             )
-        self.curve.append({"update": self.update, "pairs": self.pairs, "loss": mean, "learning_rate": rate})
-        self.loss_sum.zero_()
+        return found
 
     def awaits_validation(self) -> bool:
         """Tell if an epoch has just ended that asks for a validation and has none."""
@@ -148,7 +153,9 @@ class Trainer:
 
     def validate(self, epoch: int) -> float:
         """Evaluate on the split that selects, return the oIoU, and keep the weights when it is the best so far; of two
-        equal epochs, the earlier stays. Each of several processes evaluates its share of the images."""
+        equal epochs, the earlier stays. Each of several processes evaluates its share of the images. Raises NoNumber
+        when the loss since the last point of the curve is none."""
+        self.finite_loss()
         corpus = self.corpora[self.settings.selection_split]
         if self.settings.validation_images is not None:
             corpus = corpus.subset(self.settings.validation_images)
