@@ -99,6 +99,11 @@ BROKEN = {
     "a state": (GATE, f"(self.__dict__.setdefault('calls', []).append(1) or {GATE} * len(self.calls))", "repeats"),
     "a fixed grid": ("channels, height, width)", "channels, 4, 4)", "sizes"),
     "rows for columns": (f"vision + {ADDED}", f"(vision + {ADDED}).transpose(2, 3)", "place sizes"),
+    "scattered cells in the part that is added": (
+        f"vision + {ADDED}",
+        f"vision + {ADDED}.flatten(2).transpose(1, 2).reshape(vision.shape)",
+        "place",
+    ),
     "scattered cells": (f"vision + {ADDED}", f"{ADDED}.flatten(2).transpose(1, 2).reshape(vision.shape)", "place"),
     "a constant of the CPU": (ADDED, f"{ADDED} + torch.zeros(channels, 1, 1)", "device"),
     "a faint map": (f"vision + {ADDED}", f"0.01 * {ADDED}", "scale"),
