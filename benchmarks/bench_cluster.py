@@ -84,12 +84,12 @@ def cluster(folder: Path, workers: int) -> Iterator[str]:
     place = ["--scheduler-file", str(file), "--no-dashboard"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
     with subprocess.Popen([DASK, "scheduler", "--host", "127.0.0.1", "--port", "0", *place], **quiet) as scheduler:
-        while not (file.exists() and file.read_text().endswith("}")):
+        while not (file.exists() and file.read_text(encoding="utf-8").endswith("}")):
             time.sleep(0.05)
         command = [DASK, "worker", "--nworkers", "1", "--nthreads", "1", "--local-directory", str(folder), *place]
         started = [subprocess.Popen(command, **quiet) for _ in range(workers)]
         try:
-            yield json.loads(file.read_text())["address"]
+            yield json.loads(file.read_text(encoding="utf-8"))["address"]
         finally:
             for one in (*started, scheduler):
                 one.terminate()

@@ -1,9 +1,9 @@
 """The cost of a model: parameters, multiply-adds by component; counted in seconds on shapes, without
 weights."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -50,13 +50,13 @@ def cost(config: ModelConfig) -> Cost:
     return _counted(config.from_scratch().model_dump_json())
 
 
-@functools.cache
+@cache
 def _counted(settings: str) -> Cost:
     config = ModelConfig.model_validate_json(settings)
     with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model = build_model(config, _image_encoder, _text_encoder).eval()
         side = config.image_size
-        encoding, features = Counting(model).run(lambda: model.encode_image(torch.empty(1, 3, side, side)))
+        encoding, features = Counting(model).run(partial(model.encode_image, torch.empty(1, 3, side, side)))
         macs, further = _one_and_further(model, features)
         written, further_written = macs, further
         if reordered := [part for part in model.modules() if hasattr(part, "as_written")]:
@@ -71,28 +71,25 @@ def _counted(settings: str) -> Cost:
     return Cost(parameters, macs, further, in_all, further_written)
 
 
-@functools.cache
+@cache
 def _image_encoder(config: ImageEncoderConfig, image_size: int) -> ImageEncoder:
     return ImageEncoder(config, image_size)
 
 
-@functools.cache
+@cache
 def _text_encoder(config: TextEncoderConfig) -> TextEncoder:
     return TextEncoder(config)
 
 
 def _one_and_further(model: Segmenter, features: ImageFeatures) -> tuple[dict[str, float], float]:
-    one, two = (count(model, features, expressions) for expressions in (1, 2))
-    return one, sum(two.values()) - sum(one.values())
-
-
-def count(model: Segmenter, features: ImageFeatures, expressions: int, words: int = WORDS) -> dict[str, float]:
-    """Thousand millions of multiply-adds by component, for this number of expressions about one encoded image; on
-    "meta"."""
-    ids = torch.empty(expressions, words, dtype=torch.long)
-    mask = torch.empty(expressions, words, dtype=torch.bool)
-    index = torch.empty(expressions, dtype=torch.long)
-    return Counting(model).run(lambda: model.segment(features, ids, mask, index))[0]
+    """Thousand millions of multiply-adds, by component for one expression about one encoded image, and in all for a
+    further one; on "meta"."""
+    counting, found = Counting(model), []
+    for expressions in (1, 2):
+        ids = torch.empty(expressions, WORDS, dtype=torch.long)
+        given = (features, ids, torch.empty_like(ids, dtype=torch.bool), torch.empty(expressions, dtype=torch.long))
+        found.append(counting.run(partial(model.segment, *given))[0])
+    return found[0], sum(found[1].values()) - sum(found[0].values())
 
 
 class Counting:
@@ -103,12 +100,12 @@ class Counting:
 
     def __init__(self, model: nn.Module):
         self._component = {id(part): name.split(".")[0] for name, part in model.named_modules() if name}
-        self._parts = dict.fromkeys((name for name, _ in model.named_children()), 0)
         self._likeness: dict[int, Any] = {}
-        self._counter, self._spared, self._within = FlopCounterMode(display=False), 0, False
 
     def run(self, action: Callable[[], Any]) -> tuple[dict[str, float], Any]:
         """Thousand millions of multiply-adds by component, "rest" for what no module does; what ``action`` gives."""
+        self._parts = dict.fromkeys(self._component.values(), 0)
+        self._counter, self._spared, self._within = FlopCounterMode(display=False), 0, False
         forward = nn.Module.__call__
         nn.Module.__call__ = lambda *given, **named: self._call(forward, *given, **named)  # type: ignore[method-assign]
         try:

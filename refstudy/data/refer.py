@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from refstudy.base.allocation import without_collecting
 from refstudy.base.config import DataConfig, SentenceField
 from refstudy.base.errors import DataMissing, StudyError
 from refstudy.base.files import note
@@ -27,7 +28,8 @@ def load_refer(root: Path | str, dataset: str, split_by: str, sentence_field: Se
     annotations without image, and expressions that are empty or lack the ``sentence_field``.
     """
     chosen = choose(root, dataset, split_by)
-    table = make_table(chosen.read(), _refuse, sentence_field)
+    with without_collecting():
+        table = make_table(chosen.read(), _refuse, sentence_field)
     note("read", chosen.path)
     return table
 
@@ -56,7 +58,8 @@ def load_table(config: DataConfig, root: Path) -> "pd.DataFrame":
 def load_leniently(found: Found) -> "tuple[pd.DataFrame, list[Problem]]":
     """The table without its broken entries, and what is wrong with those."""
     problems: list[Problem] = []
-    return make_table(found.read(), problems.append), problems
+    with without_collecting():
+        return make_table(found.read(), problems.append), problems
 
 
 def find_data(root: Path | str) -> list[Found]:

@@ -40,7 +40,7 @@ def saved_settings(path: Path) -> tuple[ModelConfig, dict[str, str]]:
         with safe_open(path, framework="np") as file:
             about = file.metadata() or {}
         about = json.loads(about["saved"]) if "saved" in about else about
-        return ModelConfig.model_validate_json(about.pop("model")), about
+        return ModelConfig.model_validate_json(about["model"]), about
     except UNREADABLE as error:
         raise not_ours(path, error) from error
 
