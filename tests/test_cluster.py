@@ -28,7 +28,7 @@ SEEDS = [3, 4, 5, 6]
 MEET = """\
 import os, pathlib, time
 pathlib.Path("{}.started").touch()
-end = time.time() + 300
+end = time.time() + 600
 while not pathlib.Path("{}.started").exists():
     assert time.time() < end
     time.sleep(0.05)
@@ -109,10 +109,10 @@ def test_a_worker_that_is_killed_and_one_that_joins_late_lose_nothing(study, tmp
         with worker(folder) as first, worker(folder) as second:
             with open(tmp_path / "out.txt", "w") as out:
                 asked = subprocess.Popen([*command, "--scheduler", address], stdout=out, stderr=out)
-            cut_short = within(120, lambda: trained_by(first))
+            cut_short = within(600, lambda: trained_by(first))
             kill(first)
             with worker(folder) as late:
-                assert asked.wait(timeout=400) == 0, (tmp_path / "out.txt").read_text()
+                assert asked.wait(timeout=900) == 0, (tmp_path / "out.txt").read_text()
                 for one in (second, late):  # both execute a notebook
                     assert {process.pid for process in family_of(one)} & {int(printed(study, name)) for name in "ab"}
     found = {record.path.name: record for record in find_records(records / "records")}

@@ -201,6 +201,7 @@ def _known(
     known: dict[Any, Any] = {}
     what = kind.__name__.lower()
     for number, item in enumerate(items, 1):
+        items[number - 1] = None  # hundreds of thousands of annotations are not held twice
         key = schema.identity_of(item, "id")
         try:
             described = about(schema.checked(kind, item))
