@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from refstudy.analysis.results import BUILDERS
-from refstudy.analysis.table_files import table_path, write_table
+from refstudy.analysis.table_files import table_path
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest
 from refstudy.engine.manifest import FILE_NAME, read_manifest
@@ -25,6 +24,9 @@ def verify(study: Study, folder: Path) -> pd.DataFrame:
         raise StudyError(f"{folder / FILE_NAME}: not found; name a results folder that `refstudy run` has written")
     study.profile(manifest["profile"])  # is it known?
     under = ProfileStudy(study, manifest["profile"], folder)
+    from refstudy.analysis.results import BUILDERS  # with PyTorch: after what may be refused
+    from refstudy.analysis.table_files import write_table
+
     states = {}
     with tempfile.TemporaryDirectory() as scratch:
         for stem, build in BUILDERS.items():
