@@ -16,7 +16,7 @@ app = typer.Typer(help="refstudy: a study of referring image segmentation.", **P
 data_app = typer.Typer(help="Make and check data.", **PLAIN)
 app.add_typer(data_app, name="data")
 
-# What a page may send the kernel at once, a photo from a camera among it; Jupyter breaks the connection at 10 MiB.
+# Largest message from a page to the kernel: a photo from a camera fits; Jupyter breaks the connection at 10 MiB.
 LARGE_UPLOADS = {"websocket_max_message_size": 128 * 2**20}
 
 Profile = Annotated[str, typer.Option(metavar="NAME", help="a profile of the study file")]
@@ -96,8 +96,10 @@ def train(
     time_budget: Annotated[
         float | None, typer.Option(metavar="MINUTES", min=0, help="after which to save, and stop")
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="train anew what has a record")] = False,
-    beside: Annotated[bool, typer.Option("--beside", help="also the runs of the profiles beside this one")] = False,
+    again: Annotated[bool, typer.Option("--again", help="train also what has a record")] = False,
+    beside: Annotated[
+        bool, typer.Option("--beside", help="also the runs of the profiles that this one names in `beside`")
+    ] = False,
     scheduler: Annotated[
         str, typer.Option(metavar="ADDRESS", help="train on this Dask cluster, e.g. tcp://host:8786")
     ] = "",
@@ -116,8 +118,8 @@ def train(
     finishes the update, saves, and ends with status 75; with status 1 when one of several runs failed. Under torchrun
     or `accelerate launch -m refstudy.cli train`, all processes train one run after the other together.
 
-    With --set, whose keys are those of a record's `config`, it is another run, with a record of its own beside the
-    others: its name has the digest of its settings. No table counts it, and it replaces no shipped weights.
+    With --set, whose keys are those of a record's `config`, a run is another one and has its own record: the file name
+    holds the digest of the settings. No table counts it, and it replaces no shipped weights.
     """
     from refstudy.base.config import record_name
     from refstudy.study.changes import parse_changes
@@ -184,11 +186,11 @@ def rehearse(
     ] = 3,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Take every variant at its true size through two updates. A validation and a cell of its table follow.
+    """Train every variant at its true size for two updates. Validate it, and fill a cell of its table.
 
-    Prints memory, seconds and ranges of gates of each, and what a full run would take. Nothing is downloaded: weights
-    that are not on this machine are random ones. The same command goes on where an earlier one was interrupted. Exit
-    status 1 when a variant fails or gives what is no finite number.
+    Prints memory, seconds and ranges of gates of each, and the cost of a full run. Nothing is downloaded: weights that
+    are not on this machine are random ones. The same command goes on where an earlier one was interrupted. Exit status
+    1 when a variant fails or gives a number that is not finite.
     """
     from refstudy.study.file import PAPERS_SWIN_B, PAPERS_SWIN_T
     from refstudy.study.load import load_study
@@ -266,8 +268,8 @@ def verify(
     ] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Compute every table anew and compare it with its file. Tables come from the run records, and the comparison is
-    byte for byte; exit status 1 if the results are not what the code makes."""
+    """Compute every table again from the run records and compare it with its file, byte for byte. Exit status 1 if the
+    code makes other results."""
     from refstudy.engine.verify import verify as verify_results
     from refstudy.study.load import load_study
 
@@ -280,7 +282,7 @@ def verify(
     same, written = ((found["state"] == state).sum() for state in ("same", "as written"))
     typer.echo(f"{same} tables are what the code makes, {written} files are as their notebook wrote them")
     if len(wrong):
-        typer.echo(f"{len(wrong)} are not; `refstudy run` makes them anew")
+        typer.echo(f"{len(wrong)} are not; `refstudy run` makes them again")
         raise typer.Exit(1)
 
 
@@ -418,10 +420,10 @@ def predict(
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="for masks, overlays and JSON")] = Path("predictions"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what an earlier call wrote")] = False,
     study: Annotated[
-        str, typer.Option("--study", metavar="FILE", help="the study file, for weights with a class of one's own")
+        str, typer.Option("--study", metavar="FILE", help="the study file, for weights with a class of your own")
     ] = "",
 ) -> None:
-    """Segment what expressions mean in a photo, or in many. Writes a mask and an overlay for each expression, and a
+    """Segment in a photo, or in many, what expressions mean. Writes a mask and an overlay for each expression, and a
     JSON file for each photo."""
     from refstudy.data.pictures import find_photos, unread
     from refstudy.models.saved import saved_settings, shipped_weights
@@ -463,7 +465,7 @@ def demo(context: typer.Context, study: StudyOption = FILE_NAME) -> None:
 
     loaded = load_study(study)
     if "10_demo" not in loaded.runs:
-        raise StudyError(f"{loaded.path}: no run '10_demo' under 'runs', whose notebook is to be opened; add it")
+        raise StudyError(f"{loaded.path}: no run '10_demo' under 'runs', whose notebook this command opens; add it")
     about = [f"--ServerApp.root_dir={loaded.root}", f"--ServerApp.tornado_settings={LARGE_UPLOADS}"]
     command = [sys.executable, "-m", "jupyter", "lab", loaded.runs["10_demo"].notebook, *about, *context.args]
     raise typer.Exit(subprocess.run(command, cwd=loaded.root, check=False).returncode)
@@ -491,7 +493,7 @@ def examine_command(
     option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="of the class; repeatable")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Run a module through the faults that were found in published ones, beside two of the study's; no data, no
+    """Run a module through the faults that were found in published ones, next to two of the study's; no data, no
     training. Exit status 1 when it has a fault. docs/examine.md explains every check."""
     from refstudy.study.changes import parse_changes
     from refstudy.study.load import load_study
@@ -544,7 +546,7 @@ def cost(
     variant: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="only this one; may be given several times")
     ] = None,
-    beside: Annotated[bool, typer.Option("--beside", help="also the profiles beside this one")] = False,
+    beside: Annotated[bool, typer.Option("--beside", help="also the profiles that this one names in `beside`")] = False,
     rate: Annotated[
         float | None, typer.Option(metavar="TFLOP/S", help="what the GPU is taken to reach; default: 316")
     ] = None,
@@ -579,7 +581,7 @@ def cost(
         total += sum(each * len(loaded.seeds(name, one)) for each, one in zip(hours, table["variant"], strict=True))
     if total == total:
         typer.echo(f"\nabout {total:.0f} GPU-hours in all, at {rate:.0f} TFLOP/s (an estimate; --rate changes it)")
-    typer.echo("\nprinted costs beside ours, every equation computed as the paper writes it")
+    typer.echo("\nprinted costs next to ours, every equation computed as the paper writes it")
     typer.echo(printed_costs(loaded).to_string(index=False, float_format="{:.1f}".format))
     if csv is not None:
         typer.echo(write_table(tables[profile], csv.parent, csv.stem))
@@ -599,7 +601,7 @@ def make(
     loaded = load_study(study)
     data = loaded.profile(profile).data
     if data.dataset not in FLAVOURS:
-        raise StudyError(f"--profile {profile}: {data.dataset} is not made but downloaded; see refstudy data download")
+        raise StudyError(f"--profile {profile}: {data.dataset} cannot be made; `refstudy data download` fetches it")
     typer.echo(prepare_data(data, loaded.data_root, workers))
 
 
@@ -609,7 +611,7 @@ def layout(
     profile: Profile = "scenes",
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Link RefScenes to where code for REFER's data looks for it."""
+    """Link RefScenes into the folders where code for REFER's data looks for it."""
     from refstudy.data.scenes import FLAVOURS
     from refstudy.data.source import lay_out, prepare_data
     from refstudy.study.load import load_study
@@ -628,7 +630,7 @@ def check(
     split_by: Annotated[str, typer.Option(metavar="NAME", help="only this partition, e.g. unc")] = "",
     images: Annotated[bool, typer.Option("--images", help="decode every image")] = False,
 ) -> None:
-    """Count what lies in a folder and find what is broken. Counts are held against the published figures.
+    """Count the data sets of a folder and find what is broken. Their counts are compared with the published ones.
 
     Exit status 1 when there are problems; notes alone leave it at 0.
     """
