@@ -9,36 +9,61 @@ import typer
 from typer.core import TyperCommand
 
 from refstudy.base.errors import StudyError
-from refstudy.study.file import FILE_NAME
+from refstudy.study import FILE_NAME
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="refstudy: a study of referring image segmentation.")
-data_app = typer.Typer(no_args_is_help=True, help="Make and check data.")
+PLAIN: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "rich_markup_mode": None}
+app = typer.Typer(help="refstudy: a study of referring image segmentation.", **PLAIN)
+data_app = typer.Typer(help="Make and check data.", **PLAIN)
 app.add_typer(data_app, name="data")
 
-# What a page may send the kernel at once, a photo from a camera among it; Jupyter breaks the connection at 10 MiB.
+# Largest message from a page to the kernel: a photo from a camera fits; Jupyter breaks the connection at 10 MiB.
 LARGE_UPLOADS = {"websocket_max_message_size": 128 * 2**20}
 
-Profile = Annotated[str, typer.Option(help="a profile of the study file")]
-StudyOption = Annotated[str, typer.Option("--study", help="the study file")]
+Profile = Annotated[str, typer.Option(metavar="NAME", help="a profile of the study file")]
+StudyOption = Annotated[str, typer.Option("--study", metavar="FILE", help="the study file")]
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        from refstudy.base.provenance import code_version
+
+        commit = code_version()["commit"]
+        typer.echo(f"refstudy {version('refstudy')}" + (f", commit {commit}" if commit else ""))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="show version and commit, and stop", is_eager=True, callback=_tell_version)
+    ] = False,
+) -> None:
+    """refstudy: a study of referring image segmentation."""
 
 
 @app.command()
 def run(
     profile: Profile = "scenes",
     train: Annotated[bool, typer.Option("--train", help="first train every run that has no record")] = False,
-    only: Annotated[list[str] | None, typer.Option(help="consider only this notebook; repeatable")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="consider only this notebook; repeatable")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="execute all, even if up to date; records stay")] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="change a parameter of the runs that have it; repeatable"),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="notebooks at once; 0: one per core")] = 0,
-    scheduler: Annotated[str, typer.Option(help="run on this Dask cluster, e.g. tcp://host:8786")] = "",
-    time_budget: Annotated[float | None, typer.Option(min=0, help="minutes after which to stop")] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=0, help="notebooks at once; 0: one per core")] = 0,
+    scheduler: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="run on this Dask cluster, e.g. tcp://host:8786")
+    ] = "",
+    time_budget: Annotated[float | None, typer.Option(metavar="MINUTES", min=0, help="after which to stop")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would run, and why, and stop")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Execute the notebooks of a profile that are not up to date; leave tables and figures in results/<profile>.
+    """Execute the notebooks of a profile that are not up to date. Their tables and figures go to results/<profile>.
 
     A notebook is up to date when its code, its parameters, its part of the study file, the modules it uses, what it
     read and what it wrote are as at its last execution. With --train, and always for a profile that says `training:
@@ -59,17 +84,25 @@ def run(
 def train(
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="a variant of the study file; several times, or none for all of the profile"),
+        typer.Option(metavar="NAME", help="a variant of the study file; several times, or none for all of the profile"),
     ] = None,
     profile: Profile = "scenes",
     seed: Annotated[
-        list[int] | None, typer.Option(min=0, help="several times, or none for the seeds of the profile")
+        list[int] | None, typer.Option(metavar="N", min=0, help="several times, or none for the seeds of the profile")
     ] = None,
-    at_once: Annotated[int, typer.Option(min=1, help="runs at once on this machine, each a process of its own")] = 1,
-    time_budget: Annotated[float | None, typer.Option(min=0, help="minutes after which to save, and stop")] = None,
-    again: Annotated[bool, typer.Option("--again", help="train anew what has a record")] = False,
-    beside: Annotated[bool, typer.Option("--beside", help="also the runs of the profiles beside this one")] = False,
-    scheduler: Annotated[str, typer.Option(help="train on this Dask cluster, e.g. tcp://host:8786")] = "",
+    at_once: Annotated[
+        int, typer.Option(metavar="N", min=1, help="runs at once on this machine, each a process of its own")
+    ] = 1,
+    time_budget: Annotated[
+        float | None, typer.Option(metavar="MINUTES", min=0, help="after which to save, and stop")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="train also what has a record")] = False,
+    beside: Annotated[
+        bool, typer.Option("--beside", help="also the runs of the profiles that this one names in `beside`")
+    ] = False,
+    scheduler: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="train on this Dask cluster, e.g. tcp://host:8786")
+    ] = "",
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,17 +112,16 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs and which have a record, and stop")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Train the runs that have no record and leave theirs in results/<profile>/records.
+    """Train the runs that have no record. Their records go to results/<profile>/records.
 
     The same command goes on where an earlier one stopped. When the time budget is spent, or on SIGTERM or Ctrl-C, it
     finishes the update, saves, and ends with status 75; with status 1 when one of several runs failed. Under torchrun
     or `accelerate launch -m refstudy.cli train`, all processes train one run after the other together.
 
-    With --set, whose keys are those of a record's `config`, it is another run, with a record of its own beside the
-    others: its name has the digest of its settings. No table counts it, and it replaces no shipped weights.
+    With --set, whose keys are those of a record's `config`, a run is another one and has its own record: the file name
+    holds the digest of the settings. No table counts it, and it replaces no shipped weights.
     """
     from refstudy.base.config import record_name
-    from refstudy.engine.needs import refuse_without
     from refstudy.study.changes import parse_changes
     from refstudy.study.load import load_study
 
@@ -100,6 +132,7 @@ def train(
             record = loaded.results(case[0]) / "records" / record_name(loaded.run_config(*case))
             typer.echo(f"{'has its record' if record.exists() else 'to train':14}  {record}")
         return
+    from refstudy.engine.needs import refuse_without
     from refstudy.engine.trainings import Stop, train_all  # PyTorch takes seconds to import
 
     refuse_without(loaded, loaded.together(profile) if beside else (profile,), cases)
@@ -143,19 +176,22 @@ def compare(
 @app.command()
 def rehearse(
     profile: Annotated[
-        list[str] | None, typer.Option(help="several times, or none for both encoders of RefCOCO")
+        list[str] | None, typer.Option(metavar="NAME", help="several times, or none for both encoders of RefCOCO")
     ] = None,
-    variant: Annotated[list[str] | None, typer.Option(help="only this one; several times, or none for all")] = None,
-    images: Annotated[int, typer.Option(help="photographs, 3 or more: two to train on, the others to evaluate")] = 3,
+    variant: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="only this one; several times, or none for all")
+    ] = None,
+    images: Annotated[
+        int, typer.Option(metavar="N", help="photographs, 3 or more: two to train on, the others to evaluate")
+    ] = 3,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Take every variant at its true size through two updates, a validation and a cell of its table.
+    """Train every variant at its true size for two updates. Validate it, and fill a cell of its table.
 
-    Prints memory, seconds and ranges of gates of each, and what a full run would take. Nothing is downloaded: weights
-    that are not on this machine are random ones. The same command goes on where an earlier one was interrupted. Exit
-    status 1 when a variant fails or gives what is no finite number.
+    Prints memory, seconds and ranges of gates of each, and the cost of a full run. Nothing is downloaded: weights that
+    are not on this machine are random ones. The same command goes on where an earlier one was interrupted. Exit status
+    1 when a variant fails or gives a number that is not finite.
     """
-    from refstudy.engine.rehearsal import FINE, rehearse
     from refstudy.study.file import PAPERS_SWIN_B, PAPERS_SWIN_T
     from refstudy.study.load import load_study
 
@@ -166,6 +202,8 @@ def rehearse(
     listed = {one for _, one in cases}
     cases += [(profiles[0], one) for one in variant or () if one not in listed]  # one that no profile trains by itself
     path = loaded.root / "work" / "rehearsal.csv"
+    from refstudy.engine.rehearsal import FINE, rehearse
+
     try:
         found = rehearse(loaded, cases, images, path, typer.echo)
     except KeyboardInterrupt:
@@ -179,17 +217,20 @@ def rehearse(
 @app.command()
 def pretrain(
     profile: Profile = "scenes",
-    whole: Annotated[str, typer.Option(help="pretrain the image encoder of this whole model, e.g. slvit")] = "",
-    output: Annotated[Path | None, typer.Option(help="default: the file that the profile names")] = None,
+    whole: Annotated[
+        str, typer.Option(metavar="NAME", help="pretrain the image encoder of this whole model, e.g. slvit")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="default: the file that the profile names")
+    ] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Pretrain the encoders on RefScenes and print the SHA-256 to put into the profile."""
+    """Pretrain the encoders on RefScenes. Prints the SHA-256 to put into the profile."""
     from refstudy.base.config import PARTS, DataConfig, ImageEncoderConfig, ModelConfig, PartConfig, PretrainConfig
     from refstudy.base.files import file_digest
     from refstudy.data.scenes import FLAVOURS
     from refstudy.study.file import Special
     from refstudy.study.load import load_study
-    from refstudy.training.pretraining import pretrain as pretrain_encoders
 
     loaded = load_study(study)
     settings = loaded.profile(profile)
@@ -212,6 +253,8 @@ def pretrain(
         whole=PartConfig(name=whole, options=settings.part_options.get(whole, {})) if whole else None,
     )
     how = PretrainConfig.model_validate(settings.pretraining.model_dump() | special.pretraining)
+    from refstudy.training.pretraining import pretrain as pretrain_encoders
+
     reached = pretrain_encoders(data, model, how, path, loaded.data_root)
     for name, value in reached.items():
         typer.echo(f"{name.replace('_', ' ')}: {value:.1f} %")
@@ -220,11 +263,13 @@ def pretrain(
 
 @app.command()
 def verify(
-    folder: Annotated[Path | None, typer.Argument(help="a results folder; default: that of scenes")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="a results folder; default: that of scenes")
+    ] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Compute every table anew from the run records and say, byte for byte, whether the results are what the code
-    makes; exit status 1 if not."""
+    """Compute every table again from the run records and compare it with its file, byte for byte. Exit status 1 if the
+    code makes other results."""
     from refstudy.engine.verify import verify as verify_results
     from refstudy.study.load import load_study
 
@@ -237,28 +282,29 @@ def verify(
     same, written = ((found["state"] == state).sum() for state in ("same", "as written"))
     typer.echo(f"{same} tables are what the code makes, {written} files are as their notebook wrote them")
     if len(wrong):
-        typer.echo(f"{len(wrong)} are not; `refstudy run` makes them anew")
+        typer.echo(f"{len(wrong)} are not; `refstudy run` makes them again")
         raise typer.Exit(1)
 
 
 @app.command()
 def table(
-    stem: Annotated[str, typer.Argument(help="e.g. s2rm_table4, claims; without it: a list")] = "",
+    stem: Annotated[str, typer.Argument(metavar="TABLE", help="e.g. s2rm_table4, claims; without it: a list")] = "",
     profile: Profile = "scenes",
     csv: Annotated[bool, typer.Option("--csv", help="the whole table as CSV, as its file has it")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Print a table of the results: the papers' with one line per row, the printed number and, in brackets, ours."""
+    """Print a table of the results. A paper's has a line per row, the printed number and, in brackets, ours."""
     from refstudy.analysis.table_files import readable, table_files
     from refstudy.study.load import load_study
 
     files = table_files(load_study(study).under(profile).folder)
+    if not files:
+        raise StudyError(f"profile {profile} has no tables yet; `refstudy run --profile {profile}` makes them")
     if not stem:
         typer.echo("\n".join(files))
         return
     if stem not in files:
-        known = ", ".join(files) or f"none; `refstudy run --profile {profile}` makes them"
-        raise StudyError(f"no table '{stem}' in the results of profile {profile}; known: {known}")
+        raise StudyError(f"no table '{stem}' in the results of profile {profile}; known: {', '.join(files)}")
     if csv:
         typer.echo(files[stem].read_text(encoding="utf-8"), nl=False)
         return
@@ -270,14 +316,12 @@ def table(
 
 @app.command()
 def show(
-    stem: Annotated[str, typer.Argument(help="a table, e.g. s2rm_table4")],
-    row: Annotated[str, typer.Argument(help="its row, as the table names it, or a variant")],
+    stem: Annotated[str, typer.Argument(metavar="TABLE", help="a table, e.g. s2rm_table4")],
+    row: Annotated[str, typer.Argument(metavar="ROW", help="its row, as the table names it, or a variant")],
     profile: Profile = "scenes",
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Print one row of a table, every number with its interval, and the run records that it comes from."""
-    import pandas as pd
-
+    """Print a row of a table, and the run records it comes from. Every number has its interval."""
     from refstudy.analysis.opened import open_study
     from refstudy.analysis.table_files import table_files
 
@@ -285,6 +329,8 @@ def show(
     files = table_files(opened.folder)
     if stem not in files:
         raise StudyError(f"no table '{stem}' in the results of profile {profile}; `refstudy table` lists them")
+    import pandas as pd
+
     table = pd.read_csv(files[stem])
     named = [name for name in ("row", "variant") if name in table]
     chosen = table[(table[named] == row).any(axis=1)].dropna(axis="columns", how="all")
@@ -301,66 +347,49 @@ def show(
 
 @app.command("evaluate")
 def evaluate_command(
-    weights: Annotated[Path, typer.Argument(help="a weights file or a folder of save_pretrained")],
-    profile: Annotated[str, typer.Option(help="the profile whose data, splits and protocol are taken")] = "scenes",
+    weights: Annotated[Path, typer.Argument(metavar="FILE", help="a weights file or a folder of save_pretrained")],
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="the profile whose data, splits and protocol are taken")
+    ] = "scenes",
     split: Annotated[
-        list[str] | None, typer.Option(help="only this one; repeatable; default: those of the profile")
+        list[str] | None, typer.Option(metavar="NAME", help="only this one; repeatable; default: those of the profile")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="also write the counts of every expression here")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="also write the counts of every expression here")
+    ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="a folder that `data check` accepts, in place of the profile's data")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="a folder that `data check` accepts, in place of the profile's data"),
     ] = None,
-    dataset: Annotated[str, typer.Option(help="the data set of --data, where that holds several")] = "",
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="the data set of --data, where that holds several")] = "",
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Score a trained model on the data of a profile, or on data of one's own, prepared in the size, words and aspect
-    of the model's training; in brackets 95 % intervals, from resampled pictures.
+    """Score a trained model on a profile's data, or on your own. They are prepared in the size, words and aspect of the
+    model's training; in brackets 95 % intervals, from resampled pictures.
 
     No record is written: a table has numbers of records, which say how a model was trained.
     """
-    import pandas as pd
-    from dask.system import CPU_COUNT
-
-    from refstudy.analysis.data_names import data_name
-    from refstudy.analysis.measures import interval, resampled_counts
-    from refstudy.base.config import DataConfig
-    from refstudy.base.files import atomic_write
-    from refstudy.data.refer import find_data, load_table
-    from refstudy.data.source import prepare_data
-    from refstudy.models.build import default_device, load_model
+    from refstudy.models.saved import saved_settings
     from refstudy.study.load import load_study
-    from refstudy.training.evaluation import corpus_for, evaluate, evaluation_batching, summarize_counts
 
     _refuse_unwritable(csv)
     loaded = load_study(study)
-    settings, model = loaded.profile(profile), load_model(weights).to(default_device())
-    config, splits = settings.data, split or settings.splits
-    if data is not None:
-        found = {one.dataset: one for one in find_data(data) if dataset in ("", one.dataset)}
-        if len(found) != 1:
-            raise StudyError(f"--data {data}: holds {', '.join(found) or 'no such data set'}; name one by --dataset")
-        (one,) = found.values()
-        config = DataConfig(dataset=one.dataset, split_by=one.split_by, sentence_field=config.sentence_field)
-    root = data or prepare_data(config, loaded.data_root, workers=CPU_COUNT)
-    table, bars = load_table(config, root), sys.stderr.isatty()
-    if data is not None and not split:
-        splits = [name for name in table["split"].unique() if name != "train"] or ["train"]
-    how = evaluation_batching(settings.train, default_device()) | settings.evaluation.model_dump()
-    cache = None if data else root / "cache"
-    corpora = {name: corpus_for(model, table, name, cache, bars) for name in splits}
-    counts = {name: evaluate(model, corpus, progress=bars, **how) for name, corpus in corpora.items()}
-    sized = config.model_copy(update={"image_size": model.config.image_size})
-    names = {name: data_name(sized, name, settings.evaluation) for name in counts}
-    scores = {}
-    for name, some in counts.items():
-        drawn = {metric: interval(values) for metric, values in resampled_counts(some).items()}
-        exact = summarize_counts(some).items()
-        scores[names[name]] = {key: "{:.1f} [{:.1f}, {:.1f}]".format(value, *drawn[key]) for key, value in exact}
-    typer.echo(f"{weights}, in percent, computed in {how['precision']}")
-    typer.echo(pd.DataFrame(scores).T.to_string())
+    settings = loaded.profile(profile)
+    saved_settings(weights)
+    if data is not None and not data.is_dir():
+        raise StudyError(f"--data {data}: no such folder; name the folder that holds the data sets")
+    from refstudy.analysis.scores import own_data, scored  # PyTorch takes seconds to import
+    from refstudy.base.files import atomic_write
+    from refstudy.models.build import default_device, load_model
+
+    own = (data, own_data(data, dataset, settings.data)) if data else None
+    model = load_model(weights).to(default_device())
+    scores, counts, precision = scored(model, settings, loaded.data_root, split or (), own, sys.stderr.isatty())
+    typer.echo(f"{weights}, in percent, computed in {precision}")
+    typer.echo(scores.to_string())
     if csv is not None:
         with atomic_write(csv) as temporary:
-            pd.concat(counts.values()).to_csv(temporary, index=False)
+            counts.to_csv(temporary, index=False)
         typer.echo(csv)
 
 
@@ -378,34 +407,45 @@ class _WithExpressions(TyperCommand):
 
 @app.command(cls=_WithExpressions)
 def predict(
-    image: Annotated[Path, typer.Argument(help="a picture, or a folder of pictures")],
-    expressions: Annotated[list[str], typer.Argument(help='what to look for, e.g. "the dog on the left"')],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="a picture, or a folder of pictures")],
+    expressions: Annotated[
+        list[str], typer.Argument(metavar="EXPRESSION", help='what to look for, e.g. "the dog on the left"')
+    ],
     weights: Annotated[
         Path | None,
-        typer.Option(help="a weights file or a folder of save_pretrained; default: a small model of RefScenes"),
+        typer.Option(
+            metavar="FILE", help="a weights file or a folder of save_pretrained; default: a small model of RefScenes"
+        ),
     ] = None,
-    output: Annotated[Path, typer.Option(help="the folder for masks, overlays and JSON")] = Path("predictions"),
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="for masks, overlays and JSON")] = Path("predictions"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what an earlier call wrote")] = False,
-    study: Annotated[str, typer.Option("--study", help="the study file, for weights with a class of one's own")] = "",
+    study: Annotated[
+        str, typer.Option("--study", metavar="FILE", help="the study file, for weights with a class of your own")
+    ] = "",
 ) -> None:
-    """Segment what the expressions mean in a photo: per expression a mask and an overlay, per photo a JSON file."""
+    """Segment in a photo, or in many, what expressions mean. Writes a mask and an overlay for each expression, and a
+    JSON file for each photo."""
     from refstudy.data.pictures import find_photos, unread
-    from refstudy.study.load import load_study
+    from refstudy.models.saved import saved_settings, shipped_weights
+    from refstudy.prediction.photos import planned_files, segment_files
 
     photos, others = find_photos(image)
     if weights and not weights.exists():
         raise StudyError(f"--weights {weights}: not found; train them or fetch them again")
+    path = weights or shipped_weights()
+    saved_settings(path)
+    planned = planned_files(photos, expressions, output, overwrite)
     if others:
         typer.echo(f"note: {len(photos)} photos in {image}{unread(others)}", err=True)
     if study:
-        load_study(study)
-    from refstudy.models.build import default_device, load_model, shipped_weights  # PyTorch takes seconds to import
-    from refstudy.prediction.photos import segment_files
+        from refstudy.study.load import load_study
 
-    path = weights or shipped_weights()
+        load_study(study)
+    from refstudy.models.build import default_device, load_model  # PyTorch takes seconds to import
+
     model = load_model(path).to(default_device())
     failed = 0
-    for level, line in segment_files(model, path.name, photos, expressions, output, overwrite):
+    for level, line in segment_files(model, path.name, planned, expressions):
         typer.echo(f"{level}: {line}", err=True)
         failed += level == "error"
     typer.echo(f"{len(photos) - failed} of {len(photos)} photos segmented, results in {output}")
@@ -415,9 +455,9 @@ def predict(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def demo(context: typer.Context, study: StudyOption = FILE_NAME) -> None:
-    """Open the notebook in which to ask the model about a picture, in JupyterLab.
+    """Open a notebook in which to ask the model about a picture.
 
-    Further options are JupyterLab's: --no-browser on a server, --allow-root in a container.
+    It opens in JupyterLab. Further options are JupyterLab's: --no-browser on a server, --allow-root in a container.
     """
     import subprocess
 
@@ -425,7 +465,7 @@ def demo(context: typer.Context, study: StudyOption = FILE_NAME) -> None:
 
     loaded = load_study(study)
     if "10_demo" not in loaded.runs:
-        raise StudyError(f"{loaded.path}: no run '10_demo' under 'runs', whose notebook is to be opened; add it")
+        raise StudyError(f"{loaded.path}: no run '10_demo' under 'runs', whose notebook this command opens; add it")
     about = [f"--ServerApp.root_dir={loaded.root}", f"--ServerApp.tornado_settings={LARGE_UPLOADS}"]
     command = [sys.executable, "-m", "jupyter", "lab", loaded.runs["10_demo"].notebook, *about, *context.args]
     raise typer.Exit(subprocess.run(command, cwd=loaded.root, check=False).returncode)
@@ -453,7 +493,7 @@ def examine_command(
     option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="of the class; repeatable")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Run a module through the faults that were found in published ones, beside two of the study's; no data, no
+    """Run a module through the faults that were found in published ones, next to two of the study's; no data, no
     training. Exit status 1 when it has a fault. docs/examine.md explains every check."""
     from refstudy.study.changes import parse_changes
     from refstudy.study.load import load_study
@@ -470,25 +510,29 @@ def examine_command(
 
 @app.command("report")
 def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
-    """Write results/<profile>/report/index.html from the tables, figures and notebooks that lie there."""
-    from refstudy.engine.report import write_report
+    """Write results/<profile>/report/index.html. It is made of the tables, figures and notebooks that lie there."""
     from refstudy.study.load import load_study
 
-    typer.echo(write_report(load_study(study).under(profile)))
+    under = load_study(study).under(profile)
+    from refstudy.engine.report import write_report
+
+    typer.echo(write_report(under))
 
 
 @app.command()
 def card(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
-    """Write the model card beside the weights that a profile ships, from its run records."""
-    from refstudy.engine.model_card import write_model_card
+    """Write the model card of the weights that a profile ships. Its numbers come from the run records."""
     from refstudy.study.load import load_study
 
-    typer.echo(write_model_card(load_study(study).under(profile)))
+    under = load_study(study).under(profile)
+    from refstudy.engine.model_card import write_model_card
+
+    typer.echo(write_model_card(under))
 
 
 @app.command()
 def pages(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
-    """Fill the blocks of numbers in README.md and docs/findings.md from the tables of a profile."""
+    """Fill the blocks of numbers in README.md and docs/findings.md. They come from the tables of a profile."""
     from refstudy.engine.pages import fill_pages
     from refstudy.study.load import load_study
 
@@ -499,24 +543,31 @@ def pages(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
 @app.command()
 def cost(
     profile: Profile = "refcoco",
-    variant: Annotated[list[str] | None, typer.Option(help="only this one; may be given several times")] = None,
-    beside: Annotated[bool, typer.Option("--beside", help="also the profiles beside this one")] = False,
-    rate: Annotated[float | None, typer.Option(help="TFLOP/s that the GPU is taken to reach; default: 316")] = None,
-    csv: Annotated[Path | None, typer.Option(help="also write the table here")] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="only this one; may be given several times")
+    ] = None,
+    beside: Annotated[bool, typer.Option("--beside", help="also the profiles that this one names in `beside`")] = False,
+    rate: Annotated[
+        float | None, typer.Option(metavar="TFLOP/S", help="what the GPU is taken to reach; default: 316")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="also write the table here")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Count parameters and multiply-adds of every variant at the profile's size, without weights or data; estimate the
-    GPU-hours of every training on released data."""
-    from refstudy.analysis.cost import RATE, cost_table, gpu_hours, printed_costs
-    from refstudy.analysis.table_files import write_table
+    """Count parameters and multiply-adds of every variant. They are counted at the profile's size, without weights or
+    data; for released data, the GPU-hours of every training are estimated."""
     from refstudy.study.load import load_study
 
-    rate = RATE if rate is None else rate
-    if not rate > 0:
+    if rate is not None and not rate > 0:
         raise StudyError(f"--rate {rate:g}: not above 0; give the TFLOP/s that the GPU reaches, or leave it out")
     _refuse_unwritable(csv)
     loaded = load_study(study)
+    for one in variant or ():
+        loaded.run_config(profile, one, 0)
     names = [name for name in loaded.together(profile) if beside or name == profile]
+    from refstudy.analysis.cost import RATE, cost_table, gpu_hours, printed_costs
+    from refstudy.analysis.table_files import write_table
+
+    rate = RATE if rate is None else rate
     tables, total = {name: cost_table(loaded, name, variant or ()) for name in names}, 0.0
     typer.echo("parameters in millions; G multiply-adds of one image with one expression, and of a further one")
     for name, table in tables.items():
@@ -530,7 +581,7 @@ def cost(
         total += sum(each * len(loaded.seeds(name, one)) for each, one in zip(hours, table["variant"], strict=True))
     if total == total:
         typer.echo(f"\nabout {total:.0f} GPU-hours in all, at {rate:.0f} TFLOP/s (an estimate; --rate changes it)")
-    typer.echo("\nprinted costs beside ours, every equation computed as the paper writes it")
+    typer.echo("\nprinted costs next to ours, every equation computed as the paper writes it")
     typer.echo(printed_costs(loaded).to_string(index=False, float_format="{:.1f}".format))
     if csv is not None:
         typer.echo(write_table(tables[profile], csv.parent, csv.stem))
@@ -539,7 +590,7 @@ def cost(
 @data_app.command()
 def make(
     profile: Profile = "scenes",
-    workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="processes")] = 1,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Make the RefScenes data of a profile."""
@@ -550,17 +601,17 @@ def make(
     loaded = load_study(study)
     data = loaded.profile(profile).data
     if data.dataset not in FLAVOURS:
-        raise StudyError(f"--profile {profile}: {data.dataset} is not made but downloaded; see refstudy data download")
+        raise StudyError(f"--profile {profile}: {data.dataset} cannot be made; `refstudy data download` fetches it")
     typer.echo(prepare_data(data, loaded.data_root, workers))
 
 
 @data_app.command()
 def layout(
-    to: Annotated[Path, typer.Option(help="the folder that the other code takes as its data root")],
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="what the other code takes as its data root")],
     profile: Profile = "scenes",
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Link the RefScenes data of a profile to where code written for REFER's data sets looks for them."""
+    """Link RefScenes into the folders where code for REFER's data looks for it."""
     from refstudy.data.scenes import FLAVOURS
     from refstudy.data.source import lay_out, prepare_data
     from refstudy.study.load import load_study
@@ -574,12 +625,12 @@ def layout(
 
 @data_app.command()
 def check(
-    root: Annotated[Path, typer.Argument(help="the folder that holds the data sets")],
-    dataset: Annotated[str, typer.Option(help="only this one, e.g. refcoco")] = "",
-    split_by: Annotated[str, typer.Option(help="only this partition, e.g. unc")] = "",
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="the folder that holds the data sets")],
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="only this one, e.g. refcoco")] = "",
+    split_by: Annotated[str, typer.Option(metavar="NAME", help="only this partition, e.g. unc")] = "",
     images: Annotated[bool, typer.Option("--images", help="decode every image")] = False,
 ) -> None:
-    """Count what lies in a folder, hold it against the published figures and find what is broken.
+    """Count the data sets of a folder and find what is broken. Their counts are compared with the published ones.
 
     Exit status 1 when there are problems; notes alone leave it at 0.
     """
@@ -597,11 +648,15 @@ def check(
 
 @data_app.command()
 def download(
-    name: Annotated[list[str] | None, typer.Argument(help="what to fetch; nothing: show what there is")] = None,
-    to: Annotated[Path | None, typer.Option(help="the folder for the data; default: that of the study")] = None,
+    name: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="what to fetch; nothing: show what there is")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="where the data go; default: that of the study")
+    ] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Fetch data sets and pictures from their mirrors, verify and unpack them; interrupted ones are resumed."""
+    """Fetch data sets and pictures from their mirrors. They are verified and unpacked; interrupted ones are resumed."""
     from refstudy.data.download import fetch, load_mirrors
     from refstudy.study.load import load_study
 
@@ -640,6 +695,10 @@ def main() -> None:
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except SystemExit as ended:
+        if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):  # of which typer says nothing
+            print("interrupted", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

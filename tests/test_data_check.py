@@ -181,12 +181,19 @@ def test_totals_of_a_part_are_not_compared():
     assert set(compare(part, "refcoco", "unc")["split"]) == {"val"}
 
 
-def test_data_that_are_not_the_released_ones_are_a_problem(tmp_path):
+def test_data_of_ones_own_may_have_the_name_of_released_ones(tmp_path):
     as_hub_parquet(tmp_path)
     found = checked(tmp_path)
-    level, messages = found["differs from published"]
-    assert level == "problem" and any("val referents: 1, published 3811 (-3810)" in message for message in messages)
+    level, (message,) = found["differs from published"]
+    assert level == "note" and "no count is a published one, e.g. train images: 1, published 16994" in message
     assert "split missing" in found
+
+
+def test_a_copy_of_the_released_files_that_lacks_something_is_a_problem():
+    table = table_of({"val": [(k % 1500, k) for k in range(3810)]})  # of 1,500 pictures and 3,811 referents
+    problems = check_dataset(table, "refcoco", "unc")
+    row = problems[problems["entry"] == "val referents"].iloc[0]
+    assert row["level"] == "problem" and "val referents: 3810, published 3811 (-1)" in row["message"]
 
 
 def test_an_export_that_joins_two_partitions_is_explained():

@@ -257,10 +257,7 @@ def test_a_folder_without_data_is_told_what_belongs_there(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (
-            "data make --profile refcoco",
-            "--profile refcoco: refcoco is not made but downloaded; see refstudy data down",
-        ),
+        ("data make --profile refcoco", "--profile refcoco: refcoco cannot be made; `refstudy data down"),
         ("cost --rate 0", "--rate 0: not above 0; give the TFLOP/s"),
         ("cost --rate -3", "--rate -3: not above 0; give the TFLOP/s"),
         ("cost --csv costs.txt", "--csv costs.txt: a table is written as CSV; give a name that ends in .csv"),

@@ -15,7 +15,7 @@ from refstudy.data.scenes import FLAVOURS
 from refstudy.data.words import build_tokenizer
 from refstudy.engine.model_card import model_card
 from refstudy.engine.trainings import train_run
-from refstudy.models.build import SHIPPED_WEIGHTS, shipped_weights
+from refstudy.models.saved import SHIPPED_WEIGHTS, shipped_weights
 from refstudy.study.load import load_study
 from refstudy.training.records import find_records, read_record
 

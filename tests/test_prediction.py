@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-import refstudy.models.build
+import refstudy.models.saved
 import refstudy.prediction.predict
 from refstudy.base.errors import StudyError
 from refstudy.cli import app
@@ -344,7 +344,7 @@ def test_bad_input_ends_in_one_line(photo, weights, tmp_path, monkeypatch):
         assert len(str(result.exception).splitlines()) == 1
     taken = run(photo, "a dog", "--weights", weights, "--output", photo).exception
     assert "cannot be written to" in str(taken) and "give another --output" in str(taken)
-    monkeypatch.setattr(refstudy.models.build, "SHIPPED_WEIGHTS", tmp_path / "no.safetensors")
+    monkeypatch.setattr(refstudy.models.saved, "SHIPPED_WEIGHTS", tmp_path / "no.safetensors")
     assert "give --weights" in str(run(photo, "a dog", *out).exception)
     assert not (tmp_path / "out").exists()
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import timm
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertForPreTraining, BertModel, BertTokenizerFast
 
 from refstudy.base.config import ImageEncoderConfig, ModelConfig, PartConfig, RunConfig, TextEncoderConfig, TrainConfig
 from refstudy.base.errors import StudyError
@@ -114,6 +115,18 @@ def test_swin_is_read_from_a_folder_with_its_own_sizes(tmp_path):
     again.load_state_dict(image.state_dict())
     x = torch.randn(1, 3, 64, 64)
     assert all(torch.equal(a, b) for a, b in zip(image.eval()(x), again.eval()(x), strict=True))
+
+
+@pytest.mark.parametrize("layers, told", [(2, False), (1, True)])
+def test_of_a_berts_file_only_what_is_unexpected_is_reported(tmp_path, caplog, monkeypatch, layers, told):
+    """The pooler and the heads of its pretraining are expected; a layer that its settings do not have is not."""
+    sizes = {"hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40}
+    BertForPreTraining(BertConfig(vocab_size=10, num_hidden_layers=2, **sizes)).save_pretrained(tmp_path)
+    about = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(about | {"num_hidden_layers": layers}))
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    TextEncoder(TextEncoderConfig(name=str(tmp_path), pretrained=True))
+    assert ("layer.1" in caplog.text) is told and "pooler" not in caplog.text and "cls." not in caplog.text
 
 
 def test_bert_is_read_from_a_folder_with_its_own_sizes(tmp_path):

@@ -1,23 +1,24 @@
 """The cost of a model: parameters, multiply-adds by component; counted in seconds on shapes, without
 weights."""
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from refstudy.base.bar import bar
-from refstudy.base.config import ModelConfig, RunConfig
+from refstudy.base.config import ImageEncoderConfig, ModelConfig, RunConfig, TextEncoderConfig
 from refstudy.base.files import exists, note
 from refstudy.data.check import published
 from refstudy.models.build import build_model
+from refstudy.models.encoders import ImageEncoder, TextEncoder
 from refstudy.models.segmenter import ImageFeatures, Segmenter
 from refstudy.papers.printed import load_printed
 from refstudy.study.file import PAPERS_SWIN_B, PAPERS_SWIN_T, Study
@@ -49,58 +50,120 @@ def cost(config: ModelConfig) -> Cost:
     return _counted(config.from_scratch().model_dump_json())
 
 
-@functools.cache
+@cache
 def _counted(settings: str) -> Cost:
     config = ModelConfig.model_validate_json(settings)
     with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        model = build_model(config).eval()
-        with FlopCounterMode(display=False) as once:
-            features = model.encode_image(torch.empty(1, 3, config.image_size, config.image_size))
+        model = build_model(config, _image_encoder, _text_encoder).eval()
+        side = config.image_size
+        encoding, features = Counting(model).run(partial(model.encode_image, torch.empty(1, 3, side, side)))
         macs, further = _one_and_further(model, features)
         written, further_written = macs, further
         if reordered := [part for part in model.modules() if hasattr(part, "as_written")]:
             for part in reordered:  # all else is as written, but for S²RM's one matrix of products (a fraction of 1 %)
                 cast(Any, part).as_written = True
             written, further_written = _one_and_further(model, features)
-    encoding = once.get_total_flops() / 2e9
-    in_all = sum(written.values()) + encoding
-    macs["image_encoder"] = macs.get("image_encoder", 0.0) + encoding
+    once = sum(encoding.values())
+    in_all = sum(written.values()) + once
+    macs["image_encoder"] = macs.get("image_encoder", 0.0) + once
     parameters = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in model.named_children()}
     parameters = {name: number for name, number in parameters.items() if number}
     return Cost(parameters, macs, further, in_all, further_written)
 
 
+@cache
+def _image_encoder(config: ImageEncoderConfig, image_size: int) -> ImageEncoder:
+    return ImageEncoder(config, image_size)
+
+
+@cache
+def _text_encoder(config: TextEncoderConfig) -> TextEncoder:
+    return TextEncoder(config)
+
+
 def _one_and_further(model: Segmenter, features: ImageFeatures) -> tuple[dict[str, float], float]:
-    one, two = (count(model, features, expressions) for expressions in (1, 2))
-    return one, sum(two.values()) - sum(one.values())
+    """Thousand millions of multiply-adds, by component for one expression about one encoded image, and in all for a
+    further one; on "meta"."""
+    counting, found = Counting(model), []
+    for expressions in (1, 2):
+        ids = torch.empty(expressions, WORDS, dtype=torch.long)
+        given = (features, ids, torch.empty_like(ids, dtype=torch.bool), torch.empty(expressions, dtype=torch.long))
+        found.append(counting.run(partial(model.segment, *given))[0])
+    return found[0], sum(found[1].values()) - sum(found[0].values())
 
 
-def count(model: Segmenter, features: ImageFeatures, expressions: int, words: int = WORDS) -> dict[str, float]:
-    """Thousand millions of multiply-adds by component, for this number of expressions about one encoded image; on
-    "meta"."""
-    ids = torch.empty(expressions, words, dtype=torch.long)
-    mask = torch.empty(expressions, words, dtype=torch.bool)
-    with FlopCounterMode(display=False) as counter:
-        Second(model)(features, ids, mask, torch.empty(expressions, dtype=torch.long))
-    flops = {name: sum(by_operation.values()) for name, by_operation in counter.get_flop_counts().items()}
-    parts = {name: 0 for name, _ in model.named_children()}
-    calls = [name.removeprefix("Second.model.") for name in flops if name.startswith("Second.model.")]
-    for name in calls:
-        if not any(name.startswith(f"{other}.") for other in calls):  # not within another one
-            parts[name.split(".")[0]] += flops[f"Second.model.{name}"]
-    parts["rest"] = counter.get_total_flops() - sum(parts.values())
-    return {name: number / 2e9 for name, number in parts.items() if number}
+class Counting:
+    """Counts what the modules of a model do. A module that is like one which was called before, with inputs of the same
+    shapes, is not called again: it does as much, and gives the same shapes."""
+
+    known: dict[Any, tuple[int, Any, nn.Module]] = {}  # likeness and shapes of inputs -> operations, output, module
+
+    def __init__(self, model: nn.Module):
+        self._component = {id(part): name.split(".")[0] for name, part in model.named_modules() if name}
+        self._likeness: dict[int, Any] = {}
+
+    def run(self, action: Callable[[], Any]) -> tuple[dict[str, float], Any]:
+        """Thousand millions of multiply-adds by component, "rest" for what no module does; what ``action`` gives."""
+        self._parts = dict.fromkeys(self._component.values(), 0)
+        self._counter, self._spared, self._within = FlopCounterMode(display=False), 0, False
+        forward = nn.Module.__call__
+        nn.Module.__call__ = lambda *given, **named: self._call(forward, *given, **named)  # type: ignore[method-assign]
+        try:
+            with self._counter:
+                found = action()
+                total = self._total()
+        finally:
+            nn.Module.__call__ = forward  # type: ignore[method-assign]
+        parts = self._parts | {"rest": total - sum(self._parts.values())}
+        return {name: number / 2e9 for name, number in parts.items() if number}, found
+
+    def _total(self) -> int:
+        return self._counter.get_total_flops() + self._spared
+
+    def _call(self, forward: Callable, module: nn.Module, *given: Any, **named: Any) -> Any:
+        before, outermost, self._within = self._total(), not self._within, True
+        key = (self._like(module), _shape((given, named)))
+        if key in self.known:
+            operations, output, _ = self.known[key]
+            self._spared += operations
+        else:
+            output = forward(module, *given, **named)
+            self.known[key] = self._total() - before, output, module  # which is kept, and with it what it is known by
+        if outermost:
+            self._within = False
+            if name := self._component.get(id(module)):
+                self._parts[name] += self._total() - before
+        return output
+
+    def _like(self, module: nn.Module) -> Any:
+        """What two modules that do the same have in common: class, attributes, sizes of parameters, and their parts."""
+        found = self._likeness.get(id(module))
+        if found is None and isinstance(module, TextEncoder | ImageEncoder):
+            found = id(module)  # made once, see above
+        if found is None:
+            own = {name: repr(value) for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+            sizes = [
+                (name, p.shape)
+                for name, p in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+            ]
+            parts = [(name, self._like(part)) for name, part in module.named_children()]
+            found = hash((type(module), *own.items(), *sizes, *parts))
+        self._likeness[id(module)] = found
+        return found
 
 
-class Second(nn.Module):
-    """The second half of a segmenter, ``segment``, as a module: the counter names calls by module."""
+_OF_EVERY_MODULE = vars(nn.Module())
 
-    def __init__(self, model: Segmenter):
-        super().__init__()
-        self.model = model
 
-    def forward(self, *arguments):
-        return self.model.segment(*arguments)
+def _shape(value: Any) -> Any:
+    """A value of a call with shapes in the place of tensors. What is not known is equal to nothing."""
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype
+    if isinstance(value, tuple | list):
+        return type(value), *map(_shape, value)
+    if isinstance(value, dict):
+        return tuple((name, _shape(part)) for name, part in value.items())
+    return value if isinstance(value, int | float | str | None) else object()
 
 
 # Printed costs: table and row, our profile and variant, and whether the printed number includes the text encoder.

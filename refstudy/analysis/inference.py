@@ -1,6 +1,7 @@
 """Statistics of few runs: levels and gains with their errors, and verdicts on many claims at once.
 
-Everything here works on numbers alone, of run records or made up (benchmarks/simulate_verdicts.py).
+Everything here works on numbers alone, of run records or made up (benchmarks/simulate_verdicts.py). SciPy is loaded by
+what computes with it.
 docs/statistics.md has the formulas and the reasons.
 """
 
@@ -9,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special, stats
 
 from refstudy.papers.claims import MARGIN
 
@@ -54,11 +54,15 @@ class Estimate:
 
     def interval(self, level: float = LEVEL) -> tuple[Any, Any]:
         """Student's interval (low, high)."""
+        from scipy import stats
+
         half = stats.t.ppf((1 + level) / 2, self.freedom) * self.error
         return self.points - half, self.points + half
 
     def p(self) -> np.ndarray:
         """The two-sided p-value of no gain; 1 where points and error are both 0, NaN where the error is unknown."""
+        from scipy import stats
+
         points, error = np.abs(np.asarray(self.points, float)), np.asarray(self.error, float)
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = np.where((points == 0) & (error == 0), 0.0, points / error)
@@ -109,6 +113,8 @@ def holm(p: np.ndarray) -> np.ndarray:
 def smallest_gain(error: Any, freedom: Any, level: float) -> np.ndarray:
     """The gain, in points, that a two-sided test at this ``level`` detects with probability ``POWER``, by the
     noncentral t distribution."""
+    from scipy import special, stats
+
     freedom = np.minimum(freedom, 1e6)  # practically infinite
     return special.nctdtrinc(freedom, 1 - POWER, stats.t.isf(level / 2, freedom)) * np.asarray(error)
 

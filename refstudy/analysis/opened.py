@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refstudy.base.errors import StudyError
-from refstudy.study.file import FILE_NAME, ProfileStudy, training_command
+from refstudy.study import FILE_NAME
+from refstudy.study.file import ProfileStudy, training_command
 from refstudy.study.load import load_study
 
 if TYPE_CHECKING:

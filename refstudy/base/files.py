@@ -94,7 +94,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         remedy = "save it as UTF-8, or unpack it if it is compressed"
         raise StudyError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); {remedy}") from error
-    if not text.strip():
+    if not text or text.isspace():
         raise StudyError(f"{path}: is empty; write it, or fetch it again")
     return text
 

@@ -3,6 +3,7 @@
 Nothing heavy is imported: of torch only what its process has loaded already is asked.
 """
 
+import os
 import platform
 import re
 import resource
@@ -75,9 +76,11 @@ def forget_peak_memory() -> None:
 
 
 def usage() -> dict[str, Any]:
-    """The machine and the use of this process so far: versions, device (a GPU, if it has used one) and peak memory."""
+    """The machine and the use of this process so far: versions, device (a GPU, if it has used one), CPU seconds, those
+    of processes that it started and that have ended among them, and peak memory."""
     cuda = _used_cuda()
-    return {"versions": versions(), "device": cuda.get_device_name() if cuda else processor()} | peak_memory()
+    about = {"versions": versions(), "device": cuda.get_device_name() if cuda else processor()}
+    return about | {"cpu_seconds": round(sum(os.times()[:4]), 1)} | peak_memory()
 
 
 def _used_cuda() -> Any:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
@@ -28,7 +28,11 @@ from refstudy.data.masks import decode_mask, has_masks
 from refstudy.data.pictures import read_image
 from refstudy.data.words import tokenize
 
+if TYPE_CHECKING:  # the answer to a photo needs none of it
+    import pandas as pd
+
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as the encoders expect
+EXPRESSIONS_AT_ONCE = 32  # segmented together: SLViT at 480 px makes hundreds of megabytes of maps for each
 PADDING = tuple(round(255 * value) for value in IMAGE_MEAN)
 
 
@@ -46,7 +50,7 @@ class Corpus:
     token_ids: np.ndarray
     token_mask: np.ndarray
     ref_of_expression: np.ndarray
-    table: pd.DataFrame
+    table: "pd.DataFrame"
     keep_aspect: bool = False
 
     @property
@@ -169,7 +173,7 @@ class Batch:
 
 
 def build_corpus(
-    table: pd.DataFrame,
+    table: "pd.DataFrame",
     split: str,
     image_size: int,
     tokenizer: BertTokenizerFast,
@@ -186,6 +190,8 @@ def build_corpus(
     there, under a name made from what determines them, and opened memory-mapped the next time. Raises StudyError for
     an unknown split, data without masks, and whatever reading images and masks raises.
     """
+    import pandas as pd
+
     rows = table[table["split"] == split].reset_index(drop=True)
     if rows.empty:
         raise StudyError(f"unknown split '{split}'; the data have {', '.join(sorted(table['split'].unique()))}")
@@ -257,14 +263,14 @@ def unfit(square: Tensor, height: int, width: int, keep_aspect: bool) -> Tensor:
     return interpolate(picture, size=(height, width), mode="bilinear", align_corners=False)[0, 0]
 
 
-def _fill_images(images: np.ndarray, pictures: pd.DataFrame, progress: bool, keep_aspect: bool) -> None:
+def _fill_images(images: np.ndarray, pictures: "pd.DataFrame", progress: bool, keep_aspect: bool) -> None:
     side = images.shape[-1]
     shown = progress and len(pictures) >= 500
     for k, row in enumerate(bar(pictures.itertuples(), desc="decoding images", total=len(pictures), shown=shown)):
         images[k] = fit_image(read_image(row.image_path, row.height, row.width), side, keep_aspect).transpose(2, 0, 1)
 
 
-def _fill_masks(masks: np.ndarray, refs: pd.DataFrame, side: int, keep_aspect: bool) -> None:
+def _fill_masks(masks: np.ndarray, refs: "pd.DataFrame", side: int, keep_aspect: bool) -> None:
     for k, row in enumerate(refs.itertuples()):
         try:
             mask = decode_mask(row.segmentation, row.height, row.width)
@@ -298,7 +304,7 @@ def _array(
         array = np.empty(shape, np.uint8)
         fill(array)
         return array
-    parts = [json.dumps(list(part), default=str) if isinstance(part, pd.Series) else str(part) for part in about]
+    parts = [str(part) if isinstance(part, str | int) else json.dumps(list(part), default=str) for part in about]
     path = _kept_at(Path(folder), f"{name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.npy", shape)
     if not _sound(path, shape):
         try:
@@ -447,7 +453,7 @@ def _mean_and_deviation(device: torch.device) -> tuple[Tensor, ...]:
     return tuple(torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
 
 
-def fingerprint(table: pd.DataFrame) -> str:
+def fingerprint(table: "pd.DataFrame") -> str:
     """16 hexadecimal digits of the SHA-256 over expressions, splits, segmentations and the bytes of the images.
 
     Raises StudyError for a missing image.

@@ -109,7 +109,17 @@ def _counts(table: pd.DataFrame, dataset: str, split_by: str) -> Iterator[Proble
     for split in _released_splits(dataset, split_by):
         if split not in found.index:
             yield Problem("split missing", split, f"no split {split}; totals are not compared", "note")
-    for _, rows in compare(found, dataset, split_by).groupby(["split", "measure"], sort=False):
+    figures = compare(found, dataset, split_by)
+    counted = figures[figures["measure"].isin(MEASURES[:3])]
+    if len(counted) and (counted["difference"] != 0).all():
+        first = counted.iloc[0]
+        message = (
+            f"no count is a published one, e.g. {first['split']} {first['measure']}: {first['found']}, published "
+            f"{first['value']}; data of one's own may be called {dataset}, but it is no copy of the released files"
+        )
+        yield Problem("differs from published", dataset, message, "note")
+        return
+    for _, rows in figures.groupby(["split", "measure"], sort=False):
         explained = "; ".join(rows.loc[rows["difference"] == 0, "why"])
         met = (rows["difference"] == 0).any()
         for row in rows[rows["difference"] != 0].to_dict("records"):

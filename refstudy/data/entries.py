@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path, PureWindowsPath
-from typing import Any, Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal
 
 from refstudy.base.config import SentenceField
 from refstudy.base.errors import StudyError
 from refstudy.data import schema
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "sent_id ref_id ann_id image_id split category_id category expression words kind "
@@ -149,12 +150,14 @@ def numbered(texts: Any, first: int = 0) -> Any:
 
 def make_table(
     entries: Entries, report: Callable[[Problem], None], sentence_field: SentenceField = "sent"
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """One row per expression, with its referent, annotation and image: the columns of ``refer.load_refer``.
 
     Every entry that is not as ``refstudy.data.schema`` has it is given to ``report`` and left out; what depends on it
     is left out without another word. A ``report`` that raises makes the reading strict.
     """
+    import pandas as pd  # what only looks for data needs none of it
+
     for problem in entries.problems:
         report(problem)
     pictures, instances = Pictures(entries.image_folder), entries.instances
@@ -196,16 +199,19 @@ def _known(
     """The items of an instances file by their id, as ``about`` describes them: None for a broken one; an item without
     id has the id None."""
     known: dict[Any, Any] = {}
+    what = kind.__name__.lower()
     for number, item in enumerate(items, 1):
-        what = kind.__name__.lower()
-        entry, key = schema.name_of(what, item, "id", number), schema.identity_of(item, "id")
+        items[number - 1] = None  # hundreds of thousands of annotations are not held twice
+        key = schema.identity_of(item, "id")
         try:
             described = about(schema.checked(kind, item))
             if (known.setdefault(key, described) or described) != described:
+                entry = schema.name_of(what, item, "id", number)
                 message = f"{source}: {entry} is there more than once, and differs; fetch the file again"
                 report(Problem(f"duplicate {what} id", entry, message))
         except ValueError as error:
             known.setdefault(key, None)
+            entry = schema.name_of(what, item, "id", number)
             outside = isinstance(error, StudyError)
             message = str(error) if outside else f"{source}: {entry}: {error}"
             report(Problem("path outside its folder" if outside else f"broken {what}", entry, message))

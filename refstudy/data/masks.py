@@ -2,13 +2,15 @@
 
 import re
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from pycocotools import mask as coco_mask
 
 from refstudy.base.errors import StudyError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FARTHEST = 100  # times the longer side; a polygon's point beyond is a mistake, and would crash pycocotools
 PACKED = re.compile(rb"([P-o]{0,6}[0-O])+")  # compressed counts: digits from "P" on where more follow, from "0" on last
@@ -79,7 +81,7 @@ def mask_polygons(mask: np.ndarray) -> list[list[int]]:
     return polygons
 
 
-def has_masks(table: pd.DataFrame) -> bool:
+def has_masks(table: "pd.DataFrame") -> bool:
     """Tell if these data have masks; a form with boxes alone has none."""
     return bool(table["segmentation"].map(bool).any())
 

@@ -1,9 +1,9 @@
 """RefCOCO, RefCOCO+, RefCOCOg, ReferIt and RefScenes as one table, a row per expression, whatever form they lie in."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
+from refstudy.base.allocation import without_collecting
 from refstudy.base.config import DataConfig, SentenceField
 from refstudy.base.errors import DataMissing, StudyError
 from refstudy.base.files import note
@@ -11,8 +11,11 @@ from refstudy.data.entries import UNREADABLE, Found, Problem, make_table
 from refstudy.data.forms import FORMS
 from refstudy.data.scenes import FLAVOURS
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def load_refer(root: Path | str, dataset: str, split_by: str, sentence_field: SentenceField = "sent") -> pd.DataFrame:
+
+def load_refer(root: Path | str, dataset: str, split_by: str, sentence_field: SentenceField = "sent") -> "pd.DataFrame":
     """All expressions of a data set that lies under ``root``, with their referents, annotations and images.
 
     Columns: sent_id, ref_id, ann_id, image_id, split, category_id, category, expression, words, kind, image_path,
@@ -25,12 +28,13 @@ def load_refer(root: Path | str, dataset: str, split_by: str, sentence_field: Se
     annotations without image, and expressions that are empty or lack the ``sentence_field``.
     """
     chosen = choose(root, dataset, split_by)
-    table = make_table(chosen.read(), _refuse, sentence_field)
+    with without_collecting():
+        table = make_table(chosen.read(), _refuse, sentence_field)
     note("read", chosen.path)
     return table
 
 
-def load_table(config: DataConfig, root: Path) -> pd.DataFrame:
+def load_table(config: DataConfig, root: Path) -> "pd.DataFrame":
     """``load_refer``'s table of these data under ``root``, less what their ``kinds`` and ``referents`` leave out; of
     released data, where ``scenes`` names splits, the first so many pictures of those splits."""
     table = load_refer(root, config.dataset, config.split_by, config.sentence_field)
@@ -41,6 +45,8 @@ def load_table(config: DataConfig, root: Path) -> pd.DataFrame:
     table = table.reset_index(drop=True)
     if config.dataset in FLAVOURS or not config.scenes:
         return table
+    import pandas as pd
+
     of_split = {split: rows["image_id"].unique() for split, rows in table.groupby("split")}
     chosen = [
         (table["split"] == split) & table["image_id"].isin(of_split.get(split, [])[:pictures])
@@ -49,10 +55,11 @@ def load_table(config: DataConfig, root: Path) -> pd.DataFrame:
     return table[pd.concat(chosen, axis=1).any(axis=1)].reset_index(drop=True)
 
 
-def load_leniently(found: Found) -> tuple[pd.DataFrame, list[Problem]]:
+def load_leniently(found: Found) -> "tuple[pd.DataFrame, list[Problem]]":
     """The table without its broken entries, and what is wrong with those."""
     problems: list[Problem] = []
-    return make_table(found.read(), problems.append), problems
+    with without_collecting():
+        return make_table(found.read(), problems.append), problems
 
 
 def find_data(root: Path | str) -> list[Found]:

@@ -3,9 +3,12 @@
 import math
 import re
 import reprlib
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, Json, PlainValidator, ValidationError
+
+from refstudy.base.errors import StudyError
 
 
 def plain_text(value: Any) -> str:
@@ -13,6 +16,8 @@ def plain_text(value: Any) -> str:
     character or that is no Unicode (half a surrogate pair), and for whatever is neither."""
     if isinstance(value, bytes):
         value = value.decode()
+    if isinstance(value, str) and value.isascii() and value.isprintable() and (plain := value.strip()):
+        return plain  # of nearly all; what follows takes ten times as long
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not (isinstance(value, str) or number):
         raise ValueError(f"{shown(value)} is no text")
@@ -26,8 +31,23 @@ def plain_text(value: Any) -> str:
     return text
 
 
+def plain_expressions(expressions: Sequence[str]) -> list[str]:
+    """What somebody asks for, without the blanks around it. Raises StudyError for a text in place of a list, for an
+    empty list, and for an expression that is no text or has no visible character."""
+    if isinstance(expressions, str):
+        raise StudyError(f"expressions are one text, {expressions!r}; give a list of texts")
+    if not expressions:
+        raise StudyError('no expression; say what to look for, e.g. "the dog on the left"')
+    try:
+        return [plain_text(text) for text in expressions]
+    except ValueError as error:
+        raise StudyError(f"expression {error}; say what to look for") from error
+
+
 def identity(value: Any) -> int | str:
     """An id as a number where it is one, so that 1, 1.0 and "1" are the same; other text stays. Raises ValueError."""
+    if type(value) is int and abs(value) < 10**18:
+        return value
     text = plain_text(value)
     if number := re.fullmatch(r"([+-]?\d{1,18})(\.0*)?", text):
         return int(number[1])

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from refstudy.base.config import DataConfig
 from refstudy.base.errors import StudyError
-from refstudy.data.entries import COCO_FOLDERS, IMAGE_FOLDERS
 from refstudy.data.scenes import FLAVOURS, make_refscenes
 
 
@@ -44,6 +43,8 @@ def lay_out(root: Path, flavour: str, to: Path) -> Path:
 
     Raises StudyError when something else lies there, or links cannot be made.
     """
+    from refstudy.data.entries import COCO_FOLDERS, IMAGE_FOLDERS
+
     name = FLAVOURS[flavour].stands_for
     wanted = {to / name: root / flavour, to / IMAGE_FOLDERS.get(name, COCO_FOLDERS)[0]: root / flavour / "images"}
     for link, folder in wanted.items():

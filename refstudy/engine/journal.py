@@ -28,6 +28,7 @@ PROVENANCE: dict[str, Any] = {  # with what stands for the unknown; ``key``: a d
     "versions": {},
     "device": "",
     "seconds": None,
+    "cpu_seconds": None,
     "peak_memory_mb": None,
     "peak_gpu_memory_mb": None,
 }

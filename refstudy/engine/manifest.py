@@ -12,16 +12,15 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import nbformat
-import pandas as pd
-from nbformat import NotebookNode
+from typing import TYPE_CHECKING, Any
 
 from refstudy.base.errors import StudyError
 from refstudy.base.files import JOURNAL_SUFFIX, atomic_write, file_digest
 from refstudy.engine.journal import Journal, read_journal
 from refstudy.study.file import ProfileStudy
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 FILE_NAME = "manifest.json"
 KINDS = {"tables": ("csv",), "figures": ("svg", "png")}
@@ -134,6 +133,8 @@ def _latest(
     read = [Path(line["path"]) for line in journal.lines if line["action"] == "read" and line["time"] <= time]
     records = sorted({path.name for path in read if path.parent.name == "records"})
     if files[0].suffix == ".csv":
+        import pandas as pd
+
         table = pd.read_csv(files[0])
         if "variant" in table:  # it names its records, and the notebook may have read those of other tables too
             named = set(table["variant"]) | set(table.get("reference", ()))
@@ -147,6 +148,8 @@ def _latest(
 def explanation(executed: Path, time: str) -> dict[str, str]:
     """Find the cell of an executed notebook that ran at ``time``: the heading above it, and the caption below it, a
     paragraph in italics."""
+    import nbformat  # reading a manifest needs none of it
+
     cells = nbformat.read(executed, as_version=4).cells
     section = ""
     for cell, below in zip(cells, [*cells[1:], None], strict=True):
@@ -160,7 +163,7 @@ def explanation(executed: Path, time: str) -> dict[str, str]:
     return {"section": "", "caption": ""}
 
 
-def _ran_at(cell: NotebookNode, time: str) -> bool:
+def _ran_at(cell: "NotebookNode", time: str) -> bool:
     times = cell.metadata.get("papermill", {})
     start, end = times.get("start_time"), times.get("end_time")
     return bool(start and end) and _moment(start) <= _moment(time) <= _moment(end)

@@ -5,14 +5,13 @@ from contextlib import chdir, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import constants, get_session
-
 from refstudy.base.config import ModelConfig, record_name
 from refstudy.base.errors import DataMissing, StudyError
 from refstudy.data.download import load_mirrors
 from refstudy.data.forms.refer_files import COCO_ARCHIVE, IMAGE_ARCHIVES
 from refstudy.data.refer import choose
 from refstudy.data.scenes import FLAVOURS
+from refstudy.engine.plan import released
 from refstudy.study.file import Case, Study
 
 ANSWER = 10  # seconds that the hub has to answer
@@ -31,11 +30,6 @@ def refuse_without(study: Study, profiles: Iterable[str], cases: Iterable[Case])
         lines += missing_weights(models)
     if lines:
         raise StudyError("\n".join(lines))
-
-
-def released(study: Study, *profiles: str) -> bool:
-    """Tell if any of these profiles has released data, and not RefScenes."""
-    return any(study.profile(name).data.dataset not in FLAVOURS for name in profiles)
 
 
 def missing_data(study: Study, profiles: Iterable[str]) -> list[str]:
@@ -92,6 +86,8 @@ def missing_weights(models: Iterable[ModelConfig], fetch: bool = True) -> list[s
 @contextmanager
 def offline() -> Iterator[None]:
     """Look for files of the hub in its cache alone, within the block."""
+    from huggingface_hub import constants
+
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:
@@ -103,6 +99,8 @@ def offline() -> Iterator[None]:
 @contextmanager
 def _offline_without_hub() -> Iterator[None]:
     """Be ``offline`` within the block if the hub does not answer, so that it is asked only once."""
+    from huggingface_hub import constants, get_session
+
     try:
         get_session().head(constants.ENDPOINT, timeout=ANSWER)
         answers = True

@@ -17,6 +17,7 @@ from rich.table import Table
 from refstudy.base.config import record_name
 from refstudy.base.errors import StudyError
 from refstudy.base.files import JOURNAL_SUFFIX, content_digest, path_digest
+from refstudy.data.scenes import FLAVOURS
 from refstudy.engine.journal import Journal, read_journal
 from refstudy.engine.modules import Modules
 from refstudy.study.cells import code_cells, declared_parameters, wrong_parameter
@@ -110,6 +111,11 @@ def without_record(study: Study, profile: str, results: str = "") -> list[Case]:
 
 def _record(study: Study, case: Case, results: str = "") -> Path:
     return study.under(case[0], results).folder / "records" / record_name(study.run_config(*case))
+
+
+def released(study: Study, *profiles: str) -> bool:
+    """Tell if any of these profiles has released data, and not RefScenes."""
+    return any(study.profile(name).data.dataset not in FLAVOURS for name in profiles)
 
 
 def _change(steps: list[Step], changes: Mapping[str, Any]) -> None:

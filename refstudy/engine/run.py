@@ -6,13 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dask.system import CPU_COUNT
 from rich.console import Console
 from rich.table import Table
 
 from refstudy.base.errors import StudyError
 from refstudy.base.locks import locked
-from refstudy.engine.plan import INPUT_CHANGED, Step, plan, show, show_trainings, without_record
+from refstudy.engine.plan import INPUT_CHANGED, Step, plan, released, show, show_trainings, without_record
 from refstudy.study.file import Case, Study
 
 
@@ -74,9 +73,9 @@ def run_profile(
 
 def _show_missing_data(study: Study, profile: str, console: Console) -> None:
     """Print, for a profile of released data, what to fetch, and the command that estimates its cost."""
-    from refstudy.engine.needs import missing_data, released
-
     if released(study, profile):
+        from refstudy.engine.needs import missing_data
+
         lines = [f"missing: {line}" for line in missing_data(study, study.together(profile))]
         lines.append(f"GPU-hours: refstudy cost --profile {profile}; several GPUs, queues: docs/cluster.md")
         console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
@@ -89,6 +88,8 @@ def _prepare(
     time."""
     stop = None
     if cases or data:
+        from dask.system import CPU_COUNT
+
         from refstudy.data.source import prepare_data
         from refstudy.engine.needs import refuse_without
 

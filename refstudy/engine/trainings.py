@@ -202,7 +202,7 @@ def _refuse_options(cases: int, limited: bool, at_once: int, again: bool, schedu
         raise StudyError("--at-once: not with --scheduler; start as many workers as there are to be runs at once")
     if again and cases > 1 and limited:
         raise StudyError(
-            "--again: not for several runs with --time-budget, since the same command would begin with the first anew; "
+            "--again: not for several runs with --time-budget, as the same command would begin again with the first; "
             "name one --variant and --seed, or delete their records and leave out --again"
         )
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from refstudy.analysis.results import BUILDERS
-from refstudy.analysis.table_files import table_path, write_table
+from refstudy.analysis.table_files import table_path
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest
 from refstudy.engine.manifest import FILE_NAME, read_manifest
@@ -14,7 +13,7 @@ from refstudy.study.file import ProfileStudy, Study
 
 
 def verify(study: Study, folder: Path) -> pd.DataFrame:
-    """Compute every table of a results folder anew and compare it, byte for byte, with the file there.
+    """Compute every table of a results folder again and compare it, byte for byte, with the file there.
 
     A row per table and figure; columns: file, and state: "same" as the code makes it now; "differs" or "missing"; for
     what only a notebook can make, since it needs data or weights, "as written" by the notebook that the manifest
@@ -25,6 +24,9 @@ def verify(study: Study, folder: Path) -> pd.DataFrame:
         raise StudyError(f"{folder / FILE_NAME}: not found; name a results folder that `refstudy run` has written")
     study.profile(manifest["profile"])  # is it known?
     under = ProfileStudy(study, manifest["profile"], folder)
+    from refstudy.analysis.results import BUILDERS  # with PyTorch: after what may be refused
+    from refstudy.analysis.table_files import write_table
+
     states = {}
     with tempfile.TemporaryDirectory() as scratch:
         for stem, build in BUILDERS.items():

@@ -4,6 +4,7 @@ import inspect
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_file_location
@@ -12,12 +13,11 @@ from typing import Any, cast, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 from transformers import BertTokenizerFast
 
-from refstudy.base.config import ImageEncoderConfig, ModelConfig, PartConfig
+from refstudy.base.config import ImageEncoderConfig, ModelConfig, PartConfig, TextEncoderConfig
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_write, exists, note
 from refstudy.data.words import build_tokenizer
@@ -31,6 +31,7 @@ from refstudy.models.fusion.tile_concat import TileConcat
 from refstudy.models.lavt import LAVT
 from refstudy.models.mscan import load_mscan_file
 from refstudy.models.own_parts import is_own, place_of, source_of
+from refstudy.models.saved import UNREADABLE, not_ours, saved_settings, shipped_weights
 from refstudy.models.segmenter import ReferringSegmenter, Segmenter
 from refstudy.models.slvit import SLViT
 
@@ -40,14 +41,18 @@ DECODERS: dict[str, type[nn.Module]] = {"fpn": FPN, "casg": CASG}
 WHOLE: dict[str, type[nn.Module]] = {"lavt": LAVT, "slvit": SLViT}
 KINDS = {"fusion": FUSIONS, "decoder": DECODERS, "whole model": WHOLE}
 STRIDE = 32
-ROOT = Path(__file__).resolve().parents[2]  # of the repository; an installed package has no weights there
-SHIPPED_WEIGHTS = ROOT / "results" / "scenes" / "weights" / "s2rm_casg.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
-def build_model(config: ModelConfig) -> Segmenter:
+def build_model(
+    config: ModelConfig,
+    image_encoder_of: Callable[[ImageEncoderConfig, int], ImageEncoder] = ImageEncoder,
+    text_encoder_of: Callable[[TextEncoderConfig], TextEncoder] = TextEncoder,
+) -> Segmenter:
     """The model that ``config`` describes. Encoders are built first: with one seed, they start equal in every variant
     of late fusion and in LAVT; SLViT builds its own.
+
+    The two functions make the encoders; ``refstudy.analysis.cost`` makes each once for all models.
 
     SLViT has one option more than its class, ``pretrained``: the file of MSCAN weights that its trunk starts from, or a
     folder that holds it.
@@ -56,7 +61,7 @@ def build_model(config: ModelConfig) -> Segmenter:
     """
     scratch = config.from_scratch()
     if config.whole is not None and config.whole.name == "slvit":  # its image encoder is its own
-        text_encoder = TextEncoder(config.text)
+        text_encoder = text_encoder_of(config.text)
         model = build_part("whole model", cast(PartConfig, scratch.whole), text_encoder)
         if "pretrained" in config.whole.options:
             file = config.whole.options["pretrained"]
@@ -65,8 +70,8 @@ def build_model(config: ModelConfig) -> Segmenter:
             load_mscan_file(model.image_encoder, file)
         image = ImageEncoderConfig()  # unused
     else:
-        image_encoder = ImageEncoder(config.image, config.image_size)
-        text_encoder = TextEncoder(config.text)
+        image_encoder = image_encoder_of(config.image, config.image_size)
+        text_encoder = text_encoder_of(config.text)
         image = image_encoder.config
         if config.whole is not None:
             model = build_part("whole model", config.whole, image_encoder, text_encoder)
@@ -174,15 +179,6 @@ def halved(tensor: torch.Tensor) -> torch.Tensor:
     return half if half.isfinite().all() else tensor
 
 
-def shipped_weights() -> Path:
-    """The small model that comes with the repository. Raises StudyError where the package was installed without it."""
-    if not SHIPPED_WEIGHTS.is_file():
-        raise StudyError(
-            "this installation comes without weights; give --weights, a file of refstudy or a folder of save_pretrained"
-        )
-    return SHIPPED_WEIGHTS
-
-
 def load_model(path: Path | str | None = None) -> Segmenter:
     """The model of a file that ``save_weights`` wrote, or of a folder that ``save_pretrained`` made; without a path,
     that of ``shipped_weights``.
@@ -192,30 +188,12 @@ def load_model(path: Path | str | None = None) -> Segmenter:
     Raises StudyError when it is missing, broken, not one of ours, or does not fit its own settings.
     """
     path = Path(path or shipped_weights())
-    if not path.exists():
-        raise StudyError(f"{path}: weights not found; train them or fetch them again")
-    if path.is_dir() and not (path / "model.safetensors").is_file():
-        names = ", ".join(sorted(file.name for file in path.glob("*.safetensors")))
-        remedy = f"name one of its files: {names}" if names else "train them or fetch them again"
-        raise StudyError(f"{path}: no model weights of refstudy as model.safetensors; {remedy}")
+    config, about = saved_settings(path)
     try:
-        if path.is_dir():
-            tensors, settings = (
-                load_file(path / "model.safetensors"),
-                (path / "config.json").read_text(encoding="utf-8"),
-            )
-            tokenizer = build_tokenizer(path)
-        else:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                about = json.loads(about["saved"]) if "saved" in about else about
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            settings, tokenizer = about["model"], _unpacked_tokenizer(about)
-        config = ModelConfig.model_validate_json(settings)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise StudyError(
-            f"{path}: no model weights of refstudy ({type(error).__name__}); train them or fetch them again"
-        ) from error
+        tensors = load_file(path / "model.safetensors" if path.is_dir() else path)
+        tokenizer = build_tokenizer(path) if path.is_dir() else _unpacked_tokenizer(about)
+    except UNREADABLE as error:
+        raise not_ours(path, error) from error
     note("read", path)
     model = build_model(config.from_scratch())
     try:

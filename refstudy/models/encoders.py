@@ -127,6 +127,13 @@ class TextEncoder(nn.Module):
         return self.bert(input_ids=token_ids, attention_mask=token_mask[:, None, None, :]).last_hidden_state
 
 
+class _Words(BertModel):
+    """BERT as ``TextEncoder`` reads it: that its file also has a pooler, and the heads of its pretraining, is expected
+    and not reported."""
+
+    _keys_to_ignore_on_load_unexpected = [r"(^|\.)pooler\.", r"(^|\.)cls\."]
+
+
 def _pretrained_bert(name: str) -> BertModel:
     """The BERT of a folder or a hub name. Raises StudyError when it is missing, incomplete or no plain BERT."""
     remedy = (
@@ -136,7 +143,7 @@ def _pretrained_bert(name: str) -> BertModel:
     try:
         # without it, the model would have the dtype of the file, and be trained in it
         options = {"add_pooling_layer": False, "output_loading_info": True, "dtype": torch.float32, **ATTENTION}
-        bert, loaded = BertModel.from_pretrained(name, **options)
+        bert, loaded = _Words.from_pretrained(name, **options)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         where = "the folder lacks config.json or model.safetensors" if Path(name).is_dir() else "not found"
         if not isinstance(error, OSError):

@@ -4,10 +4,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -15,26 +15,25 @@ from PIL import Image
 from refstudy.base.bar import bar
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_write
-from refstudy.models.segmenter import Segmenter
-from refstudy.prediction.predict import Prediction, read_expressions, read_photo, segment_photo
+from refstudy.data.schema import plain_expressions
+
+if TYPE_CHECKING:  # with PyTorch, which takes seconds
+    from refstudy.models.segmenter import Segmenter
+    from refstudy.prediction.predict import Prediction
 
 SLUG = 40  # characters of an expression in a file name
 
 
-def segment_files(
-    model: Segmenter, name: str, photos: Sequence[Path], expressions: Sequence[str], output: Path, overwrite: bool
-) -> Iterator[tuple[Literal["error", "note"], str]]:
-    """Segment every photo and write, for expression k, ``<photo>_<k>-<words>-mask.png`` (0 and 255, of the photo's own
-    size) and ``-overlay.png``, and ``<photo>.json`` with all answers. ``name`` is what the JSON calls the model.
+def planned_files(
+    photos: Sequence[Path], expressions: Sequence[str], output: Path, overwrite: bool
+) -> dict[Path, list[Path]]:
+    """The files that ``segment_files`` writes for each photo; the folder is made.
 
-    Yields a line, an "error", for each photo that could not be read or written; the others are written all the same. A
-    "note" is a line that says, once, what the model does not know, or an expression for which nothing is marked.
-    Raises StudyError for bad expressions and, before anything is written, for an output that is no folder to write to
-    and, unless ``overwrite``, for files that exist already.
+    Raises StudyError for expressions without words, for an output that is no folder to write to and, unless
+    ``overwrite``, for files that exist already.
     """
-    read_expressions(model, expressions)
-    stems = _stems(photos)
-    planned = {photo: _outputs(output, stem, expressions) for photo, stem in zip(photos, stems, strict=True)}
+    plain_expressions(expressions)
+    planned = {photo: _outputs(output, stem, expressions) for photo, stem in zip(photos, _stems(photos), strict=True)}
     if taken := [] if overwrite else [p for files in planned.values() for p in files if os.path.exists(p)]:
         raise StudyError(f"{taken[0]}: exists ({len(taken)} such files); give --overwrite or another --output")
     try:
@@ -43,8 +42,25 @@ def segment_files(
             pass
     except OSError as error:
         raise StudyError(f"{output}: cannot be written to ({error.strerror}); give another --output") from error
+    return planned
+
+
+def segment_files(
+    model: "Segmenter", name: str, planned: Mapping[Path, Sequence[Path]], expressions: Sequence[str]
+) -> Iterator[tuple[Literal["error", "note"], str]]:
+    """Segment every photo of ``planned_files`` and write, for expression k, ``<photo>_<k>-<words>-mask.png`` (0 and
+    255, of the photo's own size) and ``-overlay.png``, and ``<photo>.json`` with all answers. ``name`` is what the JSON
+    calls the model.
+
+    Yields a line, an "error", for each photo that could not be read or written; the others are written all the same. A
+    "note" is a line that tells, once, what the model does not know, or an expression for which nothing is marked.
+    Raises StudyError for bad expressions.
+    """
+    from refstudy.prediction.predict import read_expressions, read_photo, segment_photo
+
+    read_expressions(model, expressions)
     told = set[str]()
-    done = bar(planned.items(), desc="photos", shown=len(photos) > 1 and sys.stderr.isatty())
+    done = bar(planned.items(), desc="photos", shown=len(planned) > 1 and sys.stderr.isatty())
     for photo, (about, *pictures) in done:
         try:
             pixels = read_photo(photo)
@@ -52,7 +68,7 @@ def segment_files(
             _write(photo, pixels, answers, name, about, pictures)
         except (OSError, ValueError) as error:
             done.clear()  # what failed gets a line of its own
-            remedy = f"cannot be written to {output}; shorten its name or make room"
+            remedy = f"cannot be written to {about.parent}; shorten its name or make room"
             reason = error.strerror if isinstance(error, OSError) else error
             yield "error", str(error) if isinstance(error, StudyError) else f"{photo}: {remedy} ({reason})"
             continue
@@ -65,7 +81,7 @@ def segment_files(
 
 
 def _write(
-    photo: Path, pixels: np.ndarray, answers: list[Prediction], name: str, about: Path, pictures: list[Path]
+    photo: Path, pixels: np.ndarray, answers: "list[Prediction]", name: str, about: Path, pictures: list[Path]
 ) -> None:
     """The files of one photo, its JSON last."""
     described = []
@@ -78,14 +94,16 @@ def _write(
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")  # a name may be no UTF-8
 
 
-def describe(answer: Prediction) -> dict[str, Any]:
+def describe(answer: "Prediction") -> dict[str, Any]:
     """An answer as JSON holds it: box (x, y, width, height) or null, and the mask as COCO's RLE."""
     plain = {key: getattr(answer, key) for key in ("expression", "score", "box", "rle", "notes")}
     return plain | {"clipped": answer.reading.clipped, "unknown_words": list(answer.reading.strange)}
 
 
-def remarks(model: Segmenter, expressions: Sequence[str]) -> list[str]:
+def remarks(model: "Segmenter", expressions: Sequence[str]) -> list[str]:
     """``Reading.notes`` of the expressions. Raises StudyError for one without words, and for none at all."""
+    from refstudy.prediction.predict import read_expressions
+
     return [line for reading in read_expressions(model, expressions) for line in reading.notes]
 
 

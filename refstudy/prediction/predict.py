@@ -15,14 +15,13 @@ from PIL import Image
 from refstudy.base.config import THRESHOLD
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_write
-from refstudy.data.batches import fit_image, normalise, unfit
+from refstudy.data.batches import EXPRESSIONS_AT_ONCE, fit_image, normalise, unfit
 from refstudy.data.masks import encode_mask, mask_box
 from refstudy.data.pictures import Source, opened, pixels_of
-from refstudy.data.schema import plain_text
+from refstudy.data.schema import plain_expressions
 from refstudy.data.words import strange_words, tokenize
 from refstudy.models.segmenter import Segmenter
 from refstudy.prediction.overlay import outlined
-from refstudy.training.evaluation import EXPRESSIONS_AT_ONCE
 
 MANY_WORDS = 5000  # a vocabulary this large is BERT's; that of RefScenes has some hundred words
 SEEN = 320  # pixels that the longer side of an overlay has at least
@@ -166,16 +165,9 @@ def model_view(model: Segmenter, pixels: np.ndarray) -> np.ndarray:
 def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Reading]:
     """Read each expression as a model does. Raises StudyError for one without words, for none at all, and for a text in
     place of a list."""
-    if isinstance(expressions, str):
-        raise StudyError(f"expressions are one text, {expressions!r}; give a list of texts")
-    if not expressions:
-        raise StudyError('no expression; say what to look for, e.g. "the dog on the left"')
     tokenizer, readings = model.tokenizer, []
-    for text in expressions:
-        try:
-            pieces = tokenizer.tokenize(plain_text(text))
-        except ValueError as error:
-            raise StudyError(f"expression {error}; say what to look for") from error
+    for text, plain in zip(expressions, plain_expressions(expressions), strict=False):
+        pieces = tokenizer.tokenize(plain)
         if not pieces:
             raise StudyError(f"expression {text!r} has no words; say what to look for")
         kept = pieces[: model.config.max_words - 2]

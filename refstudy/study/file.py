@@ -30,7 +30,6 @@ from refstudy.base.files import file_digest, read_text
 from refstudy.data.source import default_data_root
 from refstudy.study.changes import with_changes
 
-FILE_NAME = "papermill_runs.yaml"
 # The profiles with the papers' own settings, by encoder; costs are always counted at their sizes.
 PAPERS_SWIN_T, PAPERS_SWIN_B = "refcoco", "refcoco_swinb"
 Case = tuple[str, str, int]  # profile, variant, seed: one training

@@ -9,8 +9,9 @@ from refstudy.base.config import PARTS, Settings
 from refstudy.base.errors import StudyError
 from refstudy.base.yaml_files import read_yaml, said
 from refstudy.models.own_parts import is_own, register
+from refstudy.study import FILE_NAME
 from refstudy.study.check import Problem, mistakes
-from refstudy.study.file import EARLIER_KEYS, FILE_NAME, Profile, Run, Study, StudyFile, Variant
+from refstudy.study.file import EARLIER_KEYS, Profile, Run, Study, StudyFile, Variant
 
 
 def find_study(name: str | Path = FILE_NAME) -> Path:

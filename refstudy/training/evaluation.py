@@ -16,13 +16,12 @@ from refstudy.base.bar import bar
 from refstudy.base.config import THRESHOLD, Precision, Resolution, TrainConfig
 from refstudy.base.files import exists, note
 from refstudy.base.provenance import processor
-from refstudy.data.batches import Batch, Corpus, build_corpus, evaluation_batches, unfit
+from refstudy.data.batches import EXPRESSIONS_AT_ONCE, Batch, Corpus, build_corpus, evaluation_batches, unfit
 from refstudy.data.masks import decode_mask, encode_mask
 from refstudy.metrics import summarize
 from refstudy.models.segmenter import Segmenter
 
 IMAGES_AT_ONCE = 16  # encoded together
-EXPRESSIONS_AT_ONCE = 32  # segmented together: SLViT at 480 px makes hundreds of megabytes of maps for each
 STRIDES = (4, 8, 16, 32)
 SHARES = 20
 ABOUT = ["sent_id", "ref_id", "image_id", "split", "words", "kind"]

@@ -17,18 +17,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-import torch
 
 from refstudy.base.config import RunConfig, record_name
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_folder, note
 from refstudy.base.provenance import code_version, processor, versions
 from refstudy.data.masks import decode_mask
-from refstudy.models.gates import RANGES
-from refstudy.training.evaluation import summarize_counts
+from refstudy.metrics import summarize
 
 Content = TypeVar("Content")
-GATE_COLUMNS = ("update", *RANGES)
+GATE_COLUMNS = ("update", "gate", "low", "mean", "high", "saturated")  # of ``refstudy.models.gates.gate_ranges``
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what reading a missing or broken file raises
 
 
@@ -53,8 +51,8 @@ class Record:
         return self._content("curve.csv", pd.read_csv)
 
     def gates(self) -> pd.DataFrame:
-        """The ranges of the model's gates at each validation: update, and ``refstudy.models.gates.RANGES``; empty for a
-        model without gates, and for old records, which lack them."""
+        """The ranges of the model's gates at each validation: ``GATE_COLUMNS``; empty for a model without gates, and
+        for old records, which lack them."""
 
         def read(path: Path) -> pd.DataFrame:
             found = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(GATE_COLUMNS))
@@ -96,8 +94,7 @@ def write_record(
 ) -> Path:
     """Write a record folder under ``records``, whole or not at all; an older one of the same name is replaced."""
     folder = Path(records) / record_name(config)
-    metrics = {str(split): summarize_counts(rows) for split, rows in counts.groupby("split", sort=True)}
-    content = {"key": config.key(), "config": config.model_dump(mode="json"), "metrics": metrics} | summary
+    content = {"key": config.key(), "config": config.model_dump(mode="json"), "metrics": _metrics(counts)} | summary
     with atomic_folder(folder) as new:
         (new / "record.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         (new / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -128,8 +125,7 @@ def _checked(folder: Path, about: bytes, pixels: bytes) -> Record:
     try:
         content = json.loads(about)
         config = RunConfig.model_validate(content.pop("config"))
-        counts = pd.read_parquet(BytesIO(pixels))
-        metrics = {str(split): summarize_counts(rows) for split, rows in counts.groupby("split", sort=True)}
+        metrics = _metrics(pd.read_parquet(BytesIO(pixels)))
         follows = _alike(content.pop("metrics"), metrics)
         key = content.pop("key")
     except BROKEN as error:
@@ -141,6 +137,12 @@ def _checked(folder: Path, about: bytes, pixels: bytes) -> Record:
             f"{folder / 'record.json'}: {what} does not follow from its contents; restore it or train again"
         )
     return Record(folder, config, content, metrics)
+
+
+def _metrics(counts: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Split -> metric -> percent, of pixel counts."""
+    splits = counts.groupby("split", sort=True)
+    return {str(split): summarize(rows["intersection"], rows["union"]) for split, rows in splits}
 
 
 def _alike(stated: dict[str, dict[str, float]], found: dict[str, dict[str, float]]) -> bool:
@@ -167,6 +169,8 @@ def find_record(records: Path | str, config: RunConfig) -> Record | None:
 
 def circumstances() -> dict[str, Any]:
     """The circumstances of a run: commit, versions, machine."""
+    import torch  # reading a record needs none of it
+
     return code_version() | {
         "versions": versions(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor(),

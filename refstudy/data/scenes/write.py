@@ -1,16 +1,13 @@
 """RefScenes on disk: scenes drawn, referents and expressions chosen, all written in the REFER layout."""
 
 import json
-import multiprocessing
 import pickle
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from filelock import FileLock
 from PIL import Image
 
 from refstudy.base.bar import bar
@@ -63,6 +60,8 @@ def make_refscenes(
     Raises StudyError for an unknown flavour or split, a negative count, a folder with other scenes, or one that cannot
     be made.
     """
+    from filelock import FileLock
+
     if flavour not in FLAVOURS:
         raise StudyError(f"unknown flavour of RefScenes '{flavour}'; known: {', '.join(FLAVOURS)}")
     kind = FLAVOURS[flavour]
@@ -134,6 +133,9 @@ def _in_parallel(orders: list[Order], workers: int) -> Iterator[list[dict]]:
     if workers <= 1 or len(orders) <= 1:
         yield from map(_make_chunk, orders)
         return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(_make_chunk, orders)
 

@@ -1,0 +1,64 @@
+"""Scores of a trained model on the data of a profile, or on data of one's own, with intervals."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from dask.system import CPU_COUNT
+
+from refstudy.analysis.data_names import data_name
+from refstudy.analysis.measures import interval, resampled_counts
+from refstudy.base.config import DataConfig
+from refstudy.base.errors import StudyError
+from refstudy.data.refer import find_data, load_table
+from refstudy.data.source import prepare_data
+from refstudy.models.build import default_device
+from refstudy.models.segmenter import Segmenter
+from refstudy.study.file import Profile
+from refstudy.training.evaluation import corpus_for, evaluate, evaluation_batching, summarize_counts
+
+
+def own_data(folder: Path, dataset: str, settings: DataConfig) -> DataConfig:
+    """The settings of the data set in a folder that ``data check`` accepts, of the only one or of the one named. Raises
+    StudyError when there is none, or are several."""
+    found = {one.dataset: one for one in find_data(folder) if dataset in ("", one.dataset)}
+    if len(found) != 1:
+        raise StudyError(f"--data {folder}: holds {', '.join(found) or 'no such data set'}; name one by --dataset")
+    (one,) = found.values()
+    return DataConfig(dataset=one.dataset, split_by=one.split_by, sentence_field=settings.sentence_field)
+
+
+def scored(
+    model: Segmenter,
+    profile: Profile,
+    root: Path,
+    splits: Sequence[str] = (),
+    own: tuple[Path, DataConfig] | None = None,
+    progress: bool = False,
+) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Score a model by the protocol of a profile on its data, which lie or are made under ``root``, or on ``own``: a
+    folder, and what ``own_data`` says of it. Without ``splits`` on those of the profile or, of one's own, on all but
+    train, where there are others.
+
+    Returns the scores as text, "43.6 [40.5, 46.6]", a row per split with its data and a column per metric, in percent
+    with 95 % intervals from resampled pictures; the counts of every expression, as ``evaluate`` has them; and the
+    precision in which was computed.
+    """
+    folder, data = own or (prepare_data(profile.data, root, workers=CPU_COUNT), profile.data)
+    table = load_table(data, folder)
+    if not splits:
+        others = [name for name in table["split"].unique() if name != "train"]
+        splits = (others or ["train"]) if own else profile.splits
+    how = evaluation_batching(profile.train, default_device()) | profile.evaluation.model_dump()
+    cache = None if own else folder / "cache"
+    corpora = {name: corpus_for(model, table, name, cache, progress) for name in splits}
+    counts = {name: evaluate(model, corpus, progress=progress, **how) for name, corpus in corpora.items()}
+    sized = data.model_copy(update={"image_size": model.config.image_size})
+    scores = {}
+    for name, some in counts.items():
+        drawn = {metric: interval(values) for metric, values in resampled_counts(some).items()}
+        cells = {
+            key: "{:.1f} [{:.1f}, {:.1f}]".format(value, *drawn[key]) for key, value in summarize_counts(some).items()
+        }
+        scores[data_name(sized, name, profile.evaluation)] = cells
+    return pd.DataFrame(scores).T, pd.concat(counts.values()), how["precision"]
