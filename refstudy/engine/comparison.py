@@ -83,12 +83,13 @@ def open_comparison(
             raise StudyError(f"{base.path}: several variants; name one: refstudy compare {source} --study {base.path}")
     flavours = {name: shared.profile(name).data.dataset for name in shared.together(profile)}
     if not (names := [name for name, dataset in flavours.items() if flavour in ("", dataset)]):
-        known = ", ".join(dict.fromkeys(flavours.values()))
-        raise StudyError(f"--flavour {flavour}: no profile beside '{profile}' has it; known: {known}")
+        there = ", ".join(dict.fromkeys(flavours.values()))
+        raise StudyError(f"--flavour {flavour}: no profile beside '{profile}' has it; known: {there}")
     given = shared.under(names[0])
     for one in against:
         given.config(one)
-    name, variant = (source, base.variants[source]) if source in base.variants else _own_variant(source, decoder)
+    known = source in base.variants and not is_own(decoder)
+    name, variant = (source, base.variants[source]) if known else _own_variant(source, decoder)
     name = f"{name}_own" if name in shared.variants else name
     folder = (output or Path("comparisons") / name).resolve()
     entry: dict[str, Any] = variant.model_dump(mode="json", exclude_defaults=True, exclude={"tables"})
