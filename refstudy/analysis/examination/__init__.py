@@ -187,7 +187,9 @@ def cell(check: str, finding: Finding) -> str:
         return "-"
     if check in ("gradients", "precision") or finding.value is None:  # errors of rounding
         return finding.verdict
-    told = f"{finding.value + 0.0:.1f}".replace("-0.0", "0.0") if check in ("border", "place") else shown(finding)
+    if finding.verdict == SOUND and check in ("repeats", "padding", "batch"):  # rounding, where it is anything
+        return "0"
+    told = f"{finding.value:.1f}".replace("-0.0", "0.0") if check in ("border", "place") else shown(finding)
     return told if finding.verdict == SOUND else f"{told} {finding.verdict}"
 
 
