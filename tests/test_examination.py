@@ -96,7 +96,35 @@ BROKEN = {
     "an input changed": (WEIGHTS, f"{WEIGHTS}; words.mul_(weights)", "repeats"),
     "a picture changed": ("cells =", "vision.add_(1); cells =", "repeats"),
     "chance in evaluation": ("softmax(2)", "softmax(2).mul(1 + torch.rand(()))", "repeats"),
-    "a state": (GATE, f"(self.__dict__.setdefault('calls', []).append(1) or {GATE} * len(self.calls))", "repeats"),
+    "dropout in evaluation": ("softmax(2)", "softmax(2).bernoulli().mul(1.0)", "repeats"),
+    "chance of NumPy": (
+        "softmax(2)",
+        "softmax(2).mul(1 + __import__('numpy').random.default_rng().random())",
+        "repeats",
+    ),
+    "an answer kept": (GATE, f"self.__dict__.setdefault('kept', {GATE})", "repeats"),
+    "a circular padding": (
+        "nn.Conv2d(2 * channels, channels, 1, bias=False)",
+        "nn.Conv2d(2 * channels, channels, 3, padding=1, padding_mode='circular', bias=False)",
+        "border",
+    ),
+    "a mean of the batch in training": (ADDED, f"{ADDED} - self.training * vision.mean(0)", "batch"),
+    "no gradient to what was gathered": (
+        "gathered = gathered.transpose",
+        "gathered = gathered.data.transpose",
+        "gradients",
+    ),
+    "fixed words": (
+        "words, word_mask):",
+        "words, word_mask):\n        words.shape[1] == 20 or words.view(0)",
+        "padding",
+    ),
+    "an inverted mask": ("~word_mask", "word_mask", "padding"),
+    "a count of calls": (
+        GATE,
+        f"(self.__dict__.setdefault('calls', []).append(1) or {GATE} * len(self.calls))",
+        "repeats",
+    ),
     "a fixed grid": ("channels, height, width)", "channels, 4, 4)", "sizes"),
     "rows for columns": (f"vision + {ADDED}", f"(vision + {ADDED}).transpose(2, 3)", "place sizes"),
     "scattered cells in the part that is added": (

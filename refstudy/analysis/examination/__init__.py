@@ -4,9 +4,11 @@
 ``watch`` what looks into a module while it computes.
 """
 
+import random
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -24,7 +27,8 @@ from refstudy.analysis.examination.subject import Subject, find
 from refstudy.base.allocation import added_megabytes
 from refstudy.base.errors import StudyError
 from refstudy.models.build import count_parameters
-from refstudy.study.file import FILE_NAME, Study
+from refstudy.study import FILE_NAME
+from refstudy.study.file import Study
 from refstudy.study.load import load_study
 
 # What a part is held against, by kind: heading of the column -> fusion module, decoder, or variant of the study.
@@ -126,8 +130,7 @@ def examine(
     """
     study = study if isinstance(study, Study) else load_study(study)
     subject = find(name, study, kind, options, size)
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _undisturbed():
         bench = Bench(subject)
         _ = bench.output
         found, costs = inspect(bench, progress), {"own": cost_of(bench)}
@@ -144,6 +147,17 @@ def examine(
         {heading: checked for heading, (checked, _) in others.items()},
         pd.DataFrame(costs | {heading: cost for heading, (_, cost) in others.items()}),
     )
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leave the random generators as they are, and keep warnings to itself."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
 
 
 @cache
@@ -173,8 +187,7 @@ def examinations(study: Study) -> pd.DataFrame:
     """What the examination finds of the study's own modules at RefScenes' sizes: module, then a column for each check,
     with its number where it has one, and the verdict where it is not sound; "-" where the check does not apply."""
     lines = []
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _undisturbed():
         for label, (name, options) in EXAMINED.items():
             found = inspect(Bench(find(name, study, options=options)))
             lines.append({"module": label} | {check: cell(check, one) for check, one in found.items()})
@@ -187,7 +200,9 @@ def cell(check: str, finding: Finding) -> str:
         return "-"
     if check in ("gradients", "precision") or finding.value is None:  # errors of rounding
         return finding.verdict
-    told = f"{finding.value + 0.0:.1f}".replace("-0.0", "0.0") if check in ("border", "place") else shown(finding)
+    if finding.verdict == SOUND and check in ("repeats", "padding", "batch"):  # rounding, where it is anything
+        return "0"
+    told = f"{finding.value:.1f}".replace("-0.0", "0.0") if check in ("border", "place") else shown(finding)
     return told if finding.verdict == SOUND else f"{told} {finding.verdict}"
 
 
@@ -200,6 +215,8 @@ def inspect(bench: Bench, progress: Callable[[str], None] = lambda _: None) -> d
             bench.found[check] = function(bench)
         except (StudyError, RuntimeError) as error:  # it works in one way of calling it and not in another
             bench.found[check] = Finding(FAULT, None, " ".join(str(error).split()))
+        if check in ("padding", "batch", "gradients", "precision") and not bench.steady:
+            bench.found[check] = Finding(NONE, None, "cannot be told while equal calls differ")
     return bench.found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, layer_norm
+from transformers import set_seed
 
 from refstudy.base.config import PARTS, ModelConfig, PartConfig
 from refstudy.base.errors import StudyError
@@ -101,7 +102,7 @@ class Subject:
         config = self.config()
         height, width = size or (config.image_size, config.image_size)
         channels, text = channels_of(config), config.text.hidden_size
-        torch.manual_seed(seed)
+        set_seed(seed)
         if self.kind == "whole":
             return build_model(config.model_copy(update={"image_size": height}))
         own = getattr(config, self.kind)
@@ -150,11 +151,12 @@ class Subject:
             return tuple(inputs.pictures.values()), *language, inputs.image_index
         return *inputs.pictures.values(), *language, inputs.mask, inputs.image_index
 
-    def run(self, module: nn.Module, inputs: Inputs) -> Tensor:
+    def run(self, module: nn.Module, inputs: Inputs, seed: int = 0) -> Tensor:
         """The output: a fused map (E, C, H, W), mask logits (E, 1, h, w) of a decoder, or (E, H, W) of a whole model.
 
-        Raises StudyError, with the line of the class's file, where the class fails.
+        All random generators start from ``seed``. Raises StudyError, with the line of the class's file, where it fails.
         """
+        set_seed(seed)
         try:
             return module(*self.arguments(inputs))
         except Exception as error:  # any error of that code
