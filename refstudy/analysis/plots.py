@@ -327,8 +327,8 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     rising = points.sort_values(["core_minutes", "ours"], ascending=[True, False])
     best = rising[rising["ours"] > rising["ours"].cummax().shift(fill_value=-1)]
     axes.step(best["core_minutes"], best["ours"], where="post", color=GREY, linewidth=0.8, zorder=0)
-    for point in best.itertuples():
-        place: dict[str, Any] = {"xytext": (7, 4), "textcoords": "offset points", "fontsize": 8}
+    for k, point in enumerate(best.itertuples()):  # below and above in turn: neighbours are close
+        place: dict[str, Any] = {"xytext": (7, 4 if k % 2 else -11), "textcoords": "offset points", "fontsize": 8}
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
         axes.annotate(point.label, (point.core_minutes, point.ours), bbox=box, zorder=1, **place)
     axes.set(xlabel="training (minutes of one core)", ylabel=f"overall IoU (%)\n{ours_on}")
