@@ -362,6 +362,7 @@ def evaluate_command(
         typer.Option(metavar="FOLDER", help="a folder that `data check` accepts, in place of the profile's data"),
     ] = None,
     dataset: Annotated[str, typer.Option(metavar="NAME", help="the data set of --data, where that holds several")] = "",
+    split_by: Annotated[str, typer.Option(metavar="NAME", help="its partition, where that has several")] = "",
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Score a trained model on a profile's data, or on your own. They are prepared in the size, words and aspect of the
@@ -382,7 +383,7 @@ def evaluate_command(
     from refstudy.base.files import atomic_write
     from refstudy.models.build import default_device, load_model
 
-    own = (data, own_data(data, dataset, settings.data)) if data else None
+    own = own_data(data, dataset, split_by, settings.data) if data else None
     model = load_model(weights).to(default_device())
     scores, counts, precision = scored(model, settings, loaded.data_root, split or (), own, sys.stderr.isatty())
     typer.echo(f"{weights}, in percent, computed in {precision}")

@@ -476,11 +476,15 @@ def test_data_of_ones_own_are_scored_with_intervals_and_runs_are_listed(tmp_path
     )
     save_weights(build_model(tiny_model()), tmp_path / "w.safetensors")
     options = ["--profile", "small", "--study", str(study)]
-    done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "w.safetensors"), "--data", str(data), *options])
+    above = str(tmp_path)  # `data check` accepts the folder above, too
+    done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "w.safetensors"), "--data", above, *options])
     assert done.exit_code == 0, done.exception
     assert (
         re.search(r"mine \(unc\) val, 64 px +\d+\.\d \[\d+\.\d, \d+\.\d\]", done.output) and "train" not in done.output
     )
+    write_files(data, {"mine/refs(google).p": refer_files()["refcoco/refs(unc).p"]})
+    unsure = CliRunner().invoke(app, ["evaluate", str(tmp_path / "w.safetensors"), "--data", str(data), *options])
+    assert "mine (google)" in str(unsure.exception) and "name one by --dataset and --split-by" in str(unsure.exception)
     listed = CliRunner().invoke(app, ["train", "--dry-run", *options])
     assert re.search(r"^to train +\S+small/records/plain-seed0-[0-9a-f]{12}\n$", listed.output)
     with pytest.raises(StudyError, match=f"{data} has it: name that folder"):

@@ -1,4 +1,4 @@
-"""Scores of a trained model on the data of a profile, or on data of one's own, with intervals."""
+"""Scores of a trained model on the data of a profile, or on your own data, with intervals."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from refstudy.analysis.data_names import data_name
 from refstudy.analysis.measures import interval, resampled_counts
 from refstudy.base.config import DataConfig
 from refstudy.base.errors import StudyError
-from refstudy.data.refer import find_data, load_table
+from refstudy.data.refer import find_below, load_table
 from refstudy.data.source import prepare_data
 from refstudy.models.build import default_device
 from refstudy.models.segmenter import Segmenter
@@ -18,14 +18,19 @@ from refstudy.study.file import Profile
 from refstudy.training.evaluation import corpus_for, evaluate, evaluation_batching, summarize_counts
 
 
-def own_data(folder: Path, dataset: str, settings: DataConfig) -> DataConfig:
-    """The settings of the data set in a folder that ``data check`` accepts, of the only one or of the one named. Raises
-    StudyError when there is none, or are several."""
-    found = {one.dataset: one for one in find_data(folder) if dataset in ("", one.dataset)}
+def own_data(folder: Path, dataset: str, split_by: str, settings: DataConfig) -> tuple[Path, DataConfig]:
+    """Root and settings of the data set in a folder that ``data check`` accepts: of the only one, or of the one named.
+    Raises StudyError for none and for several."""
+    found = [
+        (root, one)
+        for root, one in find_below(folder)
+        if dataset in ("", one.dataset) and split_by in ("", one.split_by)
+    ]
     if len(found) != 1:
-        raise StudyError(f"--data {folder}: holds {', '.join(found) or 'no such data set'}; name one by --dataset")
-    (one,) = found.values()
-    return DataConfig(dataset=one.dataset, split_by=one.split_by, sentence_field=settings.sentence_field)
+        holds = ", ".join(f"{one.dataset} ({one.split_by}) in {root}" for root, one in found) or "no such data set"
+        raise StudyError(f"--data {folder}: holds {holds}; name one by --dataset and --split-by, or its folder")
+    root, one = found[0]
+    return root, DataConfig(dataset=one.dataset, split_by=one.split_by, sentence_field=settings.sentence_field)
 
 
 def scored(
@@ -36,13 +41,13 @@ def scored(
     own: tuple[Path, DataConfig] | None = None,
     progress: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Score a model by the protocol of a profile on its data, which lie or are made under ``root``, or on ``own``: a
-    folder, and what ``own_data`` says of it. Without ``splits`` on those of the profile or, of one's own, on all but
-    train, where there are others.
+    """Score a model by the protocol of a profile on its data, which lie or are made under ``root``, or on ``own``,
+    which ``own_data`` gives. Without ``splits`` on those of the profile or, of your own data, on all but train, where
+    there are others.
 
     Returns the scores as text, "43.6 [40.5, 46.6]", a row per split with its data and a column per metric, in percent
     with 95 % intervals from resampled pictures; the counts of every expression, as ``evaluate`` has them; and the
-    precision in which was computed.
+    precision of the computation.
     """
     folder, data = own or (prepare_data(profile.data, root, workers=CPU_COUNT), profile.data)
     table = load_table(data, folder)
