@@ -698,6 +698,7 @@ def main() -> None:
     except SystemExit as ended:
         if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):  # of which typer says nothing
             print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
         raise
 
 
