@@ -143,23 +143,38 @@ def train(
 @app.command()
 def compare(
     source: Annotated[
-        str, typer.Argument(help="file.py:Class, a fusion module or decoder; or a variant; or a study file of one")
+        str,
+        typer.Argument(
+            metavar="MODULE", help="file.py:Class, a fusion module or decoder; or a variant; or a study file of one"
+        ),
     ],
-    decoder: Annotated[str, typer.Option(help="of a fusion module: fpn, casg, or file.py:Class")] = "fpn",
+    decoder: Annotated[
+        str, typer.Option(metavar="NAME", help="of a fusion module: fpn, casg, or file.py:Class")
+    ] = "fpn",
     against: Annotated[
         list[str] | None,
-        typer.Option(help="a recorded variant; repeatable; default: those with this decoder, and S²RM + CASG"),
+        typer.Option(
+            metavar="NAME", help="a recorded variant; repeatable; default: those with this decoder, and S²RM + CASG"
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="runs; fewer than three give no verdict")] = 3,
-    minutes: Annotated[float | None, typer.Option(min=0, help="begin no seed that would end later")] = None,
-    flavour: Annotated[str, typer.Option(help="the data, e.g. refscenes+; default: those of the profile")] = "",
-    at_once: Annotated[int, typer.Option(min=1, help="runs at once on this machine, each a process of its own")] = 1,
-    scheduler: Annotated[str, typer.Option(help="train on this Dask cluster, e.g. tcp://host:8786")] = "",
-    output: Annotated[Path | None, typer.Option(help="the folder; default: comparisons/NAME")] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="runs; fewer than three give no verdict")] = 3,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="MINUTES", min=0, help="begin no seed that would end later")
+    ] = None,
+    flavour: Annotated[
+        str, typer.Option(metavar="NAME", help="the data, e.g. refscenes+; default: those of the profile")
+    ] = "",
+    at_once: Annotated[
+        int, typer.Option(metavar="N", min=1, help="runs at once on this machine, each a process of its own")
+    ] = 1,
+    scheduler: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="train on this Dask cluster, e.g. tcp://host:8786")
+    ] = "",
+    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="default: comparisons/NAME")] = None,
     profile: Profile = "scenes",
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Train a module of your own as the study's baselines were, and say whether it is better than they are.
+    """Train a module of your own and compare it with baselines. It is trained as they were.
 
     The baselines are not trained again. First it says how long it will take here, and which gains so many seeds can
     show; in the end it writes tables and a page that can be sent to someone. Ctrl-C saves, and the same command goes
@@ -268,8 +283,8 @@ def verify(
     ] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Compute every table again from the run records and compare it with its file, byte for byte. Exit status 1 if the
-    code makes other results."""
+    """Compute every table again and compare it with its file. Tables come from the run records; they are compared byte
+    for byte. Exit status 1 if the code makes other results."""
     from refstudy.engine.verify import verify as verify_results
     from refstudy.study.load import load_study
 
@@ -474,11 +489,11 @@ def demo(context: typer.Context, study: StudyOption = FILE_NAME) -> None:
 
 @app.command()
 def new(
-    kind: Annotated[str, typer.Argument(help="fusion or decoder")],
-    name: Annotated[str, typer.Argument(help="e.g. film; FiLM for a class with such capitals")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="fusion or decoder")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="e.g. film; FiLM for a class with such capitals")],
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Write a module of your own here: its file, a test, and a study file that has it as a variant."""
+    """Write a module of your own here. It comes with a test, and with a study file that has it as a variant."""
     from refstudy.engine.new_part import write_new
 
     files, named = write_new(kind, name, Path(), study)
@@ -488,13 +503,20 @@ def new(
 
 @app.command("examine")
 def examine_command(
-    name: Annotated[str, typer.Argument(help="film.py:FiLM, package.module:Class, or a part of the study, e.g. s2rm")],
-    kind: Annotated[str, typer.Option(help="fusion, decoder or model, where the class does not tell it")] = "",
-    size: Annotated[str, typer.Option(help="scenes or papers: channels, words and cells of which")] = "scenes",
+    name: Annotated[
+        str,
+        typer.Argument(metavar="MODULE", help="film.py:FiLM, package.module:Class, or a part of the study, e.g. s2rm"),
+    ],
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="fusion, decoder or model, where the class does not tell it")
+    ] = "",
+    size: Annotated[
+        str, typer.Option(metavar="NAME", help="scenes or papers: channels, words and cells of which")
+    ] = "scenes",
     option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="of the class; repeatable")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Run a module through the faults that were found in published ones, next to two of the study's; no data, no
+    """Look in a module for the faults of published ones. Two of the study's are examined next to it, without data or
     training. Exit status 1 when it has a fault. docs/examine.md explains every check."""
     from refstudy.study.changes import parse_changes
     from refstudy.study.load import load_study
@@ -699,6 +721,7 @@ def main() -> None:
     except SystemExit as ended:
         if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):  # of which typer says nothing
             print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
         raise
 
 

@@ -109,6 +109,7 @@ def test_help_is_plain_text_of_at_most_80_columns_and_no_flag_shows_a_type(path)
     lines = shown.output.splitlines()
     assert max(map(len, lines)) <= 80 and not re.search("[│╭─]|BOOLEAN", shown.output)
     about = shown.output.split("\n\n", 1)[1].partition("\nOptions:")[0].partition("\nArguments:")[0].splitlines()
+    assert not any(line.endswith("...") for line in lines[1:])  # what a command does is said whole in a list of them
     for line, following in itertools.pairwise(about):  # a paragraph fills its lines: it was not wrapped twice
         assert not (line and following) or len(f"{line} {following.split()[0]}") > 78, line
 
