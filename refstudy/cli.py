@@ -325,8 +325,12 @@ def table(
         return
     import pandas as pd
 
-    shown = readable(pd.read_csv(files[stem], keep_default_na=False, na_values=[""]))
+    table = pd.read_csv(files[stem], keep_default_na=False, na_values=[""])
+    shown = readable(table)
     typer.echo(shown.to_string(na_rep="", index=shown.index.names != [None]))
+    if shown.index.names != [None]:
+        data = ", ".join(table["data"].dropna().unique()) or "nothing yet"
+        typer.echo(f"as printed; in brackets ours, on {data}; `refstudy show {stem} ROW` has intervals and runs")
 
 
 @app.command()
