@@ -638,7 +638,7 @@ def layout(
     profile: Profile = "scenes",
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Link RefScenes into the folders where code for REFER's data looks for it."""
+    """Link RefScenes where code for REFER's data looks for it."""
     from refstudy.data.scenes import FLAVOURS
     from refstudy.data.source import lay_out, prepare_data
     from refstudy.study.load import load_study
