@@ -37,8 +37,8 @@ from refstudy.training.records import find_record, find_records
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = load_study(ROOT / "papermill_runs.yaml")
 SCENES = ROOT / "results" / "scenes"
-# These count multiply-adds, or examine modules, for a minute; tests/test_cost.py, tests/test_examination.py are theirs.
-COUNTED = ("s2rm_table2", "claims", "costs", "printed_costs", "examinations")
+# These count multiply-adds for a minute; tests/test_cost.py is theirs.
+COUNTED = ("s2rm_table2", "claims", "costs", "printed_costs")
 
 
 @pytest.mark.parametrize("stem", [stem for stem in BUILDERS if stem not in COUNTED])

@@ -8,7 +8,6 @@ import pandas as pd
 from refstudy.analysis.all_runs import all_runs
 from refstudy.analysis.claims import cost_ledger, explanations, ledger
 from refstudy.analysis.cost import cost_table, printed_costs
-from refstudy.analysis.examination import examinations
 from refstudy.analysis.lengths import kind_table, kinds_by_run, length_curve, length_table
 from refstudy.analysis.table_files import rounded, table_path, write_table
 from refstudy.analysis.tables import COMPARISONS, TABLES, build_comparison, build_table
@@ -57,7 +56,6 @@ BUILDERS: dict[str, Callable[[ProfileStudy], pd.DataFrame]] = {
     "explanations": explanations,
     "costs": lambda study: cost_table(study.file, PAPERS_SWIN_T, COMPARED),
     "printed_costs": lambda study: printed_costs(study.file),
-    "examinations": lambda study: examinations(study.file),
     "paper_audit": lambda study: paper_audit(),
     "paper_cross_check": lambda study: cross_check(),
 }
