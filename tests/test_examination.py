@@ -235,7 +235,7 @@ def test_what_cannot_be_examined_is_told_in_one_line_with_its_place(old, new, me
 def test_wrong_names_are_told():
     for name, how, message in (
         ("film", {}, "no part 'film'; known: s2rm, .*; a class of your own is named film.py:FiLM"),
-        ("none.py:FiLM", {}, "no file none.py"),
+        ("none.py:FiLM", {}, "no file .*none.py"),
         ("s2rm", {"size": "large"}, "size 'large' is unknown; known: scenes, papers"),
         ("s2rm", {"kind": "encoder"}, "kind 'encoder' is unknown"),
         ("s2rm", {"options": {"scales": True}}, "unknown option 'scales'"),

@@ -131,7 +131,7 @@ def test_wrong_files_to_extend(own):
     ("code", "message"),
     [
         ("class FiLM:\n    pass\n", "is no torch.nn.Module"),
-        ("import nothing_of_this_name\nclass FiLM:\n    pass\n", "film.py fails: ModuleNotFoundError"),
+        ("import nothing_of_this_name\nclass FiLM:\n    pass\n", "film.py:1 fails: ModuleNotFoundError"),
         ("class FiLM(:\n", "is not Python"),
         ("import torch\nclass FiLM(torch.nn.Module):\n    def __init__(self, channels): ...\n", "'film.py:FiLM'"),
     ],

@@ -142,7 +142,7 @@ def test_masks_that_records_keep_have_the_counts_of_the_records(tmp_path):
 def folder(tmp_path, monkeypatch):
     """A results folder with one table that is recomputed, one of a notebook alone, and one figure."""
     builders = {"s2rm_table4": lambda study: pd.DataFrame({"ours": [1.5]})}
-    monkeypatch.setattr("refstudy.engine.verify.BUILDERS", builders)
+    monkeypatch.setattr("refstudy.analysis.results.BUILDERS", builders)
     write_table(pd.DataFrame({"ours": [1.5]}), tmp_path / "tables", "s2rm_table4")
     write_table(pd.DataFrame({"cause": ["leaked"]}), tmp_path / "tables", "failure_causes")
     figure, axes = plt.subplots()

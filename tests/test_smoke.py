@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from refstudy.data.source import default_data_root
 from refstudy.engine.plan import plan
 from refstudy.models.build import build_model
-from refstudy.study.file import FILE_NAME
+from refstudy.study import FILE_NAME
 from refstudy.study.load import load_study
 from refstudy.training.evaluation import evaluate, summarize_counts, whole_image_counts
 from refstudy.training.loop import load_corpora

@@ -142,6 +142,7 @@ def _rehearsed(study: Study, profile: str, config: RunConfig, images: int, folde
     states = trainer.optimizer.state_dict()["state"].values()
     kept = [*trainer.model.state_dict().values(), *(value for state in states for value in state.values())]
     held = sum(tensor.nbytes for tensor in kept if isinstance(tensor, torch.Tensor))
+    trainer.loss_sum.zero_()  # noted; a validation refuses what is no number
     start = time.perf_counter()
     trainer.validate(1)
     validation = time.perf_counter() - start

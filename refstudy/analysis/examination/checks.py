@@ -43,6 +43,7 @@ class Bench:
 
     subject: Subject
     found: dict[str, Finding] = field(default_factory=dict)
+    steady: bool = True  # calls of one kind repeat, so that calls of two kinds can be compared
 
     @cached_property
     def module(self) -> nn.Module:
@@ -69,11 +70,6 @@ class Bench:
     @cached_property
     def spread(self) -> float:
         return max(self.output.double().std().item(), 1e-12)
-
-    @property
-    def steady(self) -> bool:
-        """Whether equal calls give the same, so that others can be compared."""
-        return (self.found["repeats"].value or 0.0) <= TINY
 
     @cached_property
     def sees(self) -> bool:
@@ -171,12 +167,14 @@ def repeats(bench: Bench) -> Finding:
     expected = (bench.output, bench.output, bench.call(others))
     off = max((a - b).abs().max().item() / bench.spread for a, b in zip(outputs, expected, strict=True))
     if not off <= TINY:
+        bench.steady = False
         return Finding(FAULT, off, "two calls in evaluation differ: it draws, or keeps a state from call to call")
     given = subject.arguments(inputs.map(torch.clone, mask_too=True))
     versions = [x._version for x in tree_leaves(given)]
     with torch.no_grad():
         bench.fresh()(*given)
     if versions != [x._version for x in tree_leaves(given)]:
+        bench.steady = False
         return Finding(FAULT, off, "changes an input in place; others read it too")
     other = subject.make(seed=1).eval()
     try:
@@ -194,6 +192,7 @@ def repeats(bench: Bench) -> Finding:
         if output.requires_grad:
             output.float().square().mean().backward()
     except (StudyError, RuntimeError) as error:
+        bench.steady = False
         return Finding(FAULT, None, f"training after a call under inference_mode fails: {error}")
     return Finding(SOUND, off)
 
@@ -436,9 +435,7 @@ def gradients(bench: Bench) -> Finding:
             slope = Slope.of(bench, torch.float32)
         except RuntimeError as error:
             detail = f"no gradient: {' '.join(str(error).split())}"
-            return Finding(
-                NONE if bench.found["repeats"].verdict == FAULT else FAULT, None, detail
-            )  # what changes its inputs has none
+            return Finding(FAULT if bench.steady else NONE, None, detail)  # what changes its inputs has none
     if slope.strangers:
         return Finding(
             FAULT, None, f"{slope.strangers} learned tensors are no parameters of it; register them in __init__"
