@@ -75,6 +75,19 @@ def test_a_block_may_name_its_rows(folder):
     assert "Tile & Concat" in text and "FPN" not in text and text.startswith("<!-- rows tile_concat -->\n")
 
 
+def test_findings_name_the_claims_that_were_judged(folder):
+    text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
+    assert "- **Claims.** Of 2 claims of the papers and of our own, 1 is supported, 1 is not measured.\n" in text
+    assert "accuracy: a (+3.4 [+1.8, +5.1] points of oIoU; printed +9.0).\n" in text and " b (" not in text
+
+
+def test_an_undecided_claim_says_which_gain_would_have_been_seen(folder):
+    claims = pd.read_csv(folder / "claims.csv", index_col=0)
+    claims.assign(verdict=["undecided", "not measured"], smallest=4.6).to_csv(folder / "claims.csv")
+    text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
+    assert "; printed +9.0; a gain of 4.6 would have been seen)" in text
+
+
 def test_claims_that_were_not_measured_are_left_out(folder):
     text = filled("<!-- claims -->\n<!-- end -->", STUDY, folder)
     assert "| a | oIoU | +9.02 | +3.4 |" in text and "| 3 / 5 | **supported** |" in text and "| b |" not in text

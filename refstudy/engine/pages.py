@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from refstudy.analysis.inference import UNDECIDED, UNMEASURED, UNTESTABLE
 from refstudy.analysis.table_text import markdown, render_verdicts, with_interval
 from refstudy.analysis.tables import PAPER_TABLES
 from refstudy.base.files import atomic_write
@@ -67,9 +68,14 @@ def findings(study: Study, folder: Path) -> list[str]:
     else:
         said.append("**Models.** No run is recorded yet: what the papers print stands next to empty columns.")
     if (folder / "claims.csv").exists():
-        verdicts = pd.read_csv(folder / "claims.csv").get("verdict", pd.Series(dtype=str)).value_counts()
-        counts = [f"{count} {verdict}" for verdict, count in verdicts.items()]
-        said.append(f"**Claims.** Of {verdicts.sum()} claims of the papers and of our own, {', '.join(counts)}.")
+        claims = pd.read_csv(folder / "claims.csv")
+        counts = [
+            f"{n} {'is' if n == 1 else 'are'} {verdict}" for verdict, n in claims["verdict"].value_counts().items()
+        ]
+        said.append(f"**Claims.** Of {len(claims)} claims of the papers and of our own, {', '.join(counts)}.")
+        judged = claims[claims["runs"].notna() & ~claims["verdict"].isin((UNMEASURED, UNTESTABLE))]
+        for verdict, part in judged.groupby("verdict", sort=False):
+            said.append(f"**{verdict.capitalize()}**, of those about accuracy: {_judged(part)}.")
     path = folder / "tables" / "paper_audit.csv"
     if path.exists():
         verdicts = pd.read_csv(path)["verdict"].value_counts()
@@ -79,6 +85,18 @@ def findings(study: Study, folder: Path) -> list[str]:
             f"{verdicts.get('differs', 0)} differ."
         )
     return said
+
+
+def _judged(claims: pd.DataFrame) -> str:
+    """Some claims with one verdict in a line: the three with the largest gains, and how many more."""
+    largest = claims.loc[claims["measured"].abs().sort_values(ascending=False).index]
+    texts = []
+    for claim in largest.head(3).itertuples():
+        printed = f"; printed {claim.printed:+.1f}" if pd.notna(claim.printed) else ""
+        seen = f"; a gain of {claim.smallest:.1f} would have been seen" if claim.verdict == UNDECIDED else ""
+        gain = f"{claim.measured:+.1f} [{claim.low:+.1f}, {claim.high:+.1f}] points of {claim.metric}"
+        texts.append(f"{claim.claim} ({gain}{printed}{seen})")
+    return "; ".join(texts) + (f"; and {len(claims) - 3} more" if len(claims) > 3 else "")
 
 
 def _measured(study: Study, folder: Path) -> pd.DataFrame:
