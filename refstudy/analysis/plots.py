@@ -330,7 +330,7 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     for k, point in enumerate(best.itertuples()):  # below and above in turn: neighbours are close
         place: dict[str, Any] = {"xytext": (7, 4 if k % 2 else -11), "textcoords": "offset points", "fontsize": 8}
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
-        axes.annotate(point.label, (point.core_minutes, point.ours), bbox=box, zorder=1, **place)
+        axes.annotate(point.label, (point.core_minutes, point.ours), bbox=box, zorder=3, **place)
     axes.set(xlabel="training (minutes of one core)", ylabel=f"overall IoU (%)\n{ours_on}")
     axes.set_xlim(0, 1.25 * points["core_minutes"].max())
     axes.set_title(HOLLOW, loc="left", fontsize=9)

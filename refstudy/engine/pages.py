@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from refstudy.analysis.inference import UNDECIDED, UNMEASURED, UNTESTABLE
+from refstudy.analysis.inference import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED
 from refstudy.analysis.table_text import markdown, render_verdicts, with_interval
 from refstudy.analysis.tables import PAPER_TABLES
 from refstudy.base.files import atomic_write
@@ -73,9 +73,10 @@ def findings(study: Study, folder: Path) -> list[str]:
             f"{n} {'is' if n == 1 else 'are'} {verdict}" for verdict, n in claims["verdict"].value_counts().items()
         ]
         said.append(f"**Claims.** Of {len(claims)} claims of the papers and of our own, {', '.join(counts)}.")
-        judged = claims[claims["runs"].notna() & ~claims["verdict"].isin((UNMEASURED, UNTESTABLE))]
-        for verdict, part in judged.groupby("verdict", sort=False):
-            said.append(f"**{verdict.capitalize()}**, of those about accuracy: {_judged(part)}.")
+        for verdict in (SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED):
+            judged = claims[claims["runs"].notna() & (claims["verdict"] == verdict)]
+            if len(judged):
+                said.append(f"**{verdict.capitalize()}**, of those about accuracy: {_judged(judged)}.")
     path = folder / "tables" / "paper_audit.csv"
     if path.exists():
         verdicts = pd.read_csv(path)["verdict"].value_counts()
