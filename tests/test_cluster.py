@@ -21,7 +21,7 @@ from .conftest import tiny_profile
 from .test_runs import gone
 from .test_study import notebook
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 DASK = Path(sys.executable).with_name("dask")
 VARIANT = {"label": "Plain", "fusion": {"name": "tile_concat"}, "decoder": {"name": "fpn"}}
 SEEDS = [3, 4, 5, 6]
