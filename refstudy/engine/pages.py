@@ -73,8 +73,9 @@ def findings(study: Study, folder: Path) -> list[str]:
             f"{n} {'is' if n == 1 else 'are'} {verdict}" for verdict, n in claims["verdict"].value_counts().items()
         ]
         said.append(f"**Claims.** Of {len(claims)} claims of the papers and of our own, {', '.join(counts)}.")
+        trained = claims[claims["runs"].notna()] if "runs" in claims else claims.head(0)  # the others are counted
         for verdict in (SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED):
-            judged = claims[claims["runs"].notna() & (claims["verdict"] == verdict)]
+            judged = trained[trained["verdict"] == verdict]
             if len(judged):
                 said.append(f"**{verdict.capitalize()}**, of those about accuracy: {_judged(judged)}.")
     path = folder / "tables" / "paper_audit.csv"
