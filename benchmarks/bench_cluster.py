@@ -45,7 +45,7 @@ def cases(path: Path) -> list[tuple[str, str, int]]:
 
 def train_bare(path: Path, share: slice) -> list[list[str]]:
     """The commands of one bare process."""
-    command = [sys.executable, "-m", "refstudy", "train", "--profile", PROFILE, "--study", str(path)]
+    command = [sys.executable, "-m", "refstudy.cli", "train", "--profile", PROFILE, "--study", str(path)]
     return [[*command, "--variant", variant, "--seed", str(seed)] for _, variant, seed in cases(path)[share]]
 
 

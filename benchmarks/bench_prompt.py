@@ -57,7 +57,7 @@ MISTAKES = (
 
 
 def refstudy(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "refstudy", *arguments]
+    return [sys.executable, "-m", "refstudy.cli", *arguments]
 
 
 def python(code: str) -> list[str]:

@@ -21,6 +21,8 @@ LARGE_UPLOADS = {"websocket_max_message_size": 128 * 2**20}
 
 Profile = Annotated[str, typer.Option(metavar="NAME", help="a profile of the study file")]
 StudyOption = Annotated[str, typer.Option("--study", metavar="FILE", help="the study file")]
+Scheduler = Annotated[str, typer.Option(metavar="ADDRESS", help="work on this Dask cluster, e.g. tcp://host:8786")]
+TimeBudget = Annotated[float | None, typer.Option(metavar="MINUTES", min=0, help="after which to stop")]
 
 
 def _tell_version(asked: bool) -> None:
@@ -56,10 +58,8 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="change a parameter of the runs that have it; repeatable"),
     ] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=0, help="notebooks at once; 0: one per core")] = 0,
-    scheduler: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="run on this Dask cluster, e.g. tcp://host:8786")
-    ] = "",
-    time_budget: Annotated[float | None, typer.Option(metavar="MINUTES", min=0, help="after which to stop")] = None,
+    scheduler: Scheduler = "",
+    time_budget: TimeBudget = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would run, and why, and stop")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
@@ -93,16 +93,12 @@ def train(
     at_once: Annotated[
         int, typer.Option(metavar="N", min=1, help="runs at once on this machine, each a process of its own")
     ] = 1,
-    time_budget: Annotated[
-        float | None, typer.Option(metavar="MINUTES", min=0, help="after which to save, and stop")
-    ] = None,
+    time_budget: TimeBudget = None,
     again: Annotated[bool, typer.Option("--again", help="train also what has a record")] = False,
     beside: Annotated[
         bool, typer.Option("--beside", help="also the runs of the profiles that this one names in `beside`")
     ] = False,
-    scheduler: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="train on this Dask cluster, e.g. tcp://host:8786")
-    ] = "",
+    scheduler: Scheduler = "",
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -167,9 +163,7 @@ def compare(
     at_once: Annotated[
         int, typer.Option(metavar="N", min=1, help="runs at once on this machine, each a process of its own")
     ] = 1,
-    scheduler: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="train on this Dask cluster, e.g. tcp://host:8786")
-    ] = "",
+    scheduler: Scheduler = "",
     output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="default: comparisons/NAME")] = None,
     profile: Profile = "scenes",
     study: StudyOption = FILE_NAME,
@@ -712,7 +706,7 @@ def _refuse_unwritable(csv: Path | None) -> None:
 
 
 def main() -> None:
-    """Run the command line; bad input ends with a line of its own and exit status 2."""
+    """Run the command line; bad input ends with a line of its own and exit status 2, Ctrl-C with 130."""
     if named := os.environ.get("REFSTUDY_DATA"):  # relative to here, also for kernels, which start at the study
         os.environ["REFSTUDY_DATA"] = os.path.abspath(named)
     for stream in (sys.stdout, sys.stderr):  # names of files may be no text, and a terminal may lack letters
@@ -722,11 +716,17 @@ def main() -> None:
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        _interrupted()
     except SystemExit as ended:
         if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):  # of which typer says nothing
-            print("interrupted", file=sys.stderr)
-            raise SystemExit(130) from None
+            _interrupted()
         raise
+
+
+def _interrupted() -> None:
+    print("\ninterrupted", file=sys.stderr)
+    raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def study(data_root, tmp_path, monkeypatch):
 
 def test_a_worker_that_is_killed_and_one_that_joins_late_lose_nothing(study, tmp_path_factory, tmp_path):
     folder, work, records = tmp_path_factory.mktemp("cluster"), study.root / "work" / "small", study.results("small")
-    command = [sys.executable, "-m", "refstudy", "run", "--train", "--profile", "small", "--study", str(study.path)]
+    command = [sys.executable, "-m", "refstudy.cli", "run", "--train", "--profile", "small", "--study", str(study.path)]
 
     def trained_by(called):
         """The folder of the run that a process of this worker has trained for an epoch at least."""
