@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from refstudy.analysis import seeds
 from refstudy.analysis.examination import CHECKS, EXAMINED, MEANING, cell, examine, inspect
-from refstudy.analysis.examination.checks import FAULT, LOOK, Bench
+from refstudy.analysis.examination.bench import FAULT, LOOK, Bench
 from refstudy.analysis.examination.subject import find
 from refstudy.base.errors import StudyError
 from refstudy.cli import app

@@ -10,7 +10,6 @@ import re
 import shutil
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager, suppress
@@ -36,7 +35,7 @@ from refstudy.engine.needs import refuse_without
 from refstudy.engine.trainings import UNFINISHED, Stop, train_all
 from refstudy.models.build import build_model, default_device
 from refstudy.models.interfaces import Decoder
-from refstudy.models.own_parts import is_own, register, source_of
+from refstudy.models.own_parts import is_own, last_line, register, source_of
 from refstudy.study.file import Variant, training_command
 from refstudy.study.load import load_study
 from refstudy.training.checkpoint import BROKEN, resume
@@ -327,9 +326,8 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def _place(error: BaseException, sources: Sources) -> str:
     """File and line of one's own code where an error, or what caused it, was raised; empty if it was elsewhere."""
-    frames = [frame for one in _causes(error) for frame in traceback.extract_tb(one.__traceback__)]
-    own = [frame for frame in frames if Path(frame.filename) in sources]
-    return f"{sources[Path(own[-1].filename)]}:{own[-1].lineno}" if own else ""
+    found = last_line(error, sources)
+    return f"{sources[found[0]]}:{found[1]}" if found else ""
 
 
 class _Numbers(TorchFunctionMode):

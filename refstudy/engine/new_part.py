@@ -10,7 +10,7 @@ from refstudy.base.files import atomic_write, read_text
 from refstudy.study.load import find_study
 
 TEMPLATES = Path(__file__).parent / "templates"
-BESIDE = {"fusion": ("decoder", "FPN", "fpn"), "decoder": ("fusion", "Tile & Concat", "tile_concat")}
+OTHER_PART = {"fusion": ("decoder", "FPN", "fpn"), "decoder": ("fusion", "Tile & Concat", "tile_concat")}
 
 
 def write_new(kind: str, name: str, folder: Path, study: str) -> tuple[list[Path], str]:
@@ -19,12 +19,12 @@ def write_new(kind: str, name: str, folder: Path, study: str) -> tuple[list[Path
     A name in small letters, as film, makes film.py with class Film; capitals, as in FiLM, stay in the class's name.
     Raises StudyError for another kind, a name that is no name of Python, and files that exist: then none is written.
     """
-    if kind not in BESIDE:
-        raise StudyError(f"no kind '{kind}' can be made new; known: {', '.join(BESIDE)}")
+    if kind not in OTHER_PART:
+        raise StudyError(f"no kind '{kind}' can be made new; known: {', '.join(OTHER_PART)}")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise StudyError(f"'{name}' is no name for a class; take letters, digits and _, a letter first")
     file, own = name.lower(), name if name != name.lower() else "".join(part.title() for part in name.split("_"))
-    other, label, part = BESIDE[kind]
+    other, label, part = OTHER_PART[kind]
     labels = {kind: own, other: label}
     parts = {kind: f'{{name: "{file}.py:{own}"}}', other: f"{{name: {part}}}"}
     texts = {"file": file, "class": own, "variant": file, "label": f"{labels['fusion']} + {labels['decoder']}", **parts}

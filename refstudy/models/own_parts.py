@@ -6,6 +6,7 @@ Their code runs only in a process that has read a study file which names them; l
 import ast
 import importlib.util
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 from refstudy.base.errors import StudyError
@@ -57,9 +58,20 @@ def source_of(name: str, digest: str) -> Path:
 
 def place_of(error: BaseException, path: Path) -> str:
     """``file.py:12``, the last line of a file among those that an error came through; the file where it is none."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
-    return f"{path}:{lines[-1]}" if lines else str(path)
+    found = last_line(error, [path])
+    return f"{path}:{found[1]}" if found else str(path)
+
+
+def last_line(error: BaseException, paths: Iterable[Path]) -> tuple[Path, int] | None:
+    """The last line in some files among those that an error, or what caused it, came through: file and number."""
+    known, found = {path.resolve(): path for path in paths}, None
+    cause: BaseException | None = error
+    while cause is not None:
+        for frame in traceback.extract_tb(cause.__traceback__):
+            if path := known.get(Path(frame.filename).resolve()):
+                found = (path, frame.lineno or 0)
+        cause = cause.__cause__
+    return found
 
 
 def _module_file(name: str) -> Path | None:

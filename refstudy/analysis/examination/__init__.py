@@ -22,7 +22,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from refstudy.analysis.examination.checks import CHECKS, FAULT, LOOK, NONE, SOUND, Bench, Finding
+from refstudy.analysis.examination.bench import FAULT, LOOK, NONE, SOUND, Bench, Finding
+from refstudy.analysis.examination.checks import CHECKS
 from refstudy.analysis.examination.subject import Subject, find
 from refstudy.base.allocation import added_megabytes
 from refstudy.base.errors import StudyError
@@ -32,7 +33,7 @@ from refstudy.study.file import Study
 from refstudy.study.load import load_study
 
 # What a part is held against, by kind: heading of the column -> fusion module, decoder, or variant of the study.
-BESIDE = {
+REFERENCES = {
     "fusion": {"Tile & Concat": "tile_concat", "S²RM": "s2rm"},
     "decoder": {"FPN": "fpn", "CASG": "casg"},
     "whole": {"LAVT": "lavt", "SLViT": "slvit"},
@@ -134,7 +135,7 @@ def examine(
         bench = Bench(subject)
         _ = bench.output
         found, costs = inspect(bench, progress), {"own": cost_of(bench)}
-        beside = BESIDE[subject.kind]
+        beside = REFERENCES[subject.kind]
         progress("the same of " + " and ".join(beside))
         others = {heading: _reference(study, one, size) for heading, one in beside.items()}
     place, _, own = name.rpartition(":")

@@ -4,152 +4,19 @@ Thresholds lie between what sound modules and broken ones give (docs/examine.md 
 depend on the module: shares, or differences over the output's spread (its standard deviation).
 """
 
-import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from refstudy.analysis.examination.subject import PROFILES, Inputs, Subject
-from refstudy.analysis.examination.watch import FirstBad, Seen, watched
+from refstudy.analysis.examination.bench import BATCH_NORMS, FAULT, LOOK, NONE, SOUND, Bench, Finding, low_precision
+from refstudy.analysis.examination.slope import Slope
+from refstudy.analysis.examination.watch import Seen, watched
 from refstudy.base.errors import StudyError
-from refstudy.models.build import STRIDE
 
-SOUND, LOOK, FAULT, NONE = "sound", "look", "fault", "does not apply"
-BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 TINY = 1e-3  # of the spread: what rounding cannot reach and what matters does
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found: the verdict, the number (None where it is none), and, unless sound, what is wrong where."""
-
-    verdict: str
-    value: float | None = None
-    detail: str = ""
-
-
-@dataclass
-class Bench:
-    """A subject on the bench: the module as made with seed 0, its inputs, and what earlier checks ``found``.
-
-    Every call is of a copy of the module, on copies of the inputs, with one seed: what a module changes or draws in one
-    call cannot pass for a fault of another kind.
-    """
-
-    subject: Subject
-    found: dict[str, Finding] = field(default_factory=dict)
-    steady: bool = True  # calls of one kind repeat, so that calls of two kinds can be compared
-
-    @cached_property
-    def module(self) -> nn.Module:
-        return self.subject.make().eval()
-
-    @cached_property
-    def inputs(self) -> Inputs:
-        return self.subject.draw()
-
-    @cached_property
-    def output(self) -> Tensor:
-        """The output in evaluation. Raises StudyError where it has a wrong shape, or is not finite."""
-        output = self.call(self.inputs)
-        about = self.subject.source or self.subject.part.name
-        if wrong := self.subject.right_shape(self.inputs, output):
-            raise StudyError(f"{about}: {self.subject.part.name} {wrong}; correct what forward returns")
-        if not output.isfinite().all():
-            place = self.first_bad(self.inputs) or about
-            raise StudyError(
-                f"{place}: first NaN or infinity for inputs of unit size; scale or guard what is computed there"
-            )
-        return output
-
-    @cached_property
-    def spread(self) -> float:
-        return max(self.output.double().std().item(), 1e-12)
-
-    @cached_property
-    def sees(self) -> bool:
-        """Whether the output depends on the pictures at all."""
-        other = replace(self.inputs, pictures=self.subject.draw(pictures=1).pictures)
-        return not torch.equal(self.call(other), self.output)
-
-    @cached_property
-    def reach(self) -> dict[str, tuple[float, float]]:
-        """How far the borders hear, see ``reach``; on 8 x 8 cells or more, where the module can be made for it."""
-        side = self.subject.config().image_size
-        side *= 1 if side >= 8 * STRIDE else 2
-        try:
-            return reach(self.subject, self.subject.make((side, side)).eval(), self.subject.draw((side, side)))
-        except StudyError:  # the check of sizes tells that
-            return reach(self.subject, self.fresh(), self.inputs)
-
-    def larger(self, scale: float) -> Inputs:
-        """The inputs, so many times as large."""
-        return self.inputs.map(lambda x: scale * x if x.is_floating_point() else x)
-
-    @cached_property
-    def papers(self) -> tuple[list[Seen], int, str]:
-        """Gates and attentions at the papers' size, its cells, and why it does not work there (then, at this size)."""
-        try:
-            return *seen_gates(self.subject.under(PROFILES["papers"])), ""
-        except StudyError as error:
-            return *seen_gates(self.subject), str(error)
-
-    @property
-    def deaf(self) -> bool:
-        return "sentence" in self.found and self.found["sentence"].verdict == FAULT
-
-    def fresh(self, train: bool = False, frozen: bool = True) -> nn.Module:
-        """A copy of the module; ``frozen``: with batch normalisation as in evaluation, also in training."""
-        try:
-            module = copy.deepcopy(self.module)
-        except Exception:  # what holds a result of autograd cannot be copied
-            module = self.subject.make()
-        module.train(train)
-        for part in module.modules():
-            if train and frozen and isinstance(part, BATCH_NORMS):
-                part.eval()
-        return module
-
-    @torch.no_grad()
-    def call(self, inputs: Inputs, train: bool = False, frozen: bool = True) -> Tensor:
-        module = self.fresh(train, frozen)
-        return self.subject.run(module, inputs.map(torch.clone, mask_too=True))
-
-    def moved(self, inputs: Inputs, train: bool = False) -> Tensor:
-        """How far each expression's output moves, at most, when the inputs become these; over the spread, (E,)."""
-        before = self.output if not train else self.trained
-        return self.apart(self.call(inputs, train), before)
-
-    def apart(self, one: Tensor, other: Tensor) -> Tensor:
-        """How far two outputs lie apart, at most, for each expression; over the spread, (E,)."""
-        return (one - other).abs().flatten(1).amax(1) / self.spread
-
-    @cached_property
-    def first(self) -> Tensor:
-        """The output at the first update: in training, batches normalised."""
-        return self.call(self.inputs, train=True, frozen=False)
-
-    @cached_property
-    def trained(self) -> Tensor:
-        """The output in training, batch normalisation frozen."""
-        return self.call(self.inputs, train=True)
-
-    def first_bad(self, inputs: Inputs, lowered: bool = False) -> str:
-        """The line at which NaN or infinity first appears."""
-        with FirstBad(self.subject.source) as seen, low_precision(lowered), suppress(StudyError):
-            self.call(inputs, train=True)
-        return seen.place
-
-
-@contextmanager
-def low_precision(on: bool) -> Iterator[None]:
-    with torch.autocast("cpu", torch.bfloat16, enabled=on):
-        yield
 
 
 def repeats(bench: Bench) -> Finding:
@@ -242,26 +109,6 @@ def gates(bench: Bench) -> Finding:
             LOOK, value, f"softmax in '{where}': each word over the {cells} cells; each cell over words is usual"
         )
     return Finding(SOUND, value)
-
-
-def seen_gates(subject: Subject) -> tuple[list[Seen], int]:
-    """The gates and attentions of a call in training, each with the mean share over its calls and, of a fusion module,
-    over three draws of the weights; and the number of cells. Raises StudyError where the class fails at this size."""
-    calls: dict[Seen, list[float]] = {}
-    fusion = subject.kind == "fusion"
-    inputs = subject.draw() if fusion else subject.draw().of([1, 2])
-    for seed in range(3 if fusion else 1):
-        module = subject.make(seed=seed).train()
-        with watched(module) as watch, torch.no_grad():
-            output = subject.run(module, inputs.map(torch.clone))
-        if wrong := subject.right_shape(inputs, output):
-            raise StudyError(wrong)
-        for one in watch.seen:
-            calls.setdefault(replace(one, saturated=0.0), []).append(one.saturated)
-        if not any(one.kind in SATURATED for one in watch.seen):
-            break
-    mean = [replace(one, saturated=sum(shares) / len(shares)) for one, shares in calls.items()]
-    return mean, inputs.cells
 
 
 def padding(bench: Bench) -> Finding:
@@ -376,41 +223,6 @@ def place(bench: Bench) -> Finding:
     return Finding(SOUND, value)
 
 
-def parts(x: Tensor, axis: int, turned: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The first, third and last quarter along an axis, or along the ``turned`` one."""
-    x = x.flip(axis) if turned else x
-    size = x.shape[axis]
-    quarter = max(1, size // 4)
-    return x.narrow(axis, 0, quarter), x.narrow(axis, size // 2, quarter), x.narrow(axis, size - quarter, quarter)
-
-
-def reach(subject: Subject, module: nn.Module, inputs: Inputs) -> dict[str, tuple[float, float]]:
-    """For each border, how much it hears the opposite one and itself, each beside the third quarter, from -1 to 1.
-
-    The more of the output, and the less, and of its difference to that of other words: a map that is added to the
-    module's result, as most add V_4, hides what the words' part does with places.
-    """
-    leaves = inputs.map(lambda x: x.clone().requires_grad_(x.is_floating_point()))
-    words = (leaves.language, subject.draw(words=1).language)
-    outputs = [subject.run(module, replace(leaves, language=one).map(torch.clone)) for one in words]
-    output, by_words = outputs[0], outputs[0] - outputs[1]
-    signs = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
-    maps = [x for x in leaves.floats.values() if x.ndim == 4 and min(x.shape[-2:]) >= 4]
-    found = {}
-    for name, axis, turned in (("top", -2, False), ("left", -1, False), ("bottom", -2, True), ("right", -1, True)):
-        size = output.shape[axis]
-        quarter = max(1, size // 4)
-        fars, owns = [-1.0], [1.0]
-        for map_ in (output, by_words):
-            heard = (map_ * signs).narrow(axis, size - quarter if turned else 0, quarter).sum()
-            gradients = torch.autograd.grad(heard, maps, retain_graph=True, allow_unused=True)
-            means = [[one.abs().mean().item() for one in parts(x, axis, turned)] for x in gradients if x is not None]
-            fars += [(far - middle) / (far + middle) for own, middle, far in means if far + middle > 1e-6 * own]
-            owns += [(own - middle) / (own + middle) for own, middle, _ in means if own + middle]
-        found[name] = (max(fars), min(owns))
-    return found
-
-
 TRUE = 1e-5
 
 
@@ -475,103 +287,6 @@ def seen_in(bench: Bench) -> list[Seen]:
     with watched(module) as watch, torch.no_grad():
         bench.subject.run(module, bench.inputs.map(torch.clone))
     return watch.seen
-
-
-@dataclass
-class Slope:
-    """A weighted sum of the output in training, its ``gradients`` at the ``inputs`` and parameters, by name (None: not
-    reached), and how many learned tensors outside the parameters it depends on: ``strangers``."""
-
-    bench: Bench
-    module: nn.Module
-    inputs: dict[str, Tensor]
-    gradients: dict[str, Tensor | None]
-    strangers: int
-    steps: tuple[float, float]
-
-    @classmethod
-    def of(cls, bench: Bench, dtype: torch.dtype, scale: float = 1.0, lowered: bool = False) -> "Slope":
-        """Computed in this type, for inputs ``scale`` times as large, or ``lowered`` to bfloat16 by autocast. Raises
-        StudyError where the module fails, RuntimeError where it has no gradient."""
-        module = bench.fresh(train=True, frozen=False).to(dtype)
-        inputs = {name: (scale * x).to(dtype).requires_grad_() for name, x in bench.inputs.floats.items()}
-        slope = cls(bench, module, inputs, {}, 0, (1e-8, 1e-6) if dtype == torch.float64 else (1e-3, 1e-2))
-        with low_precision(lowered):
-            value = slope.value()
-        named = {**inputs, **{name: x for name, x in module.named_parameters() if x.requires_grad}}
-        known = {id(x) for x in named.values()}
-        slope.strangers = sum(id(leaf) not in known for leaf in leaves(value))
-        found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
-        slope.gradients = dict(zip(named, found, strict=True))
-        return slope
-
-    def value(self) -> Tensor:
-        """The weighted sum."""
-        given = self.bench.inputs
-        pictures, language = (
-            {name: self.inputs.get(name, x) for name, x in group.items()} for group in (given.pictures, given.language)
-        )
-        filled = replace(given, pictures=pictures, language=language)
-        output = self.bench.subject.run(self.module, filled.map(torch.clone))
-        signs = torch.randn(output.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        return (output.double() * signs).sum() / output.numel() ** 0.5
-
-    @torch.no_grad()
-    def heard(self, name: str) -> bool:
-        """Tell whether the output depends on an input at all."""
-        before, kept = self.value(), self.inputs[name].clone()
-        self.inputs[name].copy_(kept.flip(-1) + 1)
-        after = self.value()
-        self.inputs[name].copy_(kept)
-        return bool(before != after)
-
-    @torch.no_grad()
-    def error(self) -> tuple[float, float]:
-        """The gradients' error against differences over the better of two steps, and how far these lie apart; both over
-        their size, the worst of pictures, words and parameters."""
-        pictures = set(self.bench.inputs.pictures)
-        groups = [{name: x for name, x in self.inputs.items() if (name in pictures) is told} for told in (True, False)]
-        groups.append({name: x for name, x in self.module.named_parameters() if x.requires_grad})
-        found, random = [], torch.Generator().manual_seed(0)
-        for group in groups:
-            lines = []
-            for _ in range(0 if not group else 1 if self.bench.subject.kind == "whole" else 2):
-                way = {
-                    name: torch.randn(x.shape, generator=random, dtype=x.dtype) * (x.square().mean().sqrt() + 0.01)
-                    for name, x in group.items()
-                }
-                true = sum((way[name] * x).sum().item() for name in way if (x := self.gradients[name]) is not None)
-                lines.append((true, *(self._difference(group, way, step) for step in self.steps)))
-            if lines:
-                true, *by_step = torch.tensor(lines, dtype=torch.float64).T
-                size = max(by_step[0].norm().item(), 1e-3)  # a difference's own rounding is 1e-7
-                errors = [(true - one).norm().item() / size for one in by_step]
-                found.append((min(errors), (by_step[0] - by_step[1]).norm().item() / size))
-        return max(found, key=lambda one: one[0] - one[1])
-
-    def _difference(self, group: dict[str, Tensor], way: dict[str, Tensor], step: float) -> float:
-        values = []
-        for sign in (1, -1):
-            for name, x in group.items():
-                x.add_(way[name], alpha=sign * step)
-            values.append(self.value().item())
-            for name, x in group.items():
-                x.add_(way[name], alpha=-sign * step)
-        return (values[0] - values[1]) / (2 * step)
-
-
-def leaves(value: Tensor) -> list[Tensor]:
-    """The tensors that a value's gradient reaches in the end."""
-    found, waiting, seen = [], [value.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)
-        waiting += [following for following, _ in node.next_functions]
-    return found
 
 
 ROUGH = 0.25

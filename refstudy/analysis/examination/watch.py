@@ -3,7 +3,7 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from refstudy.analysis.examination.subject import Subject
+from refstudy.base.errors import StudyError
 from refstudy.models.gates import NEAR
 
 SIGMOIDS, TANHS = ("sigmoid", "sigmoid_", "hardsigmoid"), ("tanh", "tanh_", "hardtanh")
@@ -145,3 +147,23 @@ def bad(value: object) -> bool:
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_meta:
         return False
     return bool((value.isnan() | (value == float("inf"))).any())
+
+
+def seen_gates(subject: Subject) -> tuple[list[Seen], int]:
+    """The gates and attentions of a call in training, each with the mean share over its calls and, of a fusion module,
+    over three draws of the weights; and the number of cells. Raises StudyError where the class fails at this size."""
+    calls: dict[Seen, list[float]] = {}
+    fusion = subject.kind == "fusion"
+    inputs = subject.draw() if fusion else subject.draw().of([1, 2])
+    for seed in range(3 if fusion else 1):
+        module = subject.make(seed=seed).train()
+        with watched(module) as watch, torch.no_grad():
+            output = subject.run(module, inputs.map(torch.clone))
+        if wrong := subject.right_shape(inputs, output):
+            raise StudyError(wrong)
+        for one in watch.seen:
+            calls.setdefault(replace(one, saturated=0.0), []).append(one.saturated)
+        if all(one.kind == "relu" for one in watch.seen):
+            break  # no gate: other weights have none either
+    mean = [replace(one, saturated=sum(shares) / len(shares)) for one, shares in calls.items()]
+    return mean, inputs.cells

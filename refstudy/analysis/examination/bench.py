@@ -1,0 +1,147 @@
+"""What the checks work on: a part with its inputs, outputs and copies, made once for all of them."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from refstudy.analysis.examination.reach import reach
+from refstudy.analysis.examination.subject import PROFILES, Inputs, Subject
+from refstudy.analysis.examination.watch import FirstBad, Seen, seen_gates
+from refstudy.base.errors import StudyError
+from refstudy.models.build import STRIDE
+
+SOUND, LOOK, FAULT, NONE = "sound", "look", "fault", "does not apply"
+BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: the verdict, the number (None where it is none), and, unless sound, what is wrong where."""
+
+    verdict: str
+    value: float | None = None
+    detail: str = ""
+
+
+@dataclass
+class Bench:
+    """A subject on the bench: the module as made with seed 0, its inputs, and what earlier checks ``found``.
+
+    Every call is of a copy of the module, on copies of the inputs, with one seed: what a module changes or draws in one
+    call cannot pass for a fault of another kind.
+    """
+
+    subject: Subject
+    found: dict[str, Finding] = field(default_factory=dict)
+    steady: bool = True  # calls of one kind repeat, so that calls of two kinds can be compared
+
+    @cached_property
+    def module(self) -> nn.Module:
+        return self.subject.make().eval()
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        return self.subject.draw()
+
+    @cached_property
+    def output(self) -> Tensor:
+        """The output in evaluation. Raises StudyError where it has a wrong shape, or is not finite."""
+        output = self.call(self.inputs)
+        about = self.subject.source or self.subject.part.name
+        if wrong := self.subject.right_shape(self.inputs, output):
+            raise StudyError(f"{about}: {self.subject.part.name} {wrong}; correct what forward returns")
+        if not output.isfinite().all():
+            place = self.first_bad(self.inputs) or about
+            raise StudyError(
+                f"{place}: first NaN or infinity for inputs of unit size; scale or guard what is computed there"
+            )
+        return output
+
+    @cached_property
+    def spread(self) -> float:
+        return max(self.output.double().std().item(), 1e-12)
+
+    @cached_property
+    def sees(self) -> bool:
+        """Whether the output depends on the pictures at all."""
+        other = replace(self.inputs, pictures=self.subject.draw(pictures=1).pictures)
+        return not torch.equal(self.call(other), self.output)
+
+    @cached_property
+    def reach(self) -> dict[str, tuple[float, float]]:
+        """How far the borders hear, see ``reach``; on 8 x 8 cells or more, where the module can be made for it."""
+        side = self.subject.config().image_size
+        side *= 1 if side >= 8 * STRIDE else 2
+        try:
+            return reach(self.subject, self.subject.make((side, side)).eval(), self.subject.draw((side, side)))
+        except StudyError:  # the check of sizes tells that
+            return reach(self.subject, self.fresh(), self.inputs)
+
+    def larger(self, scale: float) -> Inputs:
+        """The inputs, so many times as large."""
+        return self.inputs.map(lambda x: scale * x if x.is_floating_point() else x)
+
+    @cached_property
+    def papers(self) -> tuple[list[Seen], int, str]:
+        """Gates and attentions at the papers' size, its cells, and why it does not work there (then, at this size)."""
+        try:
+            return *seen_gates(self.subject.under(PROFILES["papers"])), ""
+        except StudyError as error:
+            return *seen_gates(self.subject), str(error)
+
+    @property
+    def deaf(self) -> bool:
+        return "sentence" in self.found and self.found["sentence"].verdict == FAULT
+
+    def fresh(self, train: bool = False, frozen: bool = True) -> nn.Module:
+        """A copy of the module; ``frozen``: with batch normalisation as in evaluation, also in training."""
+        try:
+            module = copy.deepcopy(self.module)
+        except Exception:  # what holds a result of autograd cannot be copied
+            module = self.subject.make()
+        module.train(train)
+        for part in module.modules():
+            if train and frozen and isinstance(part, BATCH_NORMS):
+                part.eval()
+        return module
+
+    @torch.no_grad()
+    def call(self, inputs: Inputs, train: bool = False, frozen: bool = True) -> Tensor:
+        module = self.fresh(train, frozen)
+        return self.subject.run(module, inputs.map(torch.clone, mask_too=True))
+
+    def moved(self, inputs: Inputs, train: bool = False) -> Tensor:
+        """How far each expression's output moves, at most, when the inputs become these; over the spread, (E,)."""
+        before = self.output if not train else self.trained
+        return self.apart(self.call(inputs, train), before)
+
+    def apart(self, one: Tensor, other: Tensor) -> Tensor:
+        """How far two outputs lie apart, at most, for each expression; over the spread, (E,)."""
+        return (one - other).abs().flatten(1).amax(1) / self.spread
+
+    @cached_property
+    def first(self) -> Tensor:
+        """The output at the first update: in training, batches normalised."""
+        return self.call(self.inputs, train=True, frozen=False)
+
+    @cached_property
+    def trained(self) -> Tensor:
+        """The output in training, batch normalisation frozen."""
+        return self.call(self.inputs, train=True)
+
+    def first_bad(self, inputs: Inputs, lowered: bool = False) -> str:
+        """The line at which NaN or infinity first appears."""
+        with FirstBad(self.subject.source) as seen, low_precision(lowered), suppress(StudyError):
+            self.call(inputs, train=True)
+        return seen.place
+
+
+@contextmanager
+def low_precision(on: bool) -> Iterator[None]:
+    with torch.autocast("cpu", torch.bfloat16, enabled=on):
+        yield

@@ -1,0 +1,105 @@
+"""The gradient of an output in training, and the same from differences of the output."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from refstudy.analysis.examination.bench import Bench, low_precision
+
+
+@dataclass
+class Slope:
+    """A weighted sum of the output in training, its ``gradients`` at the ``inputs`` and parameters, by name (None: not
+    reached), and how many learned tensors outside the parameters it depends on: ``strangers``."""
+
+    bench: Bench
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    gradients: dict[str, Tensor | None]
+    strangers: int
+    steps: tuple[float, float]
+
+    @classmethod
+    def of(cls, bench: Bench, dtype: torch.dtype, scale: float = 1.0, lowered: bool = False) -> "Slope":
+        """Computed in this type, for inputs ``scale`` times as large, or ``lowered`` to bfloat16 by autocast. Raises
+        StudyError where the module fails, RuntimeError where it has no gradient."""
+        module = bench.fresh(train=True, frozen=False).to(dtype)
+        inputs = {name: (scale * x).to(dtype).requires_grad_() for name, x in bench.inputs.floats.items()}
+        slope = cls(bench, module, inputs, {}, 0, (1e-8, 1e-6) if dtype == torch.float64 else (1e-3, 1e-2))
+        with low_precision(lowered):
+            value = slope.value()
+        named = {**inputs, **{name: x for name, x in module.named_parameters() if x.requires_grad}}
+        known = {id(x) for x in named.values()}
+        slope.strangers = sum(id(leaf) not in known for leaf in leaves(value))
+        found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
+        slope.gradients = dict(zip(named, found, strict=True))
+        return slope
+
+    def value(self) -> Tensor:
+        """The weighted sum."""
+        given = self.bench.inputs
+        pictures, language = (
+            {name: self.inputs.get(name, x) for name, x in group.items()} for group in (given.pictures, given.language)
+        )
+        filled = replace(given, pictures=pictures, language=language)
+        output = self.bench.subject.run(self.module, filled.map(torch.clone))
+        signs = torch.randn(output.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return (output.double() * signs).sum() / output.numel() ** 0.5
+
+    @torch.no_grad()
+    def heard(self, name: str) -> bool:
+        """Tell whether the output depends on an input at all."""
+        before, kept = self.value(), self.inputs[name].clone()
+        self.inputs[name].copy_(kept.flip(-1) + 1)
+        after = self.value()
+        self.inputs[name].copy_(kept)
+        return bool(before != after)
+
+    @torch.no_grad()
+    def error(self) -> tuple[float, float]:
+        """The gradients' error against differences over the better of two steps, and how far these lie apart; both over
+        their size, the worst of pictures, words and parameters."""
+        pictures = set(self.bench.inputs.pictures)
+        groups = [{name: x for name, x in self.inputs.items() if (name in pictures) is told} for told in (True, False)]
+        groups.append({name: x for name, x in self.module.named_parameters() if x.requires_grad})
+        found, random = [], torch.Generator().manual_seed(0)
+        for group in groups:
+            lines = []
+            for _ in range(0 if not group else 1 if self.bench.subject.kind == "whole" else 2):
+                way = {
+                    name: torch.randn(x.shape, generator=random, dtype=x.dtype) * (x.square().mean().sqrt() + 0.01)
+                    for name, x in group.items()
+                }
+                true = sum((way[name] * x).sum().item() for name in way if (x := self.gradients[name]) is not None)
+                lines.append((true, *(self._difference(group, way, step) for step in self.steps)))
+            if lines:
+                true, *by_step = torch.tensor(lines, dtype=torch.float64).T
+                size = max(by_step[0].norm().item(), 1e-3)  # a difference's own rounding is 1e-7
+                errors = [(true - one).norm().item() / size for one in by_step]
+                found.append((min(errors), (by_step[0] - by_step[1]).norm().item() / size))
+        return max(found, key=lambda one: one[0] - one[1])
+
+    def _difference(self, group: dict[str, Tensor], way: dict[str, Tensor], step: float) -> float:
+        values = []
+        for sign in (1, -1):
+            for name, x in group.items():
+                x.add_(way[name], alpha=sign * step)
+            values.append(self.value().item())
+            for name, x in group.items():
+                x.add_(way[name], alpha=-sign * step)
+        return (values[0] - values[1]) / (2 * step)
+
+
+def leaves(value: Tensor) -> list[Tensor]:
+    """The tensors that a value's gradient reaches in the end."""
+    found, waiting, seen = [], [value.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        waiting += [following for following, _ in node.next_functions]
+    return found
