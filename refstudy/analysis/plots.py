@@ -76,6 +76,7 @@ def with_runs(label: str, runs: float) -> str:
 
 def small_grid(count: int, columns: int, width: float = 2.3, height: float = 1.9) -> tuple[Figure, np.ndarray]:
     """A figure of so many small panels, axes as a flat array; both axes are shared, empty places are blank."""
+    columns = min(columns, count)
     rows = -(-count // columns)
     size = (width * columns, height * rows + 0.5)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
