@@ -1,5 +1,6 @@
-"""Run records made up for tests: the study, counts of expressions, and the folder of a record that holds them."""
+"""The study, a copy of its notebooks, and run records made up for tests: counts of expressions, the record's folder."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,12 @@ from refstudy.training.records import circumstances, write_record
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = load_study(ROOT / "papermill_runs.yaml")
+
+
+def copy_notebooks(folder):
+    """The notebooks with the files that they name, for a study file in ``folder``."""
+    for name in ("notebooks", "examples"):
+        shutil.copytree(ROOT / name, folder / name)
 
 
 def fake_counts(ious, images=20):

@@ -55,3 +55,9 @@ def test_the_tree_is_clean_after_the_study(clone, tmp_path, notebooks):
     (startup / "00-noise.py").write_text(STARTUP)
     run(clone, {"IPYTHONDIR": str(tmp_path / "ipython")}, *options)
     assert git(clone, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(("folder", "megabytes"), [("figures", 10), ("rendered", 8)])
+def test_the_clone_stays_small(folder, megabytes):
+    files = git(ROOT, "ls-files", "-z", f"results/scenes/{folder}").split("\0")[:-1]
+    assert files and sum((ROOT / name).stat().st_size for name in files) < megabytes * 10**6

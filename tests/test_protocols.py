@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,10 +24,10 @@ from refstudy.training.loop import load_corpora, train
 from refstudy.training.records import read_record, record_name
 
 from .conftest import assert_same_but_for_rounding, tiny_model, tiny_run, write_refer
+from .helpers import ROOT, copy_notebooks
 
 pytestmark = pytest.mark.numeric
 
-ROOT = Path(__file__).resolve().parents[1]
 SIDE = 32
 WIDE, HIGH = (40, 80), (96, 48)  # (height, width) of two pictures that are no squares
 
@@ -141,7 +139,7 @@ def test_the_model_prepares_what_it_sees_as_its_data_were(tmp_path, key, value):
     text = (ROOT / "papermill_runs.yaml").read_text()
     changed = f"image_size: 512, {key}: {json.dumps(value)}}}"
     (tmp_path / "study.yaml").write_text(text.replace("image_size: 512}", changed))
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    copy_notebooks(tmp_path)
     config = load_study(tmp_path / "study.yaml").run_config("refcoco", "s2rm_casg", 0)
     assert getattr(config.data, key) == getattr(config.model, key) == value
     other = config.model_dump() | {"model": {"image_size": 512}}
@@ -155,7 +153,7 @@ def test_one_model_may_read_raw_sentences(tmp_path):
     changed, places = special.subn(r"\1data: {sentence_field: raw, ", text, count=1)
     assert places == 1
     (tmp_path / "study.yaml").write_text(changed)
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    copy_notebooks(tmp_path)
     study = load_study(tmp_path / "study.yaml")
     fields = {name: study.run_config("refcoco", name, 0).data.sentence_field for name in ("lavt", "slvit", "s2rm_casg")}
     assert fields == {"lavt": "raw", "slvit": "sent", "s2rm_casg": "sent"}

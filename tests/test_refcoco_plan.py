@@ -31,7 +31,7 @@ from refstudy.papers.printed import SPLITS, printed_rows
 from refstudy.study.load import load_study
 from refstudy.training.records import find_records
 
-from .helpers import ROOT, STUDY, put_counts
+from .helpers import ROOT, STUDY, copy_notebooks, put_counts
 
 PLAN = STUDY.together("refcoco")
 COCO_SPLITS = ("val", "testA", "testB")
@@ -197,7 +197,7 @@ def test_without_the_hub_the_commands_say_which_weights_to_put_where(tmp_path, m
 
 
 def test_weights_beside_the_study_file_are_found_from_below_it(tmp_path, monkeypatch):
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    copy_notebooks(tmp_path)
     shutil.copy(ROOT / "papermill_runs.yaml", tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mscan_b.pth").write_text("found, but no weights")
@@ -308,7 +308,7 @@ def miniature(folder):
             special["data"]["image_size"] = 96
         profile["special"]["slvit"]["train"] |= {"epochs": 1, "images_per_batch": 4}
         profile["live"] |= {"scenes": {"train": 8, "val": 4}, "epochs": 1}
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    copy_notebooks(folder)
     path = folder / "papermill_runs.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return load_study(path)

@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -20,8 +19,9 @@ from refstudy.training.evaluation import evaluate, summarize_counts, whole_image
 from refstudy.training.loop import load_corpora
 from refstudy.training.records import find_record, find_records
 
+from .helpers import ROOT, copy_notebooks
+
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def study(tmp_path_factory):
     """The study file and its notebooks in a folder without results; drawn scenes are kept where the study's own are."""
     root = tmp_path_factory.mktemp("study")
     shutil.copy(ROOT / FILE_NAME, root)
-    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    copy_notebooks(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFSTUDY_DATA", str(default_data_root(ROOT).absolute()))
         yield load_study(root / FILE_NAME)
