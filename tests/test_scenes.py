@@ -26,7 +26,7 @@ from refstudy.data.refer import load_refer
 from refstudy.data.samples import LONGEST, REAL_VAL, box_shares, real_figures, referents_per_picture, speech
 from refstudy.data.scenes import FLAVOURS, make_refscenes, vocabulary
 from refstudy.data.scenes.census import census, sentences_of, things_of, told_apart
-from refstudy.data.scenes.drawing import _paint, _part
+from refstudy.data.scenes.drawing import _numbers, _paint, _part, _points
 from refstudy.data.scenes.grammar import LOCATION_WORDS, MOST_WORDS, Speaker
 from refstudy.data.scenes.positions import leading, relations_of
 from refstudy.data.scenes.scene import make_scene
@@ -70,15 +70,19 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one(tmp_path):
 
 
 def test_a_line_of_a_drawing_is_read_as_it_says():
-    part = _part("oval 0.1 0.2 -0.3 0x3c3430|wood*0.5@400 flat plain", "0 0.5+0.1*lean, 1 -2; arc 0 0 1 1 4")
-    assert (part.shape, part.sizes, part.paint) == ("oval", (0.1, 0.2, -0.3), "0x3c3430|wood*0.5@400")
-    assert part.options == {"flat", "plain"}
-    assert part.groups[0] == [((0, 0, "lean"), (0.5, 0.1, "lean")), ((1, 0, "lean"), (-2, 0, "lean"))]
-    around = [[first for first, _, _ in point] for point in part.groups[1]]
-    np.testing.assert_allclose(around, [(1, 0), (0, 1), (-1, 0), (0, -1)], atol=1e-9)
-    assert _paint(part.paint, (200, 200, 1)) == (0x3C, 0x34, 0x30)  # brighter than 400 in sum
-    assert _paint(part.paint, (200, 200, 0)) == (75, 52, 31) == _paint("wood*0.5", (0, 0, 0))
-    assert _paint("colour", (1, 2, 3)) == (1, 2, 3)
+    about = "oval 0.1 2*head -0.3 0x3c3430|wood*0.5@400 flat if=bag unless=patterned"
+    part = _part(about, "0 0.5+0.1*lean, -neck -2; arc 0 0 1 1 4")
+    assert (part.shape, part.paint, part.options) == ("oval", "0x3c3430|wood*0.5@400", {"edge": False})
+    assert (part.needs, part.bars) == (["bag"], ["patterned"])
+    values = {"": 1.0, "lean": 0.5, "neck": 0.8, "head": 0.25}
+    assert _numbers(part.sizes, values) == [0.1, 0.5, -0.3]
+    assert _points(part.groups[0], values) == [(0, 0.55), (-0.8, -2)]
+    around = [(1, 0), (0, 1), (-1, 0), (0, -1)]
+    np.testing.assert_allclose(_points(part.groups[1], values), around, atol=1e-9)
+    paints = {"colour": (200, 200, 1), "wood": (150, 104, 62)}
+    assert _paint(part.paint, paints) == (0x3C, 0x34, 0x30)  # brighter than 400 in sum
+    assert _paint(part.paint, paints | {"colour": (200, 200, 0)}) == (75, 52, 31) == _paint("wood*0.5", paints)
+    assert _paint("colour", paints) == (200, 200, 1)
     with pytest.raises(StudyError, match="drawings.yaml: unknown shape 'ovel' in 'ovel 1 1 colour'; known: poly, "):
         _part("ovel 1 1 colour", "0 0")
 
@@ -559,6 +563,7 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("PIL.Image.Image.save", full)
     with pytest.raises(StudyError, match=r"cannot hold data \(No space left on device\); make room"):
         make_refscenes(tmp_path, "refscenes", {"val": 1}, progress=False)
+    assert not any(path.is_dir() for path in tmp_path.iterdir())  # nothing half made is left
     monkeypatch.undo()
     assert len(list((make_refscenes(tmp_path, "refscenes", {"val": 1}, progress=False) / "images").iterdir())) == 1
 
@@ -572,14 +577,6 @@ def test_several_processes_may_ask_for_the_same_scenes_at_once(tmp_path):
         ]
         (shared,) = {future.result() for future in asked}
     assert contents(shared) == contents(alone)
-
-
-def test_an_interrupted_making_is_made_again(tmp_path):
-    leftover = tmp_path / ".refscenes.unfinished" / "images"
-    leftover.mkdir(parents=True)
-    (leftover / "half.jpg").write_bytes(b"half")
-    folder = make_refscenes(tmp_path, "refscenes", {"val": 2}, progress=False)
-    assert len(list((folder / "images").iterdir())) == 2
 
 
 @pytest.mark.parametrize(

@@ -57,13 +57,13 @@ def _trees(rng: Random, canvas: Canvas, ground: float, slope: float, number: int
         x = rng.random()
         pen = Pen(canvas, number, x * side, (ground + slope * (x - 0.5)) * side, rng.uniform(0.22, 0.4) * side)
         green = (rng.randrange(30, 66), rng.randrange(104, 140), rng.randrange(44, 70))
-        pen.limb([(0, 0.5), (0, 0.0)], 0.11, (104, 74, 46))
+        pen.limb([(0, 0.5), (0, 0.0)], (104, 74, 46), 0.11)
         if snowy:
             for v, r in ((0.2, 0.3), (0.45, 0.24), (0.68, 0.18)):
                 pen.poly([(-r, v), (r, v), (0, v + 0.36)], shade(green, 0.8))
         else:
             for u, v, r in ((-0.18, 0.58, 0.22), (0.18, 0.58, 0.22), (0, 0.76, 0.25)):
-                pen.oval(u, v, r, r, green)
+                pen.oval([(u, v)], green, r, r)
     return Stuff("trees", "green")
 
 
@@ -134,15 +134,9 @@ def _street(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
     _band(canvas, 0.56, 1, (112, 112, 116), (88, 88, 92), 201)
     for k in range(6):
         u = side * (k / 5 - 0.05)
-        canvas.draw.polygon(
-            [
-                (u, side * 0.76),
-                (u + side * 0.1, side * 0.76),
-                (u + side * 0.09, side * 0.785),
-                (u - side * 0.01, side * 0.785),
-            ],
-            fill=(226, 222, 196),
-        )
+        top, low = side * 0.76, side * 0.785
+        dash = [(u, top), (u + side * 0.1, top), (u + side * 0.09, low), (u - side * 0.01, low)]
+        canvas.draw.polygon(dash, fill=(226, 222, 196))
     return [sky, Stuff("road", "gray"), Stuff("buildings", colour)]
 
 

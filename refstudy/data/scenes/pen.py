@@ -4,12 +4,14 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
+RIM: Colour = (190, 192, 196)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
@@ -30,27 +32,22 @@ class Canvas:
         self.number_draw = ImageDraw.Draw(self.numbers)
 
 
+@dataclass(frozen=True)
 class Pen:
     """Draws in a thing's own units: the origin between its feet, y up, its height 1; ``flip`` mirrors it."""
 
-    def __init__(
-        self,
-        canvas: Canvas,
-        number: int,
-        x: float,
-        y: float,
-        height: float,
-        flip: bool = False,
-        pattern: str = "plain",
-        phase: int = 0,
-    ):
-        self.canvas, self.number = canvas, number
-        self.x, self.y, self.height = x, y, height
-        self.sign = -1 if flip else 1
-        self.pattern, self.phase = pattern, phase
+    canvas: Canvas
+    number: int
+    x: float
+    y: float
+    height: float
+    flip: bool = False
+    pattern: str = "plain"
+    phase: int = 0
 
     def _place(self, points: Sequence[Point]) -> list[Point]:
-        return [(self.x + self.sign * u * self.height, self.y - v * self.height) for u, v in points]
+        sign = -1 if self.flip else 1
+        return [(self.x + sign * u * self.height, self.y - v * self.height) for u, v in points]
 
     def poly(self, points: Sequence[Point], fill: Colour, edge: bool = True) -> None:
         """A filled polygon with a thin darker edge."""
@@ -73,20 +70,28 @@ class Pen:
         self.canvas.picture.paste(ink, (left, top), ImageChops.multiply(inside, marks))
 
     def oval(
-        self, u: float, v: float, ru: float, rv: float, fill: Colour, tilt: float = 0.0, edge: bool = True, body=False
+        self, centres: Sequence[Point], fill: Colour, ru: float, rv: float, tilt: float = 0.0, edge=True, body=False
     ) -> None:
-        """An ellipse with centre (u, v), half axes ru and rv, turned by ``tilt`` radians."""
-        points = oval_points(u, v, ru, rv, tilt)
-        if body:
-            self.body(points, fill)
-        else:
-            self.poly(points, fill, edge)
+        """Ellipses with half axes ru and rv, turned by ``tilt`` radians, with or without the thing's pattern."""
+        for u, v in centres:
+            points = oval_points(u, v, ru, rv, tilt)
+            if body:
+                self.body(points, fill)
+            else:
+                self.poly(points, fill, edge)
 
-    def box(self, u0: float, v0: float, u1: float, v1: float, fill: Colour) -> None:
+    def wheel(self, centres: Sequence[Point], fill: Colour, radius: float) -> None:
+        """Tyres with their rims."""
+        for centre in centres:
+            self.oval([centre], fill, radius, radius)
+            self.oval([centre], RIM, radius * 0.5, radius * 0.5)
+
+    def box(self, corners: Sequence[Point], fill: Colour) -> None:
         """An upright rectangle between two corners."""
+        (u0, v0), (u1, v1) = corners
         self.poly([(u0, v0), (u1, v0), (u1, v1), (u0, v1)], fill)
 
-    def limb(self, points: Sequence[Point], width: float, fill: Colour) -> None:
+    def limb(self, points: Sequence[Point], fill: Colour, width: float) -> None:
         """A thick line with round joints (legs, arms, handles); ``width`` in units of the thing's height."""
         placed, radius = self._place(points), max(1, round(width * self.height)) / 2
         for draw, paint in ((self.canvas.draw, fill), (self.canvas.number_draw, self.number)):
@@ -102,11 +107,11 @@ class Pen:
         """A line of one pixel; as ``dot``, it never changes which thing a pixel belongs to."""
         self.canvas.draw.line(self._place(points), fill=fill)
 
-    def dot(self, u: float, v: float, radius: float, fill: Colour) -> None:
-        """A small detail (an eye, a button); it never changes which thing a pixel belongs to."""
-        ((x, y),) = self._place([(u, v)])
+    def dot(self, centres: Sequence[Point], fill: Colour, radius: float) -> None:
+        """Small details (an eye, a button); they never change which thing a pixel belongs to."""
         r = max(0.8, radius * self.height)
-        self.canvas.draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+        for x, y in self._place(centres):
+            self.canvas.draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
 
 
 @functools.cache

@@ -55,22 +55,18 @@ class Positions:
 
         return test
 
-    def top(self, among: frozenset[int], k: int) -> bool:
-        """Tell if it is the highest, by its centre and its upper edge, and in the upper half or above all others.
+    def outermost(self, sign: int) -> Test:
+        """The test for the highest (``sign`` 1) or the lowest (-1), by its centre and its outer edge, which is in its
+        half of the picture or beyond all others. Of things that all reach out of the picture, none leads."""
+        first, outer, inner = self.first(self.y, sign), 2 - sign, 2 + sign
 
-        Of things that all reach out of the picture, none has the highest edge.
-        """
-        others = among - {k}
-        above = self.y[k] < 0.5 or all(self.boxes[k][3] < self.y[one] for one in others)
-        ahead = all(self.boxes[one][1] - self.boxes[k][1] > EDGE_MARGIN for one in others)
-        return above and ahead and self.first(self.y, 1)(among, k)
+        def test(among: frozenset[int], k: int) -> bool:
+            box, others = self.boxes[k], among - {k}
+            beyond = all(sign * (self.y[one] - box[inner]) > 0 for one in others)
+            ahead = all(sign * (self.boxes[one][outer] - box[outer]) > EDGE_MARGIN for one in others)
+            return (sign * (0.5 - self.y[k]) > 0 or beyond) and ahead and first(among, k)
 
-    def bottom(self, among: frozenset[int], k: int) -> bool:
-        """Tell if it is the lowest, as ``top``."""
-        others = among - {k}
-        below = self.y[k] > 0.5 or all(self.boxes[k][1] > self.y[one] for one in others)
-        ahead = all(self.boxes[k][3] - self.boxes[one][3] > EDGE_MARGIN for one in others)
-        return below and ahead and self.first(self.y, -1)(among, k)
+        return test
 
     def middle(self, among: frozenset[int], k: int) -> bool:
         """Tell if it is the second of three from the left, in the central third, and nearest to the centre."""
@@ -97,7 +93,7 @@ def places_of(scene: Scene) -> dict[str, Test]:
     the picture shows it, among things that all stand on something.
     """
     at = Positions(scene)
-    x, y, top, bottom = at.x, at.y, at.top, at.bottom
+    x, y, top, bottom = at.x, at.y, at.outermost(1), at.outermost(-1)
     left, right = at.first(x, 1), at.first(x, -1)
     nearest, farthest = at.first(at.near, -1, NEAR_MARGIN), at.first(at.near, 1, NEAR_MARGIN)
     return {
@@ -144,10 +140,8 @@ def sizes_of(scene: Scene) -> dict[str, Test]:
 
 def gap(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, float]:
     """Horizontal and vertical gap between two boxes, below zero where they overlap."""
-    return (
-        max(first[0], second[0]) - min(first[2], second[2]),
-        max(first[1], second[1]) - min(first[3], second[3]),
-    )
+    wide = max(first[0], second[0]) - min(first[2], second[2])
+    return wide, max(first[1], second[1]) - min(first[3], second[3])
 
 
 def relations_of(scene: Scene, k: int, anchor: int) -> list[tuple[str, frozenset[int]]]:

@@ -5,7 +5,7 @@ so that scenes are equal on every machine.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from .backgrounds import BACKGROUNDS, Stuff
-from .drawing import COLOURS, HAIR, SKIN, TROUSERS, Pose
+from .drawing import COLOURS, HAIR, SKIN, TROUSERS, Pose, draw
 from .pen import Canvas, Colour, Pen, shade
 from .things import BY_NAME, CATEGORIES, PALETTES, Category
 
@@ -183,13 +183,9 @@ def _compose(rng: Random, place: Place, ground: Ground, people: bool | None, siz
         thing = _put(rng, ground, zoom if BY_NAME[name] is main else 0.85 * zoom, BY_NAME[name], things)
         if thing is not None:
             things.append(thing)
-    order = sorted(
-        range(len(things)), key=lambda k: (things[k].near, k)
-    )  # painter's order: the nearer hides the farther
-    return [
-        thing if thing.on < 0 else Thing(**{**vars(thing), "on": order.index(thing.on)})
-        for thing in (things[k] for k in order)
-    ]
+    order = sorted(range(len(things)), key=lambda k: things[k].near)  # painter's order: the nearer hides the farther
+    ordered = (things[k] for k in order)
+    return [thing if thing.on < 0 else replace(thing, on=order.index(thing.on)) for thing in ordered]
 
 
 def _put(rng: Random, ground: Ground, zoom: float, category: Category, others: list[Thing]) -> Thing | None:
@@ -232,14 +228,14 @@ def _put(rng: Random, ground: Ground, zoom: float, category: Category, others: l
     same = [t.colour for t in others if t.category is category]
     colour = same[-1] if same and rng.random() < 0.3 else rng.choice(category.colours)
     patterned = "patterned" in category.traits and rng.random() < 0.3
-    looks = {
-        "colour": colour,
-        "shade": rng.choice(("dark", "light")) if colour in SHADES and rng.random() < 0.3 else "",
-        "pattern": rng.choice(("striped", "spotted", "checkered")) if patterned else "plain",
-        "flip": rng.random() < 0.5,
-        "pose": _pose(rng, category, airborne),
-    }
-    return Thing(**{**vars(thing), **looks})
+    return replace(
+        thing,
+        colour=colour,
+        shade=rng.choice(("dark", "light")) if colour in SHADES and rng.random() < 0.3 else "",
+        pattern=rng.choice(("striped", "spotted", "checkered")) if patterned else "plain",
+        flip=rng.random() < 0.5,
+        pose=_pose(rng, category, airborne),
+    )
 
 
 def _pose(rng: Random, category: Category, airborne: bool) -> Pose:
@@ -260,9 +256,8 @@ def _overlap(thing: Thing, other: Thing) -> float:
     """Intersection of two things' boxes over the smaller box."""
     (left, top, right, bottom), (left2, top2, right2, bottom2) = thing.box, other.box
     wide, high = min(right, right2) - max(left, left2), min(bottom, bottom2) - max(top, top2)
-    if wide <= 0 or high <= 0:
-        return 0.0
-    return wide * high / min((right - left) * (bottom - top), (right2 - left2) * (bottom2 - top2))
+    smaller = min((right - left) * (bottom - top), (right2 - left2) * (bottom2 - top2))
+    return max(wide, 0) * max(high, 0) / smaller
 
 
 def render(rng: Random, place: Place, slope: float, things: list[Thing], side: int) -> Scene:
@@ -278,7 +273,7 @@ def render(rng: Random, place: Place, slope: float, things: list[Thing], side: i
         if not (thing.airborne or thing.on >= 0 or "afloat" in thing.category.traits):
             _shadow(canvas, x, y, height * thing.category.aspect * 0.42, height * 0.05 + 1)
         pen = Pen(canvas, k, x, y, height, thing.flip, thing.pattern, phase=rng.randrange(100))
-        thing.category.draw(pen, _tint(rng, COLOURS[thing.colour], thing.shade), thing.pose)
+        draw(thing.category.name, pen, _tint(rng, COLOURS[thing.colour], thing.shade), thing.pose)
         left, top, right, bottom = (int(scale * end) for end in thing.box)  # limbs may leave it a little
         margin = int(0.2 * height)
         around = canvas.numbers.crop((left - margin, top - margin, right + margin, bottom + margin))

@@ -1,12 +1,14 @@
-"""The things of RefScenes: the categories of `categories.csv`, with their drawings."""
+"""The things of RefScenes: the categories of `categories.csv`."""
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+
+from pydantic.dataclasses import dataclass
 
 from refstudy.base.errors import StudyError
 
-from .drawing import DRAWINGS, Draw
+from .drawing import DRAWINGS
 
 PATH = Path(__file__).with_name("categories.csv")
 PALETTES = {
@@ -17,7 +19,7 @@ PALETTES = {
 
 @dataclass(frozen=True)
 class Category:
-    """A category: a line of `categories.csv`, and its drawing.
+    """A category: a line of `categories.csv`.
 
     ``nouns`` are names that expressions may use, ``loosely`` names that a reader may still take to mean it. ``places``
     are where it is found. ``height`` is the share of the picture's side that the thing measures in a middling shot,
@@ -36,36 +38,18 @@ class Category:
     aspect: float
     traits: frozenset[str]
     holds: float
-    draw: Draw
 
 
-def _read() -> tuple[Category, ...]:
-    categories = []
+def _read() -> Iterator[Category]:
     with open(PATH, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            nouns, loosely, places, colours, traits = (
-                tuple(row[key].split()) for key in ("nouns", "loosely", "places", "colours", "traits")
-            )
             if row["name"] not in DRAWINGS:
                 raise StudyError(f"{PATH}: '{row['name']}' has no drawing; add one to drawings.yaml")
-            holds = [float(trait.split("=")[1]) for trait in traits if trait.startswith("holds=")]
-            categories.append(
-                Category(
-                    row["name"],
-                    nouns,
-                    loosely,
-                    row["group"],
-                    places,
-                    PALETTES.get(row["colours"], colours),
-                    float(row["height"]),
-                    float(row["aspect"]),
-                    frozenset(traits),
-                    sum(holds),
-                    DRAWINGS[row["name"]],
-                )
-            )
-    return tuple(categories)
+            lists = {key: row[key].split() for key in ("nouns", "loosely", "places", "colours", "traits")}
+            lists["colours"] = PALETTES.get(row["colours"], lists["colours"])
+            holds = [trait.split("=")[1] for trait in lists["traits"] if trait.startswith("holds=")]
+            yield Category(**row | lists | {"holds": sum(map(float, holds))})
 
 
-CATEGORIES = _read()
+CATEGORIES = tuple(_read())
 BY_NAME = {category.name: category for category in CATEGORIES}

@@ -2,9 +2,8 @@
 
 import json
 import pickle
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -12,6 +11,7 @@ from PIL import Image
 
 from refstudy.base.bar import bar
 from refstudy.base.errors import StudyError
+from refstudy.base.files import atomic_folder
 from refstudy.data.masks import mask_polygons
 
 from .backgrounds import STUFF
@@ -25,20 +25,7 @@ MARKER = "refscenes.json"
 CATEGORY_IDS = {category.name: k for k, category in enumerate(CATEGORIES, start=1)}
 STUFF_IDS = {name: k for k, name in enumerate(STUFF, start=100)}
 LEAST_AREA, LEAST_SHOWN = 0.01, 0.5  # a referent is at least this share of the picture, and this much of it is seen
-CHUNK = 32
-
-
-@dataclass(frozen=True)
-class Order:
-    """A worker's order: which scenes to make, of what, and where."""
-
-    flavour: str
-    seed: int
-    size: int
-    split: str
-    first: int
-    count: int
-    images: Path
+CHUNK = 32  # scenes that a worker draws at a time
 
 
 def make_refscenes(
@@ -68,28 +55,19 @@ def make_refscenes(
     for split, count in scenes.items():
         if split not in kind.splits or count < 0:
             raise StudyError(f"{flavour}: scenes '{split}: {count}' is not a count of one of {', '.join(kind.splits)}")
-    folder = Path(root) / flavour
-    order = {
-        "version": kind.version,
-        "flavour": flavour,
-        "seed": seed,
-        "size": size,
-        "scenes": dict(sorted(scenes.items())),
-    }
+    folder, sorted_scenes = Path(root) / flavour, dict(sorted(scenes.items()))
+    order = {"version": kind.version, "flavour": flavour, "seed": seed, "size": size, "scenes": sorted_scenes}
     try:
         if _finished(folder, order):
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{flavour}.lock")):  # several notebooks may ask for the same scenes at once
-            if _finished(folder, order):
-                return folder
-            unfinished = folder.with_name(f".{flavour}.unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            images = unfinished / "images"
-            images.mkdir(parents=True)
-            _write_annotations(unfinished, kind, _make_all(images, kind, scenes, seed, size, workers, progress))
-            (unfinished / MARKER).write_text(json.dumps(order, indent=1), encoding="utf-8")
-            unfinished.rename(folder)
+            if not _finished(folder, order):
+                with atomic_folder(folder) as unfinished:
+                    images = unfinished / "images"
+                    images.mkdir()
+                    _write_annotations(unfinished, kind, _make_all(images, kind, scenes, seed, size, workers, progress))
+                    (unfinished / MARKER).write_text(json.dumps(order, indent=1), encoding="utf-8")
     except OSError as error:
         raise StudyError(
             f"{folder.parent}: cannot hold data ({error.strerror or error}); make room, allow to write there, "
@@ -117,64 +95,39 @@ def _finished(folder: Path, order: dict[str, object]) -> bool:
 
 def _make_all(
     images: Path, flavour: Flavour, scenes: dict[str, int], seed: int, size: int, workers: int, progress: bool
-):
-    orders = [
-        Order(flavour.name, seed, size, split, first, min(CHUNK, scenes.get(split, 0) - first), images)
-        for split in flavour.splits
-        for first in range(0, scenes.get(split, 0), CHUNK)
-    ]
-    with bar(total=sum(scenes.values()), desc=f"drawing {flavour.name}", unit="scene", shown=progress) as drawn:
-        for order, entries in zip(orders, _in_parallel(orders, workers), strict=True):
-            drawn.update(order.count)
-            yield from entries
-
-
-def _in_parallel(orders: list[Order], workers: int) -> Iterator[list[dict]]:
-    if workers <= 1 or len(orders) <= 1:
-        yield from map(_make_chunk, orders)
+) -> Iterator[dict]:
+    """Draw all scenes, write their pictures, give one entry each: image, annotations, refs."""
+    make = partial(_make_one, images, flavour, seed, size)
+    names = [(split, index) for split in flavour.splits for index in range(scenes.get(split, 0))]
+    shown = partial(bar, total=len(names), desc=f"drawing {flavour.name}", unit="scene", shown=progress)
+    if workers <= 1 or len(names) <= CHUNK:
+        yield from shown(map(make, names))
         return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_make_chunk, orders)
+        yield from shown(pool.map(make, names, chunksize=CHUNK))
 
 
-def _make_chunk(order: Order) -> list[dict]:
-    """Draw ``order.count`` scenes, write their pictures, return one entry each: image, annotations, refs."""
-    flavour = FLAVOURS[order.flavour]
-    return [_make_one(order, flavour, index) for index in range(order.first, order.first + order.count)]
-
-
-def _make_one(order: Order, flavour: Flavour, index: int) -> dict:
-    rng = Random(f"{order.seed} {flavour.name} {order.split} {index}")
-    people = {"testA": True, "testB": False}.get(order.split)
-    while True:  # now and then nothing in a scene can be told apart: draw another
-        scene = make_scene(rng, order.size, people, flavour.sizes)
+def _make_one(images: Path, flavour: Flavour, seed: int, size: int, name: tuple[str, int]) -> dict:
+    split, index = name
+    rng = Random(f"{seed} {flavour.name} {split} {index}")
+    people = {"testA": True, "testB": False}.get(split)
+    chosen: dict[int, list[Phrase]] = {}
+    while not chosen:  # now and then nothing in a scene can be told apart: draw another
+        scene = make_scene(rng, size, people, flavour.sizes)
         chosen = _choose_referents(rng, flavour, scene, people)
-        if chosen:
-            break
-    image_id = (flavour.splits.index(order.split) + 1) * 1_000_000 + index
-    file_name = f"{flavour.name}_{order.split}_{index:06d}.jpg"
-    Image.fromarray(scene.picture).save(order.images / file_name, quality=92, subsampling=0)
-    image = {
-        "id": image_id,
-        "file_name": file_name,
-        "height": order.size,
-        "width": order.size,
-        "place": scene.place.name,
-    }
-    annotations = {number: _annotation(scene, number, image_id) for number in _numbers(scene)}
+    image_id = (flavour.splits.index(split) + 1) * 1_000_000 + index
+    file_name = f"{flavour.name}_{split}_{index:06d}.jpg"
+    Image.fromarray(scene.picture).save(images / file_name, quality=92, subsampling=0)
+    image = {"id": image_id, "file_name": file_name, "height": size, "width": size, "place": scene.place.name}
+    numbers = sorted(set(scene.numbers.tobytes()) - {0})  # of all that is visible
+    annotations = {number: _annotation(scene, number, image_id) for number in numbers}
     refs = [
-        _ref(order.split, image, annotations[number], phrases, rank)
-        for rank, (number, phrases) in enumerate(chosen.items())
+        _ref(split, image, annotations[number], phrases, rank) for rank, (number, phrases) in enumerate(chosen.items())
     ]
     return {"image": image, "annotations": list(annotations.values()), "refs": refs}
-
-
-def _numbers(scene: Scene) -> list[int]:
-    """The numbers in the scene's map that stand for something visible."""
-    return sorted(set(scene.numbers.tobytes()) - {0})
 
 
 def _annotation(scene: Scene, number: int, image_id: int) -> dict:
@@ -263,12 +216,8 @@ def _write_annotations(folder: Path, flavour: Flavour, entries: Iterator[dict]) 
     google = [ref.pop("google") for ref in refs]
     names = [{"id": CATEGORY_IDS[c.name], "name": c.name, "supercategory": c.group} for c in CATEGORIES]
     names += [{"id": STUFF_IDS[name], "name": name, "supercategory": "stuff"} for name in STUFF]
-    instances = {
-        "info": {"description": f"RefScenes, flavour {flavour.name}", "version": flavour.version},
-        "images": images,
-        "annotations": annotations,
-        "categories": names,
-    }
+    info = {"description": f"RefScenes, flavour {flavour.name}", "version": flavour.version}
+    instances = {"info": info, "images": images, "annotations": annotations, "categories": names}
     (folder / "instances.json").write_text(json.dumps(instances, separators=(",", ":")), encoding="utf-8")
     for split_by in flavour.split_by:
         if split_by == "google":
