@@ -12,8 +12,7 @@ from torch import Tensor
 
 from refstudy.base.allocation import added_megabytes
 from refstudy.models.decoders.casg import UpsampledConv
-from refstudy.models.fusion.coparse_literal import coparse_literal
-from refstudy.models.fusion.s2rm import S2RM
+from refstudy.models.fusion.s2rm import S2RM, coparse_literal
 
 CASG_SIZES = (  # channels of the maps, outputs, their sides, the side of the result, batch
     ("stage 1 of Swin-T at 512", (768,), 384, (16,), 32, 2),

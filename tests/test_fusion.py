@@ -12,8 +12,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from refstudy.models.fusion.acm import ACM, ANCHOR_GRIDS, CoAttention, anchors, unit
-from refstudy.models.fusion.language_gate import LanguageGate
-from refstudy.models.fusion.pwam import PWAM, PWAMFusion
+from refstudy.models.fusion.pwam import PWAM, LanguageGate, PWAMFusion
 from refstudy.models.fusion.s2rm import S2RM
 from refstudy.models.fusion.tile_concat import TileConcat
 from refstudy.models.layers import InstanceNorm, position_planes

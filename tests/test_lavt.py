@@ -1,32 +1,25 @@
 """LAVT: early fusion inside Swin, its decoder, and its printed cost."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from torch.nn.functional import conv2d
 from torch.utils.flop_counter import FlopCounterMode
 
 from refstudy.base.config import ImageEncoderConfig, TextEncoderConfig
-from refstudy.models.decoders.lavt_decoder import LAVTDecoder
 from refstudy.models.encoders import ImageEncoder, TextEncoder
-from refstudy.models.lavt import LAVT
+from refstudy.models.lavt import LAVT, LAVTDecoder
 
 from .conftest import tiny_model
 from .test_fusion import literal_pwam
-from .test_models import dead_parameters
 
 pytestmark = pytest.mark.numeric
 
-GOLDEN = json.loads((Path(__file__).parent / "golden_fusion.json").read_text())
 
-
-def build(width=0, **words):
+def build(width=0):
     torch.manual_seed(0)
     config = tiny_model()
     image = ImageEncoder(config.image, config.image_size)
-    return LAVT(image, TextEncoder(config.text.model_copy(update=words)), width)
+    return LAVT(image, TextEncoder(config.text), width)
 
 
 def inputs(height=64, width=64):
@@ -135,10 +128,6 @@ def test_the_first_stage_runs_once_per_image_and_the_others_once_per_expression(
     assert [tuple(x.shape) for x in features.maps] == [(2, 16, 16, 16)] and features.size == (64, 64)
 
 
-def test_every_parameter_gets_a_gradient():
-    assert not dead_parameters(build(), *inputs())
-
-
 @pytest.mark.parametrize("size", [(32, 32), (100, 72), (36, 92)])
 def test_images_need_be_neither_square_nor_multiples_of_32(size):
     model = build()
@@ -151,27 +140,9 @@ def test_images_need_be_neither_square_nor_multiples_of_32(size):
     assert torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-def test_half_precision_stays_near_full_precision(precision):
-    model, arguments = build().eval(), inputs()
-    with torch.inference_mode():
-        expected = model(*arguments)
-        with torch.autocast("cpu", precision):
-            made = model(*arguments).float()
-    assert (made - expected).abs().max() < 0.1 * expected.abs().max()
-
-
 def test_the_decoder_s_width_is_half_of_the_last_stage_unless_it_is_given():
     assert build().decoder.predict.in_channels == 64
     assert build(width=24).decoder.predict.in_channels == 24
-
-
-def test_golden_forward():
-    """Numbers of a fixed model and input. If this fails on purpose, old run records no longer belong to the code."""
-    with torch.inference_mode():
-        made = build(vocab_size=199).eval()(*inputs())  # whatever words RefScenes has
-    summary = [made.mean().item(), made.std().item(), *made[:, 7::24, 11::24].flatten().tolist()]
-    assert summary == pytest.approx(GOLDEN["lavt"], rel=2e-3, abs=2e-4)
 
 
 def test_cost_is_the_one_that_the_papers_print():

@@ -159,12 +159,13 @@ EACH_KIND = ["tile_concat", "s2rm_fpn", "s2rm_casg", "acm_fpn", "pwam_casg", "la
 
 @pytest.mark.parametrize("name", EACH_KIND)
 def test_encoding_once_serves_every_expression(name):
-    model, (images, ids, mask, index) = build(name).eval(), inputs()
+    model, (images, ids, mask, index) = lively(build(name)).eval(), inputs()
     with torch.inference_mode():
         together = model(images, ids, mask, index)
         features = model.encode_image(images)
         alone = [model.segment(features, ids[k : k + 1], mask[k : k + 1], index[k : k + 1]) for k in range(3)]
         paired = model(images[index], ids, mask)
+        assert torch.equal(model(images, ids, mask, index), together)
     assert torch.allclose(together, torch.cat(alone), atol=1e-4)
     assert torch.allclose(together, paired, atol=1e-4)
 
@@ -184,7 +185,7 @@ def assert_padding_changes_nothing(model, images, ids, mask, index):
 
 @pytest.mark.parametrize("name", EACH_KIND)
 def test_padding_never_changes_a_result(name):
-    assert_padding_changes_nothing(build(name).eval(), *inputs())
+    assert_padding_changes_nothing(lively(build(name)).eval(), *inputs())
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])

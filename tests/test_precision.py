@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from refstudy.models.decoders.casg import CASGStage
-from refstudy.models.fusion.language_gate import LanguageGate
+from refstudy.models.fusion.pwam import LanguageGate
 from refstudy.models.fusion.s2rm import S2RM, gram
 from refstudy.models.layers import Gate
 from refstudy.training.losses import dice_loss

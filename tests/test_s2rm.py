@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from refstudy.base.errors import StudyError
-from refstudy.models.fusion.coparse_literal import coparse_literal
-from refstudy.models.fusion.s2rm import S2RM
+from refstudy.models.fusion.s2rm import S2RM, coparse_literal
 from refstudy.models.fusion.tile_concat import TileConcat
 from refstudy.models.layers import position_planes
 from refstudy.models.s2rm import coparse

@@ -30,8 +30,7 @@ from refstudy.base.errors import StudyError
 from refstudy.data.batches import Corpus, fit_mask
 from refstudy.metrics import overlap
 from refstudy.models.build import load_or_build
-from refstudy.models.fusion.coparse_literal import coparse_literal
-from refstudy.models.fusion.s2rm import Steps, coparse
+from refstudy.models.fusion.s2rm import Steps, coparse, coparse_literal
 from refstudy.models.segmenter import Segmenter
 from refstudy.models.urce import STAGES, patch_side
 from refstudy.prediction.photos import remarks

@@ -1,15 +1,39 @@
 """LAVT (Yang et al., CVPR 2022): the expression enters between the stages of the image encoder."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from refstudy.models.decoders.lavt_decoder import LAVTDecoder
 from refstudy.models.encoders import ImageEncoder, TextEncoder
-from refstudy.models.fusion.language_gate import LanguageGate
-from refstudy.models.fusion.pwam import PWAM
-from refstudy.models.layers import of_each
+from refstudy.models.fusion.pwam import PWAM, LanguageGate
+from refstudy.models.layers import conv_bn_relu, of_each
 from refstudy.models.segmenter import ImageFeatures, Segmenter
+
+
+class LAVTDecoder(nn.Module):
+    """Upsample, join the next finer map, two convolutions, three times; ``width`` channels in between.
+
+    LAVT predicts two planes and trains them with cross-entropy. Here it is one plane, as for every decoder of the
+    study, which trains with dice loss. Upsampling aligns the corners, as LAVT's public code does.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int):
+        super().__init__()
+        joined = [channels[3] + channels[2], width + channels[1], width + channels[0]]
+        self.stages = nn.ModuleList(
+            nn.Sequential(conv_bn_relu(count, width), conv_bn_relu(width, width)) for count in joined
+        )
+        self.predict = nn.Conv2d(width, 1, kernel_size=1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps P_1 ... P_4, each (E, C_i, h_i, w_i), to mask logits (E, 1, h_1, w_1)."""
+        level = maps[3]
+        for finer, stage in zip(reversed(maps[:3]), self.stages, strict=True):
+            level = interpolate(level, size=finer.shape[-2:], mode="bilinear", align_corners=True)
+            level = stage(torch.cat([level, finer], dim=1))
+        return self.predict(level)
 
 
 class LAVT(Segmenter):
@@ -21,10 +45,11 @@ class LAVT(Segmenter):
 
     Called as ``ReferringSegmenter`` is. Only the patch embedding and the blocks of the first stage come before any
     word: ``encode_image`` runs these once per image. The other three stages, all attentions and the decoder run once
-    per expression, in ``segment``.
+    per expression.
     """
 
     image_encoder: ImageEncoder
+    align_corners = True
 
     def __init__(self, image_encoder: ImageEncoder, text_encoder: TextEncoder, width: int = 0):
         super().__init__()
@@ -42,11 +67,7 @@ class LAVT(Segmenter):
         patches = self.image_encoder.backbone.get_submodule("patch_embed")(images)
         return ImageFeatures((self._stage(0, patches).permute(0, 3, 1, 2),), (images.shape[-2], images.shape[-1]))
 
-    def segment(
-        self, features: ImageFeatures, token_ids: Tensor, token_mask: Tensor, image_index: Tensor | None = None
-    ) -> Tensor:
-        if image_index is None:
-            image_index = torch.arange(len(token_ids), device=token_ids.device)
+    def logits(self, features: ImageFeatures, token_ids: Tensor, token_mask: Tensor, image_index: Tensor) -> Tensor:
         words = self.text_encoder(token_ids, token_mask)
         stream = of_each(features.maps[0], image_index).permute(0, 2, 3, 1)  # (E, H/4, W/4, C_1)
         maps = []
@@ -57,8 +78,7 @@ class LAVT(Segmenter):
             if k < len(self.gates):
                 cells = cells + self.gates[k](attended) * attended
                 stream = self._stage(k + 1, cells.unflatten(1, stream.shape[1:3]))
-        logits = self.decoder(maps)
-        return interpolate(logits, size=features.size, mode="bilinear", align_corners=True).squeeze(1)
+        return self.decoder(maps)
 
     def _stage(self, number: int, stream: Tensor) -> Tensor:
         """Patch merging, from the second stage on, and the blocks of a Swin stage: (B, h, w, C) to (B, h', w', C')."""

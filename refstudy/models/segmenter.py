@@ -25,7 +25,8 @@ class ImageFeatures(NamedTuple):
 class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", license="apache-2.0"):
     """A referring segmenter: images and expressions to mask logits, in two halves.
 
-    ``encode_image`` computes what depends on the images alone, ``segment`` the rest, for any number of expressions.
+    ``encode_image`` computes what depends on the images alone, ``segment`` the rest, for any number of expressions. A
+    model defines ``encode_image`` and ``logits``.
 
     ``build_model`` sets ``config``, which builds the model without any pretrained file, and ``tokenizer``, which makes
     its ids. ``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` are those of Hugging Face.
@@ -35,9 +36,14 @@ class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", licens
     tokenizer: BertTokenizerFast
     image_encoder: nn.Module
     text_encoder: nn.Module
+    align_corners = False  # when logits are upsampled to the size of the images
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """(B, 3, H, W), normalised with ImageNet's mean and deviation, to the features of B images."""
+        raise NotImplementedError
+
+    def logits(self, features: ImageFeatures, token_ids: Tensor, token_mask: Tensor, image_index: Tensor) -> Tensor:
+        """Mask logits (E, 1, h, w) at the decoder's size; arguments as for ``segment``."""
         raise NotImplementedError
 
     def segment(
@@ -47,7 +53,10 @@ class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", licens
 
         ``image_index`` (E,) names the image of each expression; without it, expression k belongs to image k.
         """
-        raise NotImplementedError
+        if image_index is None:
+            image_index = torch.arange(len(token_ids), device=token_ids.device)
+        logits = self.logits(features, token_ids, token_mask, image_index)
+        return interpolate(logits, size=features.size, mode="bilinear", align_corners=self.align_corners).squeeze(1)
 
     def forward(
         self, images: Tensor, token_ids: Tensor, token_mask: Tensor, image_index: Tensor | None = None
@@ -99,12 +108,7 @@ class ReferringSegmenter(Segmenter):
     def encode_image(self, images: Tensor) -> ImageFeatures:
         return ImageFeatures(self.image_encoder(images), (images.shape[-2], images.shape[-1]))
 
-    def segment(
-        self, features: ImageFeatures, token_ids: Tensor, token_mask: Tensor, image_index: Tensor | None = None
-    ) -> Tensor:
-        if image_index is None:
-            image_index = torch.arange(len(token_ids), device=token_ids.device)
+    def logits(self, features: ImageFeatures, token_ids: Tensor, token_mask: Tensor, image_index: Tensor) -> Tensor:
         words = self.text_encoder(token_ids, token_mask)
         fused = self.fusion(of_each(features.maps[3], image_index), words, token_mask)
-        logits = self.decoder(features.maps[:3], fused, mean_word(words, token_mask), image_index)
-        return interpolate(logits, size=features.size, mode="bilinear", align_corners=False).squeeze(1)
+        return self.decoder(features.maps[:3], fused, mean_word(words, token_mask), image_index)

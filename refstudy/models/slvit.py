@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from refstudy.base.errors import StudyError
 from refstudy.models.decoders.hamburger import Hamburger
@@ -104,8 +103,5 @@ class SLViT(Segmenter):
         logits = self.decoder([enhanced[stage - 1] for stage in self.predict_stages])
         return Steps(encoded, scores, uncertainty, cells, enhanced, logits)
 
-    def segment(
-        self, features: ImageFeatures, token_ids: Tensor, token_mask: Tensor, image_index: Tensor | None = None
-    ) -> Tensor:
-        logits = self.steps(features, token_ids, token_mask, image_index).logits
-        return interpolate(logits, size=features.size, mode="bilinear", align_corners=False).squeeze(1)
+    def logits(self, features: ImageFeatures, token_ids: Tensor, token_mask: Tensor, image_index: Tensor) -> Tensor:
+        return self.steps(features, token_ids, token_mask, image_index).logits

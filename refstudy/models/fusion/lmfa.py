@@ -77,12 +77,7 @@ class LMFA(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        text_width: int,
-        strips: Sequence[int] = (7, 11, 21),
-        cross: bool = True,
-        gate: bool = True,
+        self, channels: int, text_width: int, strips: Sequence[int] = (7, 11, 21), cross: bool = True, gate: bool = True
     ):
         super().__init__()
         if len(set(strips)) < len(strips) or any(size < 1 or size % 2 == 0 for size in strips):
@@ -90,12 +85,10 @@ class LMFA(nn.Module):
         self.local = depthwise(channels, 5, 5)
         # Eq. (2) writes the vertical strip first. But for the bias between them, both orders are one function; this is
         # the order that the published weights were trained in.
-        self.strips = nn.ModuleDict(
-            {
-                str(size): nn.Sequential(depthwise(channels, 1, size, Strip), depthwise(channels, size, 1, Strip))
-                for size in strips
-            }
-        )
+        self.strips = nn.ModuleDict()
+        for size in strips:
+            row, column = depthwise(channels, 1, size, Strip), depthwise(channels, size, 1, Strip)
+            self.strips[str(size)] = nn.Sequential(row, column)
         self.cross = CrossModalAttention(channels, text_width, gate) if cross else None
         self.mix = nn.Conv2d(channels, channels, kernel_size=1)
 

@@ -1,12 +1,11 @@
-"""PWAM, the pixel-word attention of LAVT (Yang et al., CVPR 2022), and its use as the fusion on V_4."""
+"""PWAM, the pixel-word attention of LAVT (Yang et al., CVPR 2022), its language gate, and both as the fusion on V_4."""
 
 import math
 from typing import Literal
 
 from torch import Tensor, nn
 
-from refstudy.models.fusion.language_gate import LanguageGate
-from refstudy.models.layers import InstanceNorm
+from refstudy.models.layers import Gate, InstanceNorm
 
 
 class PWAM(nn.Module):
@@ -43,6 +42,19 @@ class PWAM(nn.Module):
         return self.output(self.visual(cells) * gathered)
 
 
+class LanguageGate(nn.Module):
+    """LAVT's language gate: linear maps without bias, ReLU between, tanh after; a weight for each cell and channel."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        first, second = (nn.Linear(channels, channels, bias=False) for _ in range(2))
+        self.weigh = nn.Sequential(first, nn.ReLU(), second, Gate("tanh"))
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """The cells that PWAM made, (E, N, C), to their weights (E, N, C)."""
+        return self.weigh(cells)
+
+
 class PWAMFusion(nn.Module):
     """LAVT's last stage as the fusion of S²RM's Table VII.
 
@@ -53,11 +65,7 @@ class PWAMFusion(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        text_width: int,
-        grid: tuple[int, int],
-        decoded: Literal["normed", "residual"] = "normed",
+        self, channels: int, text_width: int, grid: tuple[int, int], decoded: Literal["normed", "residual"] = "normed"
     ):
         super().__init__()
         self.attention = PWAM(channels, text_width)

@@ -32,6 +32,19 @@ def coparse(parsed: Tensor, generator: Tensor, shift: bool = True) -> tuple[Tens
     return maps_of_gram(gram(parsed, generator), height, width, shift)
 
 
+def coparse_literal(parsed: Tensor, generator: Tensor, shift: bool = True) -> tuple[Tensor, Tensor]:
+    """``coparse`` as the paper writes it, from H and W rolled copies of ``generator``. For tests and teaching only."""
+    height, width = parsed.shape[-2:]
+    columns, rows = [], []
+    for h in range(height if shift else 1):
+        rolled = generator.roll(h, dims=2)  # its row i is row (i - h) mod H
+        columns.append(torch.einsum("bcij,bciw->bwij", parsed, rolled))  # Eqs. (5)-(6)
+    for w in range(width if shift else 1):
+        rolled = generator.roll(w, dims=3)  # its column j is column (j - w) mod W
+        rows.append(torch.einsum("bcij,bckj->bkij", parsed, rolled))  # Eqs. (7)-(8)
+    return torch.cat(columns, dim=1), torch.cat(rows, dim=1)
+
+
 def gram(parsed: Tensor, generator: Tensor) -> Tensor:
     """Inner products of all cells: two (B, C, H, W) to (B, H*W, H*W), entry [p, q] = <parsed[p], generator[q]>.
 
