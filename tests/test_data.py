@@ -41,28 +41,11 @@ def small_refer(root, refs=None, annotations=None, images=None):
     for name in ("a.png", "b.png"):
         Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(folder / name)
     square = encode_mask(np.eye(4, 6, dtype=bool))
-    images = images or [
-        {"id": k, "file_name": name, "height": 4, "width": 6} for k, name in enumerate(("a.png", "b.png"))
-    ]
+    images = images or [{"id": k, "file_name": f"{'ab'[k]}.png", "height": 4, "width": 6} for k in range(2)]
+    shared, box = {"category_id": 1, "iscrowd": 0}, [[1, 1, 4, 1, 4, 3, 1, 3]]
     annotations = annotations or [
-        {
-            "id": 10,
-            "image_id": 0,
-            "category_id": 1,
-            "bbox": [0, 0, 2, 2],
-            "area": 4,
-            "segmentation": square,
-            "iscrowd": 0,
-        },
-        {
-            "id": 11,
-            "image_id": 1,
-            "category_id": 1,
-            "bbox": [1, 1, 3, 2],
-            "area": 6,
-            "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]],
-            "iscrowd": 0,
-        },
+        shared | {"id": 10, "image_id": 0, "bbox": [0, 0, 2, 2], "area": 4, "segmentation": square},
+        shared | {"id": 11, "image_id": 1, "bbox": [1, 1, 3, 2], "area": 6, "segmentation": box},
     ]
     refs = refs or [ref(1, 10, 0, ["left one", "the one"], "train"), ref(2, 11, 1, ["box"], "val")]
     write_refer(root, "mini", "unc", refs, images, annotations)
@@ -122,12 +105,8 @@ def test_a_sentence_without_raw_text_is_named(tmp_path, raw):
         load_refer(root, "mini", "unc", "raw")
 
 
-@pytest.mark.parametrize("protocol", [0, 1, 2])
-def test_pickles_of_python_two_are_read(tmp_path, protocol):
+def test_pickles_of_python_two_are_read(tmp_path):
     root = small_refer(tmp_path)
-    refs = pickle.loads((root / "mini" / "refs(unc).p").read_bytes())
-    (root / "mini" / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=protocol))
-    assert len(load_refer(root, "mini", "unc")) == 3
     old = b"(lp0\n(dp1\nS'ref_id'\np2\nS'caf\\xc3\\xa9'\nsa."  # UTF-8 text as Python 2 wrote it
     (root / "old.p").write_bytes(old)
     assert read_pickle(root / "old.p") == [{"ref_id": "café"}]
@@ -200,12 +179,9 @@ def test_bad_folders_and_files_are_named(tmp_path):
 @pytest.mark.parametrize(
     "broken, message",
     [
-        ({"refs": [ref(1, 99, 0, ["x"])]}, "referent 1 has no annotation 99"),
         ({"refs": [ref(1, 10, 7, ["x"])]}, "referent 1 has no image 7"),
         ({"refs": [ref(1, 10, 0, ["  "])]}, "sentence 10: sent is '  '; it should be text"),
         ({"refs": [ref(1, 11, 0, ["x"])]}, "referent 1 is in image 0, its annotation 11 in 1"),
-        ({"images": [{"id": k, "file_name": "../x.png", "height": 4, "width": 6} for k in range(2)]}, "leads out of"),
-        ({"images": [{"id": k, "file_name": "/x.png", "height": 4, "width": 6} for k in range(2)]}, "leads out of"),
         ({"images": [{"id": 0, "height": 4, "width": 6}]}, "instances.json: image 0: file_name is missing"),
         (
             {"annotations": [{"id": 10, "image_id": 0, "segmentation": []}]},

@@ -1,6 +1,5 @@
 """What the check finds: each kind of damage alone, counts against the published figures, and how the command ends."""
 
-import json
 import re
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from .test_data_forms import (
     coco_name,
     instances,
     real_table,
+    refer_files,
     refer_ref,
 )
 from .test_data_forms import write_files as write
@@ -39,11 +39,7 @@ def root(tmp_path):
 
 def change(root, refs=None, **parts):
     """Replace referents or parts of the instances."""
-    import pickle
-
-    if refs is not None:
-        write(root, {"mine/refs(unc).p": pickle.dumps(refs, protocol=2)})
-    write(root, {"mine/instances.json": json.dumps(instances() | parts).encode()})
+    write(root, refer_files(refs, dataset="mine", **parts))
 
 
 def checked(root, **options):

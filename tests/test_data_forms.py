@@ -77,11 +77,12 @@ def instances():
     return {"images": images, "annotations": [annotation(ann_id) for ann_id in SQUARES], "categories": categories}
 
 
-def refer_contents(dataset="refcoco"):
-    """The files of a REFER archive: name to bytes."""
+def refer_files(refs=None, dataset="refcoco", **parts):
+    """The annotation files, with other referents or parts of the instances: name to bytes."""
+    refs = [refer_ref(ann_id) for ann_id in SQUARES] if refs is None else refs
     return {
-        f"{dataset}/refs(unc).p": pickle.dumps([refer_ref(ann_id) for ann_id in SQUARES], protocol=2),
-        f"{dataset}/instances.json": json.dumps(instances()).encode(),
+        f"{dataset}/refs(unc).p": pickle.dumps(refs, protocol=2),
+        f"{dataset}/instances.json": json.dumps(instances() | parts).encode(),
     }
 
 
@@ -125,16 +126,16 @@ def write_parquet(path, rows):
 
 
 def as_refer_folder(root):
-    write_files(root, refer_contents() | {f"images/mscoco/images/{name}": data for name, data in PICTURES.items()})
+    write_files(root, refer_files() | {f"images/mscoco/images/{name}": data for name, data in PICTURES.items()})
 
 
 def as_untouched_zips(root):
-    write_zip(root / "refcoco.zip", refer_contents() | {"__MACOSX/refcoco/._x": b"", "refcoco/": b""})
+    write_zip(root / "refcoco.zip", refer_files() | {"__MACOSX/refcoco/._x": b"", "refcoco/": b""})
     write_zip(root / "train2014.zip", PICTURES)
 
 
 def as_flat_zip(root):
-    contents = {name.removeprefix("refcoco/"): data for name, data in refer_contents().items()}
+    contents = {name.removeprefix("refcoco/"): data for name, data in refer_files().items()}
     write_zip(root / "refcoco.zip", contents)
     write_files(root, PICTURES)
 
@@ -343,7 +344,7 @@ def test_hostile_archives_are_refused_and_leave_nothing(tmp_path, spoil, message
     root = tmp_path / "data"
     root.mkdir()
     with zipfile.ZipFile(root / "refcoco.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in refer_contents().items():
+        for name, content in refer_files().items():
             archive.writestr(name, content)
         spoil(archive)
     with pytest.raises(StudyError, match=f"refcoco.zip.*{message}"):
@@ -378,9 +379,7 @@ def test_broken_archives_are_named(tmp_path):
     "name", ["../out.jpg", "/tmp/out.jpg", "a/../../out.jpg", "..\\out.jpg", "C:\\out.jpg", "a\0b"]
 )
 def test_pictures_named_by_the_data_stay_in_their_folder(tmp_path, name):
-    contents = instances()
-    contents["images"][0]["file_name"] = name
-    write_files(tmp_path, refer_contents() | {"refcoco/instances.json": json.dumps(contents).encode()})
+    write_files(tmp_path, refer_files(images=[image_info(1) | {"file_name": name}, image_info(2)]))
     with pytest.raises(StudyError, match="leads out of"):
         load_refer(tmp_path, "refcoco", "unc")
 
@@ -453,9 +452,7 @@ def test_an_archive_without_files_is_named(tmp_path):
 
 
 def test_an_image_of_absurd_size_is_refused(tmp_path):
-    contents = instances()
-    contents["images"][0] |= {"height": 10**6, "width": 10**6}
-    write_files(tmp_path, refer_contents() | {"refcoco/instances.json": json.dumps(contents).encode()})
+    write_files(tmp_path, refer_files(images=[image_info(1) | {"height": 10**6, "width": 10**6}, image_info(2)]))
     with pytest.raises(StudyError, match="1000000 x 1000000 pixels is refused"):
         load_refer(tmp_path, "refcoco", "unc")
 

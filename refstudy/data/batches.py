@@ -10,9 +10,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ PADDING = tuple(round(255 * value) for value in IMAGE_MEAN)
 
 @dataclass
 class Corpus:
-    """One split, decoded and resized to S x S. The aspect is not kept, the protocol of LAVT, unless ``keep_aspect``.
+    """One split, decoded and resized to S x S, stretched as in LAVT's protocol unless ``keep_aspect``.
 
     images: uint8 (N, 3, S, S); masks: packed bits (R, S*S/8); image_of_ref (R,); token_ids, token_mask (E, L);
     ref_of_expression (E,); table: the split's rows in the order of the expressions.
@@ -93,22 +93,18 @@ class Corpus:
         return self if of == 1 else self._of(slice(number, None, of))
 
     def _of(self, chosen: slice) -> "Corpus":
-        row = np.full(len(self.images), -1)
-        row[chosen] = np.arange(len(row[chosen]))
-        image_of_ref = row[self.image_of_ref]
-        refs = np.flatnonzero(image_of_ref >= 0)
-        keep = np.flatnonzero(np.isin(self.ref_of_expression, refs))
-        position = np.full(len(self.image_of_ref), -1)
-        position[refs] = np.arange(len(refs))
-        return Corpus(
-            self.images[chosen],
-            self.masks[refs],
-            image_of_ref[refs],
-            self.token_ids[keep],
-            self.token_mask[keep],
-            position[self.ref_of_expression[keep]],
-            self.table.iloc[keep].reset_index(drop=True),
-            self.keep_aspect,
+        images = np.arange(len(self.images))[chosen]
+        refs = np.flatnonzero(np.isin(self.image_of_ref, images))
+        kept = np.flatnonzero(np.isin(self.ref_of_expression, refs))
+        return replace(
+            self,
+            images=self.images[chosen],
+            masks=self.masks[refs],
+            image_of_ref=np.searchsorted(images, self.image_of_ref[refs]),
+            token_ids=self.token_ids[kept],
+            token_mask=self.token_mask[kept],
+            ref_of_expression=np.searchsorted(refs, self.ref_of_expression[kept]),
+            table=self.table.iloc[kept].reset_index(drop=True),
         )
 
 
@@ -162,14 +158,13 @@ class Batch:
 
     def _part(self, first: int, last: int, some: slice) -> "Batch":
         """The pictures from ``first`` to before ``last``, and ``some`` of the expressions, all about these."""
-        tokens = (self.token_ids[some], self.token_mask[some])
-        index, inside = self.image_index[some] - first, self.inside[some]
-        return Batch(self.pixels[first:last], index, *tokens, inside, self.expressions[some], self.of)
+        names = ("image_index", "token_ids", "token_mask", "inside", "expressions")
+        part = replace(self, pixels=self.pixels[first:last], **{name: getattr(self, name)[some] for name in names})
+        return replace(part, image_index=part.image_index - first)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        tensors = (self.pixels, self.image_index, self.token_ids, self.token_mask, self.inside)
-        pixels, image_index, token_ids, token_mask, inside = map(change, tensors)
-        return Batch(pixels, image_index, token_ids, token_mask, inside, self.expressions, self.of)
+        changed: dict[str, Any] = {name: change(x) for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **changed)
 
 
 def build_corpus(
@@ -185,10 +180,9 @@ def build_corpus(
     """Decode one split of ``load_refer``'s table. Images are resized bilinearly, masks by nearest neighbour.
 
     ``keep_aspect`` centres each on a square of ImageNet's mean colour, where it is otherwise stretched to the square.
-
-    With ``cache``, a folder, decoded arrays are kept there, or in the user's own cache where nothing can be written
-    there, under a name made from what determines them, and opened memory-mapped the next time. Raises StudyError for
-    an unknown split, data without masks, and whatever reading images and masks raises.
+    Decoded arrays are kept in the folder ``cache`` or, where nothing can be written there, in the user's own cache,
+    and opened memory-mapped the next time. Raises StudyError for an unknown split, data without masks, and whatever
+    reading images and masks raises.
     """
     import pandas as pd
 
@@ -199,8 +193,6 @@ def build_corpus(
         raise StudyError(f"split '{split}' has boxes but no masks: good for statistics; training needs the REFER files")
     refs = rows.drop_duplicates("ref_id").reset_index(drop=True)
     pictures = refs.drop_duplicates("image_id").reset_index(drop=True)
-    image_row = pd.Series(np.arange(len(pictures)), index=pictures["image_id"])
-    ref_row = pd.Series(np.arange(len(refs)), index=refs["ref_id"])
     kept = ("keep_aspect",) if keep_aspect else ()
     bits = -(-image_size * image_size // 8)
     images = _array(
@@ -218,16 +210,8 @@ def build_corpus(
         lambda array: _fill_masks(array, refs, image_size, keep_aspect),
     )
     token_ids, token_mask = tokenize(tokenizer, rows["expression"].tolist(), max_words)
-    return Corpus(
-        images,
-        masks,
-        image_row[refs["image_id"]].to_numpy(),
-        token_ids,
-        token_mask,
-        ref_row[rows["ref_id"]].to_numpy(),
-        rows,
-        keep_aspect,
-    )
+    image_of_ref, ref_of_expression = (pd.factorize(ids)[0] for ids in (refs["image_id"], rows["ref_id"]))
+    return Corpus(images, masks, image_of_ref, token_ids, token_mask, ref_of_expression, rows, keep_aspect)
 
 
 def placement(height: int, width: int, side: int, keep_aspect: bool) -> tuple[int, int, int, int]:
@@ -298,8 +282,8 @@ def _file_stamp(path: str) -> str:
 def _array(
     folder: Path | None, name: str, about: tuple, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]
 ) -> np.ndarray:
-    """A uint8 array that ``fill`` has filled; with a folder, on disk under a digest of ``about``, memory-mapped. A file
-    that was cut short is filled again."""
+    """A uint8 array that ``fill`` has filled; with a folder, a memory-mapped file named by a digest of ``about``, which
+    is filled again where it was cut short."""
     if folder is None:
         array = np.empty(shape, np.uint8)
         fill(array)
@@ -359,7 +343,7 @@ def grouped_batches(
     """
     rng = np.random.default_rng([seed, epoch])
     chosen = _one_sentence_each(corpus, rng) if sampling == "referent" else np.arange(len(corpus.ref_of_expression))
-    groups = _groups(_image_of_each(corpus, sampling), rng, expressions_per_image)
+    groups = _groups(corpus.image_of_expression[chosen], rng, expressions_per_image)
     mine = images_per_batch // shares
     for first in range(start * images_per_batch, len(groups) - images_per_batch + 1, images_per_batch):
         whole = groups[first : first + images_per_batch]
@@ -385,13 +369,8 @@ def batches_per_epoch(
     corpus: Corpus, images_per_batch: int, expressions_per_image: int, sampling: str = "referent"
 ) -> int:
     """The number of batches that ``grouped_batches`` yields in an epoch."""
-    counts = np.bincount(_image_of_each(corpus, sampling))
+    counts = np.bincount(corpus.image_of_ref if sampling == "referent" else corpus.image_of_expression)
     return int(np.ceil(counts / expressions_per_image).sum()) // images_per_batch
-
-
-def _image_of_each(corpus: Corpus, sampling: str) -> np.ndarray:
-    """The image of each thing that an epoch shows once: of each referent or of each expression."""
-    return corpus.image_of_ref if sampling == "referent" else corpus.image_of_expression
 
 
 def _one_sentence_each(corpus: Corpus, rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,6 @@ one.
 """
 
 from collections.abc import Iterable, Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from refstudy.data.masks import decode_mask, has_masks
 from refstudy.data.pictures import read_image, read_image_size
 from refstudy.data.refer import find_below, load_leniently
 
+PUBLISHED = Path(__file__).with_name("published.csv")
 MEASURES = ["images", "referents", "expressions", "mean_words", "max_words"]
 ORDER = ["train", "val", "test", "testA", "testB"]
 EXAMPLES = 3  # of each kind of problem that the summary shows
@@ -41,15 +41,9 @@ def check_dataset(
 
 def problem_table(problems: Iterable[Problem]) -> pd.DataFrame:
     """Problems as a table: level, kind, entry, message; what is no Unicode is escaped."""
-    rows = [
-        (
-            problem.level,
-            problem.kind,
-            *(text.encode("utf-8", "backslashreplace").decode() for text in (problem.entry, problem.message)),
-        )
-        for problem in problems
-    ]
-    return pd.DataFrame(rows, columns=["level", "kind", "entry", "message"])
+    rows = [(problem.level, problem.kind, problem.entry, problem.message) for problem in problems]
+    escaped = [[text.encode("utf-8", "backslashreplace").decode() for text in row] for row in rows]
+    return pd.DataFrame(escaped, columns=["level", "kind", "entry", "message"])
 
 
 def counts(table: pd.DataFrame) -> pd.DataFrame:
@@ -66,8 +60,7 @@ def counts(table: pd.DataFrame) -> pd.DataFrame:
 
 def published() -> pd.DataFrame:
     """The published figures; values are text, so that the number of decimals is kept."""
-    with resources.files("refstudy.data").joinpath("published.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file, dtype=str, keep_default_na=False)
+    return pd.read_csv(PUBLISHED, dtype=str, keep_default_na=False)
 
 
 def compare(found: pd.DataFrame, dataset: str, split_by: str) -> pd.DataFrame:
@@ -106,7 +99,8 @@ def _all_problems(table: pd.DataFrame, dataset: str, split_by: str, images: bool
 
 def _counts(table: pd.DataFrame, dataset: str, split_by: str) -> Iterator[Problem]:
     found = counts(table)
-    for split in _released_splits(dataset, split_by):
+    released = published().query("dataset == @dataset and split_by == @split_by and kind == 'released'")["split"]
+    for split in released[released != "all"].unique():
         if split not in found.index:
             yield Problem("split missing", split, f"no split {split}; totals are not compared", "note")
     figures = compare(found, dataset, split_by)
@@ -131,13 +125,6 @@ def _counts(table: pd.DataFrame, dataset: str, split_by: str) -> Iterator[Proble
                 f"{entry}: {row['found']}, published {row['value']} ({row['difference']:+g}): {why} [{row['source']}]"
             )
             yield Problem("differs from published", entry, message, "note" if met else "problem")
-
-
-def _released_splits(dataset: str, split_by: str) -> list[str]:
-    figures = published().query(
-        "dataset == @dataset and split_by == @split_by and kind == 'released' and split != 'all'"
-    )
-    return list(dict.fromkeys(figures["split"]))
 
 
 def _shared_images(table: pd.DataFrame, dataset: str, split_by: str) -> Iterator[Problem]:

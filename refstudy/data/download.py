@@ -6,18 +6,18 @@ import re
 import shutil
 import urllib.error
 import urllib.request
-from importlib import resources
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from refstudy.base.bar import bar
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest
 from refstudy.base.locks import locked
+from refstudy.base.yaml_files import read_yaml
 from refstudy.data.zips import fault, filled, unpack
 
+MIRRORS = Path(__file__).with_name("mirrors.yaml")
 TRIES = 5  # of one mirror that breaks off, as long as each try adds bytes
 TIMEOUT = 60  # seconds without an answer
 BLOCK = 2**20
@@ -43,8 +43,7 @@ class _Failed(Exception):
 
 def load_mirrors() -> dict[str, Mirror]:
     """The files that can be fetched, by name."""
-    text = resources.files("refstudy.data").joinpath("mirrors.yaml").read_text(encoding="utf-8")
-    return {name: Mirror.model_validate(entry) for name, entry in yaml.safe_load(text).items()}
+    return TypeAdapter(dict[str, Mirror]).validate_python(read_yaml(MIRRORS).content)
 
 
 def fetch(mirror: Mirror, root: Path | str, progress: bool = True) -> str:

@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path, PureWindowsPath
@@ -55,10 +56,14 @@ class Entries:
     categories: list[Any] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
-    def add_broken(self, path: Path, row: int | str, error: Exception) -> None:
-        """Note that a row of a file could not be read."""
-        said = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        self.problems.append(Problem("broken row", f"row {row}", f"{path}: row {row}: {said}"))
+    @contextmanager
+    def reading(self, path: Path, row: int | str) -> Iterator[None]:
+        """Read a row of a file; where it is broken, note that and go on."""
+        try:
+            yield
+        except (KeyError, ValueError) as error:
+            said = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            self.problems.append(Problem("broken row", f"row {row}", f"{path}: row {row}: {said}"))
 
 
 @dataclass(frozen=True)

@@ -132,5 +132,5 @@ def mask_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """(x, y, width, height) in pixels of the smallest box around a bool (height, width) mask; None for an empty one."""
     if not mask.any():
         return None
-    left, top, width, height = coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))))
+    left, top, width, height = coco_mask.toBbox(encode_mask(mask))
     return int(left), int(top), int(width), int(height)

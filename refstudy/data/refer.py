@@ -45,14 +45,9 @@ def load_table(config: DataConfig, root: Path) -> "pd.DataFrame":
     table = table.reset_index(drop=True)
     if config.dataset in FLAVOURS or not config.scenes:
         return table
-    import pandas as pd
-
-    of_split = {split: rows["image_id"].unique() for split, rows in table.groupby("split")}
-    chosen = [
-        (table["split"] == split) & table["image_id"].isin(of_split.get(split, [])[:pictures])
-        for split, pictures in config.scenes.items()
-    ]
-    return table[pd.concat(chosen, axis=1).any(axis=1)].reset_index(drop=True)
+    pictures = table[["split", "image_id"]].drop_duplicates()
+    wanted = pictures["split"].map(config.scenes).fillna(0).astype(int)
+    return table.merge(pictures[pictures.groupby("split").cumcount() < wanted])  # in the table's order
 
 
 def load_leniently(found: Found) -> "tuple[pd.DataFrame, list[Problem]]":

@@ -2,7 +2,6 @@
 
 import functools
 import string
-import tempfile
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,12 +38,9 @@ def build_tokenizer(vocab: Path | str | None = None) -> BertTokenizerFast:
 @functools.cache
 def _scenes_tokenizer() -> BertTokenizerFast:
     characters = string.ascii_lowercase + string.digits
-    words = set(vocabulary()) | set(characters)
-    lines = [*SPECIAL, *sorted(words), *(f"##{character}" for character in characters)]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "vocab.txt"
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return BertTokenizerFast(vocab=str(path), do_lower_case=True)
+    words = sorted({*vocabulary(), *characters})
+    pieces = [*SPECIAL, *words, *(f"##{character}" for character in characters)]
+    return BertTokenizerFast(vocab={piece: number for number, piece in enumerate(pieces)}, do_lower_case=True)
 
 
 def tokenize(

@@ -44,10 +44,8 @@ def _read(root: Path, dataset: str, splits: dict[str, Path]) -> Entries:
         if rows and (lacking := COLUMNS - rows[0].keys()):
             raise StudyError(f"{path}: lacks the columns {', '.join(sorted(lacking))}; its first line is {header!r}")
         for number, row in enumerate(rows, 2):
-            try:
+            with entries.reading(path, row.get("uid") or f"number {number}"):
                 _add_row(row, split, entries, refs)
-            except ValueError as error:
-                entries.add_broken(path, row.get("uid") or f"number {number}", error)
     return entries
 
 

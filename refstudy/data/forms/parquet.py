@@ -100,10 +100,8 @@ def _read(root: Path, folder: Path, dataset: str, files: list[Path]) -> Entries:
         for number, row in enumerate(_rows(path, names)):
             row.setdefault("split", split)
             add = _add_refer_row if "raw_anns" in row else _add_answer_row
-            try:
+            with entries.reading(path, number):
                 add(row, entries, images)
-            except ValueError as error:
-                entries.add_broken(path, number, error)
     entries.images = list(images.values())
     return entries
 

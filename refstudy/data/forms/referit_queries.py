@@ -35,20 +35,17 @@ def _read(root: Path, splits: dict[str, Path]) -> Entries:
     for split, path in splits.items():
         for region, expressions in _mapping(path).items():
             image = region.split("_")[0]
-            known = {"image": image, "box": boxes.get(region), "size": sizes.get(f"{image}.jpg")}
-            try:
+            with entries.reading(path, region):
+                known = {"image": image, "box": boxes.get(region), "size": sizes.get(f"{image}.jpg")}
                 about = checked(Region, known)
-            except ValueError as error:
-                entries.add_broken(path, region, error)
-                continue
-            image_id, (width, height), (left, top, right, bottom) = about.image, about.size, about.box
-            images[image_id] = {"id": image_id, "file_name": f"{image_id}.jpg", "height": height, "width": width}
-            box = (left, top, right - left + 1, bottom - top + 1)
-            ref = {"ref_id": region, "ann_id": region, "image_id": image_id, "category_id": 0, "split": split}
-            queries = numbered(expressions, sentences)
-            sentences += len(queries) if isinstance(queries, list) else 0
-            entries.annotations.append({"id": region, "image_id": image_id, "bbox": box, "segmentation": []})
-            entries.refs.append(ref | {"sentences": queries})
+                image_id, (width, height), (left, top, right, bottom) = about.image, about.size, about.box
+                images[image_id] = {"id": image_id, "file_name": f"{image_id}.jpg", "height": height, "width": width}
+                box = (left, top, right - left + 1, bottom - top + 1)
+                ref = {"ref_id": region, "ann_id": region, "image_id": image_id, "category_id": 0, "split": split}
+                queries = numbered(expressions, sentences)
+                sentences += len(queries) if isinstance(queries, list) else 0
+                entries.annotations.append({"id": region, "image_id": image_id, "bbox": box, "segmentation": []})
+                entries.refs.append(ref | {"sentences": queries})
     entries.images = list(images.values())
     return entries
 

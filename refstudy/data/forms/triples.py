@@ -26,10 +26,8 @@ def _read(path: Path) -> Entries:
     if not isinstance(triples, list):
         raise StudyError(f"{path}: no list of triples; fetch it again")
     for number, triple in enumerate(triples):
-        try:
+        with entries.reading(path, number):
             _add_triple(triple, entries)
-        except (KeyError, ValueError) as error:
-            entries.add_broken(path, number, error)
     return entries
 
 
