@@ -1,8 +1,6 @@
 """PWAM with its gate, and ACM: the fusion modules of Table VII, equation by equation, against literal loops."""
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +17,6 @@ from refstudy.models.layers import InstanceNorm, position_planes
 
 pytestmark = pytest.mark.numeric
 
-GOLDEN = json.loads((Path(__file__).parent / "golden_fusion.json").read_text())
 FUSIONS = {
     "pwam": PWAMFusion,
     "pwam_residual": lambda *sizes: PWAMFusion(*sizes, decoded="residual"),
@@ -315,15 +312,6 @@ def test_a_second_forward_waits_for_no_copy_to_the_device(part):
     with FromTheCPU() as second:
         fusion(*arguments)
     assert bool(first.names) == (part is not PWAMFusion) and not second.names
-
-
-@pytest.mark.parametrize("name", FUSIONS)
-def test_golden_forward(name):
-    """Numbers of a fixed module and input. If this fails on purpose, old run records no longer belong to the code."""
-    made = module(name).double().eval()(*inputs())
-    assert [made.mean().item(), made.std().item(), *made[:, ::5].flatten().tolist()] == pytest.approx(
-        GOLDEN[name], abs=1e-5
-    )
 
 
 @pytest.mark.parametrize("name, giga, mega", [("acm", 5.672, 22.79), ("pwam", 0.635, 3.54)])
