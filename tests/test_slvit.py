@@ -412,14 +412,6 @@ def test_the_public_order_makes_every_cell_equal_and_the_paper_s_does_not():
     assert raw.min() > 0 and raw.flatten(1).std(1).min() > 0.1 * raw.mean()
 
 
-def test_expressions_do_not_see_each_other_in_urce():
-    maps, scores, mask = urce_inputs((19, 27))
-    together = urce()(maps, scores, mask)
-    alone = urce()([x[1:] for x in maps], [1.0 * s[1:] for s in scores], mask[1:])
-    assert torch.equal(together.cells[1:], alone.cells)
-    assert all(torch.allclose(a[1:], b, atol=1e-12) for a, b in zip(together.maps, alone.maps, strict=True))
-
-
 @pytest.mark.parametrize(
     "options",
     [

@@ -65,10 +65,7 @@ class Flavour:
         return next(iter(self.partitions.values()))
 
 
-FLAVOURS = TypeAdapter(dict[str, Flavour]).validate_python(
-    {
-        name: {"name": name} | about
-        for name, about in read_yaml(Path(__file__).with_name("flavours.yaml")).content.items()
-        if name != "shared"
-    }
-)
+FLAVOURS = {
+    name: TypeAdapter(Flavour).validate_python({"name": name} | about)
+    for name, about in read_yaml(Path(__file__).with_name("flavours.yaml")).content.items()
+}
