@@ -120,9 +120,9 @@ def _request(url: str, part: Path, size: int | None, progress: bool) -> bool:
     start = part.stat().st_size if part.exists() else 0
     if size and start >= size:
         return True
-    headers = {"User-Agent": "refstudy", "Accept-Encoding": "identity"} | (
-        {"Range": f"bytes={start}-"} if start else {}
-    )
+    headers = {"User-Agent": "refstudy", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
             resumed = re.match(rf"bytes {start}-\d+/", answer.headers.get("Content-Range", ""))
