@@ -50,14 +50,11 @@ def build_model(
     text_encoder_of: Callable[[TextEncoderConfig], TextEncoder] = TextEncoder,
 ) -> Segmenter:
     """The model that ``config`` describes. Encoders are built first: with one seed, they start equal in every variant
-    of late fusion and in LAVT; SLViT builds its own.
-
-    The two functions make the encoders; ``refstudy.analysis.cost`` makes each once for all models.
+    of late fusion and in LAVT; SLViT builds its own. The two functions make the encoders.
 
     SLViT has one option more than its class, ``pretrained``: the file of MSCAN weights that its trunk starts from, or a
-    folder that holds it.
-
-    Raises StudyError for an unknown part or option, and for pretrained weights that are missing or do not fit.
+    folder that holds it. Raises StudyError for an unknown part or option, and for pretrained weights that are missing
+    or do not fit.
     """
     scratch = config.from_scratch()
     if config.whole is not None and config.whole.name == "slvit":  # its image encoder is its own

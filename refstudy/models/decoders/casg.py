@@ -221,7 +221,7 @@ class CASG(nn.Module):
         self.predict = nn.Conv2d(channels[levels[-1] if levels else 3], 1, kernel_size=3, padding=1)
 
     def forward(self, maps: Sequence[Tensor], fused: Tensor, sentence: Tensor, image_index: Tensor) -> Tensor:
-        """Mask logits (E, 1, h, w) at the last stage's stride; arguments as for ``FPN.forward``."""
+        """Mask logits (E, 1, h, w) at the last stage's stride; arguments as for ``interfaces.Decoder``."""
         deeper = [fused]  # F_4, then F_3, F_2: the order of ``channels[:k:-1]``
         for level, stage in zip(self.levels, self.stages, strict=True):
             deeper.append(stage(of_each(maps[level], image_index), deeper, sentence))

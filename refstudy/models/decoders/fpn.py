@@ -18,10 +18,8 @@ class FPN(nn.Module):
         self.predict = nn.Conv2d(width, 1, kernel_size=3, padding=1)
 
     def forward(self, maps: Sequence[Tensor], fused: Tensor, sentence: Tensor, image_index: Tensor) -> Tensor:
-        """Mask logits (E, 1, H/4, W/4).
+        """Mask logits (E, 1, H/4, W/4); arguments as for ``interfaces.Decoder``. The sentence is not used.
 
-        ``maps`` are V_1, V_2, V_3 of B images, ``fused`` (E, C_4, H/32, W/32) is the fused map of each expression, and
-        ``image_index`` (E,) says which image each expression belongs to. The sentence (E, D) is not used here.
         The laterals depend on the image alone and are computed once for all of its expressions.
         """
         level = self.laterals[3](fused)
