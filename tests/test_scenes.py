@@ -579,6 +579,13 @@ def test_several_processes_may_ask_for_the_same_scenes_at_once(tmp_path):
     assert contents(shared) == contents(alone)
 
 
+def test_what_a_killed_making_left_is_removed(tmp_path):
+    (tmp_path / ".refscenes.0123456789abcdef.tmp" / "images").mkdir(parents=True)
+    folder = make_refscenes(tmp_path, "refscenes", {"val": 2}, progress=False)
+    assert len(list((folder / "images").iterdir())) == 2
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["refscenes"]
+
+
 @pytest.mark.parametrize(
     "flavour, scenes, message",
     [

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,8 @@ def make_refscenes(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{flavour}.lock")):  # several notebooks may ask for the same scenes at once
             if not _finished(folder, order):
+                for rest in folder.parent.glob(f".{flavour}.*.tmp"):  # of a process that was killed
+                    shutil.rmtree(rest, ignore_errors=True)
                 with atomic_folder(folder) as unfinished:
                     images = unfinished / "images"
                     images.mkdir()
