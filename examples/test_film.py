@@ -1,15 +1,22 @@
-"""FiLM runs through the examination without a fault, and is what its paper's equation says."""
+"""FiLM runs through the examination without a fault, is what its paper's equation says, and was compared."""
 
 from pathlib import Path
+from statistics import mean
 
+import pandas as pd
+import pytest
 import torch
 from film import FiLM
 
 from refstudy.analysis.examination import examine
+from refstudy.study.load import load_study
+from refstudy.training.records import find_records
+
+HERE = Path(__file__).parent
 
 
 def test_the_examination_finds_no_fault():
-    made = examine(f"{Path(__file__).with_name('film.py')}:FiLM")
+    made = examine(f"{HERE / 'film.py'}:FiLM")
     assert made.sound, str(made)
 
 
@@ -32,3 +39,11 @@ def test_it_is_its_equation_cell_by_cell():
                 for j in range(3):
                     wanted = vision[e, c, i, j] + gamma * mixed[e, c, i, j] + beta
                     assert abs(made[e, c, i, j] - wanted) < 1e-12
+
+
+def test_the_committed_comparison_is_of_this_class():
+    records = find_records(HERE / "compared" / "film" / "records")
+    own = load_study(HERE / "film.yaml").run_config("scenes", "film", 0)
+    assert [record.config.model.fusion.source for record in records] == [own.model.fusion.source] * 3
+    level = pd.read_csv(HERE / "compared" / "film" / "levels.csv", index_col="variant").loc["film", "oIoU"]
+    assert mean(record.metrics["val"]["oIoU"] for record in records) == pytest.approx(level, abs=0.005)

@@ -1,4 +1,4 @@
-"""The blocks of numbers in README.md and docs/findings.md, filled from the tables of a results folder.
+"""The blocks of numbers in README.md and of two pages of docs/, filled from the tables of a results folder.
 
 A block stands between ``<!-- NAME -->`` and ``<!-- end -->``; do not edit it by hand.
 """
@@ -15,9 +15,9 @@ from refstudy.base.files import atomic_write
 from refstudy.metrics import METRICS
 from refstudy.study.file import ProfileStudy, Study
 
-PAGES = (Path("README.md"), Path("docs/findings.md"))
+PAGES = (Path("README.md"), Path("docs/findings.md"), Path("docs/compare.md"))
 NONE = "*No run is recorded yet.*"
-BLOCK = re.compile(r"<!-- (findings|rows|claims)((?: \w+)*) -->\n.*?<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (findings|rows|claims|compared)((?: [\w/]+)*) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def fill_pages(study: ProfileStudy) -> list[Path]:
@@ -36,13 +36,16 @@ def filled(text: str, study: Study, folder: Path) -> str:
     """A page's text with every block as the tables in ``folder`` have it.
 
     ``findings`` are a few sentences; ``rows`` is a line for each variant that was trained, the lowest first, or for
-    those that it names; ``claims`` is a line for each claim that was measured.
+    those that it names; ``claims`` is a line for each claim that was measured; ``compared`` is a line for each baseline
+    of a comparison, in the folder that it names.
     """
 
     def block(found: re.Match[str]) -> str:
         name, variants = found[1], found[2].split()
         if name == "findings":
             table = "\n".join(f"- {text}" for text in findings(study, folder))
+        elif name == "compared":
+            table = _compared(study, study.root / found[2].strip())
         else:
             table = _claims(folder) if name == "claims" else _rows(study, folder, variants)
         return f"<!-- {name}{found[2]} -->\n{table}\n<!-- end -->"
@@ -130,3 +133,12 @@ def _claims(folder: Path) -> str:
     if measured.empty:
         return NONE
     return markdown(render_verdicts(measured, "claim", "metric").astype(str))
+
+
+def _compared(study: Study, folder: Path) -> str:
+    columns = {"measured": "gain", "low": "gain_low", "high": "gain_high"}
+    table = pd.read_csv(folder / "gains.csv").rename(columns=columns)
+    shown = pd.DataFrame({"over": [study.variants[name].label for name in table["reference"]]})
+    shown["gain in overall IoU"] = with_interval(table, "gain", signed=True)
+    shown = shown.assign(verdict=table["said"], runs=table["runs"], **{"its runs": table["reference_runs"]})
+    return markdown(shown.astype(str))
