@@ -116,7 +116,8 @@ def hand_out(kind: str, path: Path, scheduler: str) -> None:
 
     study = load_study(path)
     if kind == "train":
-        from refstudy.engine.trainings import Stop, train_all
+        from refstudy.engine.signals import Stop
+        from refstudy.engine.trainings import train_all
 
         assert train_all(study, cases(path), Stop(None), scheduler=scheduler) == 0
         return

@@ -383,7 +383,9 @@ def test_runs_without_a_record_are_named_with_the_commands_that_train_them(small
 
 
 def test_all_variants_are_trained_with_the_lowest_seed_first(tmp_path):
-    cases = without_record(load_study(STUDY), "scenes", str(tmp_path))
+    study = load_study(STUDY)
+    study.home = tmp_path
+    cases = without_record(study, "scenes")
     assert cases[0] == ("scenes", "tile_concat", 0) and [case[2] for case in cases] == sorted(c[2] for c in cases)
     assert [case[2] for case in cases if case[1] == "tile_concat"] == [0, 1, 2, 3, 4]
 

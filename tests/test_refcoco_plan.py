@@ -26,7 +26,7 @@ from refstudy.base.config import EvaluationConfig
 from refstudy.base.errors import StudyError
 from refstudy.cli import app
 from refstudy.engine.needs import refuse_without
-from refstudy.engine.trainings import UNFINISHED, Stop, ended_in_time
+from refstudy.engine.signals import UNFINISHED, Stop, ended_in_time
 from refstudy.papers.printed import SPLITS, printed_rows
 from refstudy.study.load import load_study
 from refstudy.training.records import find_records

@@ -75,11 +75,11 @@ def test_notebooks_fail_alone_and_work_side_by_side(tmp_path, capsys):
         last: {notebook: last.ipynb}
         """,
     )
-    results = tmp_path / "results"
+    study = load_study(path)
+    results = study.results("small")
     (results / "notebooks").mkdir(parents=True)
     (results / "notebooks" / "broken.ipynb").write_text("an earlier result")
-    study = load_study(path)
-    steps = plan(study, "small", results=str(results))
+    steps = plan(study, "small")
     assert not execute(steps, study.root, workers=2)
     states = {step.name: step.state for step in steps}
     assert states == {"first": "done", "second": "done", "broken": "failed", "last": "done"}

@@ -17,7 +17,8 @@ from refstudy.base.errors import StudyError
 from refstudy.cli import app
 from refstudy.engine import trainings
 from refstudy.engine.run import run_profile
-from refstudy.engine.trainings import Stop, _in_a_process, _places
+from refstudy.engine.signals import Stop
+from refstudy.engine.trainings import _in_a_process, _places
 from refstudy.engine.workers import connect
 from refstudy.models.build import load_model
 from refstudy.study.load import load_study

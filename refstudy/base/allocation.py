@@ -27,8 +27,8 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """Do not look for garbage within the block. Reading annotations makes millions of objects that are none, and Python
-    would go through them again and again: a third of the time."""
+    """Do not look for garbage within the block: reading annotations makes millions of objects, and Python would go
+    through them again and again, a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -2,11 +2,15 @@
 
 import hashlib
 import json
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 THRESHOLD = 0.5  # a pixel whose probability exceeds it is marked
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Resolution = Literal["resized", "original"]
 Precision = Literal["float32", "bfloat16"]
 SentenceField = Literal["sent", "raw"]
@@ -17,6 +21,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def replaced(self, values: Mapping[str, Any]) -> Self:
+        """The same settings with some replaced. Raises pydantic's ValidationError for values that do not fit."""
+        return self.model_validate(self.model_dump() | dict(values))
+
 
 class DataConfig(Settings):
     """The data of a run and their size. Of RefScenes, ``scenes`` pictures of each split are drawn from ``scenes_seed``;
@@ -26,19 +34,13 @@ class DataConfig(Settings):
     split_by: str = "unc"
     image_size: int = Field(128, ge=32)
     max_words: int = Field(20, ge=3, description="word pieces, [CLS] and [SEP] included")
-    keep_aspect: bool = Field(
-        False,
-        description="pictures keep their aspect, centred on a square of ImageNet's mean colour",
-    )
-    sentence_field: SentenceField = Field(
-        "sent",
-        description="which of REFER's two texts of a sentence is read: the cleaned one, or raw, as it was typed",
-    )
+    keep_aspect: bool = Field(False, description="pictures keep their aspect, on a square of ImageNet's mean colour")
+    sentence_field: SentenceField = Field("sent", description="REFER's cleaned text of a sentence, or raw, as typed")
     scenes: dict[str, PositiveInt] = {}
     scenes_seed: int = 0
     scenes_version: str = ""
     kinds: tuple[str, ...] = Field((), description="of RefScenes: only expressions of these kinds; empty: all")
-    referents: int = Field(1, ge=1, description="only pictures about which ``kinds`` leave so many referents or more")
+    referents: Count = Field(1, description="only pictures about which ``kinds`` leave so many referents or more")
 
 
 WEIGHTS = Field(
@@ -116,19 +118,10 @@ class ModelConfig(Settings):
     text: TextEncoderConfig = TextEncoderConfig()
     fusion: PartConfig = PartConfig(name="s2rm")
     decoder: PartConfig = PartConfig(name="fpn")
-    whole: PartConfig | None = Field(
-        None,
-        description="a model that is no composition of encoders, fusion and decoder (lavt, slvit), in their place",
-    )
-    keep_aspect: bool = Field(
-        False,
-        description="as ``DataConfig.keep_aspect``: how pictures are prepared goes with the weights",
-    )
-    max_words: int = Field(
-        20,
-        ge=3,
-        description="as ``DataConfig.max_words``: where expressions are clipped goes with the weights",
-    )
+    whole: PartConfig | None = Field(None, description="lavt or slvit, in place of fusion and decoder")
+    # As in ``DataConfig``: how pictures and expressions are prepared goes with the weights.
+    keep_aspect: bool = False
+    max_words: int = Field(20, ge=3)
 
     @property
     def published(self) -> tuple[str, ...]:
@@ -153,41 +146,28 @@ class TrainConfig(Settings):
     """The training of a model. One epoch shows every referent once, with one random sentence (S²RM, Sec. IV-B), unless
     ``sampling`` says otherwise."""
 
-    epochs: int = Field(40, ge=1)
-    images_per_batch: int = Field(12, ge=1)
-    expressions_per_image: int = Field(3, ge=1)
-    learning_rate: float = Field(5e-5, gt=0, allow_inf_nan=False)
-    image_rate: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="factor on the learning rate of the image encoder"
-    )
-    text_rate: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="factor on the learning rate of the text encoder"
-    )
-    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
-    poly_power: float = Field(0.9, gt=0, allow_inf_nan=False)
+    epochs: Count = 40
+    images_per_batch: Count = 12
+    expressions_per_image: Count = 3
+    learning_rate: Positive = 5e-5
+    image_rate: NotNegative = Field(1.0, description="factor on the learning rate of the image encoder")
+    text_rate: NotNegative = Field(1.0, description="factor on the learning rate of the text encoder")
+    weight_decay: NotNegative = 0.01
+    poly_power: Positive = 0.9
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all updates with a linearly rising rate")
-    clip_norm: float | None = Field(None, gt=0, allow_inf_nan=False)
-    precision: Precision = Field(
-        "float32", description="where it is computed natively, in training and evaluation; else float32"
-    )
-    evaluate_every: int = Field(1, ge=1, description="epochs between validations; the last epoch always validates")
-    validation_images: int | None = Field(None, ge=1, description="images of val used for model selection; None: all")
+    clip_norm: Positive | None = None
+    precision: Precision = Field("float32", description="of training and evaluation, where it is native; else float32")
+    evaluate_every: Count = Field(1, description="epochs between validations; the last epoch always validates")
+    validation_images: Count | None = Field(None, description="images of val used for model selection; None: all")
     encoder_weights: str = Field("", description="SHA-256 of the pretrained encoders that training starts from")
-    accumulate: int = Field(
+    accumulate: Count = Field(
         1,
-        ge=1,
         description="parts in which a batch goes through the model, one after the other, to save memory; the gradient "
         "is that of the whole batch, but batch normalisation and what is random see the parts",
     )
-    checkpointing: bool = Field(
-        False,
-        description="compute the image encoder's blocks again in the backward pass, to save memory",
-    )
+    checkpointing: bool = Field(False, description="the image encoder's blocks are computed again backwards")
     compile: bool = Field(False, description="train with torch.compile")
-    sampling: Literal["referent", "sentence"] = Field(
-        "referent",
-        description="what an epoch shows once: every referent, with one random sentence, or every sentence",
-    )
+    sampling: Literal["referent", "sentence"] = Field("referent", description="of which an epoch shows each once")
     selection_split: str = Field("val", description="the split that chooses the best epoch")
 
 
@@ -201,12 +181,12 @@ class EvaluationConfig(Settings):
 class PretrainConfig(Settings):
     """The pretraining of the encoders on RefScenes, the stand-in for ImageNet's and BERT's weights."""
 
-    image_updates: int = Field(900, ge=1)
-    images_per_batch: int = Field(36, ge=1)
-    text_updates: int = Field(600, ge=0, description="0: the text encoder is not pretrained")
-    expressions_per_batch: int = Field(128, ge=1)
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
-    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
+    image_updates: Count = 900
+    images_per_batch: Count = 36
+    text_updates: NonNegativeInt = Field(600, description="0: the text encoder is not pretrained")
+    expressions_per_batch: Count = 128
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 0.01
     seed: int = 0
 
 
@@ -225,7 +205,9 @@ class RunConfig(Settings):
     def _weights_know_their_data(self) -> Self:
         for name in ("keep_aspect", "max_words"):
             if getattr(self.model, name) != getattr(self.data, name):
-                raise ValueError(f"model.{name} and data.{name} differ; the weights are to know their data")
+                raise ValueError(
+                    f"model.{name} and data.{name} differ; weights keep how data were prepared: make them equal"
+                )
         return self
 
     def key(self) -> str:

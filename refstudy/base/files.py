@@ -57,6 +57,12 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
             shutil.rmtree(rest, ignore_errors=True)
 
 
+def write_text(path: Path | str, text: str, encoding: str = "utf-8") -> None:
+    """Write a text file whole."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding=encoding)
+
+
 def _beside(path: Path) -> Path:
     """A hidden name next to ``path``, with its suffix, that no other process uses, on any machine."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")

@@ -43,24 +43,22 @@ def versions() -> dict[str, str]:
 
 def processor() -> str:
     """The name of this machine's processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    found = (
-        re.search(r"^model name\s*: *(.+)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
-        if cpuinfo.exists()
-        else None
-    )
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    return _stated("/proc/cpuinfo", r"model name\s*: *(.+)") or platform.processor() or platform.machine()
+
+
+def _stated(path: str, line: str) -> str:
+    """The group of a regular expression in the first line of a file that it matches; empty without file or line."""
+    with suppress(OSError):
+        found = re.search(f"^{line}$", Path(path).read_text(encoding="utf-8"), re.MULTILINE)
+        return found[1].strip() if found else ""
+    return ""
 
 
 def peak_memory() -> dict[str, int]:
     """The most memory that this process has held so far, in MiB: ``peak_memory_mb`` and, where it has used a GPU,
     ``peak_gpu_memory_mb``, of PyTorch's tensors there. Processes that it started are not counted."""
-    status = Path("/proc/self/status")
-    found = (
-        re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(encoding="utf-8"), re.MULTILINE) if status.exists() else None
-    )
     # ru_maxrss is the last resort: it includes the parent process
-    peak = int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = int(_stated("/proc/self/status", r"VmHWM:\s*(\d+) kB") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     cuda = _used_cuda()
     return {"peak_memory_mb": peak >> 10} | ({"peak_gpu_memory_mb": cuda.max_memory_allocated() >> 20} if cuda else {})
 

@@ -32,7 +32,8 @@ from refstudy.base.yaml_files import read_yaml
 from refstudy.data.batches import Corpus
 from refstudy.engine.comparison_page import write_comparison
 from refstudy.engine.needs import refuse_without
-from refstudy.engine.trainings import UNFINISHED, Stop, train_all
+from refstudy.engine.signals import UNFINISHED, Stop
+from refstudy.engine.trainings import train_all
 from refstudy.models.build import build_model, default_device
 from refstudy.models.interfaces import Decoder
 from refstudy.models.own_parts import is_own, last_line, register, source_of

@@ -5,7 +5,7 @@ from contextlib import chdir, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from refstudy.base.config import ModelConfig, record_name
+from refstudy.base.config import ModelConfig
 from refstudy.base.errors import DataMissing, StudyError
 from refstudy.data.download import load_mirrors
 from refstudy.data.forms.refer_files import COCO_ARCHIVE, IMAGE_ARCHIVES
@@ -23,8 +23,7 @@ def refuse_without(study: Study, profiles: Iterable[str], cases: Iterable[Case])
     cases = list(cases)
     if not released(study, *profiles, *(case[0] for case in cases)):
         return
-    runs = [(study.results(case[0]) / "records", study.run_config(*case)) for case in cases]
-    models = [run.model for records, run in runs if not (records / record_name(run)).exists()]
+    models = [study.run_config(*case).model for case in cases if not study.record(case).exists()]
     lines = missing_data(study, profiles)
     with chdir(study.root):  # where relative paths of pretrained parts start
         lines += missing_weights(models)
@@ -35,21 +34,19 @@ def refuse_without(study: Study, profiles: Iterable[str], cases: Iterable[Case])
 def missing_data(study: Study, profiles: Iterable[str]) -> list[str]:
     """Make a line for each data set of these profiles that cannot be read from the study's data root; where it does
     not lie there, with the command that fetches it."""
-    lines = {}
-    for profile in profiles:
-        data = study.profile(profile).data
-        if data.dataset in FLAVOURS or (data.dataset, data.split_by) in lines:
+    lines, needed = [], [study.profile(name).data for name in profiles]
+    for dataset, split_by in dict.fromkeys((data.dataset, data.split_by) for data in needed):
+        if dataset in FLAVOURS:
             continue
         try:
-            choose(study.data_root, data.dataset, data.split_by)
-        except DataMissing as error:
-            pictures = Path(IMAGE_ARCHIVES.get(data.dataset, COCO_ARCHIVE)).stem
-            command = f"refstudy data download {data.dataset} {pictures} --to {study.data_root}"
-            remedy = f"; fetch it: {command}" if data.dataset in load_mirrors() else ""
-            lines[data.dataset, data.split_by] = f"{error}{remedy}"
+            choose(study.data_root, dataset, split_by)
         except StudyError as error:
-            lines[data.dataset, data.split_by] = str(error)
-    return list(lines.values())
+            line = str(error)
+            if isinstance(error, DataMissing) and dataset in load_mirrors():
+                pictures = Path(IMAGE_ARCHIVES.get(dataset, COCO_ARCHIVE)).stem
+                line += f"; fetch it: refstudy data download {dataset} {pictures} --to {study.data_root}"
+            lines.append(line)
+    return lines
 
 
 def missing_weights(models: Iterable[ModelConfig], fetch: bool = True) -> list[str]:
@@ -74,7 +71,7 @@ def missing_weights(models: Iterable[ModelConfig], fetch: bool = True) -> list[s
             else:
                 tries["model.image.name", model.image.name] = partial(ImageEncoder, model.image, model.image_size)
     lines = []
-    with _offline_without_hub() if fetch else offline():
+    with nullcontext() if fetch and _hub_answers() else offline():  # it is asked only once
         for (key, _), attempt in tries.items():
             try:
                 attempt()
@@ -96,15 +93,11 @@ def offline() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-@contextmanager
-def _offline_without_hub() -> Iterator[None]:
-    """Be ``offline`` within the block if the hub does not answer, so that it is asked only once."""
+def _hub_answers() -> bool:
     from huggingface_hub import constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=ANSWER)
-        answers = True
     except Exception:  # whatever its HTTP library raises
-        answers = False
-    with nullcontext() if answers else offline():
-        yield
+        return False
+    return True

@@ -14,7 +14,6 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from refstudy.base.config import record_name
 from refstudy.base.errors import StudyError
 from refstudy.base.files import JOURNAL_SUFFIX, content_digest, path_digest
 from refstudy.data.scenes import FLAVOURS
@@ -66,7 +65,6 @@ def plan(
     study: Study,
     profile: str,
     only: Sequence[str] = (),
-    results: str = "",
     fresh: bool = False,
     changes: Mapping[str, Any] | None = None,
     trainings: Collection[Case] = (),
@@ -77,7 +75,7 @@ def plan(
     ``fresh``. ``changes`` replaces parameters of all notebooks that declare them. Raises StudyError for an unknown name
     or parameter, and for a value of another type.
     """
-    folder, settings = study.under(profile, results).folder, _settings(study, profile)
+    folder, settings = study.results(profile), _settings(study, profile)
     common = {"study": str(study.path), "profile": profile, "results": str(folder)}
     for name in only:
         if name not in study.runs:
@@ -88,7 +86,7 @@ def plan(
             output = folder / "notebooks" / f"{name}.ipynb"
             steps.append(Step(name, study.root / run.notebook, output, common | run.parameters, settings, run.data))
     _change(steps, changes or {})
-    coming = {_record(study, case, results).resolve() for case in trainings}
+    coming = {study.record(case).resolve() for case in trainings}
     modules, digest = Modules(), cache(path_digest)  # each file is read once
     for step in steps:
         reasons = ["new"]
@@ -104,13 +102,9 @@ def plan(
     return steps
 
 
-def without_record(study: Study, profile: str, results: str = "") -> list[Case]:
+def without_record(study: Study, profile: str) -> list[Case]:
     """Name the runs of a profile that have no record, the lowest seeds first."""
-    return [c for c in study.cases(profile) if not (_record(study, c, results) / "record.json").exists()]
-
-
-def _record(study: Study, case: Case, results: str = "") -> Path:
-    return study.under(case[0], results).folder / "records" / record_name(study.run_config(*case))
+    return [case for case in study.cases(profile) if not (study.record(case) / "record.json").exists()]
 
 
 def released(study: Study, *profiles: str) -> bool:
@@ -119,7 +113,6 @@ def released(study: Study, *profiles: str) -> bool:
 
 
 def _change(steps: list[Step], changes: Mapping[str, Any]) -> None:
-    """Give the changed parameters to all steps that declare them. Raises StudyError where none does."""
     declared = {step.name: declared_parameters(step.notebook) for step in steps if changes}
     known_names = sorted({key for own in declared.values() for key in own} - set(COMMON))
     for key, value in changes.items():
@@ -161,7 +154,6 @@ def known(step: Step, modules: Modules | None = None) -> dict[str, Any]:
 def _differences(
     step: Step, journal: Journal, modules: Modules, digest: Callable[[Path], str], root: Path
 ) -> list[str]:
-    """Name what is not as at the last execution."""
     then, now = journal.head, known(step, modules)
     read, written = journal.read(), journal.written(step.results)
     outputs = {path: digest(path) for path in written}
@@ -187,9 +179,8 @@ def _short(path: Path, root: Path) -> str:
     return path.relative_to(root.resolve()).as_posix() if path.is_relative_to(root.resolve()) else str(path)
 
 
-def _some(names: Sequence[str], shown: int = 3) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def show(steps: list[Step], console: Console) -> None:
@@ -214,15 +205,13 @@ def show_trainings(study: Study, profile: str, console: Console, asked: bool = F
         f"trainings: {len(every)}, {len(every) - len(missing)} with a run record, {len(missing)} without{to_come}",
         soft_wrap=True,
     )
-    seeds: dict[str, list[str]] = {}
-    for _, variant, seed in missing:
-        seeds.setdefault(variant, []).append(str(seed))
-    alike: dict[str, list[str]] = {}
-    for variant, numbers in seeds.items():
-        alike.setdefault(" ".join(numbers), []).append(variant)
-    lines = [f"seed {some} of: {', '.join(variants)}" for some, variants in alike.items()]
+    variants: dict[str, list[str]] = {}  # by the seeds that they lack
+    for one in dict.fromkeys(variant for _, variant, _ in missing):
+        lacked = " ".join(str(seed) for _, variant, seed in missing if variant == one)
+        variants.setdefault(lacked, []).append(one)
+    lines = [f"seed {seeds} of: {', '.join(names)}" for seeds, names in variants.items()]
     if missing and not asked:
         lines.append(f"train one with: {training_command(*missing[0])}")
         lines.append(f"or all of them with: refstudy train --profile {profile}")
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+    if lines:
+        console.print("\n".join(lines), highlight=False, soft_wrap=True)

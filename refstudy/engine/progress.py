@@ -28,13 +28,6 @@ class Progress:
         )
         self._total = self.view.add_task("notebooks", total=len(steps))
 
-    def __enter__(self) -> "Progress":
-        self.view.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.view.stop()
-
     def hear(self, event: tuple[float, dict[str, Any]]) -> None:
         """Take a worker's news: see ``refstudy.engine.notebook.execute_notebook``."""
         name = event[1]["name"]

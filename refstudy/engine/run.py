@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from refstudy.base.errors import StudyError
 from refstudy.base.locks import locked
 from refstudy.engine.plan import INPUT_CHANGED, Step, plan, released, show, show_trainings, without_record
+from refstudy.engine.signals import Stop, ended_in_time
 from refstudy.study.file import Case, Study
 
 
@@ -48,17 +48,14 @@ def run_profile(
         if dry_run:
             _show_missing_data(study, profile, console)
             return 0
-        status, in_time = _prepare(
-            study, profile, cases, any(step.data for step in waiting), workers, scheduler, minutes
-        )
+        data = any(step.data for step in waiting)
+        status, in_time = _prepare(study, profile, cases, data, workers, scheduler, minutes)
         if status:
             return status
         with in_time:
             executed = _execute(study.root, planned(fresh=fresh) if cases else steps, workers, console, scheduler)
             if executed and all(step.state == "done" for step in executed):
-                again = [
-                    step for step in planned() if INPUT_CHANGED in step.reason
-                ]  # by what another one wrote meanwhile
+                again = [step for step in planned() if INPUT_CHANGED in step.reason]  # another one wrote it meanwhile
                 executed += _execute(study.root, again, workers, console, scheduler)
         if any(step.state == "failed" for step in executed):
             return 1
@@ -86,7 +83,7 @@ def _prepare(
 ) -> tuple[int, AbstractContextManager[None]]:
     """Make the data if they are needed, train the ``cases``; an exit status, and a context that ends notebooks in
     time."""
-    stop = None
+    stop, status = Stop(minutes) if cases or minutes is not None else None, 0
     if cases or data:
         from dask.system import CPU_COUNT
 
@@ -94,27 +91,19 @@ def _prepare(
         from refstudy.engine.needs import refuse_without
 
         refuse_without(study, (profile,), cases)
-    if cases or minutes is not None:
-        from refstudy.engine.trainings import Stop, ended_in_time, train_all  # PyTorch takes seconds to import
-
-        stop = Stop(minutes)
-    if cases or data:
         prepare_data(study.profile(profile).data, study.data_root, workers=CPU_COUNT)
-    if stop is None:
-        return 0, nullcontext()
-    status = train_all(study, cases, stop, 1 if scheduler else workers or 1, scheduler=scheduler)
-    return status, ended_in_time(stop) if minutes is not None or stop() else nullcontext()
+    if stop and cases:
+        from refstudy.engine.trainings import train_all  # PyTorch takes seconds to import
+
+        status = train_all(study, cases, stop, 1 if scheduler else workers or 1, scheduler=scheduler)
+    return status, ended_in_time(stop) if stop and (minutes is not None or stop()) else nullcontext()
 
 
 def _execute(root: Path, steps: list[Step], workers: int, console: Console, scheduler: str) -> list[Step]:
-    """Execute those of the steps that are to run, print what became of them, and return them."""
+    """Execute those of the steps that are to run, and return them."""
     waiting = [step for step in steps if step.state == "to run"]
     if waiting:
-        from refstudy.engine.workers import execute  # so does Papermill
+        from refstudy.engine.workers import execute  # Papermill takes seconds, too
 
         execute(waiting, root, workers, console, scheduler)
-        table = Table("run", "state", "seconds")
-        for step in waiting:
-            table.add_row(step.name, step.state, f"{step.seconds:.0f}")
-        console.print(table)
     return waiting

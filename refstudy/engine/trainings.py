@@ -24,6 +24,7 @@ from refstudy.base.errors import Busy, StudyError
 from refstudy.base.locks import locked
 from refstudy.base.provenance import forget_peak_memory
 from refstudy.engine.model_card import write_model_card
+from refstudy.engine.signals import UNFINISHED, Stop
 from refstudy.models.build import build_model
 from refstudy.study.file import Case, Study
 from refstudy.study.load import load_study
@@ -31,7 +32,7 @@ from refstudy.training.loop import Unfinished, train
 from refstudy.training.records import find_record
 from refstudy.training.trainer import launched
 
-UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: not done, and no failure
+Remark = Callable[[int], str]  # what ``train`` adds to the line of a validation
 
 
 def train_run(
@@ -39,37 +40,24 @@ def train_run(
     profile: str,
     variant: str,
     seed: int,
-    results: str = "",
     progress: bool = True,
     stop: Callable[[], bool] = lambda: False,
-    remark: Callable[[int], str] | None = None,
+    remark: Remark | None = None,
 ) -> Path:
     """Train one run of a profile; return its record. Where the profile ships its weights, keep them; where it ships any
     seed of the variant, renew the card, which lists the results of the others. A run with ``Study.changes`` ships
-    nothing. ``remark`` is that of ``train``.
+    nothing.
 
     Raises Unfinished when ``stop`` says so: see ``refstudy.training.loop.train``.
     """
     config = study.run_config(profile, variant, seed)
-    work = study.home / "work" / profile
-    own = study.under(profile, results)
-    data = study.data_root.absolute()
-    encoders = study.encoders(profile, variant)
-    shipped_seed = None if study.changes else study.profile(profile).ships.get(variant)
-    weights = own.weights(variant).absolute()
+    work, own, data = study.home / "work" / profile, study.under(profile), study.data_root.absolute()
+    shipped_seed = None if study.changes else own.settings.ships.get(variant)
+    weights, encoders = own.weights(variant), study.encoders(profile, variant)
     ship = weights if shipped_seed == seed else None
     with _alone(work / record_name(config)), chdir(study.root):  # where relative paths of pretrained parts start
-        record = train(
-            config,
-            (own.folder / "records").absolute(),
-            work,
-            data,
-            encoders,
-            progress,
-            stop=stop,
-            ship=ship,
-            remark=remark,
-        )
+        records = own.folder / "records"
+        record = train(config, records, work, data, encoders, progress, stop=stop, ship=ship, remark=remark)
     if shipped_seed is not None and weights.exists() and launched().is_main_process:
         try:
             write_model_card(own)
@@ -94,56 +82,6 @@ def _alone(work: Path) -> Iterator[None]:
         yield
 
 
-class Stop:
-    """Tells if training must stop: so many minutes after it was made (None: never), or after SIGTERM or Ctrl-C.
-
-    Queues send SIGTERM some time before they kill; it is passed on to ``children``. A second Ctrl-C ends at once.
-    """
-
-    def __init__(self, minutes: float | None = None):
-        self.end = inf if minutes is None else time.monotonic() + 60 * minutes
-        self.asked = False
-        self.children: list[subprocess.Popen] = []
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
-
-    def __call__(self) -> bool:
-        return self.asked or time.monotonic() >= self.end
-
-    def _ask(self, number: int, _: object) -> None:
-        self.asked = True
-        if number == signal.SIGINT:
-            signal.signal(number, signal.default_int_handler)
-            os.write(2, b"\nstops after this update, and saves; Ctrl-C again ends at once\n")
-        for child in self.children:
-            child.terminate()
-
-
-@contextmanager
-def ended_in_time(stop: Stop) -> Iterator[None]:
-    """Exit with ``UNFINISHED`` when the time is over or on SIGTERM, within the block or before it: at the deadline the
-    process sends itself SIGTERM, as queues do."""
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    rest, thread = max(0.0, stop.end - time.monotonic()), threading.main_thread().ident
-    timer = threading.Timer(min(rest, threading.TIMEOUT_MAX), signal.pthread_kill, [thread, signal.SIGTERM])
-    timer.daemon = True
-    earlier = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}  # not that of ``stop``
-    try:
-        if stop():
-            raise SystemExit(UNFINISHED)
-        timer.start()
-        yield
-    except SystemExit as ended:
-        raise SystemExit(UNFINISHED if ended.code == 128 + signal.SIGTERM else ended.code) from None
-    finally:
-        timer.cancel()
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-
-
 def train_all(
     study: Study,
     cases: Sequence[Case],
@@ -151,13 +89,13 @@ def train_all(
     at_once: int = 1,
     again: bool = False,
     scheduler: str = "",
-    remark: Callable[[int], str] | None = None,
+    remark: Remark | None = None,
 ) -> int:
     """Train those cases that have no record, or all of them ``again``; return an exit status.
 
     It is 0 when all have their record, ``UNFINISHED`` when ``stop`` came before, and 1 when one of several at once
     failed. Those at once are processes of their own, whose lines are passed on as they come; with a ``scheduler``, the
-    workers of this Dask scheduler train them. ``remark`` is that of ``train``, for runs in this process.
+    workers of this Dask scheduler train them. ``remark`` is for runs in this process.
 
     Raises StudyError for an unknown profile or variant, for several cases ``again`` with a time at which to stop, and
     for bad input of a run that is not one of several at once.
@@ -193,7 +131,6 @@ def train_all(
 
 
 def _refuse_options(cases: int, limited: bool, at_once: int, again: bool, scheduler: str) -> None:
-    """Raise StudyError for options that exclude each other."""
     if at_once > 1 and "LOCAL_RANK" in os.environ:
         raise StudyError("--at-once: not under torchrun or accelerate launch, whose processes train one run together")
     if scheduler and limited:
@@ -225,13 +162,7 @@ def _record(study: Study, case: Case) -> str:
     return str(record.path) if record else ""
 
 
-def _here(
-    study: Study,
-    case: Case,
-    stop: Callable[[], bool],
-    again: bool,
-    remark: Callable[[int], str] | None = None,
-) -> int:
+def _here(study: Study, case: Case, stop: Callable[[], bool], again: bool, remark: Remark | None = None) -> int:
     """Train one run in this process, and in those launched with it, unless another command has trained it meanwhile;
     its exit status."""
     accelerator = launched()

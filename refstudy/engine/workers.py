@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import time
 import uuid
 from collections import Counter
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dask.system import CPU_COUNT
-from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed import Client, Future, KilledWorker, as_completed
 from rich.console import Console
 
 from refstudy.base.errors import StudyError
@@ -21,6 +20,7 @@ from refstudy.engine.modules import Modules
 from refstudy.engine.notebook import NotebookError, clear_away, execute_notebook
 from refstudy.engine.plan import Step, known
 from refstudy.engine.progress import Progress
+from refstudy.engine.signals import exit_on_signals
 
 PATIENCE = 20  # seconds that interrupted notebooks have to end
 
@@ -39,13 +39,14 @@ def execute(
     waiting = [step for step in steps if step.state == "to run"]
     if not waiting:
         return True
-    with _stopped_by_signals(), connect(scheduler, min(workers or CPU_COUNT, len(waiting))) as client:
+    with exit_on_signals(), connect(scheduler, min(workers or CPU_COUNT, len(waiting))) as client:
         machines = Counter[str]()
         for worker in client.scheduler_info()["workers"].values():
             machines[worker["host"]] += worker["nthreads"]
         if not machines:
             console.print(f"{scheduler} has no workers yet; the notebooks wait for some")
-        with Progress(waiting, console) as progress:
+        progress = Progress(waiting, console)
+        with progress.view:
             topic = f"refstudy-{uuid.uuid4()}"  # a scheduler may serve several calls
             client.subscribe_topic(topic, progress.hear)
             code, modules, share = code_version(), Modules(), max(machines.values(), default=1)
@@ -97,33 +98,8 @@ def connect(scheduler: str, threads: int = 1) -> Iterator[Client]:
             client = Client(scheduler)
         except (OSError, ValueError) as error:
             raise StudyError(f"--scheduler {scheduler}: no answer; start one with: dask scheduler") from error
-        with client:
-            yield client
-        return
-    with (
-        LocalCluster(
-            n_workers=1,
-            threads_per_worker=threads,
-            processes=False,
-            dashboard_address=":0",
-            memory_limit=None,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    else:
+        quiet = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL, "memory_limit": None}
+        client = Client(n_workers=1, threads_per_worker=threads, processes=False, **quiet)
+    with client:
         yield client
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise SystemExit with the status that a shell expects, 130 and 143."""
-
-    def stop(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)

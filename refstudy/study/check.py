@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 
 from pydantic import ValidationError
 
-from refstudy.base.config import PARTS, DataConfig, ImageEncoderConfig, PretrainConfig, TrainConfig
+from refstudy.base.config import PARTS
 from refstudy.base.errors import StudyError
 from refstudy.data.scenes import FLAVOURS
 from refstudy.models.own_parts import is_own
@@ -17,7 +17,7 @@ Problem = tuple[tuple, str]  # where in the file, and what is wrong there
 
 
 def mistakes(study: Study) -> list[Problem]:
-    """Find all of them, each with its place in the file."""
+    """All of them, each with its place in the file."""
     found = [*_wrong_parts(study), *_wrong_rows(study), *_wrong_notebooks(study)]
     for name, profile in study.profiles.items():
         own = [*_wrong_names(study, profile), *_wrong_seeds(profile), *_twice(profile)]
@@ -32,7 +32,6 @@ def _unknown(kind: str, name: str, known: Collection[str], key: str = "") -> str
 
 
 def _wrong_parts(study: Study) -> Iterator[Problem]:
-    """Find parts that are neither of the package nor your own classes."""
     for name, variant in study.variants.items():
         for kind, known in PARTS.items():
             part = getattr(variant, kind)
@@ -41,7 +40,6 @@ def _wrong_parts(study: Study) -> Iterator[Problem]:
 
 
 def _wrong_names(study: Study, profile: Profile) -> Iterator[Problem]:
-    """Find unknown variants, profiles and parts in a profile."""
     parts = (getattr(variant, kind) for variant in study.variants.values() for kind in PARTS)
     own = sorted({part.name for part in parts if part is not None and is_own(part.name)})
     variants, live = list(study.variants), (profile.live.variant,) if profile.live else ()
@@ -80,7 +78,6 @@ def _wrong_seeds(profile: Profile) -> Iterator[Problem]:
 
 
 def _twice(profile: Profile) -> Iterator[Problem]:
-    """Find what stands twice in a list."""
     lists = {key: getattr(profile, key) for key in ("seeds", "splits", "beside")} | {"variants": _listed(profile)}
     for key, values in lists.items():
         for value, count in Counter(values).items():
@@ -105,13 +102,11 @@ def _wrong_splits(profile: Profile) -> Iterator[Problem]:
     if profile.live and profile.live.scenes:
         made.append(("live", profile.live.scenes, {"train", "val", selects}))
     for section, scenes, needed in made:
-        problems = [
-            f"{data.dataset} has no split '{split}'; known: {', '.join(flavour.splits)}"
-            for split in sorted(set(scenes) - set(flavour.splits))
-        ]
-        lacking = sorted(needed & set(flavour.splits) - set(scenes))
-        problems += [f"names no scenes of '{split}'; say how many" for split in lacking]
-        yield from (((section, "scenes"), f"{section}.scenes: {problem}") for problem in problems)
+        where, known = (section, "scenes"), ", ".join(flavour.splits)
+        for split in sorted(set(scenes) - set(flavour.splits)):
+            yield where, f"{section}.scenes: {data.dataset} has no split '{split}'; known: {known}"
+        for split in sorted(needed & set(flavour.splits) - set(scenes)):
+            yield where, f"{section}.scenes: names no scenes of '{split}'; say how many"
 
 
 def _wrong_specials(profile: Profile) -> Iterator[Problem]:
@@ -121,14 +116,14 @@ def _wrong_specials(profile: Profile) -> Iterator[Problem]:
             yield ("special", whole), _unknown("whole model", whole, PARTS["whole"])
         if not all(hasattr(profile, key) for key in ("data", "model", "train")):  # mistakes of their own, found before
             continue
-        for kind, config, usual, own in (
-            ("data", DataConfig, profile.data, special.data),
-            ("image", ImageEncoderConfig, profile.model.image, special.image),
-            ("train", TrainConfig, profile.train, special.train),
-            ("pretraining", PretrainConfig, profile.pretraining, special.pretraining),
+        for kind, usual, own in (
+            ("data", profile.data, special.data),
+            ("image", profile.model.image, special.image),
+            ("train", profile.train, special.train),
+            ("pretraining", profile.pretraining, special.pretraining),
         ):
             try:
-                config.model_validate(usual.model_dump() | own)
+                usual.replaced(own)
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ("special", whole, kind, *first["loc"])

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, PositiveInt, StringConstraints, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
 
 from refstudy.base.config import (
     BERT_NAMES,
@@ -24,6 +24,7 @@ from refstudy.base.config import (
     Settings,
     TextEncoderConfig,
     TrainConfig,
+    record_name,
 )
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest, read_text
@@ -33,6 +34,7 @@ from refstudy.study.changes import with_changes
 # The profiles with the papers' own settings, by encoder; costs are always counted at their sizes.
 PAPERS_SWIN_T, PAPERS_SWIN_B = "refcoco", "refcoco_swinb"
 Case = tuple[str, str, int]  # profile, variant, seed: one training
+Seeds = tuple[NonNegativeInt, ...]
 Encoder = TypeVar("Encoder", ImageEncoderConfig, TextEncoderConfig)
 
 
@@ -101,7 +103,8 @@ class Profile(Settings):
     Ablations and notebooks report the first of ``splits``. ``beside`` are profiles of the same study with other data or
     another encoder: tables take from their records what this one does not train. ``rows``: row as its variant names it
     -> the row that it fills under this profile. ``further_seeds``: seeds of a variant besides ``seeds``, where these
-    leave a claim undecided. ``pilot``: seeds with which the regime was chosen; ``ships`` may name one of them.
+    leave a claim undecided. ``pilot``: seeds with which the regime was chosen, which no table counts. ``ships``:
+    variants whose weights are kept in results, in half precision, each with the seed of its run.
     """
 
     about: str
@@ -111,20 +114,18 @@ class Profile(Settings):
     evaluation: EvaluationConfig = EvaluationConfig()
     pretraining: PretrainConfig = PretrainConfig()
     part_options: dict[str, dict[str, Any]] = {}
-    special: dict[str, Special] = Field({}, description="by the name of a whole model")
+    special: dict[str, Special] = {}  # by the name of a whole model
     encoders: str = ""
     variants: tuple[str, ...] | Literal["all"] = "all"
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
-    further_seeds: dict[str, tuple[Annotated[int, Field(ge=0)], ...]] = {}
-    pilot: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="seeds of the pilot; no table counts them")
+    seeds: Seeds = Field((0,), min_length=1)
+    further_seeds: dict[str, Seeds] = {}
+    pilot: Seeds = ()
     splits: tuple[str, ...] = Field(("val",), min_length=1)
     beside: tuple[str, ...] = ()
     rows: dict[str, str] = {}
     training: Literal["always", "when asked"] = "when asked"
     live: Live | None = None
-    ships: dict[str, Annotated[int, Field(ge=0)]] = Field(
-        {}, description="variants whose weights are kept in results, in half precision, each with the seed of its run"
-    )
+    ships: dict[str, NonNegativeInt] = {}
 
 
 class Run(Settings):
@@ -229,6 +230,10 @@ class Study:
         """The folder of a profile's results."""
         return self.home / "results" / profile
 
+    def record(self, case: Case) -> Path:
+        """The folder of a run's record, which may not be there. Raises StudyError for unknown profiles and variants."""
+        return self.results(case[0]) / "records" / record_name(self.run_config(*case))
+
     def under(self, profile: str, results: Path | str = "") -> "ProfileStudy":
         """The study under one of its profiles; ``results`` replaces the profile's own folder. Raises StudyError for an
         unknown profile."""
@@ -255,9 +260,7 @@ class Study:
         """All settings of one training run. Raises StudyError for an unknown profile or variant."""
         settings, parts = self.profile(profile), _known(self.path, "variant", variant, self.variants)
         special = self.special(profile, variant) or Special()
-        data = DataConfig.model_validate(settings.data.model_dump() | special.data)
-        image = ImageEncoderConfig.model_validate(settings.model.image.model_dump() | special.image)
-        train = TrainConfig.model_validate(settings.train.model_dump() | special.train)
+        data, train = settings.data.replaced(special.data), settings.train.replaced(special.train)
         chosen = {
             kind: part.model_copy(update={"options": settings.part_options.get(part.name, {}) | part.options})
             for kind in ("fusion", "decoder", "whole")
@@ -269,7 +272,7 @@ class Study:
             data=data,
             model=ModelConfig(
                 **{name: getattr(data, name) for name in SHARED},
-                image=_from_folder(image, self.root),
+                image=_from_folder(settings.model.image.replaced(special.image), self.root),
                 text=_from_folder(settings.model.text, self.root),
                 **chosen,
             ),
@@ -331,8 +334,8 @@ class ProfileStudy:
 
 
 def _from_folder(encoder: Encoder, root: Path) -> Encoder:
-    """A pretrained encoder whose name is that of a folder, with the sizes that the folder has and the SHA-256 of its
-    weights; any other as it is. A folder that lacks something is reported when the model is built."""
+    """Give a pretrained encoder whose name is that of a folder the folder's sizes and the SHA-256 of its weights. A
+    folder that lacks something is reported when the model is built."""
     folder, is_text = root / encoder.name.removeprefix("local-dir:"), isinstance(encoder, TextEncoderConfig)
     if not (encoder.pretrained and encoder.name and folder.is_dir()):
         return encoder
@@ -345,7 +348,7 @@ def _from_folder(encoder: Encoder, root: Path) -> Encoder:
     except (OSError, ValueError, AttributeError, TypeError):
         return encoder
     given = {} if is_text else encoder.model_dump(exclude_none=True)  # timm takes sizes that differ from the folder's
-    return type(encoder).model_validate(encoder.model_dump() | found | given)
+    return encoder.replaced(found | given)
 
 
 @cache
