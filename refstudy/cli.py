@@ -3,13 +3,17 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option, echo
 from typer.core import TyperCommand
 
 from refstudy.base.errors import StudyError
 from refstudy.study import FILE_NAME
+
+if TYPE_CHECKING:
+    from refstudy.study.file import Study
 
 PLAIN: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "rich_markup_mode": None}
 app = typer.Typer(help="refstudy: a study of referring image segmentation.", **PLAIN)
@@ -19,10 +23,20 @@ app.add_typer(data_app, name="data")
 # Largest message from a page to the kernel: a photo from a camera fits; Jupyter breaks the connection at 10 MiB.
 LARGE_UPLOADS = {"websocket_max_message_size": 128 * 2**20}
 
-Profile = Annotated[str, typer.Option(metavar="NAME", help="a profile of the study file")]
-StudyOption = Annotated[str, typer.Option("--study", metavar="FILE", help="the study file")]
-Scheduler = Annotated[str, typer.Option(metavar="ADDRESS", help="work on this Dask cluster, e.g. tcp://host:8786")]
-TimeBudget = Annotated[float | None, typer.Option(metavar="MINUTES", min=0, help="after which to stop")]
+Texts = list[str] | None
+Profile = Annotated[str, Option(metavar="NAME", help="a profile of the study file")]
+StudyOption = Annotated[str, Option("--study", metavar="FILE", help="the study file")]
+Scheduler = Annotated[str, Option(metavar="ADDRESS", help="work on this Dask cluster, e.g. tcp://host:8786")]
+TimeBudget = Annotated[float | None, Option(metavar="MINUTES", min=0, help="after which to stop")]
+AtOnce = Annotated[int, Option(metavar="N", min=1, help="runs at once on this machine, each a process of its own")]
+Beside = Annotated[bool, Option("--beside", help="also the profiles that this one names in `beside`")]
+OnlyVariant = Annotated[Texts, Option("--variant", metavar="NAME", help="only this one; repeatable; default: all")]
+
+
+def _study(name: str) -> "Study":
+    from refstudy.study.load import load_study  # nothing is loaded for --help
+
+    return load_study(name)
 
 
 def _tell_version(asked: bool) -> None:
@@ -32,14 +46,14 @@ def _tell_version(asked: bool) -> None:
         from refstudy.base.provenance import code_version
 
         commit = code_version()["commit"]
-        typer.echo(f"refstudy {version('refstudy')}" + (f", commit {commit}" if commit else ""))
+        echo(f"refstudy {version('refstudy')}" + (f", commit {commit}" if commit else ""))
         raise typer.Exit
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="show version and commit, and stop", is_eager=True, callback=_tell_version)
+        bool, Option("--version", help="show version and commit", is_eager=True, callback=_tell_version)
     ] = False,
 ) -> None:
     """refstudy: a study of referring image segmentation."""
@@ -48,19 +62,16 @@ def options(
 @app.command()
 def run(
     profile: Profile = "scenes",
-    train: Annotated[bool, typer.Option("--train", help="first train every run that has no record")] = False,
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="consider only this notebook; repeatable")
-    ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="execute all, even if up to date; records stay")] = False,
+    train: Annotated[bool, Option("--train", help="first train every run that has no record")] = False,
+    only: Annotated[Texts, Option(metavar="NAME", help="consider only this notebook; repeatable")] = None,
+    fresh: Annotated[bool, Option("--fresh", help="execute all, even if up to date; records stay")] = False,
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="change a parameter of the runs that have it; repeatable"),
+        Texts, Option("--set", metavar="KEY=VALUE", help="change a parameter of notebooks; repeatable")
     ] = None,
-    workers: Annotated[int, typer.Option(metavar="N", min=0, help="notebooks at once; 0: one per core")] = 0,
+    workers: Annotated[int, Option(metavar="N", min=0, help="notebooks at once; 0: one per core")] = 0,
     scheduler: Scheduler = "",
     time_budget: TimeBudget = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would run, and why, and stop")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="show what would run, and why, and stop")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Execute the notebooks of a profile that are not up to date. Their tables and figures go to results/<profile>.
@@ -72,40 +83,29 @@ def run(
     """
     from refstudy.engine.run import run_profile
     from refstudy.study.changes import parse_changes
-    from refstudy.study.load import load_study
 
-    loaded, changes = load_study(study), parse_changes(settings or ())
-    asked = (train, only or (), fresh, changes)
-    if status := run_profile(loaded, profile, *asked, workers, scheduler, time_budget, dry_run):
+    asked = (train, only or (), fresh, parse_changes(settings or ()))
+    if status := run_profile(_study(study), profile, *asked, workers, scheduler, time_budget, dry_run):
         raise typer.Exit(status)
 
 
 @app.command()
 def train(
-    variant: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="a variant of the study file; several times, or none for all of the profile"),
-    ] = None,
+    variant: Annotated[Texts, Option(metavar="NAME", help="a variant; repeatable; default: all of the profile")] = None,
     profile: Profile = "scenes",
     seed: Annotated[
-        list[int] | None, typer.Option(metavar="N", min=0, help="several times, or none for the seeds of the profile")
+        list[int] | None, Option(metavar="N", min=0, help="repeatable; default: the seeds of the profile")
     ] = None,
-    at_once: Annotated[
-        int, typer.Option(metavar="N", min=1, help="runs at once on this machine, each a process of its own")
-    ] = 1,
+    at_once: AtOnce = 1,
     time_budget: TimeBudget = None,
-    again: Annotated[bool, typer.Option("--again", help="train also what has a record")] = False,
-    beside: Annotated[
-        bool, typer.Option("--beside", help="also the runs of the profiles that this one names in `beside`")
-    ] = False,
+    again: Annotated[bool, Option("--again", help="train also what has a record")] = False,
+    beside: Beside = False,
     scheduler: Scheduler = "",
     settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="change a setting of the runs, e.g. train.epochs=2; repeatable"
-        ),
+        Texts,
+        Option("--set", metavar="KEY=VALUE", help="change a setting, e.g. train.epochs=2; repeatable"),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs and which have a record, and stop")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="list the runs and which have a record, and stop")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Train the runs that have no record. Their records go to results/<profile>/records.
@@ -117,19 +117,18 @@ def train(
     With --set, whose keys are those of a record's `config`, a run is another one and has its own record: the file name
     holds the digest of the settings. No table counts it, and it replaces no shipped weights.
     """
-    from refstudy.base.config import record_name
     from refstudy.study.changes import parse_changes
-    from refstudy.study.load import load_study
 
-    loaded = load_study(study).changed(parse_changes(settings or ()))
+    loaded = _study(study).changed(parse_changes(settings or ()))
     cases = loaded.cases(profile, variant or (), seed or (), beside)
     if dry_run:
         for case in cases:
-            record = loaded.results(case[0]) / "records" / record_name(loaded.run_config(*case))
-            typer.echo(f"{'has its record' if record.exists() else 'to train':14}  {record}")
+            record = loaded.record(case)
+            echo(f"{'has its record' if record.exists() else 'to train':14}  {record}")
         return
     from refstudy.engine.needs import refuse_without
-    from refstudy.engine.trainings import Stop, train_all  # PyTorch takes seconds to import
+    from refstudy.engine.signals import Stop
+    from refstudy.engine.trainings import train_all  # PyTorch takes seconds to import
 
     refuse_without(loaded, loaded.together(profile) if beside else (profile,), cases)
     if status := train_all(loaded, cases, Stop(time_budget), at_once, again, scheduler):
@@ -140,31 +139,19 @@ def train(
 def compare(
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="MODULE", help="file.py:Class, a fusion module or decoder; or a variant; or a study file of one"
-        ),
+        Argument(metavar="MODULE", help="file.py:Class, a fusion module or decoder; a variant; or a study file of one"),
     ],
-    decoder: Annotated[
-        str, typer.Option(metavar="NAME", help="of a fusion module: fpn, casg, or file.py:Class")
-    ] = "fpn",
+    decoder: Annotated[str, Option(metavar="NAME", help="of a fusion module: fpn, casg, or file.py:Class")] = "fpn",
     against: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="a recorded variant; repeatable; default: those with this decoder, and S²RM + CASG"
-        ),
+        Texts,
+        Option(metavar="NAME", help="a recorded variant; repeatable; default: all with this decoder, and S²RM + CASG"),
     ] = None,
-    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="runs; fewer than three give no verdict")] = 3,
-    minutes: Annotated[
-        float | None, typer.Option(metavar="MINUTES", min=0, help="begin no seed that would end later")
-    ] = None,
-    flavour: Annotated[
-        str, typer.Option(metavar="NAME", help="the data, e.g. refscenes+; default: those of the profile")
-    ] = "",
-    at_once: Annotated[
-        int, typer.Option(metavar="N", min=1, help="runs at once on this machine, each a process of its own")
-    ] = 1,
+    seeds: Annotated[int, Option(metavar="N", min=1, help="runs; fewer than three give no verdict")] = 3,
+    minutes: Annotated[float | None, Option(metavar="MINUTES", min=0, help="begin no seed that ends later")] = None,
+    flavour: Annotated[str, Option(metavar="NAME", help="the data, e.g. refscenes+; default: the profile's")] = "",
+    at_once: AtOnce = 1,
     scheduler: Scheduler = "",
-    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="default: comparisons/NAME")] = None,
+    output: Annotated[Path | None, Option(metavar="FOLDER", help="default: comparisons/NAME")] = None,
     profile: Profile = "scenes",
     study: StudyOption = FILE_NAME,
 ) -> None:
@@ -174,25 +161,22 @@ def compare(
     show; in the end it writes tables and a page that can be sent to someone. Ctrl-C saves, and the same command goes
     on; status 75 says that it has to.
     """
-    from refstudy.engine.comparison import compare as compare_with
-    from refstudy.engine.comparison import open_comparison
+    if scheduler and minutes is not None:
+        raise StudyError("--minutes: not with --scheduler; give the queue's own limit to the workers")
+    from refstudy.engine.comparison_file import write_study
 
-    opened, sources = open_comparison(source, decoder, against or (), seeds, flavour, profile, output, study)
-    if status := compare_with(opened, sources, minutes, at_once, scheduler):
+    written = write_study(source, decoder, against or (), seeds, flavour, profile, output, study)
+    from refstudy.engine.comparison import compare as compare_with  # PyTorch takes seconds to import
+
+    if status := compare_with(written, minutes, at_once, scheduler):
         raise typer.Exit(status)
 
 
 @app.command()
 def rehearse(
-    profile: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="several times, or none for both encoders of RefCOCO")
-    ] = None,
-    variant: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="only this one; several times, or none for all")
-    ] = None,
-    images: Annotated[
-        int, typer.Option(metavar="N", help="photographs, 3 or more: two to train on, the others to evaluate")
-    ] = 3,
+    profile: Annotated[Texts, Option(metavar="NAME", help="repeatable; default: both encoders of RefCOCO")] = None,
+    variant: OnlyVariant = None,
+    images: Annotated[int, Option(metavar="N", help="photographs, 3 or more: two to train on, others to evaluate")] = 3,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Train every variant at its true size for two updates. Validate it, and fill a cell of its table.
@@ -202,9 +186,8 @@ def rehearse(
     1 when a variant fails or gives a number that is not finite.
     """
     from refstudy.study.file import PAPERS_SWIN_B, PAPERS_SWIN_T
-    from refstudy.study.load import load_study
 
-    loaded = load_study(study)
+    loaded = _study(study)
     profiles = profile or [PAPERS_SWIN_T, PAPERS_SWIN_B]
     names = {name: loaded.variant_names(name) for name in profiles}
     cases = [(name, one) for name in profiles for one in (variant or names[name]) if profile or one in names[name]]
@@ -214,11 +197,11 @@ def rehearse(
     from refstudy.engine.rehearsal import FINE, rehearse
 
     try:
-        found = rehearse(loaded, cases, images, path, typer.echo)
+        found = rehearse(loaded, cases, images, path, echo)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; {path} keeps what is done, and the same command goes on", err=True)
+        echo(f"stopped; {path} keeps what is done, and the same command goes on", err=True)
         raise typer.Exit(130) from None
-    typer.echo(f"{sum(found['result'] == FINE)} of {len(found)} variants are sound; {path}")
+    echo(f"{sum(found['result'] == FINE)} of {len(found)} variants are sound; {path}")
     if (found["result"] != FINE).any():
         raise typer.Exit(1)
 
@@ -226,22 +209,17 @@ def rehearse(
 @app.command()
 def pretrain(
     profile: Profile = "scenes",
-    whole: Annotated[
-        str, typer.Option(metavar="NAME", help="pretrain the image encoder of this whole model, e.g. slvit")
-    ] = "",
-    output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="default: the file that the profile names")
-    ] = None,
+    whole: Annotated[str, Option(metavar="NAME", help="pretrain the image encoder of it, e.g. of slvit")] = "",
+    output: Annotated[Path | None, Option(metavar="FILE", help="default: the file that the profile names")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Pretrain the encoders on RefScenes. Prints the SHA-256 to put into the profile."""
-    from refstudy.base.config import PARTS, DataConfig, ImageEncoderConfig, ModelConfig, PartConfig, PretrainConfig
+    from refstudy.base.config import PARTS, ModelConfig, PartConfig
     from refstudy.base.files import file_digest
     from refstudy.data.scenes import FLAVOURS
     from refstudy.study.file import Special
-    from refstudy.study.load import load_study
 
-    loaded = load_study(study)
+    loaded = _study(study)
     settings = loaded.profile(profile)
     if whole and whole not in PARTS["whole"]:
         raise StudyError(f"--whole {whole}: no such whole model; known: {', '.join(PARTS['whole'])}")
@@ -254,83 +232,79 @@ def pretrain(
     path = output or (loaded.root / own if own else None)
     if path is None:
         raise StudyError(f"{loaded.path}: profile '{profile}' has no key '{key}'; add it or give --output")
-    data = DataConfig.model_validate(settings.data.model_dump() | special.data)
+    data = settings.data.replaced(special.data)
     model = ModelConfig(
         image_size=data.image_size,
-        image=ImageEncoderConfig.model_validate(settings.model.image.model_dump() | special.image),
+        image=settings.model.image.replaced(special.image),
         text=settings.model.text,
         whole=PartConfig(name=whole, options=settings.part_options.get(whole, {})) if whole else None,
     )
-    how = PretrainConfig.model_validate(settings.pretraining.model_dump() | special.pretraining)
     from refstudy.training.pretraining import pretrain as pretrain_encoders
 
-    reached = pretrain_encoders(data, model, how, path, loaded.data_root)
-    for name, value in reached.items():
-        typer.echo(f"{name.replace('_', ' ')}: {value:.1f} %")
-    typer.echo(f"{path}\nencoder_weights: {file_digest(path)}")
+    how = settings.pretraining.replaced(special.pretraining)
+    for name, value in pretrain_encoders(data, model, how, path, loaded.data_root).items():
+        echo(f"{name.replace('_', ' ')}: {value:.1f} %")
+    echo(f"{path}\nencoder_weights: {file_digest(path)}")
 
 
 @app.command()
 def verify(
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="FOLDER", help="a results folder; default: that of scenes")
-    ] = None,
+    folder: Annotated[Path | None, Argument(metavar="FOLDER", help="a results folder; default: that of scenes")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Compute every table again and compare it with its file. Tables come from the run records; they are compared byte
     for byte. Exit status 1 if the code makes other results."""
     from refstudy.engine.verify import verify as verify_results
-    from refstudy.study.load import load_study
 
-    loaded = load_study(study)
+    loaded = _study(study)
     folder = folder or loaded.results("scenes")
     found = verify_results(loaded, folder)
     wrong = found[~found["state"].isin(("same", "as written"))]
     for row in wrong.itertuples():
-        typer.echo(f"{row.state}: {folder / row.file}")
+        echo(f"{row.state}: {folder / row.file}")
     same, written = ((found["state"] == state).sum() for state in ("same", "as written"))
-    typer.echo(f"{same} tables are what the code makes, {written} files are as their notebook wrote them")
+    echo(f"{same} tables are what the code makes, {written} files are as their notebook wrote them")
     if len(wrong):
-        typer.echo(f"{len(wrong)} are not; `refstudy run` makes them again")
+        echo(f"{len(wrong)} are not; `refstudy run` makes them again")
         raise typer.Exit(1)
 
 
 @app.command()
 def table(
-    stem: Annotated[str, typer.Argument(metavar="TABLE", help="e.g. s2rm_table4, claims; without it: a list")] = "",
+    stem: Annotated[str, Argument(metavar="TABLE", help="e.g. s2rm_table4, claims; without it: a list")] = "",
     profile: Profile = "scenes",
-    csv: Annotated[bool, typer.Option("--csv", help="the whole table as CSV, as its file has it")] = False,
+    csv: Annotated[bool, Option("--csv", help="the whole table as CSV, as its file has it")] = False,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Print a table of the results. A paper's has a line per row, the printed number and, in brackets, ours."""
     from refstudy.analysis.table_files import readable, table_files
-    from refstudy.study.load import load_study
 
-    files = table_files(load_study(study).under(profile).folder)
+    files = table_files(_study(study).under(profile).folder)
     if not files:
         raise StudyError(f"profile {profile} has no tables yet; `refstudy run --profile {profile}` makes them")
     if not stem:
-        typer.echo("\n".join(files))
+        echo("\n".join(files))
         return
     if stem not in files:
         raise StudyError(f"no table '{stem}' in the results of profile {profile}; known: {', '.join(files)}")
     if csv:
-        typer.echo(files[stem].read_text(encoding="utf-8"), nl=False)
+        echo(files[stem].read_text(encoding="utf-8"), nl=False)
         return
     import pandas as pd
 
     table = pd.read_csv(files[stem], keep_default_na=False, na_values=[""])
     shown = readable(table)
-    typer.echo(shown.to_string(na_rep="", index=shown.index.names != [None]))
-    if shown.index.names != [None]:
+    is_papers = shown.index.names != [None]
+    echo(shown.to_string(na_rep="", index=is_papers))
+    if is_papers:
         data = ", ".join(table["data"].dropna().unique()) or "nothing yet"
-        typer.echo(f"as printed; in brackets ours, on {data}; `refstudy show {stem} ROW` has intervals and runs")
+        echo(f"as printed; in brackets ours, on {data}; `refstudy show {stem} ROW` has intervals and runs")
 
 
 @app.command()
 def show(
-    stem: Annotated[str, typer.Argument(metavar="TABLE", help="a table, e.g. s2rm_table4")],
-    row: Annotated[str, typer.Argument(metavar="ROW", help="its row, as the table names it, or a variant")],
+    stem: Annotated[str, Argument(metavar="TABLE", help="a table, e.g. s2rm_table4")],
+    row: Annotated[str, Argument(metavar="ROW", help="its row, as the table names it, or a variant")],
     profile: Profile = "scenes",
     study: StudyOption = FILE_NAME,
 ) -> None:
@@ -339,43 +313,42 @@ def show(
     from refstudy.analysis.table_files import table_files
 
     opened = open_study(profile, study)
-    files = table_files(opened.folder)
-    if stem not in files:
-        raise StudyError(f"no table '{stem}' in the results of profile {profile}; `refstudy table` lists them")
+    folders = {name: opened.file.results(name) for name in opened.file.profiles}
+    paths = {name: files[stem] for name, folder in folders.items() if stem in (files := table_files(folder))}
+    if profile not in paths:
+        remedy = f"--profile {next(iter(paths))} has it" if paths else "`refstudy table` lists them"
+        raise StudyError(f"no table '{stem}' in the results of profile {profile}; {remedy}")
     import pandas as pd
 
-    table = pd.read_csv(files[stem])
+    table = pd.read_csv(paths[profile])
     named = [name for name in ("row", "variant") if name in table]
     chosen = table[(table[named] == row).any(axis=1)].dropna(axis="columns", how="all")
     if chosen.empty:
         known = ", ".join(map(str, table[named[0]].dropna().unique())) if named else "none"
         raise StudyError(f"table '{stem}': no row '{row}'; known: {known}")
-    typer.echo(chosen.to_string(index=False, float_format="{:.2f}".format))
+    echo(chosen.to_string(index=False, float_format="{:.2f}".format))
     for variant in chosen["variant"].unique() if "variant" in chosen else ():
-        for record in opened.records(variant):
+        records = opened.records(variant)
+        for record in records:
             made, config = record.provenance(), record.config
             about = f"seed {config.seed}, commit {made.get('commit')}, {made.get('started')}, {config.data.dataset}"
-            typer.echo(f"{record.path}: {about}, data {record.summary.get('data_fingerprint')}")
+            echo(f"{record.path}: {about}, data {record.summary.get('data_fingerprint')}")
+        others = [name for name, folder in folders.items() if any(folder.glob(f"records/{variant}-seed*/record.json"))]
+        if others and not records:
+            echo(f"{variant}: no record under profile {profile}; recorded under {', '.join(others)}: give --profile")
 
 
 @app.command("evaluate")
 def evaluate_command(
-    weights: Annotated[Path, typer.Argument(metavar="FILE", help="a weights file or a folder of save_pretrained")],
-    profile: Annotated[
-        str, typer.Option(metavar="NAME", help="the profile whose data, splits and protocol are taken")
-    ] = "scenes",
-    split: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="only this one; repeatable; default: those of the profile")
-    ] = None,
-    csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="also write the counts of every expression here")
-    ] = None,
+    weights: Annotated[Path, Argument(metavar="FILE", help="a weights file or a folder of save_pretrained")],
+    profile: Annotated[str, Option(metavar="NAME", help="whose data, splits and protocol are taken")] = "scenes",
+    split: Annotated[Texts, Option(metavar="NAME", help="only this one; repeatable; default: the profile's")] = None,
+    csv: Annotated[Path | None, Option(metavar="FILE", help="also write the counts of every expression here")] = None,
     data: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="a folder that `data check` accepts, in place of the profile's data"),
+        Path | None, Option(metavar="FOLDER", help="a folder that `data check` accepts, in place of the profile's data")
     ] = None,
-    dataset: Annotated[str, typer.Option(metavar="NAME", help="the data set of --data, where that holds several")] = "",
-    split_by: Annotated[str, typer.Option(metavar="NAME", help="its partition, where that has several")] = "",
+    dataset: Annotated[str, Option(metavar="NAME", help="the data set of --data, where that holds several")] = "",
+    split_by: Annotated[str, Option(metavar="NAME", help="its partition, where that has several")] = "",
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Score a trained model on a profile's data, or on your own. They are prepared in the size, words and aspect of the
@@ -384,10 +357,9 @@ def evaluate_command(
     No record is written: a table has numbers of records, which say how a model was trained.
     """
     from refstudy.models.saved import saved_settings
-    from refstudy.study.load import load_study
 
     _refuse_unwritable(csv)
-    loaded = load_study(study)
+    loaded = _study(study)
     settings = loaded.profile(profile)
     saved_settings(weights)
     if data is not None and not data.is_dir():
@@ -399,12 +371,11 @@ def evaluate_command(
     own = own_data(data, dataset, split_by, settings.data) if data else None
     model = load_model(weights).to(default_device())
     scores, counts, precision = scored(model, settings, loaded.data_root, split or (), own, sys.stderr.isatty())
-    typer.echo(f"{weights}, in percent, computed in {precision}")
-    typer.echo(scores.to_string())
+    echo(f"{weights}, in percent, computed in {precision}\n{scores.to_string()}")
     if csv is not None:
         with atomic_write(csv) as temporary:
             counts.to_csv(temporary, index=False)
-        typer.echo(csv)
+        echo(csv)
 
 
 class _WithExpressions(TyperCommand):
@@ -421,21 +392,19 @@ class _WithExpressions(TyperCommand):
 
 @app.command(cls=_WithExpressions)
 def predict(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="a picture, or a folder of pictures")],
+    image: Annotated[Path, Argument(metavar="IMAGE", help="a picture, or a folder of pictures")],
     expressions: Annotated[
-        list[str], typer.Argument(metavar="EXPRESSION", help='what to look for, e.g. "the dog on the left"')
+        list[str], Argument(metavar="EXPRESSION", help='what to look for, e.g. "the dog on the left"')
     ],
     weights: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="FILE", help="a weights file or a folder of save_pretrained; default: a small model of RefScenes"
         ),
     ] = None,
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="for masks, overlays and JSON")] = Path("predictions"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what an earlier call wrote")] = False,
-    study: Annotated[
-        str, typer.Option("--study", metavar="FILE", help="the study file, for weights with a class of your own")
-    ] = "",
+    output: Annotated[Path, Option(metavar="FOLDER", help="for masks, overlays and JSON")] = Path("predictions"),
+    overwrite: Annotated[bool, Option("--overwrite", help="replace what an earlier call wrote")] = False,
+    study: Annotated[str, Option("--study", metavar="FILE", help="needed for weights with a class of your own")] = "",
 ) -> None:
     """Segment in a photo, or in many, what expressions mean. Writes a mask and an overlay for each expression, and a
     JSON file for each photo."""
@@ -450,19 +419,17 @@ def predict(
     saved_settings(path)
     planned = planned_files(photos, expressions, output, overwrite)
     if others:
-        typer.echo(f"note: {len(photos)} photos in {image}{unread(others)}", err=True)
+        echo(f"note: {len(photos)} photos in {image}{unread(others)}", err=True)
     if study:
-        from refstudy.study.load import load_study
-
-        load_study(study)
+        _study(study)
     from refstudy.models.build import default_device, load_model  # PyTorch takes seconds to import
 
     model = load_model(path).to(default_device())
     failed = 0
     for level, line in segment_files(model, path.name, planned, expressions):
-        typer.echo(f"{level}: {line}", err=True)
+        echo(f"{level}: {line}", err=True)
         failed += level == "error"
-    typer.echo(f"{len(photos) - failed} of {len(photos)} photos segmented, results in {output}")
+    echo(f"{len(photos) - failed} of {len(photos)} photos segmented, results in {output}")
     if failed:
         raise typer.Exit(1)
 
@@ -475,9 +442,7 @@ def demo(context: typer.Context, study: StudyOption = FILE_NAME) -> None:
     """
     import subprocess
 
-    from refstudy.study.load import load_study
-
-    loaded = load_study(study)
+    loaded = _study(study)
     if "10_demo" not in loaded.runs:
         raise StudyError(f"{loaded.path}: no run '10_demo' under 'runs', whose notebook this command opens; add it")
     about = [f"--ServerApp.root_dir={loaded.root}", f"--ServerApp.tornado_settings={LARGE_UPLOADS}"]
@@ -487,44 +452,42 @@ def demo(context: typer.Context, study: StudyOption = FILE_NAME) -> None:
 
 @app.command()
 def new(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="fusion or decoder")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="e.g. film; FiLM for a class with such capitals")],
+    kind: Annotated[str, Argument(metavar="KIND", help="fusion or decoder")],
+    name: Annotated[str, Argument(metavar="NAME", help="e.g. film; FiLM for a class with such capitals")],
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Write a module of your own here. It comes with a test, and with a study file that has it as a variant."""
     from refstudy.engine.new_part import write_new
 
     files, named = write_new(kind, name, Path(), study)
-    typer.echo("\n".join(map(str, files)))
-    typer.echo(f"next: refstudy examine {named}\n      refstudy compare {named}")
+    echo("\n".join(map(str, files)))
+    echo(f"next: refstudy examine {named}\n      refstudy compare {named}")
 
 
 @app.command("examine")
 def examine_command(
     name: Annotated[
-        str,
-        typer.Argument(metavar="MODULE", help="film.py:FiLM, package.module:Class, or a part of the study, e.g. s2rm"),
+        str, Argument(metavar="MODULE", help="film.py:FiLM, package.module:Class, or a part of the study, e.g. s2rm")
     ],
     kind: Annotated[
-        str, typer.Option(metavar="KIND", help="fusion, decoder or model, where the class does not tell it")
+        str, Option(metavar="KIND", help="fusion, decoder or model, where the class does not tell it")
     ] = "",
-    size: Annotated[
-        str, typer.Option(metavar="NAME", help="scenes or papers: channels, words and cells of which")
-    ] = "scenes",
-    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="of the class; repeatable")] = None,
+    size: Annotated[str, Option(metavar="NAME", help="scenes or papers: whose channels, words, cells")] = "scenes",
+    option: Annotated[Texts, Option(metavar="KEY=VALUE", help="of the class; repeatable")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Look in a module for the faults of published ones. Two of the study's are examined next to it, without data or
     training. Exit status 1 when it has a fault. docs/examine.md explains every check."""
     from refstudy.study.changes import parse_changes
-    from refstudy.study.load import load_study
+    from refstudy.study.parts import named_part
 
-    loaded, options = load_study(study), parse_changes(option or (), "--option")
+    loaded, options = _study(study), parse_changes(option or (), "--option")
+    named_part(name, kind, options, size)
     from refstudy.analysis.examination import examine  # PyTorch takes seconds to import
 
-    told = (lambda step: typer.echo(f"looking: {step}", err=True)) if sys.stderr.isatty() else (lambda step: None)
+    told = (lambda step: echo(f"looking: {step}", err=True)) if sys.stderr.isatty() else (lambda step: None)
     made = examine(name, kind, size, options, loaded, told)
-    typer.echo(made)
+    echo(made)
     if not made.sound:
         raise typer.Exit(1)
 
@@ -532,124 +495,113 @@ def examine_command(
 @app.command("report")
 def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     """Write results/<profile>/report/index.html. It is made of the tables, figures and notebooks that lie there."""
-    from refstudy.study.load import load_study
-
-    under = load_study(study).under(profile)
+    under = _study(study).under(profile)
     from refstudy.engine.report import write_report
 
-    typer.echo(write_report(under))
+    echo(write_report(under))
 
 
 @app.command()
 def card(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     """Write the model card of the weights that a profile ships. Its numbers come from the run records."""
-    from refstudy.study.load import load_study
-
-    under = load_study(study).under(profile)
+    under = _study(study).under(profile)
     from refstudy.engine.model_card import write_model_card
 
-    typer.echo(write_model_card(under))
+    echo(write_model_card(under))
 
 
 @app.command()
 def pages(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
     """Fill the blocks of numbers in README.md and docs/findings.md. They come from the tables of a profile."""
+    under = _study(study).under(profile)
     from refstudy.engine.pages import fill_pages
-    from refstudy.study.load import load_study
 
-    changed = fill_pages(load_study(study).under(profile))
-    typer.echo("\n".join(map(str, changed)) or "nothing changed")
+    echo("\n".join(map(str, fill_pages(under))) or "nothing changed")
 
 
 @app.command()
 def cost(
     profile: Profile = "refcoco",
-    variant: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="only this one; may be given several times")
-    ] = None,
-    beside: Annotated[bool, typer.Option("--beside", help="also the profiles that this one names in `beside`")] = False,
-    rate: Annotated[
-        float | None, typer.Option(metavar="TFLOP/S", help="what the GPU is taken to reach; default: 316")
-    ] = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="also write the table here")] = None,
+    variant: OnlyVariant = None,
+    beside: Beside = False,
+    rate: Annotated[float | None, Option(metavar="TFLOP/S", help="what the GPU reaches; default: 316")] = None,
+    csv: Annotated[Path | None, Option(metavar="FILE", help="also write the table here")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Count parameters and multiply-adds of every variant. They are counted at the profile's size, without weights or
     data; for released data, the GPU-hours of every training are estimated."""
-    from refstudy.study.load import load_study
-
     if rate is not None and not rate > 0:
         raise StudyError(f"--rate {rate:g}: not above 0; give the TFLOP/s that the GPU reaches, or leave it out")
     _refuse_unwritable(csv)
-    loaded = load_study(study)
+    loaded = _study(study)
     for one in variant or ():
         loaded.run_config(profile, one, 0)
-    names = [name for name in loaded.together(profile) if beside or name == profile]
+    names = loaded.together(profile)[: None if beside else 1]
     from refstudy.analysis.cost import RATE, cost_table, gpu_hours, printed_costs
     from refstudy.analysis.table_files import write_table
 
     rate = RATE if rate is None else rate
     tables, total = {name: cost_table(loaded, name, variant or ()) for name in names}, 0.0
-    typer.echo("parameters in millions; G multiply-adds of one image with one expression, and of a further one")
+    echo("parameters in millions; G multiply-adds of one image with one expression, and of a further one")
     for name, table in tables.items():
-        hours = [
-            gpu_hours(loaded.run_config(name, row.variant, 0), row.macs, row.further, rate)
-            for row in table.itertuples()
-        ]
-        typer.echo(f"\n{name}: {loaded.profile(name).about}")
-        shown = table.assign(gpu_hours=hours).dropna(axis="columns")
-        typer.echo(shown.to_string(index=False, float_format="{:.1f}".format))
-        total += sum(each * len(loaded.seeds(name, one)) for each, one in zip(hours, table["variant"], strict=True))
+        configs = [loaded.run_config(name, one, 0) for one in table["variant"]]
+        counted = zip(configs, table["macs"], table["further"], strict=True)
+        table = table.assign(gpu_hours=[gpu_hours(config, macs, further, rate) for config, macs, further in counted])
+        echo(f"\n{name}: {loaded.profile(name).about}")
+        echo(table.dropna(axis="columns").to_string(index=False, float_format="{:.1f}".format))
+        total += sum(row.gpu_hours * len(loaded.seeds(name, row.variant)) for row in table.itertuples())
     if total == total:
-        typer.echo(f"\nabout {total:.0f} GPU-hours in all, at {rate:.0f} TFLOP/s (an estimate; --rate changes it)")
-    typer.echo("\nprinted costs next to ours, every equation computed as the paper writes it")
-    typer.echo(printed_costs(loaded).to_string(index=False, float_format="{:.1f}".format))
+        echo(f"\nabout {total:.0f} GPU-hours in all, at {rate:.0f} TFLOP/s (an estimate; --rate changes it)")
+    echo("\nprinted costs next to ours, every equation computed as the paper writes it")
+    echo(printed_costs(loaded).to_string(index=False, float_format="{:.1f}".format))
     if csv is not None:
-        typer.echo(write_table(tables[profile], csv.parent, csv.stem))
+        echo(write_table(tables[profile], csv.parent, csv.stem))
+
+
+def _scenes(study: "Study", profile: str, refusal: str) -> Any:
+    """The data of a profile. Raises StudyError, which ends with ``refusal``, where they are not RefScenes."""
+    from refstudy.data.scenes import FLAVOURS
+
+    data = study.profile(profile).data
+    if data.dataset not in FLAVOURS:
+        raise StudyError(f"--profile {profile}: {data.dataset} {refusal}")
+    return data
 
 
 @data_app.command()
 def make(
     profile: Profile = "scenes",
-    workers: Annotated[int, typer.Option(metavar="N", min=1, help="processes")] = 1,
+    workers: Annotated[int, Option(metavar="N", min=1, help="processes")] = 1,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Make the RefScenes data of a profile."""
-    from refstudy.data.scenes import FLAVOURS
     from refstudy.data.source import prepare_data
-    from refstudy.study.load import load_study
 
-    loaded = load_study(study)
-    data = loaded.profile(profile).data
-    if data.dataset not in FLAVOURS:
-        raise StudyError(f"--profile {profile}: {data.dataset} cannot be made; `refstudy data download` fetches it")
-    typer.echo(prepare_data(data, loaded.data_root, workers))
+    loaded = _study(study)
+    data = _scenes(loaded, profile, "cannot be made; `refstudy data download` fetches it")
+    echo(prepare_data(data, loaded.data_root, workers))
 
 
 @data_app.command()
 def layout(
-    to: Annotated[Path, typer.Option(metavar="FOLDER", help="what the other code takes as its data root")],
+    to: Annotated[Path, Option(metavar="FOLDER", help="what the other code takes as its data root")],
     profile: Profile = "scenes",
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Link RefScenes where code for REFER's data looks for it."""
-    from refstudy.data.scenes import FLAVOURS
     from refstudy.data.source import lay_out, prepare_data
-    from refstudy.study.load import load_study
 
-    loaded = load_study(study)
-    data = loaded.profile(profile).data
-    if data.dataset not in FLAVOURS:
-        raise StudyError(f"--profile {profile}: {data.dataset} is no RefScenes; name another")
-    typer.echo(lay_out(prepare_data(data, loaded.data_root), data.dataset, to))
+    loaded = _study(study)
+    data = _scenes(loaded, profile, "is no RefScenes; name another")
+    echo(lay_out(prepare_data(data, loaded.data_root), data.dataset, to))
 
 
 @data_app.command()
 def check(
-    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="the folder that holds the data sets")],
-    dataset: Annotated[str, typer.Option(metavar="NAME", help="only this one, e.g. refcoco")] = "",
-    split_by: Annotated[str, typer.Option(metavar="NAME", help="only this partition, e.g. unc")] = "",
-    images: Annotated[bool, typer.Option("--images", help="decode every image")] = False,
+    root: Annotated[Path, Argument(metavar="FOLDER", help="the folder that holds the data sets")],
+    dataset: Annotated[str, Option(metavar="NAME", help="only this one, e.g. refcoco")] = "",
+    split_by: Annotated[str, Option(metavar="NAME", help="only this partition, e.g. unc")] = "",
+    images: Annotated[bool, Option("--images", help="decode every image")] = False,
 ) -> None:
     """Count the data sets of a folder and find what is broken. Their counts are compared with the published ones.
 
@@ -659,9 +611,9 @@ def check(
 
     broken = False
     for found, counted, problems in check_root(root, dataset, split_by, images, progress=sys.stderr.isatty()):
-        typer.echo(f"{found.dataset} ({found.split_by}): {found.form}, {found.path}")
-        typer.echo(counted.to_string(float_format="{:.3f}".format))
-        typer.echo("\n".join([*summary(problems), ""]))
+        echo(f"{found.dataset} ({found.split_by}): {found.form}, {found.path}")
+        echo(counted.to_string(float_format="{:.3f}".format))
+        echo("\n".join([*summary(problems), ""]))
         broken |= bool((problems["level"] == "problem").any())
     if broken:
         raise typer.Exit(1)
@@ -669,28 +621,23 @@ def check(
 
 @data_app.command()
 def download(
-    name: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="what to fetch; nothing: show what there is")
-    ] = None,
-    to: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="where the data go; default: that of the study")
-    ] = None,
+    name: Annotated[Texts, Argument(metavar="NAME", help="what to fetch; nothing: show what there is")] = None,
+    to: Annotated[Path | None, Option(metavar="FOLDER", help="where the data go; default: that of the study")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Fetch data sets and pictures from their mirrors. They are verified and unpacked; interrupted ones are resumed."""
     from refstudy.data.download import fetch, load_mirrors
-    from refstudy.study.load import load_study
 
     mirrors = load_mirrors()
     if not name:
         for known, mirror in mirrors.items():
             size = f"{mirror.size / 1e6:,.0f} MB" if mirror.size else "size unknown"
-            typer.echo(f"{known}: {mirror.about}; {size}, {'SHA-256 known' if mirror.sha256 else 'not verified'}")
+            echo(f"{known}: {mirror.about}; {size}, {'SHA-256 known' if mirror.sha256 else 'not verified'}")
     for one in name or ():
         if one not in mirrors:
             raise StudyError(f"no data '{one}'; known: {', '.join(mirrors)}")
     for one in name or ():
-        typer.echo(fetch(mirrors[one], to or load_study(study).data_root))
+        echo(fetch(mirrors[one], to or _study(study).data_root))
 
 
 def _refuse_unwritable(csv: Path | None) -> None:

@@ -20,7 +20,7 @@ from refstudy.base.errors import StudyError
 from refstudy.base.files import path_digest
 from refstudy.cli import app
 from refstudy.engine import comparison
-from refstudy.engine.comparison import open_comparison
+from refstudy.engine.comparison_file import write_study
 from refstudy.engine.trainings import train_run
 from refstudy.engine.workers import connect
 from refstudy.models import own_parts
@@ -90,7 +90,7 @@ def call(here, *further, source="film.py:FiLM"):
 def opened(here, *against, seeds=3, source="film.py:FiLM", **how):
     study = here.parent / "study" / "papermill_runs.yaml"
     about = {"decoder": "fpn", "flavour": "", "profile": "small", "output": None, "study": study} | how
-    return open_comparison(source, against=against, seeds=seeds, **about)[0]
+    return comparison.opened(write_study(source, against=against, seeds=seeds, **about))
 
 
 def files(folder):

@@ -9,13 +9,12 @@ notebook.
 """
 
 import json
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refstudy.base.errors import StudyError
-from refstudy.base.files import JOURNAL_SUFFIX, atomic_write, file_digest
+from refstudy.base.files import JOURNAL_SUFFIX, file_digest, write_text
 from refstudy.engine.journal import Journal, read_journal
 from refstudy.study.file import ProfileStudy
 
@@ -64,20 +63,18 @@ def write_manifest(study: ProfileStudy) -> dict[str, Any]:
     circumstances = dict(earlier.get("notebooks", {}))
     for kind, suffixes in KINDS.items():
         made[kind] = {}
-        for stem in sorted({path.stem for path in _visible(folder / kind, suffixes)}):
+        for stem in sorted({path.stem for suffix in suffixes for path in (folder / kind).glob(f"[!.]*.{suffix}")}):
             files = [path for suffix in suffixes if (path := folder / kind / f"{stem}.{suffix}").exists()]
             digests = {path.name: file_digest(path) for path in files}
             old = earlier[kind].get(stem, {})
-            known = old if old.get("files") == digests and old.get("notebook") else None
-            found = _latest(journals, files, digests)
-            if found is not None:
+            known = old if old.get("files") == digests and old.get("notebook") else {}
+            entry = known or UNKNOWN
+            if found := _latest(journals, files, digests):
                 entry, around = found
-                if known is None:
-                    circumstances[entry["notebook"]] = around
-                else:
+                if known:
                     entry |= {key: known[key] for key in ("records", "data")}  # it was made of these first
-            else:
-                entry = known or UNKNOWN
+                else:
+                    circumstances[entry["notebook"]] = around
             made[kind][stem] = {"files": digests} | {key: entry.get(key, unknown) for key, unknown in UNKNOWN.items()}
     named = {entry["notebook"] for kind in KINDS for entry in made[kind].values()}
     made["notebooks"] = {name: circumstances[name] for name in sorted(circumstances) if name in named}
@@ -90,8 +87,7 @@ def write_manifest(study: ProfileStudy) -> dict[str, Any]:
         }
         for record in find_records(folder / "records")
     }
-    with atomic_write(folder / FILE_NAME) as temporary:
-        temporary.write_text(_text(made), encoding="utf-8")
+    write_text(folder / FILE_NAME, _text(made))
     return made
 
 
@@ -99,17 +95,12 @@ def _text(manifest: dict[str, Any]) -> str:
     """JSON with a line for each file, notebook and record."""
     lines = []
     for key, value in manifest.items():
-        if isinstance(value, dict):
-            inner = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value[name], ensure_ascii=False)}" for name in value)
-            lines.append(f" {json.dumps(key)}: {{\n{inner}\n }}" if value else f" {json.dumps(key)}: {{}}")
-        else:
-            lines.append(f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}")
+        text = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, dict) and value:
+            inner = (f"  {json.dumps(name)}: {json.dumps(one, ensure_ascii=False)}" for name, one in value.items())
+            text = "{\n" + ",\n".join(inner) + "\n }"
+        lines.append(f" {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _visible(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    found = (path for suffix in suffixes for path in folder.glob(f"*.{suffix}"))
-    return [path for path in found if not path.name.startswith(".")]
 
 
 def _latest(
@@ -164,8 +155,7 @@ def explanation(executed: Path, time: str) -> dict[str, str]:
 
 
 def _ran_at(cell: "NotebookNode", time: str) -> bool:
-    times = cell.metadata.get("papermill", {})
-    start, end = times.get("start_time"), times.get("end_time")
+    start, end = (cell.metadata.get("papermill", {}).get(name) for name in ("start_time", "end_time"))
     return bool(start and end) and _moment(start) <= _moment(time) <= _moment(end)
 
 

@@ -8,7 +8,7 @@ import jinja2
 from refstudy.analysis.data_names import data_name
 from refstudy.analysis.measures import interval, sampled_metrics
 from refstudy.base.errors import StudyError
-from refstudy.base.files import atomic_write, file_digest
+from refstudy.base.files import file_digest, write_text
 from refstudy.data.scenes import FLAVOURS
 from refstudy.models.build import build_model, count_parameters, load_model
 from refstudy.models.segmenter import Segmenter
@@ -23,9 +23,7 @@ SHOWN = ("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9")
 def write_model_card(study: ProfileStudy) -> Path:
     """Write the card of a profile into its folder of weights; see ``model_card``."""
     path = study.folder / "weights" / FILE_NAME
-    text = model_card(study)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, model_card(study))
     return path
 
 

@@ -1,4 +1,4 @@
-"""A new module of one's own: its file, a test and a study file, which work at once."""
+"""A new module of your own: its file, a test and a study file, which work at once."""
 
 import os
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 
 from refstudy.base.errors import StudyError
-from refstudy.base.files import atomic_write, read_text
+from refstudy.base.files import read_text, write_text
 from refstudy.study.load import find_study
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -29,14 +29,10 @@ def write_new(kind: str, name: str, folder: Path, study: str) -> tuple[list[Path
     parts = {kind: f'{{name: "{file}.py:{own}"}}', other: f"{{name: {part}}}"}
     texts = {"file": file, "class": own, "variant": file, "label": f"{labels['fusion']} + {labels['decoder']}", **parts}
     texts["extends"] = Path(os.path.relpath(find_study(study), folder.resolve())).as_posix()
-    made = {
-        f"{file}.py": f"new_{kind}.py.txt",
-        f"test_{file}.py": "new_test.py.txt",
-        f"{file}.yaml": "new_study.yaml.txt",
-    }
+    made = {f"{file}.py": f"new_{kind}.py.txt", f"test_{file}.py": "new_test.py.txt"}
+    made[f"{file}.yaml"] = "new_study.yaml.txt"
     if there := [path for path in made if (folder / path).exists()]:
         raise StudyError(f"{folder / there[0]}: exists; nothing was written; take another name, or move it away")
     for path, template in made.items():
-        with atomic_write(folder / path) as temporary:
-            temporary.write_text(Template(read_text(TEMPLATES / template)).substitute(texts), encoding="utf-8")
+        write_text(folder / path, Template(read_text(TEMPLATES / template)).substitute(texts))
     return [folder / path for path in made], f"{file}.py:{own}"

@@ -11,7 +11,7 @@ import pandas as pd
 from refstudy.analysis.inference import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED
 from refstudy.analysis.table_text import markdown, render_verdicts, with_interval
 from refstudy.analysis.tables import PAPER_TABLES
-from refstudy.base.files import atomic_write
+from refstudy.base.files import write_text
 from refstudy.metrics import METRICS
 from refstudy.study.file import ProfileStudy, Study
 
@@ -26,8 +26,7 @@ def fill_pages(study: ProfileStudy) -> list[Path]:
     for path in (study.file.root / page for page in PAGES):
         text = path.read_text(encoding="utf-8")
         if (now := filled(text, study.file, study.folder)) != text:
-            with atomic_write(path) as temporary:
-                temporary.write_text(now, encoding="utf-8")
+            write_text(path, now)
             changed.append(path)
     return changed
 
@@ -58,23 +57,19 @@ def findings(study: Study, folder: Path) -> list[str]:
     said, own = [], _measured(study, folder)
     if len(own):
         low, high = (
-            f"{study.variants[line.variant].label} ({line.ours:.1f} %, {line.runs:.0f} run{'s'[: int(line.runs > 1)]})"
+            f"{study.variants[line.variant].label} ({line.ours:.1f} %, {line.runs:.0f} run{'s' * (line.runs > 1)})"
             for line in (own.iloc[0], own.iloc[-1])
         )
         where = own["data"].iloc[-1]
-        said.append(
-            f"**Models.** Of {len(own)} trained models, {high} reaches the highest overall IoU on {where}, "
-            f"{low} the lowest."
-            if len(own) > 1
-            else f"**Models.** One model is trained so far: {high}, overall IoU on {where}."
-        )
+        several = f"Of {len(own)} trained models, {high} reaches the highest overall IoU on {where}, {low} the lowest."
+        one = f"One model is trained so far: {high}, overall IoU on {where}."
+        said.append(f"**Models.** {several if len(own) > 1 else one}")
     else:
         said.append("**Models.** No run is recorded yet: what the papers print stands next to empty columns.")
     if (folder / "claims.csv").exists():
         claims = pd.read_csv(folder / "claims.csv")
-        counts = [
-            f"{n} {'is' if n == 1 else 'are'} {verdict}" for verdict, n in claims["verdict"].value_counts().items()
-        ]
+        verdicts = claims["verdict"].value_counts()
+        counts = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in verdicts.items()]
         said.append(f"**Claims.** Of {len(claims)} claims of the papers and of our own, {', '.join(counts)}.")
         trained = claims[claims["runs"].notna()] if "runs" in claims else claims.head(0)  # the others are counted
         for verdict in (SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED):
@@ -84,10 +79,10 @@ def findings(study: Study, folder: Path) -> list[str]:
     path = folder / "tables" / "paper_audit.csv"
     if path.exists():
         verdicts = pd.read_csv(path)["verdict"].value_counts()
+        agree, near, differ = (verdicts.get(verdict, 0) for verdict in ("agrees", "last digit", "differs"))
         said.append(
-            f"**Print.** Of {verdicts.sum()} statements that the papers' own tables can confirm, "
-            f"{verdicts.get('agrees', 0)} agree with them, {verdicts.get('last digit', 0)} are off in the last digit, "
-            f"{verdicts.get('differs', 0)} differ."
+            f"**Print.** Of {verdicts.sum()} statements that the papers' own tables can confirm, {agree} agree with "
+            f"them, {near} are off in the last digit, {differ} differ."
         )
     return said
 
@@ -120,11 +115,9 @@ def _rows(study: Study, folder: Path, variants: list[str]) -> str:
         own = own[own["variant"].isin(variants)]
     if own.empty:
         return NONE
-    shown = pd.DataFrame({"": [study.variants[name].label for name in own["variant"]]})
-    shown["overall IoU"] = with_interval(own, "ours").to_numpy()
-    shown["runs"] = own["runs"].map("{:.0f}".format).to_numpy()
-    shown["measured on"] = own["data"].to_numpy()
-    return markdown(shown)
+    labels, runs = own["variant"].map(lambda name: study.variants[name].label), own["runs"].map("{:.0f}".format)
+    columns = {"": labels, "overall IoU": with_interval(own, "ours"), "runs": runs, "measured on": own["data"]}
+    return markdown(pd.DataFrame(columns))
 
 
 def _claims(folder: Path) -> str:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from refstudy.analysis.examination.reach import reach
-from refstudy.analysis.examination.subject import PROFILES, Inputs, Subject
+from refstudy.analysis.examination.subject import Inputs, Subject
 from refstudy.analysis.examination.watch import FirstBad, Seen, seen_gates
 from refstudy.base.errors import StudyError
 from refstudy.models.build import STRIDE
+from refstudy.study.parts import PROFILES
 
 SOUND, LOOK, FAULT, NONE = "sound", "look", "fault", "does not apply"
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)

@@ -12,19 +12,17 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, layer_norm
 from transformers import set_seed
 
-from refstudy.base.config import PARTS, ModelConfig, PartConfig
+from refstudy.base.config import ModelConfig, PartConfig
 from refstudy.base.errors import StudyError
 from refstudy.models.build import STRIDE, build_model, build_part, part_class
 from refstudy.models.encoders import ImageEncoder
 from refstudy.models.fusion.tile_concat import TileConcat
 from refstudy.models.layers import mean_word, of_each
-from refstudy.models.own_parts import is_own, place_of, register, source_of
+from refstudy.models.own_parts import is_own, place_of, source_of
 from refstudy.models.segmenter import Segmenter
-from refstudy.study.file import PAPERS_SWIN_T, Study, StudyFile, Variant
+from refstudy.study.file import Study, StudyFile, Variant
+from refstudy.study.parts import ARGUMENTS, PROFILES, named_part
 
-PROFILES = {"scenes": "scenes", "papers": PAPERS_SWIN_T}
-KINDS = {"fusion": "fusion", "decoder": "decoder", "whole": "whole model"}  # ours -> as a message says it
-ARGUMENTS = {"fusion": 3, "decoder": 4}  # that ``forward`` takes
 COUNTS = (4, 9, 20, 13)  # words of the expressions
 IMAGE_OF = (0, 1, 1, 2)  # of each expression
 
@@ -67,7 +65,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Subject:
-    """A part named as in a study file, to be examined at the size of a ``profile``; ``kind`` is one of ``KINDS``."""
+    """A part named as in a study file, examined at the size of a ``profile``. ``kind``: fusion, decoder or whole."""
 
     study: Study
     part: PartConfig
@@ -213,24 +211,11 @@ def find(
 ) -> Subject:
     """The part of this name: one of the study's, or a class ``file.py:Class`` or ``module:Class`` (a path starts here).
 
-    ``kind``, one of ``KINDS``, is needed where the class does not tell it; ``size`` is one of ``PROFILES``. Raises
-    StudyError for an unknown name, kind or size, and for a class that does not load.
+    ``kind`` is needed where the class does not tell it; ``size`` is one of ``PROFILES``. Raises StudyError for an
+    unknown name, kind or size, and for a class that does not load.
     """
-    if size not in PROFILES:
-        raise StudyError(f"size '{size}' is unknown; known: {', '.join(PROFILES)}")
-    kind = {"model": "whole"}.get(kind, kind)
-    if kind and kind not in KINDS:
-        raise StudyError(f"kind '{kind}' is unknown; known: fusion, decoder, model")
-    if is_own(name):
-        part = PartConfig(name=name, options=options or {}, source=register(name, Path.cwd()))
-        kind = kind or _kind(name, part_class("fusion", part))
-    else:
-        found = [one for one, names in PARTS.items() if name in names]
-        if not found:
-            known = ", ".join(name for names in PARTS.values() for name in names)
-            raise StudyError(f"no part '{name}'; known: {known}; a class of your own is named film.py:FiLM")
-        part, kind = PartConfig(name=name, options=options or {}), found[0]
-    return Subject(study, part, kind, PROFILES[size])
+    part, kind = named_part(name, kind, options, size)
+    return Subject(study, part, kind or _kind(name, part_class("fusion", part)), PROFILES[size])
 
 
 def _kind(name: str, own: type[nn.Module]) -> str:
