@@ -1,4 +1,4 @@
-"""A module of one's own beside recorded baselines: trained as they were, judged by the same rules, told in full."""
+"""A module of your own compared with recorded baselines: trained as they were, judged by their rules, told in full."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Classes of one's own: named in a study file that extends another, trained, edited, and never run by weights alone."""
+"""Classes of your own: named in a study file that extends another, trained, edited, and never run by weights alone."""
 
 import shutil
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_it_is_trained_and_used_as_any_other_variant_through_its_study_file(own,
     scored = CliRunner().invoke(app, ["evaluate", str(weights), *options])
     assert scored.exit_code == 0 and "64 px" in scored.output
     monkeypatch.setattr(own_parts, "_files", {})  # as in a fresh process
-    with pytest.raises(StudyError, match=r"'film.py:FiLM' is a class of one's own.*--study"):
+    with pytest.raises(StudyError, match=r"'film.py:FiLM' is a class of your own.*--study"):
         load_model(weights)
     photo = tmp_path / "photo.png"
     Image.new("RGB", (40, 30), "green").save(photo)

@@ -1,4 +1,4 @@
-"""A variant of one's own beside recorded baselines: levels, gains with verdicts, and the gains that its runs can show.
+"""A variant of your own compared with recorded baselines: levels, gains with verdicts, the gains that runs can show.
 
 The rules are those of the claims (docs/statistics.md): that the variant is above each baseline is judged together.
 """
@@ -80,8 +80,8 @@ class Compared(OpenStudy):
 
 
 def usual_baselines(study: ProfileStudy, own: str) -> tuple[str, ...]:
-    """The variants that ``own`` is held against if none are named, all but ablations: those with its decoder, or with
-    its fusion module where the decoder is a class of one's own; for a whole model the whole ones; the papers' model."""
+    """The variants that ``own`` is compared with if none are named, all but ablations: those with its decoder, or with
+    its fusion module where the decoder is a class of your own; for a whole model the whole ones; the papers' model."""
     mine, names = study.file.variants[own], []
     for name in study.variant_names:
         one = study.file.variants[name]
@@ -157,7 +157,7 @@ def levels(study: Compared) -> pd.DataFrame:
 def _cost(study: Compared, variant: str) -> dict[str, float]:
     try:
         found = cost(study.config(variant).model)
-    except Exception:  # a class of one's own may look at values, and shapes have none
+    except Exception:  # a class of your own may look at values, and shapes have none
         return dict.fromkeys(("parameters", "macs", "further"), np.nan)
     return {"parameters": sum(found.parameters.values()), "macs": sum(found.macs.values()), "further": found.further}
 

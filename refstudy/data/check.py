@@ -109,7 +109,7 @@ def _counts(table: pd.DataFrame, dataset: str, split_by: str) -> Iterator[Proble
         first = counted.iloc[0]
         message = (
             f"no count is a published one, e.g. {first['split']} {first['measure']}: {first['found']}, published "
-            f"{first['value']}; data of one's own may be called {dataset}, but it is no copy of the released files"
+            f"{first['value']}; data of your own may be called {dataset}, but it is no copy of the released files"
         )
         yield Problem("differs from published", dataset, message, "note")
         return

@@ -35,7 +35,7 @@ from refstudy.models.own_parts import last_line
 from refstudy.study.file import training_command
 from refstudy.training.checkpoint import BROKEN, resume
 from refstudy.training.evaluation import precision_on
-from refstudy.training.loop import load_corpora
+from refstudy.training.loop import load_corpora, splits_of
 from refstudy.training.records import find_record
 from refstudy.training.trainer import Trainer
 
@@ -139,13 +139,13 @@ def _comparable_data(study: Compared) -> Corpora:
                 f"{record.path}: computed in {theirs}, and a run here would be in {precision}; these are not compared "
                 "(docs/decisions.md, precision): use a machine like that one, or name other baselines by --against"
             )
-    splits = tuple(dict.fromkeys(("train", config.train.selection_split, *config.splits)))
-    corpora, digest = load_corpora(config.data, config.model.text, splits, study.file.data_root, sys.stderr.isatty())
+    root, shown = study.file.data_root, sys.stderr.isatty()
+    corpora, digest = load_corpora(config.data, config.model.text, splits_of(config), root, shown)
     for record in firsts:
         if record.summary.get("data_fingerprint") != digest:
             raise StudyError(
-                f"{record.path}: measured on other data than those in {study.file.data_root} (data_fingerprint); bring "
-                "the same data, or name other baselines by --against"
+                f"{record.path}: measured on other data than those in {root} (data_fingerprint); bring the same data, "
+                "or name other baselines by --against"
             )
     return corpora
 

@@ -18,7 +18,7 @@ from refstudy.analysis.mask_grids import compared_masks, shown_masks
 from refstudy.analysis.plots import learning
 from refstudy.analysis.table_files import write_table
 from refstudy.analysis.table_text import with_interval
-from refstudy.base.files import atomic_write
+from refstudy.base.files import write_text
 from refstudy.data.batches import Corpus
 from refstudy.engine.report import PAGES, table_html, whole_page
 from refstudy.training.loop import load_corpora
@@ -26,24 +26,15 @@ from refstudy.training.loop import load_corpora
 SHOWN = 3  # expressions on which the module does better than a baseline, and as many on which it does worse
 GAINS = {"over": "over", "said": "verdict", "gain": "gain", "looks": "of looks", "places": "of places"}
 GAINS |= {"elsewhere": "on other splits", "runs": "runs", "reference_runs": "its runs"}
-LEVELS = {
-    "label": "model",
-    "runs": "runs",
-    "oIoU": "overall IoU",
-    "mIoU": "mean IoU",
-    "P@0.5": "P@0.5",
-    "P@0.9": "P@0.9",
-}
-LEVELS |= {"same": "same", "other": "other", "parameters": "parameters (M)", "macs": "multiply-adds (G)"}
-LEVELS |= {"further": "further (G)", "minutes": "minutes", "peak_memory_mb": "memory (MB)"}
+LEVELS = {"label": "model", "runs": "runs", "oIoU": "overall IoU", "mIoU": "mean IoU"}
+LEVELS |= {name: name for name in ("P@0.5", "P@0.9", "same", "other")} | {"parameters": "parameters (M)"}
+LEVELS |= {"macs": "multiply-adds (G)", "further": "further (G)", "minutes": "minutes", "peak_memory_mb": "memory (MB)"}
 DRAWN = 3  # baselines in the figure of learning
 
 
 def write_comparison(study: Compared, sources: Sequence[Path], corpora: Mapping[str, Corpus]) -> list[str]:
-    """Write ``comparison.html`` and its tables beside the runs; return what to print of them, about ten lines.
-
-    The data of the first split are read where they are not among the ``corpora``.
-    """
+    """Write ``comparison.html`` and its tables; return about ten lines to print. The data of the first split are read
+    where they are not among the ``corpora``."""
     folder, label, data = study.file.results(study.profile), study.label(study.own), measured_on(study)
     tables = {"gains": gains(study), "levels": levels(study), "lengths": by_length(study)}
     files = [write_table(table, folder, stem).name for stem, table in tables.items()]
@@ -75,15 +66,14 @@ def write_comparison(study: Compared, sources: Sequence[Path], corpora: Mapping[
         files=files,
     )
     page = folder / "comparison.html"
-    with atomic_write(page) as temporary:
-        temporary.write_text(whole_page(f"{label} beside the study's modules", body), encoding="utf-8")
+    write_text(page, whole_page(f"{label} compared with the study's modules", body))
     lines = [f"{label}: {shown['oIoU'].iloc[0]} % overall IoU on {data}, {own['runs']} of {seeds} seeds"]
     lines += [f"  over {line.over} ({line.reference_runs}): {line.gain}: {line.said}" for line in over.itertuples()]
     lines += [f"  over {line.over}: looks {line.looks}, places {line.places}" for line in over[:1].itertuples()]
     for line in reached[:2].itertuples():
         cost = f"{line.parameters:.2f} M parameters, {line.macs:.2f} G multiply-adds, {line.minutes:.0f} min a run"
         lines.append(f"  {line.label}: {cost}")
-    return [*lines, f"  not told: {scope}; {agreement(study)}", f"{page} (tables beside it: {', '.join(files)})"]
+    return [*lines, f"  not told: {scope}; {agreement(study)}", f"{page} (its tables: {', '.join(files)})"]
 
 
 def _html(table: pd.DataFrame, classes: pd.DataFrame | None = None) -> Markup:

@@ -9,6 +9,7 @@ notebook.
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,17 +142,22 @@ def explanation(executed: Path, time: str) -> dict[str, str]:
     paragraph in italics."""
     import nbformat  # reading a manifest needs none of it
 
-    cells = nbformat.read(executed, as_version=4).cells
-    section = ""
-    for cell, below in zip(cells, [*cells[1:], None], strict=True):
-        headings = [line for line in cell.source.splitlines() if line.startswith("#")]
-        if cell.cell_type == "markdown" and headings:
-            section = headings[-1].lstrip("# ")
-        if cell.cell_type == "code" and _ran_at(cell, time):
-            first = below.source.split("\n\n")[0] if below is not None and below.cell_type == "markdown" else ""
-            caption = first if first.startswith("*") and not first.startswith("**") else ""
+    for cell, section, caption in explained(nbformat.read(executed, as_version=4).cells):
+        if _ran_at(cell, time):
             return {"section": section, "caption": " ".join(caption.strip("*").split())}
     return {"section": "", "caption": ""}
+
+
+def explained(cells: "Sequence[NotebookNode]") -> "Iterator[tuple[NotebookNode, str, str]]":
+    """Each code cell, the last heading above it, and the caption right below it; empty where there is none."""
+    section = ""
+    for cell, below in zip(cells, [*cells[1:], None], strict=True):
+        if cell.cell_type == "markdown":
+            headings = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
+            section = (headings or [section])[-1]
+        else:
+            first = below.source.split("\n\n")[0] if below is not None and below.cell_type == "markdown" else ""
+            yield cell, section, first if first.startswith("*") and not first.startswith("**") else ""
 
 
 def _ran_at(cell: "NotebookNode", time: str) -> bool:

@@ -77,10 +77,7 @@ def execute_notebook(step: Step, root: Path, journal_head: str, share: int, topi
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         journal.write_text(journal_head, encoding="utf-8")
-        with (
-            open(output.with_suffix(".log"), "w", encoding="utf-8") as log,
-            watch,
-        ):  # the log: what the kernel says of itself
+        with open(output.with_suffix(".log"), "w", encoding="utf-8") as log, watch:  # what the kernel says of itself
             book = papermill.execute_notebook(
                 _literal(step.notebook),
                 _literal(unfinished),

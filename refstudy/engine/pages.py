@@ -57,7 +57,7 @@ def findings(study: Study, folder: Path) -> list[str]:
     said, own = [], _measured(study, folder)
     if len(own):
         low, high = (
-            f"{study.variants[line.variant].label} ({line.ours:.1f} %, {line.runs:.0f} run{'s' * (line.runs > 1)})"
+            f"{study.variants[line.variant].label} ({line.ours:.1f} %, {line.runs:.0f} run{'s' if line.runs > 1 else ''})"
             for line in (own.iloc[0], own.iloc[-1])
         )
         where = own["data"].iloc[-1]

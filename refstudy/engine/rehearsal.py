@@ -25,7 +25,7 @@ from refstudy.analysis.tables import TABLES, build_table
 from refstudy.base.allocation import added_megabytes, keep_freed_memory
 from refstudy.base.config import DataConfig, ModelConfig, RunConfig
 from refstudy.base.errors import DataMissing, StudyError
-from refstudy.base.files import atomic_write
+from refstudy.base.files import write_text
 from refstudy.data.batches import Corpus, build_corpus, grouped_batches
 from refstudy.data.refer import choose, find_data, load_leniently, load_refer
 from refstudy.data.samples import sample_folder
@@ -75,18 +75,17 @@ def rehearse(
     done = done[(done[list(made_here)] == pd.Series(made_here)).all(axis=1) & (done["result"] == FINE)]
     if here["uncommitted_changes"]:
         done = done.iloc[:0]
-    rows = [dict(row) for _, row in done.iterrows()]
-    kept = {tuple(row[name] for name in SAME) for row in rows}
+    rows = {tuple(row[name] for name in SAME): dict(row) for _, row in done.iterrows()}
     shown = []
     runs = [(name, study.run_config(name, variant, study.seeds(name, variant)[0])) for name, variant in cases]
     with offline(), tempfile.TemporaryDirectory() as folder:
         for number, (profile, config) in enumerate(runs, 1):
-            variant = config.variant
-            about = {"profile": profile, "variant": variant, "image_size": config.data.image_size, "key": config.key()}
+            about = {"profile": profile, "variant": config.variant, "image_size": config.data.image_size}
             photographs, weights = pictures(study, profile, images, Path(folder))[1], _start(study, profile, config)[2]
-            about |= {"images": images, "photographs": photographs, "weights": weights}
+            about |= {"key": config.key(), "images": images, "photographs": photographs, "weights": weights}
             same = tuple(about[name] for name in SAME)
-            if same not in kept:
+            kept = same in rows
+            if not kept:
                 start, used = time.perf_counter(), time.process_time()
                 try:
                     found = _rehearsed(study, profile, config, images, Path(folder))
@@ -97,12 +96,10 @@ def rehearse(
                     torch.cuda.empty_cache()
                 found["seconds"] = round(time.perf_counter() - start, 1)
                 found["cpu_seconds"] = round(time.process_time() - used, 1)
-                rows.append(about | made_here | found)
-                with atomic_write(path) as temporary:
-                    pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False)
-            row = next(row for row in rows if tuple(row[name] for name in SAME) == same)
-            shown.append(row)
-            say(f"[{number}/{len(runs)}] {line(row)}" + ("; from an earlier call" if same in kept else ""))
+                rows[same] = about | made_here | found
+                write_text(path, pd.DataFrame(rows.values(), columns=COLUMNS).to_csv(index=False))
+            shown.append(rows[same])
+            say(f"[{number}/{len(runs)}] {line(rows[same])}" + ("; from an earlier call" if kept else ""))
     return pd.DataFrame(shown, columns=COLUMNS)
 
 
@@ -122,12 +119,11 @@ def line(row: dict[str, Any]) -> str:
 
 
 def _rehearsed(study: Study, profile: str, config: RunConfig, images: int, folder: Path) -> dict[str, Any]:
-    """The measured part of a row."""
     table, _ = pictures(study, profile, images, folder)
     model, encoders, _ = _start(study, profile, config)
     own: dict[str, Any] = {"images_per_batch": 1, "expressions_per_image": EXPRESSIONS, "sampling": "sentence"}
     own |= {"accumulate": 1, "compile": False}
-    if encoders is None:
+    if not encoders:
         own["encoder_weights"] = ""
     small = config.model_copy(update={"model": model, "train": config.train.model_copy(update=own)})
     corpora = _corpora(table, small)
@@ -268,22 +264,17 @@ def pictures(study: Study, profile: str, count: int, folder: Path) -> tuple[pd.D
         table, name = load_refer(study.data_root, data.dataset, data.split_by), data.dataset
     except DataMissing:
         if data.dataset not in FLAVOURS and samples and (samples / "refcoco_triples" / "triples.json").is_file():
-            table, name = (
-                load_leniently(find_data(samples / "refcoco_triples")[0])[0],
-                "samples of RefCOCO",
-            )
+            table, name = load_leniently(find_data(samples / "refcoco_triples")[0])[0], "samples of RefCOCO"
         else:
-            drawn = DataConfig(
-                image_size=data.image_size, scenes={"train": 4 * count}, scenes_version=FLAVOURS["refscenes"].version
-            )
+            scenes, version = {"train": 4 * count}, FLAVOURS["refscenes"].version
+            drawn = DataConfig(image_size=data.image_size, scenes=scenes, scenes_version=version)
             table, name = load_refer(prepare_data(drawn, folder, progress=False), "refscenes", "unc"), "RefScenes"
     table = table.groupby("image_id", sort=False).head(EXPRESSIONS)
     table = table[table.groupby("image_id")["sent_id"].transform("size") == EXPRESSIONS]
     names = table["image_id"].unique()[:count]
     if len(names) < count:
-        raise StudyError(
-            f"--images {count}: {name} has {len(names)} pictures with {EXPRESSIONS} expressions; ask for fewer"
-        )
+        there = f"{name} has {len(names)} pictures with {EXPRESSIONS} expressions"
+        raise StudyError(f"--images {count}: {there}; ask for fewer")
     table = table[table["image_id"].isin(names)]
     trained = table["image_id"].isin(names[:TRAINED_ON])
     return table.assign(split=np.where(trained, "train", settings.splits[0])).reset_index(drop=True), name

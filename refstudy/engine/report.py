@@ -29,7 +29,7 @@ from refstudy.analysis.inference import UNMEASURED
 from refstudy.analysis.table_text import render, render_comparison, untrained
 from refstudy.analysis.tables import COMPARISONS, PAPER_TABLES, TABLES
 from refstudy.base.files import atomic_folder
-from refstudy.engine.manifest import executed_notebooks, write_manifest
+from refstudy.engine.manifest import executed_notebooks, explained, write_manifest
 from refstudy.engine.pages import findings
 from refstudy.engine.titles import FIRST_FIGURES, PAPER_FIGURES, title_of
 from refstudy.metrics import METRICS
@@ -145,17 +145,11 @@ def prepared(notebook: NotebookNode, root: Path, group: str) -> NotebookNode:
     their caption as alternative text; code folded, in ``Lessons`` that of set-up and of conclusions alone."""
     notebook.metadata.pop("widgets", None)
     notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
-    code, section = [cell for cell in notebook.cells if cell.cell_type == "code"], ""
-    for cell, below in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
-        if cell.cell_type == "markdown":
-            headings = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
-            section = (headings or [section])[-1]
-            continue
+    for number, (cell, section, caption) in enumerate(explained(notebook.cells)):
         cell.source = cell.source.removeprefix(CHECKED).replace(f"{root}{os.sep}", "")
-        text = below.source.split("\n\n")[0] if below is not None and below.cell_type == "markdown" else ""
-        cell.metadata["alt"] = plain(text if text.startswith("*") and not text.startswith("**") else section)
+        cell.metadata["alt"] = plain(caption or section)
         tagged = "hide-input" in cell.metadata.get("tags", [])
-        cell.metadata["folded"] = group != "Lessons" or cell in code[:2] or section == "What was learned" or tagged
+        cell.metadata["folded"] = group != "Lessons" or number < 2 or section == "What was learned" or tagged
         for output in cell.get("outputs", []):
             if output.get("data", {}).pop(WIDGET, None):
                 output["data"] = {"text/plain": "(a control that works where the notebook runs)"}
@@ -265,13 +259,7 @@ def _table(stem: str, folder: Path, manifest: dict[str, Any], pages: list[str]) 
         if len(table) <= LONGEST:
             shown = table_html(table.drop(columns="records", errors="ignore"))
     origin = _origin({f"{stem}.csv": f"../tables/{stem}.csv"}, manifest["tables"][stem], manifest, pages)
-    return {
-        "stem": stem,
-        "title": title_of(stem),
-        "note": note,
-        "table": Markup(shown),
-        "origin": origin,
-    }
+    return {"stem": stem, "title": title_of(stem), "note": note, "table": Markup(shown), "origin": origin}
 
 
 def _buckets(path: Path) -> str:
@@ -280,10 +268,8 @@ def _buckets(path: Path) -> str:
     ours = table[table["ours"].notna()]
     ours = ours.assign(row="ours, on " + ours["data"].astype(str) + ", as " + ours["row"], printed=ours["ours"])
     cells = pd.concat([table, ours])
-    wide = cells.assign(bucket=cells["dataset"] + "\n" + cells["bucket"] + " words").pivot(
-        index="row", columns="bucket", values="printed"
-    )
-    wide = wide.loc[cells["row"].unique(), (cells["dataset"] + "\n" + cells["bucket"] + " words").unique()]
+    cells["bucket"] = cells["dataset"] + "\n" + cells["bucket"] + " words"
+    wide = cells.set_index(["row", "bucket"])["printed"].unstack(sort=False)
     return table_html(wide.map("{:.2f}".format).replace("nan", "").reset_index())
 
 
@@ -324,10 +310,8 @@ def _claims(path: Path) -> dict[str, Any] | None:
     """The claims ledger to read: those with a verdict, the verdict coloured; and those that wait for their runs."""
     if not path.exists():
         return None
-    table = _plain(path).reindex(
-        columns=["paper", "claim", "verdict", "metric", "printed", "measured", "low", "high", "runs", "reference_runs"],
-        fill_value="",
-    )
+    columns = "paper claim verdict metric printed measured low high runs reference_runs".split()
+    table = _plain(path).reindex(columns=columns, fill_value="")
     interval = "[" + table["low"] + ", " + table["high"] + "]"
     table["95 % interval"] = interval.where(table["low"] != "", "")
     both = zip(table["runs"], table["reference_runs"], strict=True)

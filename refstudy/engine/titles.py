@@ -3,21 +3,11 @@
 from pathlib import Path
 
 from refstudy.analysis.tables import PAPER_TABLES
-from refstudy.base.config import Settings
 from refstudy.base.yaml_files import read_yaml
 
-
-class Titles(Settings):
-    """The content of ``titles.yaml``."""
-
-    first_figures: tuple[str, ...]
-    paper_figures: dict[str, str]
-    others: dict[str, str]
-
-
-FILE = read_yaml(Path(__file__).with_name("titles.yaml")).checked(Titles)
-FIRST_FIGURES, PAPER_FIGURES = FILE.first_figures, FILE.paper_figures
-TITLES = PAPER_TABLES | PAPER_FIGURES | FILE.others
+CONTENT = read_yaml(Path(__file__).with_name("titles.yaml")).content
+FIRST_FIGURES, PAPER_FIGURES = CONTENT["first_figures"], CONTENT["paper_figures"]
+TITLES = PAPER_TABLES | PAPER_FIGURES | CONTENT["others"]
 
 
 def title_of(stem: str) -> str:

@@ -114,7 +114,7 @@ def _own_class(config: PartConfig) -> type[nn.Module]:
 
 
 def part_class(kind: str, config: PartConfig) -> type[nn.Module]:
-    """The class of a part, of ``KINDS`` or of one's own. Raises StudyError where there is none, or its code fails."""
+    """The class of a part, of ``KINDS`` or of your own. Raises StudyError where there is none, or its code fails."""
     if not is_own(config.name) and config.name not in KINDS[kind]:
         raise StudyError(f"unknown {kind} '{config.name}'; known: {', '.join(sorted(KINDS[kind]))}")
     return _own_class(config) if is_own(config.name) else KINDS[kind][config.name]
@@ -143,7 +143,7 @@ def build_part(kind: str, config: PartConfig, *sizes) -> Any:
         return part(*sizes, **config.options)
     except StudyError:
         raise
-    except Exception as error:  # options of the wrong kind or size, or any error of a class of one's own
+    except Exception as error:  # options of the wrong kind or size, or any error of a class of your own
         if is_own(config.name):
             place = place_of(error, source_of(config.name, config.source))
             raise StudyError(f"{kind} '{config.name}': {place} fails: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""Classes of one's own, named in a study file as ``module:Class`` or ``file.py:Class``: where their source is.
+"""Classes of your own, named in a study file as ``module:Class`` or ``file.py:Class``: where their source is.
 
 Their code runs only in a process that has read a study file which names them; loading weights alone runs no code.
 """
@@ -16,7 +16,7 @@ _files: dict[tuple[str, str], Path] = {}  # name and SHA-256 of the source, as s
 
 
 def is_own(name: str) -> bool:
-    """Tell a class of one's own from a part of the package."""
+    """Tell a class of your own from a part of the package."""
     return ":" in name
 
 
@@ -48,7 +48,7 @@ def source_of(name: str, digest: str) -> Path:
     path = _files.get((name, digest))
     if path is None:
         raise StudyError(
-            f"'{name}' is a class of one's own, and no study file that was read names it with this source; "
+            f"'{name}' is a class of your own, and no study file that was read names it with this source; "
             "give that study file by --study, or load_study, and leave the source as it was in training"
         )
     if not path.is_file() or path_digest(path) != digest:

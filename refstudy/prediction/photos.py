@@ -14,7 +14,7 @@ from PIL import Image
 
 from refstudy.base.bar import bar
 from refstudy.base.errors import StudyError
-from refstudy.base.files import atomic_write
+from refstudy.base.files import atomic_write, write_text
 from refstudy.data.schema import plain_expressions
 
 if TYPE_CHECKING:  # with PyTorch, which takes seconds
@@ -83,15 +83,14 @@ def segment_files(
 def _write(
     photo: Path, pixels: np.ndarray, answers: "list[Prediction]", name: str, about: Path, pictures: list[Path]
 ) -> None:
-    """The files of one photo, its JSON last."""
     described = []
     for answer, mask, overlay in zip(answers, pictures[::2], pictures[1::2], strict=True):
-        _save_png(Image.fromarray(answer.mask.astype(np.uint8) * 255), mask)
+        with atomic_write(mask) as temporary:
+            Image.fromarray(answer.mask.astype(np.uint8) * 255).save(temporary)
         answer.save(overlay)
         described.append(describe(answer) | {"mask": mask.name, "overlay": overlay.name})
     content = {"image": str(photo), "size": list(pixels.shape[:2]), "model": name, "predictions": described}
-    with atomic_write(about) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")  # a name may be no UTF-8
+    write_text(about, json.dumps(content, indent=1) + "\n", encoding="ascii")  # a name may be no UTF-8
 
 
 def describe(answer: "Prediction") -> dict[str, Any]:
@@ -122,8 +121,3 @@ def _outputs(output: Path, stem: str, expressions: Sequence[str]) -> list[Path]:
         name = f"{stem}_{'-'.join([str(k), *words])[:SLUG].rstrip('-')}"  # the last "_" ends the stem: no two are equal
         files += [output / f"{name}-mask.png", output / f"{name}-overlay.png"]
     return files
-
-
-def _save_png(picture: Image.Image, path: Path) -> None:
-    with atomic_write(path) as temporary:
-        picture.save(temporary)

@@ -13,10 +13,7 @@ from refstudy.training.trainer import Trainer
 
 STATE = ("update", "pairs", "best", "best_epoch", "best_weights", "curve", "gates", "stretches", "loss_sum")
 # The errors that a broken or foreign file raises.
-BROKEN = (
-    *(pickle.UnpicklingError, RuntimeError, LookupError, ValueError),
-    *(EOFError, OSError, TypeError, AttributeError),
-)
+BROKEN = (pickle.UnpicklingError, RuntimeError, LookupError, ValueError, EOFError, OSError, TypeError, AttributeError)
 
 
 def save(trainer: Trainer, path: Path) -> None:

@@ -72,7 +72,7 @@ def train(
     checkpoint, weights = (Path(work) / name / file for file in ("checkpoint.pt", "weights.safetensors"))
     bars = progress and sys.stderr.isatty()
     with accelerator.main_process_first():
-        corpora, digest = load_corpora(config.data, config.model.text, ("train", *_splits(config)), data_root, bars)
+        corpora, digest = load_corpora(config.data, config.model.text, splits_of(config), data_root, bars)
     trainer = Trainer(config, corpora, encoders)
     resume(trainer, checkpoint)
     _begin_stretch(trainer, checkpoint, told=progress and accelerator.is_main_process)
@@ -141,9 +141,9 @@ def _results(trainer: Trainer, data_fingerprint: str, bars: bool) -> dict[str, A
     }
 
 
-def _splits(config: RunConfig) -> tuple[str, ...]:
-    selection = config.train.selection_split
-    return config.splits if selection in config.splits else (selection, *config.splits)
+def splits_of(config: RunConfig) -> tuple[str, ...]:
+    """The splits that a run needs: those for training, for the choice of the best epoch, and to be counted."""
+    return tuple(dict.fromkeys(("train", config.train.selection_split, *config.splits)))
 
 
 def load_corpora(
@@ -179,7 +179,8 @@ def run_epochs(
     """Train from where the run is to its end, leaving checkpoints on the way; False when ``stop`` ended it."""
     if watcher is not None and trainer.update == 0:
         watcher(trainer.model, 0)
-    name, progress = record_name(trainer.config)[:-13], progress and trainer.accelerator.is_main_process
+    name = f"{trainer.config.variant}-seed{trainer.config.seed}"
+    progress = progress and trainer.accelerator.is_main_process
     shown = progress and sys.stderr.isatty()
     with bar(total=trainer.total, initial=trainer.update, desc=name, shown=shown) as done:
         while trainer.update < trainer.total or trainer.awaits_validation():

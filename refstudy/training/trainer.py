@@ -34,11 +34,8 @@ PATIENCE = timedelta(hours=2)  # how long processes wait for the main one, which
 
 def launched() -> Accelerator:
     """This process among those that torchrun or ``accelerate launch`` started; alone where they did not."""
-    waiting, unused = (
-        InitProcessGroupKwargs(timeout=PATIENCE),
-        DistributedDataParallelKwargs(find_unused_parameters=True),
-    )
-    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[waiting, unused])
+    how = [InitProcessGroupKwargs(timeout=PATIENCE), DistributedDataParallelKwargs(find_unused_parameters=True)]
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=how)
 
 
 class Trainer:
@@ -101,7 +98,8 @@ class Trainer:
         """One update by this process' share of a batch.
 
         Nothing here waits for the device, except at the points of the learning curve. Every expression of the whole
-        batch has the same weight, in any part and process.
+        batch has the same weight, in any part and process. Raises NoNumber, at such a point, when the loss is not
+        finite.
         """
         rate = learning_rate(self.settings, self.update, self.total)
         for group in self.optimizer.param_groups:
@@ -125,16 +123,12 @@ class Trainer:
         self.pairs += batch.of
         self.loss_sum += self.accelerator.reduce(shared, "sum")
         if self.update % CURVE_EVERY == 0:
-            self._add_to_curve(rate)
-
-    def _add_to_curve(self, rate: float) -> None:
-        """Add the mean loss since the last point. Raises NoNumber when it is none."""
-        mean = self.finite_loss() / CURVE_EVERY
-        self.curve.append({"update": self.update, "pairs": self.pairs, "loss": mean, "learning_rate": rate})
-        self.loss_sum.zero_()
+            mean = self.finite_loss() / CURVE_EVERY
+            self.curve.append({"update": self.update, "pairs": self.pairs, "loss": mean, "learning_rate": rate})
+            self.loss_sum.zero_()
 
     def finite_loss(self) -> float:
-        """The sum of the losses since the last point of the curve. Raises NoNumber when it is none."""
+        """The sum of the losses since the last point of the curve. Raises NoNumber when it is not finite."""
         found = self.loss_sum.item()
         if not math.isfinite(found):
             raise NoNumber(

@@ -121,7 +121,7 @@ def examine(
     study: Study | Path | str = FILE_NAME,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Examination:
-    """Examine a part: one of the study's by name, or a class of one's own as ``file.py:Class`` or ``module:Class``.
+    """Examine a part: one of the study's by name, or a class of your own as ``file.py:Class`` or ``module:Class``.
 
     ``kind`` ("fusion", "decoder", "model") is needed where the signature of ``forward`` does not tell it; ``size`` is
     "scenes" or "papers"; ``options`` are those of a study file; ``progress`` is told what is being done.

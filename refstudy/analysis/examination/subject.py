@@ -74,7 +74,7 @@ class Subject:
 
     @property
     def source(self) -> Path | None:
-        """The file of a class of one's own."""
+        """The file of a class of your own."""
         return source_of(self.part.name, self.part.source) if is_own(self.part.name) else None
 
     def under(self, profile: str) -> "Subject":
