@@ -57,8 +57,8 @@ def findings(study: Study, folder: Path) -> list[str]:
     said, own = [], _measured(study, folder)
     if len(own):
         low, high = (
-            f"{study.variants[line.variant].label} ({line.ours:.1f} %, {line.runs:.0f} run{'s' if line.runs > 1 else ''})"
-            for line in (own.iloc[0], own.iloc[-1])
+            f"{study.variants[row.variant].label} ({row.ours:.1f} %, {row.runs:.0f} run{'s' if row.runs > 1 else ''})"
+            for row in (own.iloc[0], own.iloc[-1])
         )
         where = own["data"].iloc[-1]
         several = f"Of {len(own)} trained models, {high} reaches the highest overall IoU on {where}, {low} the lowest."

@@ -211,9 +211,8 @@ def contents_of(study: ProfileStudy, manifest: dict[str, Any], pages: list[dict[
     provenance."""
     folder, about = study.folder, study.settings.about
     names = [page["name"] for page in pages]
-    tables = [_table(stem, folder, manifest, names) for stem in sorted(manifest["tables"], key=_order)]
-    missing = [name for name in PAPER_FIGURES if name not in manifest["figures"]]
-    figures = [_figure(stem, manifest, names) for stem in sorted(manifest["figures"], key=_order)]
+    tables = [_table(stem, folder, manifest, names) for stem in sorted(manifest["tables"])]
+    figures = [_figure(stem, manifest, names) for stem in sorted(manifest["figures"])]
     first = next((figure for name in FIRST_FIGURES for figure in figures if figure["stem"] == name), None)
     groups = {group: [page for page in pages if page["group"] == group] for group in ("Lessons", *GROUPS)}
     return {
@@ -228,15 +227,10 @@ def contents_of(study: ProfileStudy, manifest: dict[str, Any], pages: list[dict[
         "other_tables": [one for one in tables if one["stem"] not in PAPER_TABLES],
         "paper_figures": [one for one in figures if one["stem"] in PAPER_FIGURES],
         "other_figures": [one for one in figures if one["stem"] not in PAPER_FIGURES],
-        "missing": [title_of(name) for name in missing],
+        "missing": [title_of(name) for name in PAPER_FIGURES if name not in manifest["figures"]],
         "records": _records(manifest),
         "untrained": Markup(_html(_untrained(folder))),
     }
-
-
-def _order(stem: str) -> tuple[int, str]:
-    names = [*PAPER_TABLES, *PAPER_FIGURES]
-    return (0, f"{sorted(names).index(stem):03}") if stem in names else (1, stem)
 
 
 def _table(stem: str, folder: Path, manifest: dict[str, Any], pages: list[str]) -> dict[str, Any]:

@@ -131,12 +131,9 @@ def segment_photo(
     whatever ``read_photo`` refuses.
     """
     readings = read_expressions(model, expressions)
-    if isinstance(photo, np.ndarray):
-        pixels = photo
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise StudyError(f"the photo is {pixels.dtype} {pixels.shape}; give uint8 (H, W, 3), or a file")
-    else:
-        pixels = read_photo(photo)
+    pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise StudyError(f"the photo is {pixels.dtype} {pixels.shape}; give uint8 (H, W, 3), or a file")
     squares = predict(model, model_view(model, pixels), expressions)
     answers = []
     for text, reading, square in zip(expressions, readings, squares, strict=True):
@@ -152,9 +149,8 @@ def scope(model: Segmenter, pixels: np.ndarray) -> tuple[str, ...]:
     if model.tokenizer.vocab_size >= MANY_WORDS:
         return ()
     side = model.config.image_size
-    if pixels.shape[:2] == (side, side):
-        return (f"the model has seen drawn scenes of {side} x {side} pixels only",)
-    return (f"the model has seen drawn scenes of {side} x {side} pixels only; here its masks and scores mean little",)
+    unlike = "" if pixels.shape[:2] == (side, side) else "; here its masks and scores mean little"
+    return (f"the model has seen drawn scenes of {side} x {side} pixels only{unlike}",)
 
 
 def model_view(model: Segmenter, pixels: np.ndarray) -> np.ndarray:

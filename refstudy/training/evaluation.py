@@ -34,10 +34,8 @@ def corpus_for(
 
     ``cache`` and the errors are those of ``build_corpus``.
     """
-    how = model.config
-    return build_corpus(
-        table, split, how.image_size, model.tokenizer, how.max_words, cache, progress, keep_aspect=how.keep_aspect
-    )
+    how, tokenizer = model.config, model.tokenizer
+    return build_corpus(table, split, how.image_size, tokenizer, how.max_words, cache, progress, how.keep_aspect)
 
 
 def precision_on(device: torch.device, wanted: Precision) -> Precision:
@@ -107,17 +105,16 @@ def evaluate(
     bound the memory and change the logits by no more than rounding.
     """
     cut = _logit(threshold)
-    inter = np.zeros(len(corpus.table), np.int64)
-    union = np.zeros(len(corpus.table), np.int64)
+    inter, union = np.zeros((2, len(corpus.table)), np.int64)
     with bar(total=len(corpus.table), desc="evaluating", unit="pair", shown=progress) as done:
         for batch, logits in predictions(model, corpus, images_per_batch, expressions_per_batch, precision):
             if resolution == "original":
                 for number, logit in zip(batch.expressions, logits, strict=True):
                     inter[number], union[number] = _original_counts(logit, corpus, number, cut)
             else:
-                predicted, truth = logits > cut, batch.inside
-                inter[batch.expressions] = (predicted & truth).sum((1, 2)).cpu().numpy()
-                union[batch.expressions] = (predicted | truth).sum((1, 2)).cpu().numpy()
+                marked, truth = logits > cut, batch.inside
+                inter[batch.expressions] = (marked & truth).sum((1, 2)).cpu().numpy()
+                union[batch.expressions] = (marked | truth).sum((1, 2)).cpu().numpy()
             done.update(len(batch.expressions))
     counts = corpus.table[ABOUT].assign(intersection=inter, union=union)
     if resolution == "original":

@@ -124,13 +124,12 @@ def _results(trainer: Trainer, data_fingerprint: str, bars: bool) -> dict[str, A
     if config.model.text.pretrained:
         summary["text_encoder"] = model.config.text.model_dump()  # its own sizes; the settings name only where it lies
     first, *resumed = trainer.stretches
-    provenance = first | {
-        **({"resumed": resumed} if resumed else {}),
-        **({"published_weights": trainer.published} if trainer.published else {}),
-        "training_seconds": round(trainer.seconds, 1),
-        "evaluation_seconds": round(time.time() - started, 1),
-        **peak_memory(),
-    }
+    seconds = {"training_seconds": trainer.seconds, "evaluation_seconds": time.time() - started}
+    provenance = first | {name: round(value, 1) for name, value in seconds.items()} | peak_memory()
+    if resumed:
+        provenance["resumed"] = resumed
+    if trainer.published:
+        provenance["published_weights"] = trainer.published
     return {
         "summary": summary,
         "curve": pd.DataFrame(trainer.curve, columns=list(CURVE_COLUMNS)),

@@ -62,11 +62,8 @@ def pretrain(
         text_encoder = TextEncoder(model.text).to(device)
         reached |= pretrain_text_encoder(text_encoder, corpora, said(data, corpora, data_root), settings, progress)
         encoders["text"] = text_encoder
-    tensors = {
-        f"{prefix}.{name}": halved(tensor).cpu().contiguous()
-        for prefix, encoder in encoders.items()
-        for name, tensor in encoder.state_dict().items()
-    }
+    state = nn.ModuleDict(encoders).state_dict()
+    tensors = {name: halved(tensor).cpu().contiguous() for name, tensor in state.items()}
     about = {
         "pretraining": settings.model_dump(mode="json"),
         "data": data.model_dump(mode="json"),
@@ -145,11 +142,9 @@ def pretrain_image_encoder(
     counts = labels["train"].max(axis=(0, 2, 3)) + 1
     namer = PixelNamer(encoder.channels, *counts.tolist())
     namer.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if len(labels["train"]) < settings.images_per_batch:
-        raise StudyError(
-            f"pretraining.images_per_batch: {settings.images_per_batch}, but there are only {len(labels['train'])} "
-            "pictures to train on; make it smaller"
-        )
+    if (there := len(labels["train"])) < settings.images_per_batch:
+        wanted = f"pretraining.images_per_batch: {settings.images_per_batch}"
+        raise StudyError(f"{wanted}, but there are only {there} pictures to train on; make it smaller")
     rng = np.random.default_rng(settings.seed)
 
     def loss() -> Tensor:

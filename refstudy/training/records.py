@@ -132,10 +132,8 @@ def _checked(folder: Path, about: bytes, pixels: bytes) -> Record:
         first = str(error).splitlines()[0]
         raise StudyError(f"{folder}: unreadable run record ({first}); restore it or train the run again") from error
     if key != config.key() or not follows:
-        what = "key" if key != config.key() else "metrics"
-        raise StudyError(
-            f"{folder / 'record.json'}: {what} does not follow from its contents; restore it or train again"
-        )
+        what, path = "key" if key != config.key() else "metrics", folder / "record.json"
+        raise StudyError(f"{path}: {what} does not follow from its contents; restore it or train again")
     return Record(folder, config, content, metrics)
 
 

@@ -46,9 +46,7 @@ def load_encoders(model: Segmenter, settings: TrainConfig, path: Path | str | No
     if path is None or not Path(path).exists():
         raise StudyError(f"{path}: pretrained encoders not found; restore the file or run `refstudy pretrain`")
     if file_digest(path) != settings.encoder_weights:
-        raise StudyError(
-            f"{path}: its SHA-256 is not train.encoder_weights of the settings; restore the file or set it"
-        )
+        raise StudyError(f"{path}: its SHA-256 is not train.encoder_weights of the settings; restore it, or set that")
     note("read", path)
     try:
         tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
