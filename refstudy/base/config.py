@@ -78,8 +78,7 @@ class TextEncoderConfig(Settings):
 
     @property
     def vocabulary(self) -> str | None:
-        """The argument of ``build_tokenizer``: a pretrained encoder brings its own words, another has those of
-        RefScenes."""
+        """The argument of ``build_tokenizer``: a pretrained encoder's own words, otherwise those of RefScenes."""
         return self.name if self.pretrained else None
 
 

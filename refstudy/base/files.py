@@ -69,8 +69,7 @@ def _beside(path: Path) -> Path:
 
 
 def exists(path: Path | str) -> bool:
-    """Tell if a file or folder is there. If not, note it in the journal, so that the notebook is executed again when
-    the file has come."""
+    """Tell if something is there; if not, note it, so that the notebook is executed again when it has come."""
     if Path(path).exists():
         return True
     note("missed", path)

@@ -20,8 +20,7 @@ LIBRARIES = ("torch", "timm", "transformers", "numpy", "pillow", "pycocotools")
 
 
 def code_version() -> dict[str, Any]:
-    """The commit, and ``uncommitted_changes``: files other than results differ from it. Empty and False outside a
-    repository."""
+    """The commit, and ``uncommitted_changes`` to files other than results; empty and False outside a repository."""
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
     return {"commit": _git("rev-parse", "HEAD"), "uncommitted_changes": bool(changes)}
 
@@ -64,8 +63,7 @@ def peak_memory() -> dict[str, int]:
 
 
 def forget_peak_memory() -> None:
-    """Let ``peak_memory`` count from now on, if the system allows it; memory that was freed and kept is returned
-    first."""
+    """Let ``peak_memory`` count from now on, if the system allows it; freed memory is returned first."""
     return_freed_memory()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM: proc(5)

@@ -14,8 +14,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class YamlFile(NamedTuple):
-    """A file that was read: its content; the tree of nodes, which know their lines; and mistakes of form, each with its
-    line."""
+    """A file that was read: content, tree of nodes (which know their lines), mistakes of form with their lines."""
 
     path: Path
     content: Any

@@ -250,8 +250,7 @@ class _Numbers(TorchFunctionMode):
 
 
 def _where_no_number(study: Compared, sources: Sources, seed: int, corpora: Corpora) -> str:
-    """Repeat a run whose loss became NaN, from its checkpoint on; say in which line of the compared class, and in
-    which update, the first NaN came, forwards or backwards; empty if it was elsewhere."""
+    """Repeat a run whose loss became NaN from its checkpoint; name the line and update of the first NaN, or nothing."""
     trainer, place = _trainer(study, seed, corpora), ""
     resume(trainer, _checkpoint(study, seed))
     torch.autograd.set_detect_anomaly(True)

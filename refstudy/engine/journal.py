@@ -36,8 +36,7 @@ PROVENANCE: dict[str, Any] = {  # with what stands for the unknown; ``key``: a d
 
 @dataclass(frozen=True)
 class Journal:
-    """A journal that was read. ``head`` is its first line; ``lines`` are what was noted, in order; ``end`` is its last
-    line, empty when the notebook did not end."""
+    """``head`` is a journal's first line, ``lines`` what was noted, ``end`` its last, empty without an end."""
 
     head: dict[str, Any]
     lines: list[dict[str, Any]]
@@ -63,16 +62,14 @@ class Journal:
         return {path: digest for path, digest in found.items() if path.is_relative_to(folder.resolve())}
 
     def read(self) -> dict[Path, str]:
-        """List what was read or looked for, except what the notebook itself wrote: path -> digest, empty where nothing
-        was."""
+        """What was read or looked for, except what the notebook wrote: path -> digest, empty where nothing was."""
         own = {line["path"] for line in self.lines if line["action"] == "wrote"}
         read = (line for line in self.lines if line["action"] in ("read", "missed") and line["path"] not in own)
         return {Path(line["path"]): line.get("sha256", "") for line in read}
 
 
 def journal_head(notebook: str, code: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> str:
-    """Write the first line of a notebook's journal: which notebook, the version of the code that executes it, and what
-    it is known to depend on."""
+    """The first line of a journal: the notebook, the version of the code, what it is known to depend on."""
     return json.dumps({"notebook": notebook} | dict(code) | dict(known or {}), default=str) + "\n"
 
 

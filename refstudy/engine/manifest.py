@@ -1,11 +1,9 @@
 """The manifest of a profile's results: which notebook wrote each table and figure, from which run records and data;
 and when, at which commit, on what and with which versions each notebook last changed one of them.
 
-While ``refstudy run`` executes a notebook, the package notes in a journal what the notebook reads and writes
-(``refstudy.engine.journal``). The manifest joins the journals with the files that lie there now. A file that has the
-bytes of the earlier manifest keeps its origin there, and a notebook that changed no file keeps its circumstances:
-running the study again with equal results leaves the manifest as it is. A file whose bytes no journal wrote has no
-notebook.
+It joins the notebooks' journals (``refstudy.engine.journal``) with the files that lie there now. Equal results leave it
+as it is: a file with the bytes of the earlier manifest keeps its origin, and a notebook that changed no file keeps its
+circumstances. A file whose bytes no journal wrote has no notebook.
 """
 
 import json
@@ -107,8 +105,7 @@ def _text(manifest: dict[str, Any]) -> str:
 def _latest(
     journals: dict[Path, Journal], files: list[Path], digests: dict[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The origin of a table or figure, the last notebook that wrote all of its files as they are now, and the
-    circumstances of that notebook."""
+    """The last notebook that wrote all files of a table or figure as they are now, and its circumstances."""
     found = []
     for executed, journal in journals.items():
         times = {
@@ -138,8 +135,7 @@ def _latest(
 
 
 def explanation(executed: Path, time: str) -> dict[str, str]:
-    """Find the cell of an executed notebook that ran at ``time``: the heading above it, and the caption below it, a
-    paragraph in italics."""
+    """The heading above the cell of an executed notebook that ran at ``time``, and the caption below it."""
     import nbformat  # reading a manifest needs none of it
 
     for cell, section, caption in explained(nbformat.read(executed, as_version=4).cells):

@@ -32,8 +32,7 @@ def refuse_without(study: Study, profiles: Iterable[str], cases: Iterable[Case])
 
 
 def missing_data(study: Study, profiles: Iterable[str]) -> list[str]:
-    """Make a line for each data set of these profiles that cannot be read from the study's data root; where it does
-    not lie there, with the command that fetches it."""
+    """A line for each data set of these profiles that is not in the study's data root, and how to fetch it."""
     lines, needed = [], [study.profile(name).data for name in profiles]
     for dataset, split_by in dict.fromkeys((data.dataset, data.split_by) for data in needed):
         if dataset in FLAVOURS:

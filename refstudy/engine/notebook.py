@@ -42,8 +42,7 @@ class NotebookError(Exception):
 
 
 def unfinished_files(output: Path) -> dict[Path, Path]:
-    """The paths of a notebook that is being executed and of its journal, each with the path that keeps it after a
-    failure."""
+    """The files of a notebook that is being executed -> the paths that keep them after a failure."""
     unfinished = output.with_name(f".{output.stem}.unfinished.ipynb")
     return {
         unfinished: output.with_suffix(".failed.ipynb"),
@@ -156,8 +155,7 @@ def _explain(error: Exception, step: Step, watch: "_Watch") -> str:
 
 
 def cancellation() -> Callable[[], bool]:
-    """Return a function that tells if the Dask task that calls this was cancelled since then. Dask cancels it when the
-    command that submitted it is interrupted or dies."""
+    """Return a function that tells if Dask has cancelled the task that calls this: its command ended early."""
     worker = get_worker()
     key = worker.get_current_task()
 
@@ -169,8 +167,7 @@ def cancellation() -> Callable[[], bool]:
 
 
 class _Watch:
-    """Checks a running notebook twice a second, and kills its kernel when its task was cancelled (``unwanted``).
-    ``cell`` is the one being executed, from 0."""
+    """Looks twice a second if the task was cancelled (``unwanted``), and kills the kernel then. ``cell``: from 0."""
 
     def __init__(self, name: str, topic: str):
         self.cell, self.unwanted = 0, False
@@ -204,8 +201,7 @@ USAGE = "__import__('IPython.display').display.JSON(__import__('refstudy.base.pr
 
 
 class _Client(PapermillNotebookClient):
-    """Papermill's client of a kernel. ``usage``: machine and memory, as the kernel states them after its last cell
-    (``refstudy.base.provenance.usage``); empty where it cannot."""
+    """Papermill's client of a kernel. ``usage``: machine and memory, as the kernel tells after its last cell."""
 
     usage: Mapping[str, Any] = {}
 
@@ -224,8 +220,7 @@ class _Client(PapermillNotebookClient):
 
 
 class _Engine(NBClientEngine):
-    """Papermill's engine, with a kernel whose folder, environment and log are its own instead of the process's (one
-    worker may execute several notebooks at once)."""
+    """Papermill's engine, with a folder, an environment and a log for each kernel, since a worker has several."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, watch, kernel, start_timeout, **_):  # type: ignore[override]

@@ -139,8 +139,7 @@ def _settings(study: Study, profile: str) -> dict[str, str]:
 
 
 def known(step: Step, modules: Modules | None = None) -> dict[str, Any]:
-    """Collect what a step depends on, as far as it is known before it runs: the head of its journal. ``modules`` are
-    those of the package as far as they were read before."""
+    """What a step depends on, as far as it is known before it runs: the head of its journal."""
     cells = code_cells(step.notebook)
     parameters = {key: value for key, value in step.parameters.items() if key not in PLACES}
     return {

@@ -10,8 +10,7 @@ from refstudy.engine.plan import Step
 
 
 class Progress:
-    """Shows at which cell each notebook is, from the news that workers send. ``running``: name -> bar and start of what
-    runs at this moment; ``view``: the bars."""
+    """Bars (``view``) from the news that workers send. ``running``: name -> bar and start of what runs now."""
 
     def __init__(self, steps: list[Step], console: Console):
         self.running: dict[str, tuple[rich_progress.TaskID, float]] = {}

@@ -91,8 +91,7 @@ def _error(future: Future, step: Step) -> str:
 
 @contextmanager
 def connect(scheduler: str, threads: int = 1) -> Iterator[Client]:
-    """Give a client of the scheduler or, without one, of a worker within this process, that ends with it however it
-    ends: its threads do no more than watch kernels, which are processes."""
+    """Give a client of the scheduler or, without one, of a worker in this process, whose kernels are processes."""
     if scheduler:
         try:
             client = Client(scheduler)

@@ -159,8 +159,7 @@ def model_view(model: Segmenter, pixels: np.ndarray) -> np.ndarray:
 
 
 def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Reading]:
-    """Read each expression as a model does. Raises StudyError for one without words, for none at all, and for a text in
-    place of a list."""
+    """Read expressions as a model does. Raises StudyError for none, one without words, or a bare text."""
     tokenizer, readings = model.tokenizer, []
     for text, plain in zip(expressions, plain_expressions(expressions), strict=False):
         pieces = tokenizer.tokenize(plain)

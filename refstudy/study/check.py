@@ -131,8 +131,7 @@ def _wrong_specials(profile: Profile) -> Iterator[Problem]:
 
 
 def _wrong_rows(study: Study) -> Iterator[Problem]:
-    """Find rows that no printed table has, that two variants would fill, or that one would fill with a larger
-    budget."""
+    """Find rows that no printed table has, that two variants fill, or one with a larger budget."""
     printed = {stem: row_names(stem) for stem in stems() if "_table" in stem}
     filled: dict[tuple[str, str], str] = {}
     for name, variant in study.variants.items():

@@ -61,8 +61,7 @@ class Variant(Settings):
 
     @property
     def family(self) -> str:
-        """A name for variants whose runs are assumed to scatter alike: those of one decoder or whole model, trained
-        equally long."""
+        """The name of variants whose runs are assumed to scatter alike: one decoder or whole model, equally long."""
         name = (self.whole or self.decoder or self.fusion).name  # type: ignore[union-attr]
         return name if self.longer == 1 else f"{name}, {self.longer} times as long"
 
@@ -75,8 +74,7 @@ class Encoders(Settings):
 
 
 class Special(Settings):
-    """The settings of a profile for one whole model alone: data, image encoder, training, the pretraining of its
-    encoder and the file with the pretrained encoder."""
+    """The settings of a profile for one whole model; ``encoders`` is the file with its pretrained encoder."""
 
     data: dict[str, Any] = {}
     image: dict[str, Any] = {}
@@ -166,8 +164,7 @@ class Study:
         self.variants, self.profiles, self.runs = content.variants, content.profiles, content.runs
 
     def changed(self, changes: Mapping[str, Any]) -> "Study":
-        """The same study, whose runs have other settings: see ``refstudy.study.changes.with_changes``, which
-        ``run_config`` calls."""
+        """The same study, whose runs have other settings: see ``refstudy.study.changes.with_changes``."""
         study = copy(self)
         study.changes = changes
         return study
@@ -235,8 +232,7 @@ class Study:
         return self.results(case[0]) / "records" / record_name(self.run_config(*case))
 
     def under(self, profile: str, results: Path | str = "") -> "ProfileStudy":
-        """The study under one of its profiles; ``results`` replaces the profile's own folder. Raises StudyError for an
-        unknown profile."""
+        """The study under a profile; ``results`` replaces its folder. Raises StudyError for an unknown profile."""
         self.profile(profile)
         return ProfileStudy(self, profile, Path(results) if results else self.results(profile))
 

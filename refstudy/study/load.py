@@ -15,8 +15,7 @@ from refstudy.study.file import EARLIER_KEYS, Profile, Run, Study, StudyFile, Va
 
 
 def find_study(name: str | Path = FILE_NAME) -> Path:
-    """The study file: ``name`` itself, or the nearest one of that name in this folder or above it, or else in the
-    repository of this package."""
+    """The study file: ``name`` itself, or the nearest of that name here, above, or in this package's repository."""
     for folder in (Path(), *Path.cwd().resolve().parents, Path(__file__).resolve().parents[2]):
         path = folder / name
         if path.is_file():

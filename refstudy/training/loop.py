@@ -203,8 +203,7 @@ def run_epochs(
 def train_one_epoch(
     trainer: Trainer, checkpoint: Path, stop: Callable[[], bool], updated: Callable[[], object]
 ) -> bool:
-    """Train what the epoch has left, saving now and then, and call ``updated`` after each update; False when ``stop``
-    ended it."""
+    """Train what the epoch has left, saving now and then; False when ``stop`` ended it."""
     saved = time.time()
     for batch in trainer.rest_of_epoch():
         trainer.step(batch)

@@ -51,30 +51,27 @@ class Record:
         return self._content("curve.csv", pd.read_csv)
 
     def gates(self) -> pd.DataFrame:
-        """The ranges of the model's gates at each validation: ``GATE_COLUMNS``; empty for a model without gates, and
-        for old records, which lack them."""
-
-        def read(path: Path) -> pd.DataFrame:
-            found = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(GATE_COLUMNS))
-            return found[list(GATE_COLUMNS)]
-
-        return self._content("gates.csv", read)
+        """The ranges of the gates at each validation: ``GATE_COLUMNS``; empty without gates and in old records."""
+        columns = list(GATE_COLUMNS)
+        return self._content("gates.csv", lambda path: pd.read_csv(path)[columns], pd.DataFrame(columns=columns))
 
     def masks(self) -> dict[int, np.ndarray]:
         """The predicted masks in the record: sent_id -> bool (S, S); empty for a record without masks."""
 
         def read(path: Path) -> dict[int, np.ndarray]:
-            kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            kept = json.loads(path.read_text(encoding="utf-8"))
             return {int(sentence): decode_mask(rle, *rle["size"]) for sentence, rle in kept.items()}
 
-        return self._content("masks.json", read)
+        return self._content("masks.json", read, {})
 
     def provenance(self) -> dict[str, Any]:
         """When, where, how long, with which versions, in how much memory."""
         return self._content("provenance.json", lambda path: dict(json.loads(path.read_text(encoding="utf-8"))))
 
-    def _content(self, name: str, read: Callable[[Path], Content]) -> Content:
+    def _content(self, name: str, read: Callable[[Path], Content], absent: Content | None = None) -> Content:
         path = self.path / name
+        if absent is not None and not path.exists():
+            return absent
         try:
             return read(path)
         except BROKEN as error:
@@ -144,8 +141,7 @@ def _metrics(counts: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def _alike(stated: dict[str, dict[str, float]], found: dict[str, dict[str, float]]) -> bool:
-    """Tell if these are the same metrics of the same splits, up to the last bits: another NumPy may sum
-    differently."""
+    """Tell if these metrics are equal up to the last bits: another NumPy may sum differently."""
     one, other = ({(split, name): of[name] for split, of in each.items() for name in of} for each in (stated, found))
     return one.keys() == other.keys() and all(math.isclose(one[key], other[key], rel_tol=1e-9) for key in one)
 

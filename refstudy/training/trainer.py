@@ -184,8 +184,7 @@ class Trainer:
 
 
 def count_batches(settings: TrainConfig, corpus: Corpus, processes: int) -> int:
-    """Batches in an epoch. Raises StudyError where processes cannot share a batch, or where the data do not fill
-    one."""
+    """Batches in an epoch. Raises StudyError where processes cannot share one, or the data do not fill one."""
     images, parts = settings.images_per_batch, settings.accumulate
     if images % (processes * parts):
         raise StudyError(

@@ -17,8 +17,7 @@ NOT_PRETRAINED = re.compile(r"^blocks\..*\.attention\.(cross|strips)\.")  # in S
 
 
 def published_weights(model: Segmenter, encoders: tuple[str, ...]) -> dict[str, str]:
-    """SHA-256 of the published weights that these encoders ("image", "text") were given. The name of a model does not
-    tell: the weights under it can change."""
+    """SHA-256 of the published weights of these encoders ("image", "text"): those under a name can change."""
     digests = {}
     for kind in encoders:
         encoder = getattr(model, f"{kind}_encoder")
