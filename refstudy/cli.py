@@ -469,9 +469,7 @@ def examine_command(
     name: Annotated[
         str, Argument(metavar="MODULE", help="film.py:FiLM, package.module:Class, or a part of the study, e.g. s2rm")
     ],
-    kind: Annotated[
-        str, Option(metavar="KIND", help="fusion, decoder or model, where the class does not tell it")
-    ] = "",
+    kind: Annotated[str, Option(metavar="KIND", help="fusion, decoder or model, if the class does not tell")] = "",
     size: Annotated[str, Option(metavar="NAME", help="scenes or papers: whose channels, words, cells")] = "scenes",
     option: Annotated[Texts, Option(metavar="KEY=VALUE", help="of the class; repeatable")] = None,
     study: StudyOption = FILE_NAME,

@@ -291,7 +291,7 @@ def test_what_reads_a_file_that_another_notebook_writes_meanwhile_is_executed_ag
 
 
 def test_without_anything_to_run_no_cluster_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "LocalCluster", None)
+    monkeypatch.setattr(workers, "Client", None)
     assert execute([step(tmp_path, "a", state="up to date")], tmp_path)
 
 
