@@ -492,7 +492,7 @@ def test_data_of_ones_own_are_scored_with_intervals_and_runs_are_listed(tmp_path
 
 
 def test_a_row_is_shown_with_its_intervals_and_the_records_it_comes_from(tmp_path):
-    content = {"variants": {"plain": VARIANT}, "profiles": {"small": tiny_profile()}, "runs": {}}
+    content = {"variants": {"plain": VARIANT}, "profiles": dict.fromkeys(("small", "twin"), tiny_profile()), "runs": {}}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
     study = load_study(tmp_path / "study.yaml")
     put(study.results("small"), "plain", [0.2, 0.9], images=2, profile="small", study=study)
@@ -508,6 +508,11 @@ def test_a_row_is_shown_with_its_intervals_and_the_records_it_comes_from(tmp_pat
         assert re.search(r"records/plain-seed0-\w{12}: seed 0, commit \w{40}, .*refscenes, data one\n$", shown.output)
     assert "no row 'x'; known: Plain, Other" in str(CliRunner().invoke(app, ["show", "t", "x", *options]).exception)
     assert "`refstudy table` lists them" in str(CliRunner().invoke(app, ["show", "u", "x", *options]).exception)
+    elsewhere = ["show", "t", "plain", "--profile", "twin", "--study", str(study.path)]
+    assert "profile twin; --profile small has it" in str(CliRunner().invoke(app, elsewhere).exception)
+    shutil.copytree(tables, study.results("twin") / "tables")
+    told = "plain: no record under profile twin; recorded under small: give --profile\n"
+    assert CliRunner().invoke(app, elsewhere).output.endswith(told)
 
 
 def snippets(page):
