@@ -17,31 +17,30 @@ class Modules:
     """The modules of the package, each read once."""
 
     def __init__(self) -> None:
-        self._digests: dict[str, str] = {}
-        self._imports: dict[str, set[str]] = {}
+        self._known: dict[str, tuple[str, set[str]]] = {}  # module -> SHA-256 and what it imports
 
     def used_by(self, trees: Iterable[ast.Module]) -> dict[str, str]:
         """Module -> SHA-256, for all that these sources import, directly or not."""
-        used: set[str] = set()
+        used: dict[str, str] = {}
         waiting = {name for tree in trees for name in _imported(tree, "")}
         while waiting:
-            used |= waiting
-            waiting = {name for module in waiting for name in self._look_up(module)} - used
-        return {name: self._digests[name] for name in sorted(used)}
+            module = waiting.pop()
+            used[module], imported = self._read(module)
+            waiting |= imported - used.keys()
+        return dict(sorted(used.items()))
 
-    def _look_up(self, module: str) -> set[str]:
-        if module not in self._imports:
+    def _read(self, module: str) -> tuple[str, set[str]]:
+        if module not in self._known:
             path = _file(module)
             assert path is not None
-            package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+            package, digest = module if path.name == "__init__.py" else module.rpartition(".")[0], path_digest(path)
             # the package itself loads nothing before ``refstudy.open`` is called, which ``_imported`` finds
             own = _imported(ast.parse(path.read_bytes()), package) if module != PACKAGE.name else ()
-            self._imports[module] = set(own)
-            self._digests[module] = path_digest(path)
             if package == module:  # with the data that it holds, such as the printed tables
                 data = sorted(p for p in path.parent.iterdir() if p.is_file() and p.suffix not in (".py", ".pyc"))
-                self._digests[module] = content_digest([self._digests[module], *map(path_digest, data)])
-        return self._imports[module]
+                digest = content_digest([digest, *map(path_digest, data)])
+            self._known[module] = digest, set(own)
+        return self._known[module]
 
 
 def _file(module: str) -> Path | None:

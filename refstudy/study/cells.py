@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,11 +49,13 @@ def declared_parameters(notebook: Path) -> dict[str, Any]:
     """
     for cell in code_cells(notebook):
         if "parameters" in cell.tags:
-            declared = {}
+            declared: dict[str, Any] = {}
             for statement in cell.tree().body:
                 match statement:
                     case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, ast.expr() as value):
-                        declared[name] = _literal(value)
+                        declared[name] = None
+                        with suppress(ValueError):
+                            declared[name] = ast.literal_eval(value)
             return declared
     raise StudyError(f"{notebook}: has no cell tagged 'parameters'; add one")
 
@@ -64,10 +67,3 @@ def wrong_parameter(notebook: Path, declared: dict[str, Any], key: str, value: A
     kind = type(declared[key])
     fits = type(value) is kind or (kind is float and type(value) is int) or (kind is tuple and type(value) is list)
     return "" if declared[key] is None or fits else f"parameter '{key}' must be {kind.__name__}, not {value!r}"
-
-
-def _literal(node: ast.expr) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return None

@@ -1,5 +1,6 @@
 """Read a study file and the file that it extends; report every mistake with its line."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +78,15 @@ def _find_own_parts(content: StudyFile, folder: Path) -> list[Problem]:
     found: list[Problem] = []
     for name, variant in content.variants.items():
         for kind in PARTS:
-            part = getattr(variant, kind, None)
-            if part is None:
-                continue
-            where = ("variants", name, kind)
-            if part.source:
+            part, where = getattr(variant, kind, None), ("variants", name, kind)
+            if part is not None and part.source:
                 found.append((where, f"variant '{name}': 'source' is found by itself; leave it out"))
-            elif is_own(part.name):
+            elif part is not None and is_own(part.name):
                 try:
                     own = part.model_copy(update={"source": register(part.name, folder)})
+                    variant = content.variants[name] = variant.model_copy(update={kind: own})
                 except StudyError as error:
                     found.append((where, f"variant '{name}': {kind} {error}"))
-                    continue
-                variant = content.variants[name] = variant.model_copy(update={kind: own})
     return found
 
 
@@ -114,8 +111,6 @@ def _sound_fields(kind: type[Settings], entry: Any) -> Settings:
     for name, field in kind.model_fields.items():
         if isinstance(entry, dict) and name in entry:
             annotation: Any = field.annotation
-            try:
+            with suppress(ValidationError):
                 fields[name] = TypeAdapter(annotation).validate_python(entry[name])
-            except ValidationError:
-                continue
     return kind.model_construct(**fields)
