@@ -347,7 +347,10 @@ def test_what_is_named_is_found_or_refused(here):
         ({"source": "none.py:Film"}, "no file .*none.py"),
         ({"source": "films"}, "'films': no fusion; name a class as file.py:Class, or one of s2rm"),
         ({"decoder": "fnp"}, "'fnp': no decoder"),
-        ({"flavour": "refscenes+"}, r"--flavour refscenes\+: no profile beside 'small' has it; known: refscenes"),
+        (
+            {"flavour": "refscenes+"},
+            r"--flavour refscenes\+: neither 'small' nor its `beside` has it; known: refscenes",
+        ),
         ({"profile": "smoke"}, "unknown profile 'smoke'"),
     ):
         with pytest.raises(StudyError, match=message):
