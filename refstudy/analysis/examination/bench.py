@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from refstudy.analysis.examination.reach import reach
 from refstudy.analysis.examination.subject import PROFILES, Inputs, Subject
-from refstudy.analysis.examination.watch import FirstBad, Seen, seen_gates
+from refstudy.analysis.examination.watch import Seen, seen_gates
 from refstudy.base.errors import StudyError
 from refstudy.models.build import STRIDE
+from refstudy.models.first_bad import FirstBad
+from refstudy.models.own_parts import last_line
 
 SOUND, LOOK, FAULT, NONE = "sound", "look", "fault", "does not apply"
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -135,10 +137,16 @@ class Bench:
         return self.call(self.inputs, train=True)
 
     def first_bad(self, inputs: Inputs, lowered: bool = False) -> str:
-        """The line at which NaN or infinity first appears."""
-        with FirstBad(self.subject.source) as seen, low_precision(lowered), suppress(StudyError):
-            self.call(inputs, train=True)
-        return seen.place
+        """The line of the class's file, or the operation, at which NaN or infinity first appears; empty if none does."""
+        source = self.subject.source
+        try:
+            with FirstBad(), low_precision(lowered):
+                self.call(inputs, train=True)
+        except StudyError as error:
+            if isinstance(error.__cause__, FloatingPointError):
+                line = last_line(error, [source] if source else [])
+                return f"{line[0].name}:{line[1]}" if line else str(error.__cause__)
+        return ""
 
 
 @contextmanager
