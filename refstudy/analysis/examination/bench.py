@@ -119,12 +119,12 @@ class Bench:
 
     def moved(self, inputs: Inputs, train: bool = False) -> Tensor:
         """How far each expression's output moves, at most, when the inputs become these; over the spread, (E,)."""
-        before = self.output if not train else self.trained
-        return self.apart(self.call(inputs, train), before)
+        before = self.trained if train else self.output
+        return (self.call(inputs, train) - before).abs().flatten(1).amax(1) / self.spread
 
-    def apart(self, one: Tensor, other: Tensor) -> Tensor:
-        """How far two outputs lie apart, at most, for each expression; over the spread, (E,)."""
-        return (one - other).abs().flatten(1).amax(1) / self.spread
+    def apart(self, one: Tensor, other: Tensor) -> float:
+        """How far two outputs lie apart, at most; over the spread."""
+        return (one - other).abs().max().item() / self.spread
 
     @cached_property
     def first(self) -> Tensor:
@@ -137,7 +137,7 @@ class Bench:
         return self.call(self.inputs, train=True)
 
     def first_bad(self, inputs: Inputs, lowered: bool = False) -> str:
-        """The line of the class's file, or the operation, at which NaN or infinity first appears; empty if none does."""
+        """The line of the class's file, or the operation, that first gives NaN or infinity; empty where none does."""
         source = self.subject.source
         try:
             with FirstBad(), low_precision(lowered):
