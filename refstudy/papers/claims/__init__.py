@@ -1,4 +1,4 @@
-"""Claims that the study judges and explanations of outcomes that it tests, which are entries of ``claims.yaml``."""
+"""Claims that the study judges and explanations that it tests, which are entries of ``claims.yaml``."""
 
 from pathlib import Path
 
@@ -56,14 +56,28 @@ class Explanation(Settings):
     worse: str
 
 
-class ClaimsFile(Settings):
-    """Entries of the claims file."""
+class CostClaim(Settings):
+    """A claim that ``first`` costs less than ``second``, each a profile and a variant of it; ``rows`` of ``table`` are
+    the same in print. ``further``: of a further expression about the same image."""
+
+    text: str
+    paper: str
+    first: tuple[str, str]
+    second: tuple[str, str]
+    size: int
+    further: bool = False
+    table: str = ""
+    rows: tuple[str, ...] = ()
+
+
+class Claims(Settings):
+    """The content of the claims file."""
 
     claims: tuple[Claim, ...]
     explanations: tuple[Explanation, ...]
+    costs: tuple[CostClaim, ...]
 
 
-def load_claims(path: Path = FILE) -> tuple[tuple[Claim, ...], tuple[Explanation, ...]]:
-    """Load claims and explanations. Raises StudyError, with file and line, for an entry that cannot be read."""
-    content = read_yaml(path).checked(ClaimsFile)
-    return content.claims, content.explanations
+def load_claims(path: Path = FILE) -> Claims:
+    """Load the claims file. Raises StudyError, with file and line, for an entry that cannot be read."""
+    return read_yaml(path).checked(Claims)
