@@ -95,7 +95,7 @@ class Example:
         return overlap(mask, self.truth)
 
     def show(self, figure: Figure, name: str) -> None:
-        """Show a figure below the cell, and save it among the figures of the results."""
+        """``show`` under the example's study."""
         show(self.study, figure, name)
 
 
@@ -232,11 +232,8 @@ def map_scales(example: Example) -> pd.DataFrame:
         sizes.append(torch.stack([term.flatten(1).mean(1) for term in steps_between], 1))
     before, after = torch.cat(spreads, 1).mean(1).double().numpy()
     shares = torch.cat(sizes).mean(0).double().numpy()
-    columns = {
-        "deviation of R_i": before,
-        "after Down": after,
-        "share in map_U, %": [np.nan, *100 * shares / shares.sum()],
-    }
+    steps_of_u = [np.nan, *100 * shares / shares.sum()]
+    columns = {"deviation of R_i": before, "after Down": after, "share in map_U, %": steps_of_u}
     return pd.DataFrame(columns, index=[f"stage {stage}" for stage in STAGES])
 
 

@@ -1,4 +1,4 @@
-"""What the checks work on: a part with its inputs, outputs and copies, made once for all of them."""
+"""The bench of the checks: a part with its inputs, outputs and copies, made once for all of them."""
 
 import copy
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: the verdict, the number (None where it is none), and, unless sound, what is wrong where."""
+    """The result of a check: verdict, number (None where it has none) and, unless sound, the fault and its place."""
 
     verdict: str
     value: float | None = None
@@ -59,9 +59,8 @@ class Bench:
             raise StudyError(f"{about}: {self.subject.part.name} {wrong}; correct what forward returns")
         if not output.isfinite().all():
             place = self.first_bad(self.inputs) or about
-            raise StudyError(
-                f"{place}: first NaN or infinity for inputs of unit size; scale or guard what is computed there"
-            )
+            remedy = "scale or guard what is computed there"
+            raise StudyError(f"{place}: first NaN or infinity for inputs of unit size; {remedy}")
         return output
 
     @cached_property
@@ -70,7 +69,7 @@ class Bench:
 
     @cached_property
     def sees(self) -> bool:
-        """Whether the output depends on the pictures at all."""
+        """Tell whether the output depends on the pictures at all."""
         other = replace(self.inputs, pictures=self.subject.draw(pictures=1).pictures)
         return not torch.equal(self.call(other), self.output)
 
@@ -81,7 +80,7 @@ class Bench:
         side *= 1 if side >= 8 * STRIDE else 2
         try:
             return reach(self.subject, self.subject.make((side, side)).eval(), self.subject.draw((side, side)))
-        except StudyError:  # the check of sizes tells that
+        except StudyError:  # the check of sizes says so
             return reach(self.subject, self.fresh(), self.inputs)
 
     def larger(self, scale: float) -> Inputs:
@@ -96,9 +95,9 @@ class Bench:
         except StudyError as error:
             return *seen_gates(self.subject), str(error)
 
-    @property
-    def deaf(self) -> bool:
-        return "sentence" in self.found and self.found["sentence"].verdict == FAULT
+    def faulty(self, check: str) -> bool:
+        """Tell whether an earlier check found a fault."""
+        return check in self.found and self.found[check].verdict == FAULT
 
     def fresh(self, train: bool = False, frozen: bool = True) -> nn.Module:
         """A copy of the module; ``frozen``: with batch normalisation as in evaluation, also in training."""
@@ -118,12 +117,12 @@ class Bench:
         return self.subject.run(module, inputs.map(torch.clone, mask_too=True))
 
     def moved(self, inputs: Inputs, train: bool = False) -> Tensor:
-        """How far each expression's output moves, at most, when the inputs become these; over the spread, (E,)."""
+        """The largest change of each expression's output when the inputs become these, over the spread, (E,)."""
         before = self.trained if train else self.output
         return (self.call(inputs, train) - before).abs().flatten(1).amax(1) / self.spread
 
     def apart(self, one: Tensor, other: Tensor) -> float:
-        """How far two outputs lie apart, at most; over the spread."""
+        """The largest difference of two outputs, over the spread."""
         return (one - other).abs().max().item() / self.spread
 
     @cached_property

@@ -231,13 +231,13 @@ def gradients(bench: Bench) -> Finding:
     if relus := [one.module or "forward" for one in watch.seen if one.kind == "relu" and one.saturated > 0.98]:
         return Finding(FAULT, None, f"dead ReLU in '{relus[0]}': its inputs are far below 0")
     try:
-        slope = Slope.of(bench, torch.float64)
-    except (StudyError, RuntimeError):  # it does not compute in float64
         try:
+            slope = Slope.of(bench, torch.float64)
+        except (StudyError, RuntimeError):  # it does not compute in float64
             slope = Slope.of(bench, torch.float32)
-        except RuntimeError as error:
-            detail = f"no gradient: {' '.join(str(error).split())}"
-            return Finding(FAULT if bench.steady else NONE, None, detail)  # what changes its inputs has none
+    except RuntimeError as error:
+        detail = f"no gradient: {' '.join(str(error).split())}"
+        return Finding(FAULT if bench.steady else NONE, None, detail)  # what changes its inputs has none
     if slope.strangers:
         detail = f"{slope.strangers} learned tensors are no parameters of it; register them in __init__"
         return Finding(FAULT, None, detail)
@@ -252,11 +252,11 @@ def gradients(bench: Bench) -> Finding:
     if any(name in unheard for name in ("V_4", "picture", "fused")):
         return Finding(FAULT, None, f"the output does not depend on {some(unheard)}")
     still = [name for name, size in sizes.items() if not size and name not in slope.inputs]
-    told = [f"no use of {some(unheard)}"] if unheard and not bench.deaf else []
-    follows = bench.deaf or bench.found.get("gates", Finding(SOUND)).verdict == FAULT
+    told = [f"no use of {some(unheard)}"] if unheard and not bench.faulty("sentence") else []
     if still:
-        left = f"no gradient: {some(still)}"
-        return Finding(LOOK, None, f"{left}; see the fault above") if follows else Finding(FAULT, None, left)
+        explained = bench.faulty("sentence") or bench.faulty("gates")
+        detail = f"no gradient: {some(still)}" + "; see the fault above" * explained
+        return Finding(LOOK if explained else FAULT, None, detail)
     off, doubt = slope.error()
     if off > max(1e-5, doubt):
         return Finding(FAULT, off, "not the gradient of the output: a detach, no_grad or rounding cuts a path")
@@ -299,7 +299,7 @@ def precision(bench: Bench) -> Finding:
                 return Finding(FAULT, None, f"gradient of {some(wrong)} is NaN or infinite {about}")
             moving = {name for name, x in found.items() if x is not None and x.any()}
             alive = moving if alive is None else alive
-            if scale == 1 and lowered and (lost := sorted(alive - moving)) and bench.found["gates"].verdict != FAULT:
+            if scale == 1 and lowered and (lost := sorted(alive - moving)) and not bench.faulty("gates"):
                 return Finding(FAULT, None, f"gradient of {some(lost)} is 0 {about}")
     with low_precision(True):
         value = ((bench.call(bench.inputs).float() - bench.output).abs().mean() / bench.spread).item()

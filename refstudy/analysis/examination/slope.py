@@ -64,20 +64,17 @@ class Slope:
         groups = [{name: x for name, x in self.inputs.items() if (name in pictures) is told} for told in (True, False)]
         groups.append({name: x for name, x in self.module.named_parameters() if x.requires_grad})
         found, random = [], torch.Generator().manual_seed(0)
-        for group in groups:
+        for group in filter(None, groups):
             lines = []
-            for _ in range(0 if not group else 1 if self.bench.subject.kind == "whole" else 2):
-                way = {
-                    name: torch.randn(x.shape, generator=random, dtype=x.dtype) * (x.square().mean().sqrt() + 0.01)
-                    for name, x in group.items()
-                }
+            for _ in range(1 if self.bench.subject.kind == "whole" else 2):
+                drawn = {name: torch.randn(x.shape, generator=random, dtype=x.dtype) for name, x in group.items()}
+                way = {name: drawn[name] * (x.square().mean().sqrt() + 0.01) for name, x in group.items()}
                 true = sum((way[name] * x).sum().item() for name in way if (x := self.gradients[name]) is not None)
                 lines.append((true, *(self._difference(group, way, step) for step in self.steps)))
-            if lines:
-                true, *by_step = torch.tensor(lines, dtype=torch.float64).T
-                size = max(by_step[0].norm().item(), 1e-3)  # a difference's own rounding is 1e-7
-                errors = [(true - one).norm().item() / size for one in by_step]
-                found.append((min(errors), (by_step[0] - by_step[1]).norm().item() / size))
+            true, *by_step = torch.tensor(lines, dtype=torch.float64).T
+            size = max(by_step[0].norm().item(), 1e-3)  # a difference's own rounding is 1e-7
+            errors = [(true - one).norm().item() / size for one in by_step]
+            found.append((min(errors), (by_step[0] - by_step[1]).norm().item() / size))
         return max(found, key=lambda one: one[0] - one[1])
 
     def _difference(self, group: dict[str, Tensor], way: dict[str, Tensor], step: float) -> float:
