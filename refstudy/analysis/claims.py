@@ -4,7 +4,6 @@ The claims are entries of refstudy/papers/claims/claims.yaml; docs/statistics.md
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from refstudy.analysis.measures import Measure, resampled_counts, spelled
 from refstudy.analysis.rows import variant_records
 from refstudy.analysis.table_text import with_interval
 from refstudy.models.build import mask_stride
-from refstudy.papers.claims import MARGIN, load_claims
+from refstudy.papers.claims import Question, load_claims
 from refstudy.papers.printed import printed_cells
 from refstudy.study.file import ProfileStudy, Study, training_command
 from refstudy.training.evaluation import read_ceilings, summarize_counts
@@ -31,17 +30,6 @@ REACH = 60.0  # percent; every full model reaches it, so a ceiling below it limi
 STRATA = {"looks": ("category", "attribute", "superlative"), "places": ("location", "relation")}
 
 
-@dataclass(frozen=True)
-class Question:
-    """A question to the runs: is ``better`` above ``worse``; with ``most``, by less than that many points?"""
-
-    better: str
-    worse: str
-    metric: str = "oIoU"
-    margin: float = MARGIN
-    most: float | None = None
-
-
 COLUMNS = (
     "variant reference metric printed measured low high p runs reference_runs verdict smallest ceiling looks places "
     "elsewhere data missing"
@@ -53,7 +41,7 @@ def explanations(study: ProfileStudy) -> pd.DataFrame:
 
     Columns: outcome, explanation, and those of ``ledger`` from variant on, without printed.
     """
-    table = answers(study, [Question(one.better, one.worse) for one in EXPLANATIONS])
+    table = answers(study, EXPLANATIONS)
     table.insert(0, "outcome", [one.outcome for one in EXPLANATIONS])
     table.insert(1, "explanation", [one.text for one in EXPLANATIONS])
     return table.drop(columns="printed")
@@ -69,8 +57,7 @@ def ledger(study: ProfileStudy) -> pd.DataFrame:
     ``STRATA`` of expressions) and elsewhere (on the profile's other splits), each with its interval and without a
     verdict; data; missing (the commands that train the seeds that are asked for and have no record).
     """
-    questions = [Question(claim.better, claim.worse, claim.metric, claim.margin) for claim in CLAIMS]
-    table = answers(study, [*questions, _saturation(study)])
+    table = answers(study, [*CLAIMS, _saturation(study)])
     table.insert(0, "paper", [*(claim.paper for claim in CLAIMS), "SLViT"])
     table.insert(1, "claim", [*(claim.text for claim in CLAIMS), "twice as many regions bring no more"])
     table["printed"] = [*(claim.printed for claim in CLAIMS), np.nan]
@@ -166,7 +153,7 @@ def _saturation(study: ProfileStudy) -> Question:
     by_regions = variants_by_regions(study)
     own = next((K for K, name in by_regions.items() if name == "slvit"), 0)
     more = by_regions.get(2 * own, "") if own else ""
-    return Question(more, "slvit" if more else "", most=SATURATED)
+    return Question(better=more, worse="slvit" if more else "", most=SATURATED)
 
 
 def variants_by_regions(study: ProfileStudy) -> dict[int, str]:

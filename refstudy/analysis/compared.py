@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from refstudy.analysis.agreement import FEWEST, kendall, ranked_rows
-from refstudy.analysis.claims import COLUMNS, Question, answers
+from refstudy.analysis.claims import COLUMNS, answers
 from refstudy.analysis.cost import cost
 from refstudy.analysis.inference import (
     ALPHA,
@@ -33,7 +33,7 @@ from refstudy.analysis.opened import OpenStudy
 from refstudy.analysis.word_use import PAIRS, mask_agreement
 from refstudy.metrics import METRICS
 from refstudy.models.own_parts import is_own
-from refstudy.papers.claims import MARGIN
+from refstudy.papers.claims import MARGIN, Question
 from refstudy.study.file import ProfileStudy, Variant
 from refstudy.training.records import Record, find_record
 
@@ -98,7 +98,7 @@ def gains(study: Compared) -> pd.DataFrame:
     recorded, runs = study.recorded(), len(study.records(study.own))
     several = [name for name, records in recorded.items() if len(records) >= LOOKS[0]]
     groups = [several] * bool(several) + [[name] for name in recorded if name not in several]
-    parts = [answers(study, [Question(study.own, name) for name in names]) for names in groups]
+    parts = [answers(study, [Question(better=study.own, worse=name) for name in names]) for names in groups]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
     if runs < len(study.planned):
         table = table.assign(verdict=UNMEASURED, smallest=np.nan)

@@ -136,10 +136,10 @@ def gate_ranges(runs: Mapping[str, pd.DataFrame]) -> Figure:
     """The ranges of gates at every validation (``Record.gates``), a panel for each run and kind: a mark at the mean and
     a line from the lowest to the highest weight, a colour and mark a gate. Weights in the grey zones are saturated."""
     panels = [
-        (label, kind, gates[gates["gate"].str.contains(part)])
+        (label, kind, some)
         for label, gates in runs.items()
         for part, kind in GATE_KINDS.items()
-        if gates["gate"].str.contains(part).any()
+        if len(some := gates[gates["gate"].str.contains(part)])
     ]
     figure, axes = plt.subplots(1, len(panels), figsize=(3.3 * len(panels), 3.1), squeeze=False)
     for axis, (label, kind, gates) in zip(axes[0], panels, strict=True):

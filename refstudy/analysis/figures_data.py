@@ -1,4 +1,4 @@
-"""The figures of the lesson on data (notebook 01): scenes of every flavour, lengths, sizes; a reader's own data."""
+"""The figures of the lesson on data (notebook 01): scenes of every flavour, lengths, sizes; data of the reader."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -75,12 +75,9 @@ def sizes(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.set(xscale="log", xlim=(0.005, 1), title=title, xlabel="box over picture")
     axes[0].set_ylabel("referents up to this size (%)")
     axes[0].legend(loc="upper left")
-    both = {
-        "ours": referents_per_picture(tables["refscenes"]),
-        "real val": real_figures("pictures by referents")["RefCOCO"],
-    }
-    for k, (label, counts) in enumerate(both.items()):
-        axes[-1].bar(counts.index + 0.4 * k - 0.2, 100 * counts, 0.38, label=label, color=(PALETTE["sky"], REAL)[k])
+    own, coco = referents_per_picture(tables["refscenes"]), real_figures("pictures by referents")["RefCOCO"]
+    axes[-1].bar(own.index - 0.2, 100 * own, 0.38, label="ours", color=PALETTE["sky"])
+    axes[-1].bar(coco.index + 0.2, 100 * coco, 0.38, label="real val", color=REAL)
     axes[-1].set(xlabel=f"referents per picture ({MOST_REFERENTS}: or more)", ylabel="pictures (%)")
     axes[-1].set(title="RefScenes\nand RefCOCO", xticks=range(1, MOST_REFERENTS + 1))
     axes[-1].legend()

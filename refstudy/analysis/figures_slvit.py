@@ -296,9 +296,8 @@ def choices(chosen: Tensor, borders: Tensor) -> Figure:
     it, both (h_4, w_4)."""
     figure, axes = figures.grid(1, 2, cell=2.5)
     high = float(max(chosen.max(), borders.max()))
-    for axis, title, share in zip(
-        axes[0], ("region chosen", "border of the target inside"), (chosen, borders), strict=True
-    ):
+    titles = ("region chosen", "border of the target inside")
+    for axis, title, share in zip(axes[0], titles, (chosen, borders), strict=True):
         drawn = figures.number_grid(axis, share.numpy(), high=high)
         axis.set(title=title, aspect="equal")
         axis.set_axis_off()

@@ -21,33 +21,10 @@ from refstudy.training.records import Record
 MARKS = "osD^vP*Xhd"
 OURS = PALETTE["vermilion"]
 HOLLOW = f"hollow: fewer than {LOOKS[0]} runs"
-PARTS = {  # in the rows of S²RM's Tables IV to VI -> spelled out
-    "Shift": "shifts",
-    "l2v": "l2v (language parses vision)",
-    "v2l": "v2l (vision parses language)",
-    "Balance": "balance gates",
-    "Lang.": "language in the attentions",
-    "Cha.": "channel attention",
-    "Spa.": "spatial attention",
-    "D3": "stage D3",
-    "D2&3": "stages D2 and D3",
-    "D1&2&3": "stages D1, D2 and D3",
-}
-PARTED = ("s2rm_table4", "s2rm_table5", "s2rm_table6")
 GROWTH_AXES = {"image size": "image side (px)", "batch": "images per batch", "words": "word pieces"}
 FAMILIES = {"fpn": "with the FPN", "casg": "with CASG", "lavt": "LAVT", "slvit": "SLViT"}
 AT_THE_RIGHT: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # of a legend
 FEWEST = 20  # expressions: a point of fewer says little, and is not drawn
-
-
-def part_name(row: str) -> str:
-    """A row of S²RM's Tables IV to VI in words, e.g. "without shifts, l2v (language parses vision)"."""
-    row = row.removeprefix("W. ")
-    inside = row.partition("(")[2].rstrip(")") or row
-    if inside == "Sig.":
-        return "sigmoid in place of tanh"
-    removed = [PARTS[part] for part in inside.split("-") if part in PARTS]
-    return "without " + ", ".join(removed) if removed else "all parts" if inside == "Full" else row
 
 
 def gain_lines(tables: Mapping[str, pd.DataFrame], *stems: str) -> pd.DataFrame:
@@ -57,9 +34,9 @@ def gain_lines(tables: Mapping[str, pd.DataFrame], *stems: str) -> pd.DataFrame:
     for stem in stems:
         table, spec = tables[stem], TABLES[stem]
         own = table[table["row"] != spec.baseline]
-        names = own["row"].map(part_name) if stem in PARTED else own["row"]
         runs = table.loc[table["row"] == spec.baseline, "runs"].max()
-        parts.append(own.assign(label=names, of=spec.title.split(":")[0], fewer=own["runs"].clip(upper=runs)))
+        own = own.assign(label=own["row"].replace(spec.labels), of=spec.title.split(":")[0])
+        parts.append(own.assign(fewer=own["runs"].clip(upper=runs)))
     return pd.concat(parts, ignore_index=True)
 
 
