@@ -1,4 +1,4 @@
-"""Expressions that are true of nothing: what a model marks for them, and whether its confidence tells."""
+"""Expressions that are true of nothing: the masks of a model for them, and its confidence in these masks."""
 
 from dataclasses import dataclass
 
@@ -107,6 +107,6 @@ def probe_table(probed: pd.DataFrame) -> pd.DataFrame:
 
 def separability(present: np.ndarray, absent: np.ndarray) -> float:
     """The share of pairs in which the present referent has the higher value, ties counting half (the area under the ROC
-    curve): 1 tells them apart, 0.5 not at all."""
+    curve): 1 for a perfect separation, 0.5 for none."""
     present, absent = np.asarray(present)[:, None], np.asarray(absent)[None]
     return float((present > absent).mean() + (present == absent).mean() / 2)

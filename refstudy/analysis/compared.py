@@ -126,7 +126,7 @@ def _runs(runs: int) -> str:
 
 
 def levels(study: Compared) -> pd.DataFrame:
-    """What ``own`` and each recorded baseline reach on the first split, and cost, a line each.
+    """The scores of ``own`` and of each recorded baseline on the first split, and their cost, a line each.
 
     Columns: variant, label, runs; oIoU with its 95 % interval oIoU_low, oIoU_high, and the other metrics, in percent;
     same and other (percent that masks for two expressions share which mean one thing, or two); parameters (millions),

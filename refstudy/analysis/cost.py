@@ -126,7 +126,7 @@ class Counting:
         return output
 
     def _like(self, module: nn.Module) -> Any:
-        """What two modules that do the same have in common: class, attributes, sizes of parameters, and their parts."""
+        """The likeness of modules that do the same: class, attributes, sizes of parameters, and their parts."""
         found = self._likeness.get(id(module))
         if found is None and isinstance(module, TextEncoder | ImageEncoder):
             found = id(module)  # made once
@@ -214,7 +214,7 @@ def gpu_hours(config: RunConfig, macs: float, further: float, rate: float = RATE
 
 
 def printed_costs(study: Study) -> pd.DataFrame:
-    """Printed costs beside our count of the same model, every equation computed as the paper writes it.
+    """Printed costs and our count of the same model, every equation computed as the paper writes it.
 
     Columns: table, row, profile, variant, image_size, text_encoder (whether it is counted), printed, ours (G
     multiply-adds), difference_percent.

@@ -150,7 +150,7 @@ def length_gaps(records: list[Record], split: str, label: Label, first: str, sec
 
 
 def _at_one_mix(record: Record, split: str, label: Label, groups: Sequence) -> pd.DataFrame:
-    """As ``_grouped`` for two groups, with expressions weighted so that both groups have the same mix of kinds: that of
+    """``_grouped`` for two groups, with expressions weighted so that both groups have the same mix of kinds: that of
     Mantel and Haenszel, where a kind counts as n1 n2 / (n1 + n2), so that a kind missing in either counts nothing."""
     counts = record.counts().query("split == @split").assign(expressions=1)
     kinds, columns = counts["kind"].dropna().unique(), ("intersection", "union", "expressions")

@@ -1,10 +1,8 @@
 """The bench of the checks: a part with its inputs, outputs and copies, made once for all of them."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +16,7 @@ from refstudy.models.first_bad import FirstBad
 from refstudy.models.own_parts import last_line
 
 SOUND, LOOK, FAULT, NONE = "sound", "look", "fault", "does not apply"
+low_precision = partial(torch.autocast, "cpu", torch.bfloat16)
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -75,7 +74,7 @@ class Bench:
 
     @cached_property
     def reach(self) -> dict[str, tuple[float, float]]:
-        """How far the borders hear, see ``reach``; on 8 x 8 cells or more, where the module can be made for it."""
+        """The reach of the borders, see ``reach``; on 8 x 8 cells or more, where the module can be made for it."""
         side = self.subject.config().image_size
         side *= 1 if side >= 8 * STRIDE else 2
         try:
@@ -139,16 +138,10 @@ class Bench:
         """The line of the class's file, or the operation, that first gives NaN or infinity; empty where none does."""
         source = self.subject.source
         try:
-            with FirstBad(), low_precision(lowered):
+            with FirstBad(), low_precision(enabled=lowered):
                 self.call(inputs, train=True)
         except StudyError as error:
             if isinstance(error.__cause__, FloatingPointError):
                 line = last_line(error, [source] if source else [])
                 return f"{line[0].name}:{line[1]}" if line else str(error.__cause__)
         return ""
-
-
-@contextmanager
-def low_precision(on: bool) -> Iterator[None]:
-    with torch.autocast("cpu", torch.bfloat16, enabled=on):
-        yield

@@ -78,7 +78,7 @@ def sentence(bench: Bench) -> Finding:
     other = replace(bench.inputs, language=bench.subject.draw(words=1).language)
     value = ((bench.call(other, train=True, frozen=False) - bench.first).abs().mean() / bench.first.std()).item()
     if not value >= DEAF[bench.subject.kind]:
-        return Finding(FAULT, value, f"below {DEAF[bench.subject.kind]}: the words are too weak beside what they join")
+        return Finding(FAULT, value, f"below {DEAF[bench.subject.kind]}: the words are too weak in what they join")
     return Finding(SOUND, value)
 
 
@@ -90,7 +90,7 @@ def gates(bench: Bench) -> Finding:
 
     The share of weights within 0.05 of an end (a softmax: of rows with more than 0.95 on one entry). Logits of unit
     deviation, as sound layers make them, give 0.3 % of a sigmoid and 7 % of a tanh; the thresholds, 5 and 20 %, are
-    what logits of deviation 1.5 give. Products of hundreds of terms that nobody scales give 20 to 90 %, and so do
+    what logits of deviation 1.5 give. Products of hundreds of terms without a scale give 20 to 90 %, and so do
     their softmaxes; for these the threshold is 25 %, since few words may leave a row alone by chance.
     """
     seen, cells, _ = bench.papers
@@ -113,7 +113,7 @@ def gates(bench: Bench) -> Finding:
 def padding(bench: Bench) -> Finding:
     """Padded words have no say.
 
-    What stands under the false mask becomes other words, and other words a hundred times as large; then the padding is
+    The words under the false mask become other words, and other words a hundred times as large; then the padding is
     cut off. Nothing may move by more than a thousandth of the spread: rounding moves it by 1e-5, a mean over all words
     by 0.1 and more. In training as in evaluation, since a batch norm over words leaks in training alone.
     """
@@ -190,7 +190,7 @@ def put(tensor: Tensor, k: int, other: Tensor) -> Tensor:
 def border(bench: Bench) -> Finding:
     """Cells of a border do not hear the opposite border by wrap-around.
 
-    The gradient of the output's first quarter of rows at the last quarter of the input's, a, beside that at the quarter
+    The gradient of the output's first quarter of rows at the last quarter of the input's, a, and at the quarter
     before it, b, which is nearer: (a - b) / (a + b); so for all four borders, and the most counts. A reach that ends or
     fades gives less than 0, a global one 0 within 0.1, a roll or a circular padding up to 1. The threshold, 1/3, says
     that the far border is heard twice as much as the middle. On a grid of 8 x 8 cells or more, where it can be made.
@@ -218,8 +218,8 @@ def gradients(bench: Bench) -> Finding:
     """Every parameter and input gets a gradient, and the true one.
 
     In training, in float64. No gradient, or exactly 0, is a fault: something is cut off, unused, or dead, as a ReLU
-    with more than 98 % zeros is (inputs of unit size that lie two deviations below 0). What a norm or softmax takes
-    away again, as with some biases, has a gradient of rounding, below 1e-11 of the largest: harmless, and told. The
+    with more than 98 % zeros is (inputs of unit size that lie two deviations below 0). A bias that a norm or softmax
+    takes away again has a gradient of rounding, below 1e-11 of the largest: harmless, and reported. The
     value is the error of the gradient against differences of the output, along random directions, over their size:
     below 1e-6 in sound modules, 3e-4 where the query of one attention is detached, 0.3 in SLViT's head; 1e-5 lies
     between. Kinks and rounding make the differences uncertain: two steps tell by how much, and the error of the better
@@ -252,7 +252,7 @@ def gradients(bench: Bench) -> Finding:
     if any(name in unheard for name in ("V_4", "picture", "fused")):
         return Finding(FAULT, None, f"the output does not depend on {some(unheard)}")
     still = [name for name, size in sizes.items() if not size and name not in slope.inputs]
-    told = [f"no use of {some(unheard)}"] if unheard and not bench.faulty("sentence") else []
+    notes = [f"no use of {some(unheard)}"] if unheard and not bench.faulty("sentence") else []
     if still:
         explained = bench.faulty("sentence") or bench.faulty("gates")
         detail = f"no gradient: {some(still)}" + "; see the fault above" * explained
@@ -261,8 +261,8 @@ def gradients(bench: Bench) -> Finding:
     if off > max(1e-5, doubt):
         return Finding(FAULT, off, "not the gradient of the output: a detach, no_grad or rounding cuts a path")
     if idle := [name for name, size in sizes.items() if size and size <= 1e-11 * largest and name not in slope.inputs]:
-        told.append(f"no effect: {some(idle)}")
-    return Finding(SOUND, off, "; ".join(told))
+        notes.append(f"no effect: {some(idle)}")
+    return Finding(SOUND, off, "; ".join(notes))
 
 
 def some(names: list[str]) -> str:
@@ -286,14 +286,14 @@ def precision(bench: Bench) -> Finding:
         for lowered in (False, True):
             about = f"in {'bfloat16' if lowered else 'float32'}" + ", inputs 16 times as large" * (scale > 1)
             larger = bench.larger(scale)
-            with low_precision(lowered):
+            with low_precision(enabled=lowered):
                 finite = bench.call(larger, train=True).isfinite().all()
             if not finite:
                 where = bench.first_bad(larger, lowered)
                 return Finding(FAULT, None, f"NaN or infinity {about}, first at {where or 'an unknown line'}")
             try:
                 found = Slope.of(bench, torch.float32, scale, lowered).gradients
-            except RuntimeError:  # no gradient at all: told by another check
+            except RuntimeError:  # no gradient at all: another check says so
                 continue
             if wrong := [name for name, x in found.items() if x is not None and not x.isfinite().all()]:
                 return Finding(FAULT, None, f"gradient of {some(wrong)} is NaN or infinite {about}")
@@ -301,7 +301,7 @@ def precision(bench: Bench) -> Finding:
             alive = moving if alive is None else alive
             if scale == 1 and lowered and (lost := sorted(alive - moving)) and not bench.faulty("gates"):
                 return Finding(FAULT, None, f"gradient of {some(lost)} is 0 {about}")
-    with low_precision(True):
+    with low_precision():
         value = ((bench.call(bench.inputs).float() - bench.output).abs().mean() / bench.spread).item()
     if value > 0.25 and bench.steady:
         return Finding(FAULT, value, "bfloat16 gives another output; compute sums of many terms and gates in float32")
@@ -336,7 +336,7 @@ def device(bench: Bench) -> Finding:
     """All its tensors move to another device with it.
 
     The module and its inputs go to PyTorch's device without data, "meta". An operation that then meets a tensor of the
-    CPU is a fault: on a GPU it would fail, or wait for a copy. What needs numbers cannot be told so.
+    CPU is a fault: on a GPU it would fail, or wait for a copy. A module that needs numbers cannot be checked so.
     """
     module = bench.fresh().to("meta")
     try:
@@ -370,6 +370,6 @@ CHECKS: dict[str, Callable[[Bench], Finding]] = {
 
 
 def meaning(check: str) -> str:
-    """What a check wants: the first sentence of its docstring."""
+    """The first sentence of a check's docstring: what it wants."""
     wanted = (CHECKS[check].__doc__ or "").partition(".")[0]
     return wanted[0].lower() + wanted[1:]

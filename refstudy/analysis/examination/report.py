@@ -114,7 +114,7 @@ def examine(
     study: Study | Path | str = FILE_NAME,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Examination:
-    """Examine a part: one of the study's by name, or a class of one's own as ``file.py:Class`` or ``module:Class``.
+    """Examine a part: one of the study's by name, or a new class as ``file.py:Class`` or ``module:Class``.
 
     ``kind`` ("fusion", "decoder", "model") is needed where the signature of ``forward`` does not tell it; ``size`` is
     "scenes" or "papers"; ``options`` are those of a study file; ``progress`` gets a line before each step.
@@ -192,7 +192,7 @@ def inspect(bench: Bench, progress: Callable[[str], None] = lambda _: None) -> d
         except (StudyError, RuntimeError) as error:  # it works in one way of calling it and not in another
             bench.found[check] = Finding(FAULT, None, " ".join(str(error).split()))
         if check in ("padding", "batch", "gradients", "precision") and not bench.steady:
-            bench.found[check] = Finding(NONE, None, "cannot be told while equal calls differ")
+            bench.found[check] = Finding(NONE, None, "cannot be measured while equal calls differ")
     return bench.found
 
 
@@ -207,8 +207,8 @@ def shown(finding: Finding) -> str:
 
 def cost_of(bench: Bench) -> pd.Series:
     """``COSTS``: parameters in millions; of a forward pass of four expressions about three pictures multiply-adds in
-    millions and the milliseconds (the median of five, on this machine's CPU, now); what a training step of them holds
-    beside weights. NaN where it fails."""
+    millions and the milliseconds (the median of five, on this machine's CPU, now); the memory that a training step of
+    them holds besides the weights. NaN where it fails."""
     module, times = bench.fresh(), []
 
     def call() -> torch.Tensor:

@@ -27,7 +27,7 @@ class Slope:
         module = bench.fresh(train=True, frozen=False).to(dtype)
         inputs = {name: (scale * x).to(dtype).requires_grad_() for name, x in bench.inputs.floats.items()}
         slope = cls(bench, module, inputs, {}, 0, (1e-8, 1e-6) if dtype == torch.float64 else (1e-3, 1e-2))
-        with low_precision(lowered):
+        with low_precision(enabled=lowered):
             value = slope.value()
         named = {**inputs, **{name: x for name, x in module.named_parameters() if x.requires_grad}}
         known = {id(x) for x in named.values()}
@@ -60,8 +60,8 @@ class Slope:
     def error(self) -> tuple[float, float]:
         """The gradients' error against differences over the better of two steps, and how far these lie apart; both over
         their size, the worst of pictures, words and parameters."""
-        pictures = set(self.bench.inputs.pictures)
-        groups = [{name: x for name, x in self.inputs.items() if (name in pictures) is told} for told in (True, False)]
+        given = (self.bench.inputs.pictures, self.bench.inputs.language)
+        groups = [{name: self.inputs[name] for name in part if name in self.inputs} for part in given]
         groups.append({name: x for name, x in self.module.named_parameters() if x.requires_grad})
         found, random = [], torch.Generator().manual_seed(0)
         for group in filter(None, groups):

@@ -154,9 +154,9 @@ class Subject:
         try:
             return module(*self.arguments(inputs))
         except Exception as error:  # any error of that code
-            raise self.told(error) from error
+            raise self.one_line(error) from error
 
-    def told(self, error: Exception) -> StudyError:
+    def one_line(self, error: Exception) -> StudyError:
         """An error of the class in one line."""
         memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
         remedy = "too much memory; make it narrower, or choose a smaller --size" if memory else str(error)[:300]
