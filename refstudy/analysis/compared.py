@@ -30,12 +30,13 @@ from refstudy.analysis.inference import (
 from refstudy.analysis.lengths import MAIN, by_bucket, measure_groups, measured_groups, printed_buckets, printed_dataset
 from refstudy.analysis.measures import metrics_of, sampled_metrics, spelled
 from refstudy.analysis.opened import OpenStudy
+from refstudy.analysis.rows import seed_records
 from refstudy.analysis.word_use import PAIRS, mask_agreement
 from refstudy.metrics import METRICS
 from refstudy.models.own_parts import is_own
 from refstudy.papers.claims import MARGIN, Question
 from refstudy.study.file import ProfileStudy, Variant
-from refstudy.training.records import Record, find_record
+from refstudy.training.records import Record
 
 WORDS = {SUPPORTED: "better", CONTRADICTED: "worse", EQUIVALENT: f"equal within {MARGIN:g} points"}
 
@@ -208,10 +209,8 @@ def smallest_gains(study: Compared) -> dict[str, float]:
 
 def _pilot(study: Compared) -> list[list[Record]]:
     """The recorded runs of the pilot, of each variant that has two or more."""
-    found = []
-    for name in study.variant_names if study.settings.pilot else ():
-        runs = [find_record(study.records_of(name), study.config(name, seed)) for seed in study.settings.pilot]
-        found.append([run for run in runs if run is not None and name != study.own])
+    others = [name for name in study.variant_names if name != study.own]
+    found = [seed_records(study, name, study.settings.pilot) for name in others]
     return [runs for runs in found if len(runs) > 1]
 
 

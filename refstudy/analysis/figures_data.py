@@ -1,7 +1,7 @@
 """The figures of the lesson on data (notebook 01): scenes of every flavour, lengths, sizes; data of the reader."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os.path import exists
 
 import matplotlib.pyplot as plt
@@ -32,19 +32,13 @@ def gallery(name: str, table: pd.DataFrame, columns: int = 6, start: int = 3) ->
         picture = read_image(row.image_path, row.height or None, row.width or None)
         if axis is axes[0, 1]:
             show_image(axes[0, 0], picture, "as it is")
-        mask = decode_mask(row.segmentation, row.height, row.width) if row.segmentation else _boxed(row.bbox, picture)
+        x, y, wide, high = row.bbox
+        corners = [x, y, x + wide, y, x + wide, y + high, x, y + high]
+        mask = decode_mask(row.segmentation or [corners], *picture.shape[:2])
         overlay(axis, picture, mask, title=textwrap.fill(f"“{row.expression}”", 20))
     title = f"{DATA_NAMES[name]} (after {FLAVOURS[name].target.benchmark})" if name in FLAVOURS else name
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
-
-
-def _boxed(box: Sequence[float], picture: np.ndarray) -> np.ndarray:
-    """The mask (H, W) of a box (x, y, width, height)."""
-    x, y, width, height = map(round, box)
-    mask = np.zeros(picture.shape[:2], bool)
-    mask[y : y + height, x : x + width] = True
-    return mask
 
 
 def lengths(tables: Mapping[str, pd.DataFrame]) -> Figure:
