@@ -9,15 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from refstudy.analysis.diagrams import draw_diagram
-from refstudy.analysis.figures import (
-    PALETTE,
-    coparsed_cell,
-    grid,
-    number_grid,
-    overlay,
-    show_image,
-    show_map,
-)
+from refstudy.analysis.figures import PALETTE, coparsed_cell, grid, number_grid, overlay, show_image, show_map
 from refstudy.metrics import overlap
 from refstudy.models.decoders.casg import CASGStage
 from refstudy.models.decoders.casg import Steps as StageSteps

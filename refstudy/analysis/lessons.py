@@ -1,7 +1,7 @@
 """The lessons on models (notebooks 02, 03a, 03b, 10): a model, one expression about one scene, and measures of them."""
 
 import os
-import time
+import timeit
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
@@ -206,13 +206,11 @@ def times_faster() -> float:
     parsed, generator = torch.randn(2, 256, 12, 12, requires_grad=True), torch.randn(2, 256, 12, 12)
 
     def seconds(form: Callable[[Tensor, Tensor], Iterable[Tensor]]) -> float:
-        times = []
-        for _ in range(4):
-            begin = time.perf_counter()
+        def step() -> None:
             with torch.enable_grad():
                 sum(map_.square().mean() for map_ in form(parsed, generator)).backward()  # type: ignore[union-attr]
-            times.append(time.perf_counter() - begin)
-        return float(np.median(times[1:]))
+
+        return float(np.median(timeit.repeat(step, number=1, repeat=4)[1:]))
 
     return seconds(coparse_literal) / seconds(coparse)
 

@@ -2,6 +2,7 @@
 
 import random
 import textwrap
+import timeit
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -209,7 +209,7 @@ def cost_of(bench: Bench) -> pd.Series:
     """``COSTS``: parameters in millions; of a forward pass of four expressions about three pictures multiply-adds in
     millions and the milliseconds (the median of five, on this machine's CPU, now); the memory that a training step of
     them holds besides the weights. NaN where it fails."""
-    module, times = bench.fresh(), []
+    module = bench.fresh()
 
     def call() -> torch.Tensor:
         return bench.subject.run(module, bench.inputs.map(torch.clone))
@@ -217,14 +217,11 @@ def cost_of(bench: Bench) -> pd.Series:
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             call()
-        for _ in range(6):
-            start = perf_counter()
-            with torch.inference_mode():
-                call()
-            times.append(1e3 * (perf_counter() - start))
+        with torch.inference_mode():
+            seconds = timeit.repeat(call, number=1, repeat=6)
         module.train()
         held = added_megabytes(lambda: call().float().square().mean().backward())
     except (StudyError, RuntimeError):  # a fault that the checks name
         return pd.Series(float("nan"), index=COSTS)
-    numbers = (count_parameters(module) / 1e6, counter.get_total_flops() / 2e6, median(times[1:]), held)
+    numbers = (count_parameters(module) / 1e6, counter.get_total_flops() / 2e6, 1e3 * median(seconds[1:]), held)
     return pd.Series(numbers, index=COSTS)
