@@ -17,7 +17,7 @@ from refstudy.base.config import Settings
 from refstudy.base.errors import StudyError
 from refstudy.base.yaml_files import said
 from refstudy.papers.audit.cross_check import cross_check
-from refstudy.papers.printed import printed_cells, printed_rows
+from refstudy.papers.printed import load_printed, printed_cells, printed_rows
 
 Kind = Literal["gain", "cost", "size", "statement"]
 
@@ -73,25 +73,16 @@ def gain(
     over_table: str = "",
     kind: Literal["gain", "cost"] = "gain",
     unit: float = 0.01,
+    how: Literal["mean", "max"] = "mean",
 ) -> Recomputed:
-    """Subtract the row ``over`` from a row and average over those of the columns that are printed for both.
+    """Subtract the row ``over`` from a row: mean or largest over those of the columns that are printed for both.
 
     ``over`` stands in ``over_table``, or in the same table. ``unit`` is that of the last printed digit of a cell: each
     of the two means can be off by half of it.
     """
-    return Recomputed(float(_differences(table, row, over, columns, over_table).mean()), kind, unit)
-
-
-@operation
-def largest_gain(table: str, row: str, over: str, columns: Names) -> Recomputed:
-    """Find the largest difference of two rows in the columns."""
-    return Recomputed(float(_differences(table, row, over, columns).max()), "gain", 0.01)
-
-
-def _differences(table: str, row: str, over: str, columns: Names, over_table: str = "") -> pd.Series:
     first = printed_cells(table, [row], columns).loc[row]
     second = printed_cells(over_table or table, [over], columns).loc[over]
-    return (first.astype(float) - second.astype(float)).dropna()
+    return Recomputed(float((first.astype(float) - second.astype(float)).agg(how)), kind, unit)
 
 
 @operation
@@ -162,9 +153,11 @@ def outside_range(table: str, parts_table: str, rows: dict[str, str], columns: d
 
 @operation
 def rows_where(table: str, condition: str) -> Recomputed:
-    """Count the rows for which a condition on their columns holds, in the words of ``pandas.DataFrame.query``."""
+    """Count the rows for which a condition on their columns holds, ``row`` and ``block`` among them, in the words of
+    ``pandas.DataFrame.query``; of a printed table, or of ``cross_check``."""
+    rows = cross_check() if table == "cross_check" else load_printed(table).reset_index()
     try:
-        return _exceptions(len(printed_rows(table).query(condition, engine="python")))
+        return _exceptions(len(rows.query(condition, engine="python")))
     except Exception as error:  # pandas has one for each kind of mistake
         reason = " ".join(str(error).split())
         raise StudyError(f"condition '{condition}' cannot be used on the columns of '{table}': {reason}") from error
@@ -174,12 +167,6 @@ def rows_where(table: str, condition: str) -> Recomputed:
 def columns_with(table: str, text: str) -> Recomputed:
     """Count the columns whose name holds a text."""
     return Recomputed(float(sum(text in column for column in printed_rows(table).columns)), "size")
-
-
-@operation
-def repeated_rows(table: str) -> Recomputed:
-    """Count the rows whose name, block aside, is that of an earlier row."""
-    return _exceptions(pd.Index(map(_name, printed_rows(table).index)).duplicated().sum())
 
 
 @operation
@@ -193,17 +180,10 @@ def repeated_parts(table: str, separator: str) -> Recomputed:
 def other_citations(table: str, text: str) -> Recomputed:
     """Count the names in a list "A [1], B [2]" of the text that the table cites by another number."""
     rows = printed_rows(table)
-    names = [re.sub(r"(\+DCRF)?[₀-₉]*(\^Joint)?$", "", _name(row)).lower() for row in rows.index]
+    names = [re.sub(r"(\+DCRF)?[₀-₉]*(\^Joint)?$", "", row.rpartition(": ")[2]).lower() for row in rows.index]
     cited = dict(zip(names, rows["citation"], strict=True))
     listed = re.findall(r"([A-Z]\w+) (\[\d+\])", text)
     return _exceptions(sum(cited.get(name.lower(), number) != number for name, number in listed))
-
-
-@operation
-def other_measure() -> Recomputed:
-    """Count the cells that both papers print alike, one as overall IoU and the other as mean IoU."""
-    cells = cross_check().query("verdict == 'same'")
-    return _exceptions((cells["slvit_measure"] != cells["s2rm_measure"]).sum())
 
 
 def compute(operation: str, arguments: Mapping[str, Any]) -> Recomputed:
@@ -223,7 +203,3 @@ def compute(operation: str, arguments: Mapping[str, Any]) -> Recomputed:
 
 def _block(row: str) -> str:
     return row.rpartition(": ")[0]
-
-
-def _name(row: str) -> str:
-    return row.rpartition(": ")[2]
