@@ -140,8 +140,9 @@ class Bench:
         try:
             with FirstBad(), low_precision(enabled=lowered):
                 self.call(inputs, train=True)
-        except StudyError as error:
-            if isinstance(error.__cause__, FloatingPointError):
-                line = last_line(error, [source] if source else [])
-                return f"{line[0].name}:{line[1]}" if line else str(error.__cause__)
+        except (StudyError, FloatingPointError) as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, FloatingPointError):
+                line = last_line(cause, [source] if source else [])
+                return f"{line[0].name}:{line[1]}" if line else str(cause)
         return ""
