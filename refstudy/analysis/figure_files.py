@@ -104,8 +104,8 @@ def _drawings_agree(old: str, new: str) -> bool:
     """Compare two SVG texts: the markup with its coordinates, and the texts with their numbers, which stand in turn."""
     parts = [TEXT.split(_plain(text)) for text in (old, new)]
     return len(parts[0]) == len(parts[1]) and all(
-        _near(*pair, IN_TEXT) if k % 2 else _near(*pair, COORDINATE, POINTS)
-        for k, pair in enumerate(zip(*parts, strict=True))
+        _near(before, after, IN_TEXT) if k % 2 else _near(before, after, COORDINATE, POINTS)
+        for k, (before, after) in enumerate(zip(*parts, strict=True))
     )
 
 

@@ -27,7 +27,8 @@ def draw_diagram(name: str, **values: Any) -> Figure:
         text, colour, dashed = part.get("text", "").format(**texts), part.get("colour"), part.get("dashed", False)
         match part:
             case {"box": [x, y, *size]}:
-                draw_box(axes, x, y, *(size or plan["box"]), text, colour, dashed)
+                width, height = size or plan["box"]
+                draw_box(axes, x, y, width, height, text, colour, dashed)
             case {"arrows": arrows}:
                 for x, y, to_x, to_y in arrows:
                     draw_arrow(axes, (x, y), (to_x, to_y), dashed)
@@ -38,7 +39,7 @@ def draw_diagram(name: str, **values: Any) -> Figure:
                 axes.plot(x, y, "o", markersize=13, markerfacecolor="white", markeredgecolor="0.3")
                 axes.text(x, y, "×", ha="center", va="center", fontsize=9)
             case {"note": [x, y]}:
-                style = {"color": {"grey": "0.3", **PALETTE}[colour]} if colour else {}
+                style: dict[str, Any] = {"color": {"grey": "0.3", **PALETTE}[colour]} if colour else {}
                 axes.text(x, y, text, ha=part.get("align", "left"), fontsize=part["size"], **style)
     axes.set_ylim(plan.get("ylim", axes.get_ylim()))
     return figure
