@@ -186,7 +186,7 @@ def cost_ledger(study: Study) -> pd.DataFrame:
             model = study.run_config(profile, variant, 0).model.model_copy(update={"image_size": claim.size})
             counts.append(cost(model).further_written if claim.further else cost(model).written)
         printed = printed_cells(claim.table, claim.rows)["Flops"].tolist() if claim.table else [np.nan, np.nan]
-        about = {"paper": claim.paper, "claim": claim.text, "metric": "multiply-adds, % less"}
+        about: dict[str, Any] = {"paper": claim.paper, "claim": claim.text, "metric": "multiply-adds, % less"}
         saved, printed_saved = (100 * (1 - first / second) for first, second in (counts, printed))
         verdict = SUPPORTED if saved > 0 else CONTRADICTED
         about |= {"printed": printed_saved, "measured": saved, "data": f"counted at {claim.size} px, BERT included"}

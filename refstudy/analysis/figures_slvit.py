@@ -199,7 +199,7 @@ def enhancement(model: SLViT, seen: SLViTTrace, sequences: Tensor) -> Figure:
         "slvit_fig4",
         scores="\n".join(map(shape_text, steps.scores)),  # type: ignore[arg-type]
         features="\n".join(map(shape_text, steps.encoded)),
-        maps="\n".join(shape_text(scores[:, 0]) for scores in steps.scores),  # type: ignore[union-attr]
+        maps="\n".join(shape_text(scores[:, 0]) for scores in steps.scores),  # type: ignore[index, union-attr]
         uncertainty=steps.uncertainty,
         K=steps.cells.shape[1],  # type: ignore[union-attr]
         tokens=" + ".join(str(patch_side(stage) ** 2) for stage in urce.stages),  # type: ignore[union-attr]
