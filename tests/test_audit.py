@@ -215,7 +215,7 @@ def test_an_entry_in_the_file_is_all_that_another_slip_needs(tmp_path, claims):
 @pytest.mark.parametrize(
     ("right", "wrong", "line", "message"),
     [
-        ("gain:", "gian:", 6, "unknown key or operation 'gian'; operations are gain, largest_gain"),
+        ("gain:", "gian:", 6, "unknown key or operation 'gian'; operations are gain, gain_not_larger"),
         ("gain: {", "note: none\n    #", 6, "give one operation, not 0; operations are gain"),
         (
             "over:",

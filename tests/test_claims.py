@@ -49,9 +49,9 @@ explanations:
 """
     path = tmp_path / "claims.yaml"
     path.write_text(FILE.read_text(encoding="utf-8").replace("\nexplanations:\n", entry), encoding="utf-8")
-    claims, explained = load_claims(path)
-    assert claims[:-1] == CLAIMS and explained == EXPLANATIONS
-    monkeypatch.setattr("refstudy.analysis.claims.CLAIMS", claims)
+    file = load_claims(path)
+    assert file.claims[:-1] == CLAIMS and file.explanations == EXPLANATIONS
+    monkeypatch.setattr("refstudy.analysis.claims.CLAIMS", file.claims)
     line = of_claims(tmp_path / "results").loc["channel attention sharpens borders"]
     assert line["printed"] == pytest.approx(33.16 - 31.90) and line["verdict"] == "not measured"
 

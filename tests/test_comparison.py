@@ -349,7 +349,7 @@ def test_what_is_named_is_found_or_refused(here):
         ({"decoder": "fnp"}, "'fnp': no decoder"),
         (
             {"flavour": "refscenes+"},
-            r"--flavour refscenes\+: no profile that stands in tables with 'small' has it; known: refscenes",
+            r"--flavour refscenes\+: no profile beside 'small' has these data; known: refscenes",
         ),
         ({"profile": "smoke"}, "unknown profile 'smoke'"),
     ):

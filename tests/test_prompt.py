@@ -73,7 +73,7 @@ NO_MODEL = [
     (2, "'none': no fusion", "compare none"),
     (2, "no file .*none.py", "compare none.py:Class"),
     (2, "unknown variant 'none'", "compare s2rm --against none"),
-    (2, "--flavour none: neither", "compare s2rm --flavour none"),
+    (2, "--flavour none: no profile beside", "compare s2rm --flavour none"),
     (2, "none.*manifest.json: not found", "verify none"),
     (2, "--rate -1: not above 0", "cost --rate -1"),
     (2, "none.safetensors: weights not found", "evaluate none.safetensors"),

@@ -1,4 +1,4 @@
-"""Expressions that are true of nothing: what a model marks for them, and whether its confidence tells."""
+"""Expressions that are true of nothing: the masks of a model for them, and its confidence in these masks."""
 
 from dataclasses import dataclass
 
@@ -76,15 +76,14 @@ def probe_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]
             truth = around[probe.target].mask if probe.target >= 0 else np.zeros_like(predicted)
             rivals = [t for k, t in enumerate(around) if k != probe.target and t.group != "stuff"]
             most, _ = most_covered(predicted, stacked(around, predicted.shape))
+            cause = diagnose(predicted, truth, stacked(rivals, predicted.shape)).cause
+            on_noun = most >= 0 and probe.noun in around[most].nouns
+            on_colour = most >= 0 and probe.colour == around[most].colour
+            about = (image, image_id, probe.text, probe.kind, probe.noun, probe.colour)
             marked = float(predicted.mean())
-            line = {"image": image, "image_id": image_id, "expression": probe.text, "kind": probe.kind}
-            line |= {"noun": probe.noun, "colour": probe.colour, "marked": marked, "responds": marked >= RESPONSE}
-            line["confidence"] = confidence(probability)
-            line["cause"] = diagnose(predicted, truth, stacked(rivals, predicted.shape)).cause
-            line["on_noun"] = most >= 0 and probe.noun in around[most].nouns
-            line["on_colour"] = most >= 0 and probe.colour == around[most].colour
-            lines.append(line)
-    return pd.DataFrame(lines)
+            lines.append((*about, marked, marked >= RESPONSE, confidence(probability), cause, on_noun, on_colour))
+    columns = "image image_id expression kind noun colour marked responds confidence cause on_noun on_colour"
+    return pd.DataFrame(lines, columns=columns.split())
 
 
 def probe_table(probed: pd.DataFrame) -> pd.DataFrame:
@@ -108,6 +107,6 @@ def probe_table(probed: pd.DataFrame) -> pd.DataFrame:
 
 def separability(present: np.ndarray, absent: np.ndarray) -> float:
     """The share of pairs in which the present referent has the higher value, ties counting half (the area under the ROC
-    curve): 1 tells them apart, 0.5 not at all."""
+    curve): 1 for a perfect separation, 0.5 for none."""
     present, absent = np.asarray(present)[:, None], np.asarray(absent)[None]
     return float((present > absent).mean() + (present == absent).mean() / 2)

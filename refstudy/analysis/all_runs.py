@@ -29,12 +29,8 @@ def all_runs(study: ProfileStudy) -> pd.DataFrame:
         ends = {name: ends_of(profile, name, records) for name, records in by_variant.items()}
         for name, records in by_variant.items():
             variant, level = own.file.variants[name], ends[name].level()
-            line: dict[str, object] = {
-                "profile": profile,
-                "variant": name,
-                "label": variant.label,
-                "tables": " ".join(variant.tables),
-            }
+            line: dict[str, object] = {"profile": profile, "variant": name, "label": variant.label}
+            line |= {"tables": " ".join(variant.tables)}
             line |= {"runs": len(records), **level.points.to_dict(), **spelled("oIoU", level["oIoU"], percent=True)}
             if REFERENCE in ends and name != REFERENCE:
                 line |= spelled("gain", ends[name].above(ends[REFERENCE])["oIoU"])
@@ -46,9 +42,7 @@ def all_runs(study: ProfileStudy) -> pd.DataFrame:
 
 def render(table: pd.DataFrame) -> pd.DataFrame:
     """``all_runs`` as text, those of no table first, then by rising overall IoU; without the records."""
-    table = table.sort_values(
-        ["tables", "oIoU"], key=lambda column: column != "" if column.name == "tables" else column
-    )
+    table = table.assign(named=table["tables"] != "").sort_values(["named", "oIoU"])
     shown = table[["label", "profile", "tables", "runs"]].replace({"tables": {"": "none"}})
     shown.insert(1, "overall IoU", with_interval(table, "oIoU"))
     shown.insert(2, f"gain over {REFERENCE}", with_interval(table, "gain", signed=True))

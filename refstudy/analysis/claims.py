@@ -4,42 +4,30 @@ The claims are entries of refstudy/papers/claims/claims.yaml; docs/statistics.md
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from refstudy.analysis.cost import Cost, cost
+from refstudy.analysis.cost import cost
 from refstudy.analysis.data_names import measured_by
 from refstudy.analysis.inference import CONTRADICTED, SUPPORTED, UNMEASURED, Estimate, judge
-from refstudy.analysis.measures import Measure, resampled_counts
+from refstudy.analysis.measures import Measure, resampled_counts, spelled
 from refstudy.analysis.rows import variant_records
 from refstudy.analysis.table_text import with_interval
 from refstudy.models.build import mask_stride
-from refstudy.papers.claims import MARGIN, load_claims
+from refstudy.papers.claims import Question, load_claims
 from refstudy.papers.printed import printed_cells
-from refstudy.study.file import PAPERS_SWIN_B, PAPERS_SWIN_T, ProfileStudy, Study, training_command
+from refstudy.study.file import ProfileStudy, Study, training_command
 from refstudy.training.evaluation import read_ceilings, summarize_counts
 from refstudy.training.records import Record
 
-CLAIMS, EXPLANATIONS = load_claims()
-OURS = "this study"  # in place of a paper, for questions that none answers
+FILE = load_claims()
+CLAIMS, EXPLANATIONS = FILE.claims, FILE.explanations
 SATURATED = 1.0  # points; a gain below counts as none
 REACH = 60.0  # percent; every full model reaches it, so a ceiling below it limits a row
 # Kinds of expressions: those that a thing's looks answer, and those that ask for its place.
 STRATA = {"looks": ("category", "attribute", "superlative"), "places": ("location", "relation")}
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question to the runs: is ``better`` above ``worse``; with ``most``, by less than that many points?"""
-
-    better: str
-    worse: str
-    metric: str = "oIoU"
-    margin: float = MARGIN
-    most: float | None = None
 
 
 COLUMNS = (
@@ -53,7 +41,7 @@ def explanations(study: ProfileStudy) -> pd.DataFrame:
 
     Columns: outcome, explanation, and those of ``ledger`` from variant on, without printed.
     """
-    table = answers(study, [Question(one.better, one.worse) for one in EXPLANATIONS])
+    table = answers(study, EXPLANATIONS)
     table.insert(0, "outcome", [one.outcome for one in EXPLANATIONS])
     table.insert(1, "explanation", [one.text for one in EXPLANATIONS])
     return table.drop(columns="printed")
@@ -69,8 +57,7 @@ def ledger(study: ProfileStudy) -> pd.DataFrame:
     ``STRATA`` of expressions) and elsewhere (on the profile's other splits), each with its interval and without a
     verdict; data; missing (the commands that train the seeds that are asked for and have no record).
     """
-    questions = [Question(claim.better, claim.worse, claim.metric, claim.margin) for claim in CLAIMS]
-    table = answers(study, [*questions, _saturation(study)])
+    table = answers(study, [*CLAIMS, _saturation(study)])
     table.insert(0, "paper", [*(claim.paper for claim in CLAIMS), "SLViT"])
     table.insert(1, "claim", [*(claim.text for claim in CLAIMS), "twice as many regions bring no more"])
     table["printed"] = [*(claim.printed for claim in CLAIMS), np.nan]
@@ -106,10 +93,8 @@ def answers(study: ProfileStudy, questions: Sequence[Question]) -> pd.DataFrame:
     margins = np.array([asked.margin if asked.most is None else np.nan for asked in questions])
     testable = ~(table["ceiling"] < REACH).to_numpy()
     judged = judge(Estimate(*np.array(tested, float).T), fewer, testable, margins)
-    table = table.assign(verdict=judged.verdict, smallest=judged.smallest)
-    table["p"] = [
-        "" if np.isnan(p) or verdict == UNMEASURED else f"{p:.4f}" for p, verdict in zip(*judged[:2], strict=True)
-    ]
+    p = ["" if np.isnan(p) or verdict == UNMEASURED else f"{p:.4f}" for p, verdict in zip(*judged[:2], strict=True)]
+    table = table.assign(verdict=judged.verdict, smallest=judged.smallest, p=p)
     return table.fillna(dict.fromkeys(("variant", "reference", "looks", "places", "elsewhere", "data", "missing"), ""))
 
 
@@ -140,11 +125,7 @@ def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[d
         return gains[part, asked.metric] if (part, asked.metric) in gains.points else unknown
 
     def shown(part: str) -> str:
-        low, high = gain(part).interval()
-        measured = with_interval(
-            pd.DataFrame([{"x": gain(part).points, "x_low": low, "x_high": high}]), "x", signed=True
-        )
-        return measured[0]
+        return with_interval(pd.DataFrame([spelled("x", gain(part))]), "x", signed=True)[0]
 
     line["measured"], (line["low"], line["high"]) = gain(split).points, gain(split).interval()
     line["runs"], line["reference_runs"] = (len(sides[name]) for name in names)
@@ -172,7 +153,7 @@ def _saturation(study: ProfileStudy) -> Question:
     by_regions = variants_by_regions(study)
     own = next((K for K, name in by_regions.items() if name == "slvit"), 0)
     more = by_regions.get(2 * own, "") if own else ""
-    return Question(more, "slvit" if more else "", most=SATURATED)
+    return Question(better=more, worse="slvit" if more else "", most=SATURATED)
 
 
 def variants_by_regions(study: ProfileStudy) -> dict[int, str]:
@@ -194,47 +175,20 @@ def variants_by_regions(study: ProfileStudy) -> dict[int, str]:
 
 def cost_ledger(study: Study) -> pd.DataFrame:
     """List the claims about cost, which need no training: multiply-adds counted at one size for both sides, the text
-    encoder included, every equation computed as the papers write it. Columns as ``ledger``, without gaps and variants;
-    what no paper claims has "this study" for its paper.
+    encoder included, every equation computed as the papers write it. Columns as ``ledger``, without gains and variants.
 
     ``printed`` and ``measured`` are percent by which the first costs less than the second.
     """
-
-    def counted(profile: str, variant: str, size: int) -> Cost:
-        config = study.run_config(profile, variant, 0).model
-        return cost(config.model_copy(update={"image_size": size}))
-
-    flops = printed_cells("s2rm_table2")["Flops"]
-    printed, unprinted = _saving(flops["SwinT-Ours"], flops["LAVT"]), float("nan")
-    slvit = counted(PAPERS_SWIN_T, "slvit", 480).written
-    lines = []
-    for encoder, profile, papers, saved in (
-        ("Swin-B", PAPERS_SWIN_B, ("S²RM", "SLViT"), printed),  # as Table II and Fig. 5(b) compare them
-        ("Swin-T", PAPERS_SWIN_T, (OURS, OURS), unprinted),
-    ):
-        lavt, small = (counted(profile, "lavt", size).written for size in (512, 480))
-        own = counted(PAPERS_SWIN_T, "s2rm_casg", 512).written
-        lines += [
-            (papers[0], f"SwinT-Ours costs less than LAVT with {encoder}", saved, own, lavt, 512),
-            (papers[1], f"SLViT costs less than LAVT with {encoder}", unprinted, slvit, small, 480),
-        ]
-    large, lavt_b = (counted(PAPERS_SWIN_B, name, 512).further_written for name in ("s2rm_casg", "lavt"))
-    further = "with Swin-B, a further expression about the same image costs S²RM + CASG less than LAVT"
-    lines.append((OURS, further, unprinted, large, lavt_b, 512))
-    rows = [
-        {
-            "paper": paper,
-            "claim": text,
-            "metric": "multiply-adds, % less",
-            "printed": printed,
-            "measured": (saved := _saving(first, second)),
-            "data": f"counted at {size} px, BERT included",
-            "verdict": SUPPORTED if saved > 0 else CONTRADICTED,
-        }
-        for paper, text, printed, first, second, size in lines
-    ]
+    rows = []
+    for claim in FILE.costs:
+        counts = []
+        for profile, variant in (claim.first, claim.second):
+            model = study.run_config(profile, variant, 0).model.model_copy(update={"image_size": claim.size})
+            counts.append(cost(model).further_written if claim.further else cost(model).written)
+        printed = printed_cells(claim.table, claim.rows)["Flops"].tolist() if claim.table else [np.nan, np.nan]
+        about: dict[str, Any] = {"paper": claim.paper, "claim": claim.text, "metric": "multiply-adds, % less"}
+        saved, printed_saved = (100 * (1 - first / second) for first, second in (counts, printed))
+        verdict = SUPPORTED if saved > 0 else CONTRADICTED
+        about |= {"printed": printed_saved, "measured": saved, "data": f"counted at {claim.size} px, BERT included"}
+        rows.append(about | {"verdict": verdict})
     return pd.DataFrame(rows)
-
-
-def _saving(first: float, second: float) -> float:
-    return 100 * (1 - first / second)

@@ -1,6 +1,6 @@
-"""A variant of your own compared with recorded baselines: levels, gains with verdicts, the gains that runs can show.
+"""A new variant compared to recorded baselines: levels, gains with verdicts, and the gains that its runs can show.
 
-The rules are those of the claims (docs/statistics.md): that the variant is above each baseline is judged together.
+The rules are those of the claims (docs/statistics.md): the gains over all baselines are judged together.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from refstudy.analysis.agreement import FEWEST, kendall, ranked_rows
-from refstudy.analysis.claims import COLUMNS, Question, answers
+from refstudy.analysis.claims import COLUMNS, answers
 from refstudy.analysis.cost import cost
 from refstudy.analysis.inference import (
     ALPHA,
@@ -27,30 +27,24 @@ from refstudy.analysis.inference import (
     pooled,
     smallest_gain,
 )
-from refstudy.analysis.lengths import (
-    MAIN,
-    by_bucket,
-    measure_groups,
-    measured_groups,
-    printed_buckets,
-    printed_dataset,
-)
+from refstudy.analysis.lengths import MAIN, by_bucket, measure_groups, measured_groups, printed_buckets, printed_dataset
 from refstudy.analysis.measures import metrics_of, sampled_metrics, spelled
 from refstudy.analysis.opened import OpenStudy
+from refstudy.analysis.rows import seed_records
 from refstudy.analysis.word_use import PAIRS, mask_agreement
 from refstudy.metrics import METRICS
 from refstudy.models.own_parts import is_own
-from refstudy.papers.claims import MARGIN
-from refstudy.study.file import ProfileStudy
-from refstudy.training.records import Record, find_record
+from refstudy.papers.claims import MARGIN, Question
+from refstudy.study.file import ProfileStudy, Variant
+from refstudy.training.records import Record
 
 WORDS = {SUPPORTED: "better", CONTRADICTED: "worse", EQUIVALENT: f"equal within {MARGIN:g} points"}
 
 
 @dataclass(frozen=True)
 class Compared(OpenStudy):
-    """A study with a variant ``own``, whose runs with the ``planned`` seeds are recorded under the study's home; those
-    of the ``baselines`` are in ``folder``."""
+    """A study with a new variant ``own``. Its runs, with the ``planned`` seeds, are recorded under the study's home;
+    those of the ``baselines`` are in ``folder``."""
 
     own: str
     planned: tuple[int, ...]
@@ -80,19 +74,19 @@ class Compared(OpenStudy):
 
 
 def usual_baselines(study: ProfileStudy, own: str) -> tuple[str, ...]:
-    """The variants that ``own`` is compared with if none are named, all but ablations: those with its decoder, or with
-    its fusion module where the decoder is a class of your own; for a whole model the whole ones; the papers' model."""
-    mine, names = study.file.variants[own], []
-    for name in study.variant_names:
-        one = study.file.variants[name]
-        if mine.whole or one.whole:
-            alike = bool(mine.whole and one.whole and not one.whole.options)
-        else:
-            same, other = ("fusion", "decoder") if mine.decoder and is_own(mine.decoder.name) else ("decoder", "fusion")
-            alike = getattr(one, same) == getattr(mine, same) and not getattr(one, other).options
-        if name != own and one.longer == 1 and (alike or name == MAIN):
-            names.append(name)
-    return tuple(names)
+    """The baselines that ``own`` is compared to if none are named: the papers' model, and, without ablations, the
+    variants with the same decoder, or with the same fusion module where the decoder is a new class; for a whole model
+    the whole models."""
+    new = study.file.variants[own]
+    same, other = ("fusion", "decoder") if new.decoder and is_own(new.decoder.name) else ("decoder", "fusion")
+
+    def alike(one: Variant) -> bool:
+        if new.whole or one.whole:
+            return bool(new.whole and one.whole and not one.whole.options)
+        return getattr(one, same) == getattr(new, same) and not getattr(one, other).options
+
+    known = {name: study.file.variants[name] for name in study.variant_names if name != own}
+    return tuple(name for name, one in known.items() if one.longer == 1 and (name == MAIN or alike(one)))
 
 
 def gains(study: Compared) -> pd.DataFrame:
@@ -105,7 +99,7 @@ def gains(study: Compared) -> pd.DataFrame:
     recorded, runs = study.recorded(), len(study.records(study.own))
     several = [name for name, records in recorded.items() if len(records) >= LOOKS[0]]
     groups = [several] * bool(several) + [[name] for name in recorded if name not in several]
-    parts = [answers(study, [Question(study.own, name) for name in names]) for names in groups]
+    parts = [answers(study, [Question(better=study.own, worse=name) for name in names]) for names in groups]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
     if runs < len(study.planned):
         table = table.assign(verdict=UNMEASURED, smallest=np.nan)
@@ -133,7 +127,7 @@ def _runs(runs: int) -> str:
 
 
 def levels(study: Compared) -> pd.DataFrame:
-    """What ``own`` and each recorded baseline reach on the first split, and cost, a line each.
+    """The scores of ``own`` and of each recorded baseline on the first split, and their cost, a line each.
 
     Columns: variant, label, runs; oIoU with its 95 % interval oIoU_low, oIoU_high, and the other metrics, in percent;
     same and other (percent that masks for two expressions share which mean one thing, or two); parameters (millions),
@@ -157,7 +151,7 @@ def levels(study: Compared) -> pd.DataFrame:
 def _cost(study: Compared, variant: str) -> dict[str, float]:
     try:
         found = cost(study.config(variant).model)
-    except Exception:  # a class of your own may look at values, and shapes have none
+    except Exception:  # a new class may look at values, and shapes have none
         return dict.fromkeys(("parameters", "macs", "further"), np.nan)
     return {"parameters": sum(found.parameters.values()), "macs": sum(found.macs.values()), "further": found.further}
 
@@ -168,11 +162,9 @@ def by_length(study: Compared) -> pd.DataFrame:
 
     Columns: words, expressions; ours, ours_low, ours_high (percent); baseline; gain, gain_low, gain_high (points).
     """
-    split, records = study.settings.splits[0], study.records(study.own)
-    buckets = printed_buckets().get(printed_dataset(study.settings.data), ())
-    names, lines = [str(bucket) for bucket in buckets], []
-    label = by_bucket(buckets) if buckets else None
-    if label is not None:
+    split, records, lines = study.settings.splits[0], study.records(study.own), []
+    if buckets := printed_buckets().get(printed_dataset(study.settings.data), ()):
+        label, names = by_bucket(buckets), [str(bucket) for bucket in buckets]
         measure = measure_groups(study, split, label, names)
         own = measure(study.profile, study.own, records)
         reached = measured_groups(records, split, label, names, own)
@@ -196,11 +188,8 @@ def smallest_gains(study: Compared) -> dict[str, float]:
     pilot = [[sampled_metrics(record, split)[metric] for record in runs] for runs in _pilot(study)]
     alone = Spread(pooled([[run.iloc[0] for run in runs] for runs in pilot]).variance, 0)
     family = {name: study.file.variants[name].family for name in (*ends, study.own)}
-    known = {
-        family[name]: Spread(one.spread.variance[metric], one.spread.freedom)
-        for name, one in ends.items()
-        if one.spread.freedom
-    }
+    spreads = {family[name]: one.spread for name, one in ends.items() if one.spread.freedom}
+    known = {name: Spread(spread.variance[metric], spread.freedom) for name, spread in spreads.items()}
     judged = max(1, sum(one.runs >= LOOKS[0] for one in ends.values()))
     found = {}
     for name, one in ends.items():
@@ -208,11 +197,8 @@ def smallest_gains(study: Compared) -> dict[str, float]:
         coming = Counter({family[study.own]: len(study.planned) - max(1, len(study.records(study.own)))})
         coming[family[name]] += runs[name] - one.runs
         spreads = {of: known.get(of, alone) for of in coming}
-        sides = [
-            Side(of, runs[side], Spread(spreads[of].variance, spreads[of].freedom + coming[of]))
-            for side in runs
-            for of in (family[side],)
-        ]
+        spreads = {of: Spread(spread.variance, spread.freedom + coming[of]) for of, spread in spreads.items()}
+        sides = [Side(family[side], runs[side], spreads[family[side]]) for side in runs]
         pairs = [one.values[metric] - other.values[metric] for key, other in ends.items() if key != name]
         pairs += [runs[0] - runs[1] for runs in pilot]
         pictures = pairs[0].iloc[1:].var(ddof=0) if pairs else 0.0
@@ -223,13 +209,9 @@ def smallest_gains(study: Compared) -> dict[str, float]:
 
 def _pilot(study: Compared) -> list[list[Record]]:
     """The recorded runs of the pilot, of each variant that has two or more."""
-    runs = [
-        [find_record(study.records_of(name), study.config(name, seed)) for seed in study.settings.pilot]
-        for name in study.variant_names
-        if study.settings.pilot and name != study.own
-    ]
-    kept = [[run for run in some if run is not None] for some in runs]
-    return [some for some in kept if len(some) > 1]
+    others = [name for name in study.variant_names if name != study.own]
+    found = [seed_records(study, name, study.settings.pilot) for name in others]
+    return [runs for runs in found if len(runs) > 1]
 
 
 def epoch_scores(study: Compared) -> dict[str, dict[int, float]]:
@@ -248,7 +230,6 @@ def agreement(study: Compared) -> str:
     rows = ranked_rows(study)
     tau, low, high = kendall(rows)
     if np.isnan(low):
-        return (
-            f"whether orders here agree with orders in print is not known yet ({len(rows)} of {FEWEST} rows recorded)"
-        )
+        known = f"{len(rows)} of {FEWEST} rows recorded"
+        return f"whether orders here agree with orders in print is not known yet ({known})"
     return f"orders here and in print agree with Kendall's tau {tau:.2f} [{low:.2f}, {high:.2f}] ({len(rows)} rows)"

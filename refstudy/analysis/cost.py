@@ -1,5 +1,4 @@
-"""The cost of a model: parameters, multiply-adds by component; counted in seconds on shapes, without
-weights."""
+"""The cost of a model: parameters, multiply-adds by component; counted in seconds on shapes, without weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from refstudy.base.bar import bar
-from refstudy.base.config import ImageEncoderConfig, ModelConfig, RunConfig, TextEncoderConfig
+from refstudy.base.config import ModelConfig, RunConfig
 from refstudy.base.files import exists, note
 from refstudy.data.check import published
 from refstudy.models.build import build_model
@@ -23,6 +22,7 @@ from refstudy.models.segmenter import ImageFeatures, Segmenter
 from refstudy.papers.printed import load_printed
 from refstudy.study.file import PAPERS_SWIN_B, PAPERS_SWIN_T, Study
 
+IMAGE_ENCODER, TEXT_ENCODER = cache(ImageEncoder), cache(TextEncoder)  # each made once
 WORDS = 20  # word pieces of an expression, as S²RM and the public code of SLViT clip them
 
 
@@ -54,7 +54,7 @@ def cost(config: ModelConfig) -> Cost:
 def _counted(settings: str) -> Cost:
     config = ModelConfig.model_validate_json(settings)
     with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        model = build_model(config, _image_encoder, _text_encoder).eval()
+        model = build_model(config, IMAGE_ENCODER, TEXT_ENCODER).eval()
         side = config.image_size
         encoding, features = Counting(model).run(partial(model.encode_image, torch.empty(1, 3, side, side)))
         macs, further = _one_and_further(model, features)
@@ -69,16 +69,6 @@ def _counted(settings: str) -> Cost:
     parameters = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in model.named_children()}
     parameters = {name: number for name, number in parameters.items() if number}
     return Cost(parameters, macs, further, in_all, further_written)
-
-
-@cache
-def _image_encoder(config: ImageEncoderConfig, image_size: int) -> ImageEncoder:
-    return ImageEncoder(config, image_size)
-
-
-@cache
-def _text_encoder(config: TextEncoderConfig) -> TextEncoder:
-    return TextEncoder(config)
 
 
 def _one_and_further(model: Segmenter, features: ImageFeatures) -> tuple[dict[str, float], float]:
@@ -136,16 +126,14 @@ class Counting:
         return output
 
     def _like(self, module: nn.Module) -> Any:
-        """What two modules that do the same have in common: class, attributes, sizes of parameters, and their parts."""
+        """The likeness of modules that do the same: class, attributes, sizes of parameters, and their parts."""
         found = self._likeness.get(id(module))
         if found is None and isinstance(module, TextEncoder | ImageEncoder):
-            found = id(module)  # made once, see above
+            found = id(module)  # made once
         if found is None:
             own = {name: repr(value) for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
-            sizes = [
-                (name, p.shape)
-                for name, p in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-            ]
+            tensors = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+            sizes = [(name, tensor.shape) for name, tensor in tensors]
             parts = [(name, self._like(part)) for name, part in module.named_children()]
             found = hash((type(module), *own.items(), *sizes, *parts))
         self._likeness[id(module)] = found
@@ -187,11 +175,10 @@ def cost_table(study: Study, profile: str, variants: Sequence[str] = ()) -> pd.D
         own = {name: found.macs.get(name, 0.0) for name in ("image_encoder", "text_encoder", "decoder")}
         total = sum(found.macs.values())
         line = {"variant": variant, "image_size": config.image_size, "parameters": sum(found.parameters.values())}
-        line |= {"macs": total, "further": found.further}
-        line |= {"written": found.written, "further_written": found.further_written}
-        lines.append(line | own | {"fusion": total - sum(own.values())})
-    columns = "variant image_size parameters macs further written further_written"
-    return pd.DataFrame(lines, columns=[*columns.split(), "image_encoder", "text_encoder", "fusion", "decoder"])
+        line |= {name: getattr(found, name) for name in ("further", "written", "further_written")}
+        lines.append(line | own | {"macs": total, "fusion": total - sum(own.values())})
+    columns = "variant image_size parameters macs further written further_written image_encoder text_encoder fusion"
+    return pd.DataFrame(lines, columns=[*columns.split(), "decoder"])
 
 
 # TFLOP/s that an estimate assumes: 40 % of 790, about the rate of a recent data-centre GPU for a product of two large
@@ -209,10 +196,8 @@ def gpu_hours(config: RunConfig, macs: float, further: float, rate: float = RATE
     waiting for data is not counted.
     """
     train, once, power = config.train, macs - further, 2e9 / (rate * 1e12) / 3600
-    sizes = published().query("dataset == @config.data.dataset and split_by == @config.data.split_by")
-    sizes = (
-        sizes.query("kind == 'released'").drop_duplicates(["split", "measure"]).set_index(["split", "measure"])["value"]
-    )
+    rows = "dataset == @config.data.dataset and split_by == @config.data.split_by and kind == 'released'"
+    sizes = published().query(rows).drop_duplicates(["split", "measure"]).set_index(["split", "measure"])["value"]
 
     def size(split: str, measure: str) -> float:
         return float(sizes.get((split, measure), sizes.get(("all", measure), "nan")))
@@ -229,7 +214,7 @@ def gpu_hours(config: RunConfig, macs: float, further: float, rate: float = RATE
 
 
 def printed_costs(study: Study) -> pd.DataFrame:
-    """Printed costs beside our count of the same model, every equation computed as the paper writes it.
+    """Printed costs and our count of the same model, every equation computed as the paper writes it.
 
     Columns: table, row, profile, variant, image_size, text_encoder (whether it is counted), printed, ours (G
     multiply-adds), difference_percent.
@@ -245,30 +230,24 @@ def printed_costs(study: Study) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-GROWTH = ["model", "axis", "value", "seconds", "peak_MB", "machine"]
-MINUTES = ["profile", "variant", "core_minutes", "machine"]
-
-
 def measured_growth(study: Study) -> pd.DataFrame:
-    """The rows of ``benchmarks/bench_growth.py``.
-
-    Columns: model, axis (what grows), value, seconds and peak_MB of a forward pass, machine.
-    """
-    return _measured(study, "growth", GROWTH)
+    """The rows of ``benchmarks/bench_growth.py``: model, axis (what grows), value, seconds and peak_MB of a forward
+    pass, machine."""
+    return _measured(study, "growth", "model axis value seconds peak_MB machine")
 
 
 def core_minutes(study: Study) -> pd.DataFrame:
     """The rows of ``benchmarks/bench_core_hours.py``: profile, variant, core_minutes of a training, machine."""
-    return _measured(study, "core_hours", MINUTES)
+    return _measured(study, "core_hours", "profile variant core_minutes machine")
 
 
-def _measured(study: Study, name: str, columns: list[str]) -> pd.DataFrame:
-    """What a benchmark wrote in the folder of the study file; no rows if it has not run."""
+def _measured(study: Study, name: str, columns: str) -> pd.DataFrame:
+    """The numbers that a benchmark wrote in the folder of the study file; no rows if it has not run."""
     path = study.root / "benchmarks" / "results" / f"{name}.csv"
     if not exists(path):
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(columns=columns.split())
     note("read", path)
-    return pd.read_csv(path)[columns]
+    return pd.read_csv(path)[columns.split()]
 
 
 def slopes(measured: pd.DataFrame) -> pd.DataFrame:

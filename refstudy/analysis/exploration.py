@@ -1,4 +1,4 @@
-"""Counts of notebook 01: the four flavours of RefScenes, the benchmarks that they imitate, and a reader's own data."""
+"""Counts of notebook 01: the four flavours of RefScenes, the benchmarks that they imitate, and data of the reader."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,7 +132,6 @@ def own_statistics(own: Mapping[str, pd.DataFrame], flavours: Flavours) -> pd.Da
 
 def held(flavours: Flavours) -> pd.DataFrame:
     """The ``census`` of every flavour, a column each."""
-    counted = {
-        DATA_NAMES[name]: census(root / name, FLAVOURS[name].split_by[0]) for name, root in flavours.roots.items()
-    }
+    roots = flavours.roots.items()
+    counted = {DATA_NAMES[name]: census(root / name, FLAVOURS[name].split_by[0]) for name, root in roots}
     return pd.DataFrame(counted).rename_axis("figure")

@@ -60,6 +60,7 @@ def diagnose(predicted: np.ndarray, truth: np.ndarray, others: np.ndarray) -> Di
     responds = marked >= RESPONSE * truth.size
     recall, precision = inter / max(wanted, 1), inter / max(marked, 1)
     rival, on_rival = most_covered(predicted, others)
+    covered, areas = (np.count_nonzero(part, axis=(1, 2)) for part in (others & predicted, others))
     if iou > HIT or not (wanted or responds):
         cause = "hit"
     elif not wanted:
@@ -68,7 +69,7 @@ def diagnose(predicted: np.ndarray, truth: np.ndarray, others: np.ndarray) -> Di
         cause = "wrong instance"
     elif recall < TOUCHED:
         cause = "missed small" if wanted < SMALL * truth.size else "missed"
-    elif recall >= FOUND and _any_found(predicted, others):
+    elif recall >= FOUND and ((covered > 0) & (covered >= FOUND * areas)).any():
         cause = "several things"
     else:
         cause = "partial" if recall < precision else "leaked"
@@ -79,11 +80,6 @@ def most_covered(predicted: np.ndarray, masks: np.ndarray) -> tuple[int, int]:
     """Find the mask, of (n, S, S), with most of the predicted pixels: its number and how many; (-1, 0) for none."""
     pixels = np.count_nonzero(masks & predicted, axis=(1, 2))
     return (int(pixels.argmax()), int(pixels.max())) if pixels.any() else (-1, 0)
-
-
-def _any_found(predicted: np.ndarray, masks: np.ndarray) -> bool:
-    marked, areas = (np.count_nonzero(part, axis=(1, 2)) for part in (masks & predicted, masks))
-    return bool(((marked > 0) & (marked >= FOUND * areas)).any())
 
 
 def diagnose_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFrame:
@@ -109,10 +105,7 @@ def diagnose_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thi
                 "area": float(truth.mean()),
                 "intersection": int((predicted & truth).sum()),
                 "union": int((predicted | truth).sum()),
-                "cause": found.cause,
-                "iou": found.iou,
-                "recall": found.recall,
-                "precision": found.precision,
+                **{name: getattr(found, name) for name in ("cause", "iou", "recall", "precision")},
                 "confidence": confidence(probability),
                 "rival_category": rival.category if rival else "",
                 "rival_colour": rival.colour if rival else "",

@@ -81,11 +81,10 @@ def _agree(path: Path, drawing: str, pixels: bytes) -> bool:
     """Tell whether the SVG, or the PNG with its drawing, at ``path`` shows the same as a new one."""
     if path.suffix == ".svg":
         before = path.read_text(encoding="utf-8")
-        old, new = (list(map(_decoded, PICTURE.findall(text))) for text in (before, drawing))
+        old, new = ([_pixels(base64.b64decode(code)) for code in PICTURE.findall(text)] for text in (before, drawing))
     else:
-        kept = Image.open(path)
-        before = getattr(kept, "text", {}).get(DRAWING, "")
-        old, new = ([np.asarray(image.convert("RGB"))] for image in (kept, Image.open(io.BytesIO(pixels))))
+        before = getattr(Image.open(path), "text", {}).get(DRAWING, "")
+        old, new = [_pixels(path.read_bytes())], [_pixels(pixels)]
     return (
         _drawings_agree(PICTURE.sub('"', before), PICTURE.sub('"', drawing))
         and len(old) == len(new)
@@ -93,24 +92,21 @@ def _agree(path: Path, drawing: str, pixels: bytes) -> bool:
     )
 
 
-def _decoded(picture: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGBA"))
+def _pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
 
 
 def _pictures_agree(old: np.ndarray, new: np.ndarray) -> bool:
-    if old.shape != new.shape:
-        return False
-    apart = np.abs(old.astype(int) - new).max(2)
-    return bool((apart > LEVELS).mean() <= TURNED)
+    return old.shape == new.shape and bool((np.abs(old.astype(int) - new).max(2) > LEVELS).mean() <= TURNED)
 
 
 def _drawings_agree(old: str, new: str) -> bool:
-    """Compare two SVG texts: markup, texts, and the numbers in each."""
-    old, new = (_plain(text) for text in (old, new))
-    parts = list(zip(TEXT.split(old), TEXT.split(new), strict=False))
-    if TEXT.sub("", COORDINATE.sub("", old)) != TEXT.sub("", COORDINATE.sub("", new)):
-        return False
-    return all(_texts_agree(*pair) if k % 2 else _coordinates_agree(*pair) for k, pair in enumerate(parts))
+    """Compare two SVG texts: the markup with its coordinates, and the texts with their numbers, which stand in turn."""
+    parts = [TEXT.split(_plain(text)) for text in (old, new)]
+    return len(parts[0]) == len(parts[1]) and all(
+        _near(before, after, IN_TEXT) if k % 2 else _near(before, after, COORDINATE, POINTS)
+        for k, (before, after) in enumerate(zip(*parts, strict=True))
+    )
 
 
 def _plain(svg: str) -> str:
@@ -119,15 +115,13 @@ def _plain(svg: str) -> str:
     return VOLATILE.sub(lambda found: names.setdefault(found[0], f"id-{len(names)}"), LEFT_OUT.sub("", svg))
 
 
-def _coordinates_agree(old: str, new: str) -> bool:
-    a, b = (np.array(COORDINATE.findall(text), float) for text in (old, new))
-    return len(a) == len(b) and bool((np.abs(a - b) <= POINTS).all())
-
-
-def _texts_agree(old: str, new: str) -> bool:
-    if IN_TEXT.sub("", old) != IN_TEXT.sub("", new):
+def _near(old: str, new: str, number: re.Pattern[str], allowed: float = 0.0) -> bool:
+    """Tell whether two texts are the same but for numbers that differ by at most ``allowed``, or, where that is 0, by
+    one unit of their last digit."""
+    before, after = number.findall(old), number.findall(new)
+    if number.sub("", old) != number.sub("", new) or len(before) != len(after):
         return False
     return all(
-        abs(float(a) - float(b)) <= 1.01 * 10.0 ** -len(a.partition(".")[2])
-        for a, b in zip(IN_TEXT.findall(old), IN_TEXT.findall(new), strict=True)
+        abs(float(a) - float(b)) <= (allowed or 1.01 * 10.0 ** -len(a.partition(".")[2]))
+        for a, b in zip(before, after, strict=True)
     )

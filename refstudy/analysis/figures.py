@@ -1,4 +1,4 @@
-"""The style of every figure, and the drawings that several notebooks share: pictures, maps, masks, boxes and arrows.
+"""The style of every figure, and the drawings that several notebooks share: pictures, maps, masks.
 
 ``save`` is in ``refstudy.analysis.figure_files``; charts are in ``plots``, grids of masks in ``mask_grids``.
 """
@@ -136,10 +136,10 @@ def gate_ranges(runs: Mapping[str, pd.DataFrame]) -> Figure:
     """The ranges of gates at every validation (``Record.gates``), a panel for each run and kind: a mark at the mean and
     a line from the lowest to the highest weight, a colour and mark a gate. Weights in the grey zones are saturated."""
     panels = [
-        (label, kind, gates[gates["gate"].str.contains(part)])
+        (label, kind, some)
         for label, gates in runs.items()
         for part, kind in GATE_KINDS.items()
-        if gates["gate"].str.contains(part).any()
+        if len(some := gates[gates["gate"].str.contains(part)])
     ]
     figure, axes = plt.subplots(1, len(panels), figsize=(3.3 * len(panels), 3.1), squeeze=False)
     for axis, (label, kind, gates) in zip(axes[0], panels, strict=True):
@@ -209,34 +209,4 @@ def coparsed_cell(
 def grid(rows: int, columns: int, cell: float = 1.9) -> tuple[Figure, np.ndarray]:
     """A figure of ``rows`` x ``columns`` pictures, each about ``cell`` inches; the axes as a 2-d array."""
     figure, axes = plt.subplots(rows, columns, figsize=(cell * columns, cell * 1.18 * rows), squeeze=False)
-    return figure, axes
-
-
-def shape_text(tensor: Tensor) -> str:
-    """The shape of one example's tensor to read, e.g. "256 × 4 × 4"; the batch dimension is left out."""
-    return " × ".join(map(str, tensor.shape[1:]))
-
-
-def draw_box(
-    axes: Axes, x: float, y: float, width: float, height: float, text: str, colour: str, dashed: bool = False
-) -> None:
-    """A box of a diagram with its text, lower left corner at (x, y), tinted in a palette colour; dashed ones are
-    white."""
-    tint = PALETTE[colour]
-    face, line = ("white", "--") if dashed else (f"{tint}30", "-")
-    axes.add_patch(Rectangle((x, y), width, height, facecolor=face, edgecolor=tint, linestyle=line))
-    axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
-
-
-def draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], dashed: bool = False) -> None:
-    """An arrow of a diagram."""
-    style = {"arrowstyle": "->", "color": "0.3", "shrinkA": 0, "shrinkB": 0, "linestyle": "--" if dashed else "-"}
-    axes.annotate("", end, start, arrowprops=style)
-
-
-def diagram(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty drawing of so many inches, both axes from 0 to 1."""
-    figure, axes = plt.subplots(figsize=(width, height))
-    axes.set(xlim=(-0.005, 1.005), ylim=(-0.01, 1.01))
-    axes.set_axis_off()
     return figure, axes

@@ -1,7 +1,7 @@
-"""The figures of the lesson on data (notebook 01): scenes of every flavour, lengths, sizes; a reader's own data."""
+"""The figures of the lesson on data (notebook 01): scenes of every flavour, lengths, sizes; data of the reader."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os.path import exists
 
 import matplotlib.pyplot as plt
@@ -32,19 +32,13 @@ def gallery(name: str, table: pd.DataFrame, columns: int = 6, start: int = 3) ->
         picture = read_image(row.image_path, row.height or None, row.width or None)
         if axis is axes[0, 1]:
             show_image(axes[0, 0], picture, "as it is")
-        mask = decode_mask(row.segmentation, row.height, row.width) if row.segmentation else _boxed(row.bbox, picture)
+        x, y, wide, high = row.bbox
+        corners = [x, y, x + wide, y, x + wide, y + high, x, y + high]
+        mask = decode_mask(row.segmentation or [corners], *picture.shape[:2])
         overlay(axis, picture, mask, title=textwrap.fill(f"“{row.expression}”", 20))
     title = f"{DATA_NAMES[name]} (after {FLAVOURS[name].target.benchmark})" if name in FLAVOURS else name
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
-
-
-def _boxed(box: Sequence[float], picture: np.ndarray) -> np.ndarray:
-    """The mask (H, W) of a box (x, y, width, height)."""
-    x, y, width, height = map(round, box)
-    mask = np.zeros(picture.shape[:2], bool)
-    mask[y : y + height, x : x + width] = True
-    return mask
 
 
 def lengths(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -75,12 +69,9 @@ def sizes(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.set(xscale="log", xlim=(0.005, 1), title=title, xlabel="box over picture")
     axes[0].set_ylabel("referents up to this size (%)")
     axes[0].legend(loc="upper left")
-    both = {
-        "ours": referents_per_picture(tables["refscenes"]),
-        "real val": real_figures("pictures by referents")["RefCOCO"],
-    }
-    for k, (label, counts) in enumerate(both.items()):
-        axes[-1].bar(counts.index + 0.4 * k - 0.2, 100 * counts, 0.38, label=label, color=(PALETTE["sky"], REAL)[k])
+    own, coco = referents_per_picture(tables["refscenes"]), real_figures("pictures by referents")["RefCOCO"]
+    axes[-1].bar(own.index - 0.2, 100 * own, 0.38, label="ours", color=PALETTE["sky"])
+    axes[-1].bar(coco.index + 0.2, 100 * coco, 0.38, label="real val", color=REAL)
     axes[-1].set(xlabel=f"referents per picture ({MOST_REFERENTS}: or more)", ylabel="pictures (%)")
     axes[-1].set(title="RefScenes\nand RefCOCO", xticks=range(1, MOST_REFERENTS + 1))
     axes[-1].legend()

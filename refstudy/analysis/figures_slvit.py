@@ -1,6 +1,5 @@
 """The figures of the SLViT lessons (notebooks 03a and 03b): diagrams, branches, maps."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from refstudy.analysis import figures
 from refstudy.analysis.cost import cost
-from refstudy.analysis.figures import PALETTE, shape_text
+from refstudy.analysis.diagrams import diagram, draw_arrow, draw_box, draw_diagram, shape_text
+from refstudy.analysis.figures import PALETTE
 from refstudy.analysis.trace import SLViTTrace, decoder_maps
 from refstudy.models.build import build_model
 from refstudy.models.slvit import SLViT
@@ -32,7 +32,7 @@ DESIGNS = {  # variant -> where words and picture meet, decoder
 
 def designs(study: ProfileStudy, model: SLViT, image: np.ndarray, sentence: str) -> Figure:
     """The paper's Fig. 1: ``DESIGNS`` with the shapes of a profile's models, and what a second sentence costs."""
-    figure, axes = figures.diagram(10.2, 5.4)
+    figure, axes = diagram(10.2, 5.4)
     left, step, wide, high = 0.23, 0.155, 0.13, 0.115
     end = left + 4 * step
     words_at = {  # one arrow a block of SLViT
@@ -53,11 +53,11 @@ def designs(study: ProfileStudy, model: SLViT, image: np.ndarray, sentence: str)
         axes.text(0, middle, about, va="center", fontsize=8.5)
         for stage, map_ in zip(STAGES, decoder_maps(design, image, sentence), strict=True):
             x = left + step * (stage - 1)
-            figures.draw_box(axes, x, y, wide, high, f"stage {stage}\n{shape_text(map_)}", "blue")
-            figures.draw_arrow(axes, (x + wide, middle), (x + step + 0.035 * (stage == 4), middle))
-        figures.draw_box(axes, end + 0.035, y, 0.115, high, decoder, "vermilion")
+            draw_box(axes, x, y, wide, high, f"stage {stage}\n{shape_text(map_)}", "blue")
+            draw_arrow(axes, (x + wide, middle), (x + step + 0.035 * (stage == 4), middle))
+        draw_box(axes, end + 0.035, y, 0.115, high, decoder, "vermilion")
         for x in words_at[variant]:
-            figures.draw_arrow(axes, (x, y + high + 0.06), (x, y + high if variant == "slvit" else middle))
+            draw_arrow(axes, (x, y + high + 0.06), (x, y + high if variant == "slvit" else middle))
         axes.plot([left, end + 0.03], [y + high + 0.06] * 2, color=PALETTE["orange"], linewidth=3)
         axes.text(left, y + high + 0.075, "words", color="black", fontsize=9)
     return figure
@@ -65,40 +65,20 @@ def designs(study: ProfileStudy, model: SLViT, image: np.ndarray, sentence: str)
 
 def architecture(model: SLViT, seen: SLViTTrace) -> Figure:
     """The paper's Fig. 3 with the shapes of a trace."""
-    steps, pixels = seen.steps, seen.features.size[0]
-    tokens = sum(patch_side(stage) ** 2 for stage in STAGES)
-    found = f"map_U {shape_text(steps.uncertainty)}, K = {steps.cells.shape[1]} regions of {tokens} tokens"  # type: ignore[arg-type, union-attr]
-    words, columns, wide = seen.given[0][1], [0.0, 0.17, 0.34, 0.51, 0.68, 0.85], 0.15
-    boxes = [  # x, y, width, height, text, colour
-        (0.0, 0.64, wide, 0.16, f"image\n3 × {pixels} × {pixels}", "black"),
-        (columns[1], 0.64, wide, 0.16, f"stem: V₁\n{shape_text(seen.features.maps[0])}", "blue"),
-        (columns[2], 0.88, 0.66, 0.1, f"words L: {shape_text(words)}, into every block", "orange"),
-        (columns[2], 0.06, 0.66, 0.22, f"URCE: {found}\nF̃₁ … F̃₄, of the shapes of F₁ … F₄", "purple"),
-        (columns[1], 0.09, wide, 0.16, f"Hamburger: logits\n{shape_text(steps.logits)}", "vermilion"),
-        (0.0, 0.09, wide, 0.16, f"mask\n{pixels} × {pixels}", "black"),
-    ]
-    arrows = [
-        ((wide, 0.72), (columns[1], 0.72)),
-        ((columns[2], 0.17), (columns[1] + wide, 0.17)),
-        ((columns[1], 0.17), (wide, 0.17)),
-    ]
-    for stage, x, blocks in zip(STAGES, columns[2:], model.image_encoder.blocks, strict=True):
-        count = len(blocks)  # type: ignore[arg-type]
-        text = f"stage {stage}, {count} block{'s'[: count > 1]}: F{MARK[stage]}"
-        scores = shape_text(steps.scores[stage - 1])  # type: ignore[arg-type]
-        boxes.append((x, 0.64, wide, 0.16, f"{text}\n{shape_text(steps.encoded[stage - 1])}", "blue"))
-        boxes.append((x, 0.40, 0.11, 0.14, f"S{MARK[stage]}\n{scores}", "green"))
-        arrows += [((x - 0.02, 0.72), (x, 0.72)), ((x + wide / 2, 0.88), (x + wide / 2, 0.80))]
-        arrows += [
-            ((x + at, y), (x + at, to)) for at, y, to in ((0.055, 0.64, 0.54), (0.055, 0.40, 0.28), (0.13, 0.64, 0.28))
-        ]
-    figure, axes = figures.diagram(9.6, 4.6)
-    for box in boxes:
-        figures.draw_box(axes, *box)
-    for start, end in arrows:
-        figures.draw_arrow(axes, start, end)
-    axes.set_ylim(0.04, 1)
-    return figure
+    steps, blocks = seen.steps, [len(stage) for stage in model.image_encoder.blocks]  # type: ignore[arg-type, union-attr]
+    return draw_diagram(
+        "slvit_fig3",
+        **{f"F{stage}": map_ for stage, map_ in zip(STAGES, steps.encoded, strict=True)},
+        **{f"S{stage}": scores for stage, scores in zip(STAGES, steps.scores, strict=True)},  # type: ignore[arg-type]
+        **{f"blocks{stage}": f"{n} block{'s'[: n > 1]}" for stage, n in zip(STAGES, blocks, strict=True)},
+        pixels=seen.features.size[0],
+        V1=seen.features.maps[0],
+        words=seen.given[0][1],
+        uncertainty=steps.uncertainty,
+        K=steps.cells.shape[1],  # type: ignore[union-attr]
+        tokens=sum(patch_side(stage) ** 2 for stage in STAGES),
+        logits=steps.logits,
+    )
 
 
 def signed(axes: Axes, values: Tensor, title: str, limit: float, bar: bool = False) -> AxesImage:
@@ -215,39 +195,17 @@ def regions_curve(swept: pd.DataFrame, paper_size: Mapping[int, float], title: s
 def enhancement(model: SLViT, seen: SLViTTrace, sequences: Tensor) -> Figure:
     """The paper's Fig. 4 with the shapes of a trace and of the regions' sequences (regions, tokens, width)."""
     steps, urce = seen.steps, model.urce
-    grid_text, K = shape_text(steps.uncertainty), steps.cells.shape[1]  # type: ignore[arg-type, union-attr]
-    cells_text = " + ".join(str(patch_side(stage) ** 2) for stage in urce.stages)  # type: ignore[union-attr]
-    scores_text, encoded_text, maps_text = (
-        "\n".join(texts)
-        for texts in (
-            map(shape_text, steps.scores),  # type: ignore[arg-type]
-            map(shape_text, steps.encoded),
-            (" × ".join(map(str, scores.shape[2:])) for scores in steps.scores),  # type: ignore[union-attr]
-        )
+    return draw_diagram(
+        "slvit_fig4",
+        scores="\n".join(map(shape_text, steps.scores)),  # type: ignore[arg-type]
+        features="\n".join(map(shape_text, steps.encoded)),
+        maps="\n".join(shape_text(scores[:, 0]) for scores in steps.scores),  # type: ignore[index, union-attr]
+        uncertainty=steps.uncertainty,
+        K=steps.cells.shape[1],  # type: ignore[union-attr]
+        tokens=" + ".join(str(patch_side(stage) ** 2) for stage in urce.stages),  # type: ignore[union-attr]
+        sequences=" × ".join(map(str, sequences.shape)),
+        heads=urce.heads,  # type: ignore[union-attr]
     )
-    boxes = {  # name -> (x, y, height, text, colour)
-        "scores": (0.0, 0.55, 0.4, f"S₁ … S₄\n{scores_text}", "green"),
-        "features": (0.0, 0.0, 0.4, f"F₁ … F₄\n{encoded_text}", "blue"),
-        "maps": (0.21, 0.55, 0.4, f"R₁ … R₄: summed\n{maps_text}", "green"),
-        "uncertainty": (0.42, 0.65, 0.2, f"map_U, Eq. (8)\n{grid_text}", "orange"),
-        "index": (0.63, 0.65, 0.2, f"Index, Eq. (9)\nK = {K}", "orange"),
-        "patches": (0.21, 0.0, 0.4, f"patches of K regions\n{cells_text} cells", "blue"),
-        "tokens": (0.42, 0.1, 0.2, f"one width, Eq. (10)\n{' × '.join(map(str, sequences.shape))}", "purple"),
-        "attention": (0.63, 0.1, 0.2, f"attention, Eq. (11)\n{urce.heads} heads", "purple"),  # type: ignore[union-attr]
-        "enhanced": (0.84, 0.0, 0.4, f"F̃₁ … F̃₄, Eq. (12)\n{encoded_text}", "blue"),
-    }
-    wide = 0.16
-    figure, axes = figures.diagram(10.6, 3.6)
-    for x, y, high, text, colour in boxes.values():
-        figures.draw_box(axes, x, y, wide, high, text, colour)
-    for start, end in itertools.chain(
-        itertools.pairwise(("scores", "maps", "uncertainty", "index")),
-        itertools.pairwise(("features", "patches", "tokens", "attention", "enhanced")),
-    ):
-        (x, y, high, *_), to_x = boxes[start], boxes[end][0]
-        figures.draw_arrow(axes, (x + wide, y + high / 2), (to_x, y + high / 2))
-    figures.draw_arrow(axes, (0.63, 0.65), (0.37, 0.38))  # which regions are cut out
-    return figure
 
 
 def tokens(image: np.ndarray, cell: int, columns: int) -> Figure:
@@ -338,9 +296,8 @@ def choices(chosen: Tensor, borders: Tensor) -> Figure:
     it, both (h_4, w_4)."""
     figure, axes = figures.grid(1, 2, cell=2.5)
     high = float(max(chosen.max(), borders.max()))
-    for axis, title, share in zip(
-        axes[0], ("region chosen", "border of the target inside"), (chosen, borders), strict=True
-    ):
+    titles = ("region chosen", "border of the target inside")
+    for axis, title, share in zip(axes[0], titles, (chosen, borders), strict=True):
         drawn = figures.number_grid(axis, share.numpy(), high=high)
         axis.set(title=title, aspect="equal")
         axis.set_axis_off()

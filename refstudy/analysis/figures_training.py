@@ -36,9 +36,8 @@ def curve(training: Training, floors: Mapping[str, pd.DataFrame]) -> Figure:
     heights = {name: summarize_counts(counts)["oIoU"] for name, counts in floors.items()}
     for name, height in heights.items():
         right.axhline(height, color="grey", linestyle="--", linewidth=1)
-        right.text(
-            1.02, height, textwrap.fill(name, 21), va="center", fontsize=8, transform=right.get_yaxis_transform()
-        )
+        side = right.get_yaxis_transform()
+        right.text(1.02, height, textwrap.fill(name, 21), va="center", fontsize=8, transform=side)
     top = 1.15 * max(*(value for _, value in score), *heights.values())
     right.set(xlabel="update", ylabel="overall IoU (%)", title=f"{training.measured_on}", ylim=(0, top))
     return figure

@@ -1,8 +1,7 @@
 """Statistics of few runs: levels and gains with their errors, and verdicts on many claims at once.
 
 Everything here works on numbers alone, of run records or made up (benchmarks/simulate_verdicts.py). SciPy is loaded by
-what computes with it.
-docs/statistics.md has the formulas and the reasons.
+what computes with it. docs/statistics.md has the formulas and the reasons.
 """
 
 from collections.abc import Iterable, Sequence
@@ -144,17 +143,9 @@ def judge(gains: Estimate, runs: np.ndarray, testable: np.ndarray, margin: Any =
     p[testable] = np.minimum(1.0, len(LOOKS) * holm(np.where(measured, gains.p(), 1.0)[testable]))
     decided = measured & (p <= ALPHA)
     low, high = gains.interval(1 - 2 * ALPHA)
-    verdict = np.select(
-        [
-            ~testable,
-            ~measured,
-            decided & (points > 0),
-            decided,
-            (runs >= LOOKS[-1]) & (low > -margin) & (high < margin),
-        ],
-        [UNTESTABLE, UNMEASURED, SUPPORTED, CONTRADICTED, EQUIVALENT],
-        UNDECIDED,
-    )
+    equal = (runs >= LOOKS[-1]) & (low > -margin) & (high < margin)
+    rules = [~testable, ~measured, decided & (points > 0), decided, equal]
+    verdict = np.select(rules, [UNTESTABLE, UNMEASURED, SUPPORTED, CONTRADICTED, EQUIVALENT], UNDECIDED)
     still_open = max(int(np.sum(testable & ~decided)), 1)  # Holm holds the least of their p-values against this level
     smallest = smallest_gain(gains.error, gains.freedom, ALPHA / len(LOOKS) / still_open)
     return Verdicts(p, verdict, np.where(verdict == UNDECIDED, smallest, np.nan))

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,8 +33,7 @@ COLUMNS = {
 Label = Callable[[pd.DataFrame], pd.Series]  # rows of a record's counts -> the group of each (NaN: none)
 
 
-@dataclass(frozen=True)
-class Bucket:
+class Bucket(NamedTuple):
     """Expressions of ``first`` to ``last`` words, both included."""
 
     first: int
@@ -93,16 +92,21 @@ def measure_groups(study: ProfileStudy, split: str, label: Label, groups: Sequen
 
 def _grouped(record: Record, split: str, label: Label, groups: Sequence, resampled: bool = True) -> pd.DataFrame:
     counts = record.counts().query("split == @split")
-    images = np.sort(counts["image_id"].unique())
     named = counts.assign(group=label(counts)).dropna(subset="group")
-    per_image = named.groupby(["image_id", "group"])[["intersection", "union"]].sum()
-    weights = draws(len(images))[: None if resampled else 1]
-    inter, union = (
-        weights
-        @ per_image[column].unstack(fill_value=0).reindex(index=images, columns=groups, fill_value=0).to_numpy(float)
-        for column in ("intersection", "union")
-    )
+    inter, union = _sums(named, "group", groups, counts["image_id"], ("intersection", "union"), resampled)
     return 100 * pd.DataFrame(np.divide(inter, union, out=np.full_like(inter, np.nan), where=union > 0), columns=groups)
+
+
+def _sums(
+    rows: pd.DataFrame, by: str, groups: Sequence, images: pd.Series, columns: Sequence[str], resampled: bool = True
+) -> list[np.ndarray]:
+    """For each of ``columns`` the sums of the ``rows`` of each group, (1 + RESAMPLES, groups), over the drawn pictures
+    of all ``images``: row 0 of all pictures, and the only one unless ``resampled``."""
+    order = np.sort(images.unique())
+    per_image = rows.groupby(["image_id", by])[list(columns)].sum()
+    weights = draws(len(order))[: None if resampled else 1]
+    tables = (per_image[column].unstack(fill_value=0) for column in columns)
+    return [weights @ table.reindex(index=order, columns=groups, fill_value=0).to_numpy(float) for table in tables]
 
 
 def measured_groups(
@@ -114,15 +118,12 @@ def measured_groups(
     ``measure_groups``; without them the interval is that of these runs alone, and one run has none.
     """
     lines = pd.DataFrame(index=list(groups), columns=["ours", "ours_low", "ours_high", "expressions"], dtype=float)
-    lines["expressions"] = 0
     if records:
         level = (ends or grouped_oiou(records, split, label, groups)).level()
         low, high = level.interval()
         lines["ours"], lines["ours_low"], lines["ours_high"] = level.points, low.clip(0, 100), high.clip(0, 100)
-        lines["expressions"] = (
-            label(records[0].counts().query("split == @split")).value_counts().reindex(groups).fillna(0)
-        )
-    return lines.astype({"expressions": int})
+        lines["expressions"] = label(records[0].counts().query("split == @split")).value_counts().reindex(groups)
+    return lines.fillna({"expressions": 0}).astype({"expressions": int})
 
 
 def group_gap(records: list[Record], split: str, label: Label, first: str, second: str) -> Estimate:
@@ -149,32 +150,19 @@ def length_gaps(records: list[Record], split: str, label: Label, first: str, sec
 
 
 def _at_one_mix(record: Record, split: str, label: Label, groups: Sequence) -> pd.DataFrame:
-    """As ``_grouped`` for two groups, with expressions weighted so that both groups have the same mix of kinds: that of
+    """``_grouped`` for two groups, with expressions weighted so that both groups have the same mix of kinds: that of
     Mantel and Haenszel, where a kind counts as n1 n2 / (n1 + n2), so that a kind missing in either counts nothing."""
-    counts = record.counts().query("split == @split")
-    images, kinds = np.sort(counts["image_id"].unique()), counts["kind"].dropna().unique()
-    sums = {}
-    for group in groups:
-        part = counts[label(counts) == group].assign(expressions=1).groupby(["image_id", "kind"])
-        sums[group] = {
-            column: draws(len(images))
-            @ part[column]
-            .sum()
-            .unstack(fill_value=0)
-            .reindex(index=images, columns=kinds, fill_value=0)
-            .to_numpy(float)
-            for column in ("intersection", "union", "expressions")
-        }
-    first, second = (sums[group]["expressions"][0] for group in groups)
+    counts = record.counts().query("split == @split").assign(expressions=1)
+    kinds, columns = counts["kind"].dropna().unique(), ("intersection", "union", "expressions")
+    named = {group: counts[label(counts) == group] for group in groups}
+    sums = {group: _sums(rows, "kind", kinds, counts["image_id"], columns) for group, rows in named.items()}
+    first, second = (expressions[0] for _, _, expressions in sums.values())
     with np.errstate(invalid="ignore", divide="ignore"):  # kinds that were not drawn: NaN
         mix = np.nan_to_num(first * second / (first + second))
-        shared = mix > 0
-        found = {}
-        for group, of in sums.items():
-            inter, union = (
-                (of[column] / of["expressions"])[:, shared] @ mix[shared] for column in ("intersection", "union")
-            )
-            found[group] = 100 * inter / union
+        shared, found = mix > 0, {}
+        for group, (inter, union, expressions) in sums.items():
+            numerator, denominator = ((part / expressions)[:, shared] @ mix[shared] for part in (inter, union))
+            found[group] = 100 * numerator / denominator
     return pd.DataFrame(found)
 
 
@@ -236,29 +224,23 @@ def length_table(study: ProfileStudy) -> pd.DataFrame:
     none has the data set.
     """
     printed, measured_splits = load_printed(TABLE), benchmark_splits(study)
-    found, measures = {}, {}
-    for dataset, column in COLUMNS.items():
-        split, profiles = measured_splits.get(column, ("", []))
-        found[dataset] = split, table_rows(TABLE, study, profiles)
-        buckets = printed_buckets()[dataset]
-        names = [str(bucket) for bucket in buckets]
-        measures[dataset] = measure_groups(study, split, by_bucket(buckets), names)
-    variants = {
-        row: variant for row, (_, variant) in study.file.rows(TABLE, study.file.together(study.profile)).items()
-    }
+    found = {}
+    for dataset, buckets in printed_buckets().items():
+        split, profiles = measured_splits.get(COLUMNS[dataset], ("", []))
+        label, names = by_bucket(buckets), [str(bucket) for bucket in buckets]
+        measure = measure_groups(study, split, label, names)
+        found[dataset] = split, table_rows(TABLE, study, profiles), label, names, measure
+    variants = {row: name for row, (_, name) in study.file.rows(TABLE, study.file.together(study.profile)).items()}
     lines = []
     for row in printed.index:
-        for dataset, buckets in printed_buckets().items():
-            split, rows = found[dataset]
+        for dataset, (split, rows, label, names, measure) in found.items():
             ours = rows.get(row)
             records = [record for record in ours.records if split in record.metrics] if ours else []
-            names = [str(bucket) for bucket in buckets]
-            ends = measures[dataset](ours.profile, ours.variant, records) if ours and records else None
-            measured = measured_groups(records, split, by_bucket(buckets), names, ends)
+            ends = measure(ours.profile, ours.variant, records) if ours and records else None
             about = {"runs": len(records), "data": "", "missing": ""}
             if ours:
                 about |= {"data": ours.data(split), "missing": ours.missing}
-            for bucket, numbers in measured.iterrows():
+            for bucket, numbers in measured_groups(records, split, label, names, ends).iterrows():
                 line = {"row": row, "variant": variants.get(row, ""), "dataset": dataset, "bucket": bucket}
                 lines.append(line | {"printed": printed.loc[row, f"{dataset} {bucket}"]} | numbers.to_dict() | about)
     columns = "row variant dataset bucket printed ours ours_low ours_high expressions runs data missing"

@@ -1,7 +1,7 @@
 """The lessons on models (notebooks 02, 03a, 03b, 10): a model, one expression about one scene, and measures of them."""
 
 import os
-import time
+import timeit
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
@@ -95,7 +95,7 @@ class Example:
         return overlap(mask, self.truth)
 
     def show(self, figure: Figure, name: str) -> None:
-        """Show a figure below the cell, and save it among the figures of the results."""
+        """``show`` under the example's study."""
         show(self.study, figure, name)
 
 
@@ -206,13 +206,11 @@ def times_faster() -> float:
     parsed, generator = torch.randn(2, 256, 12, 12, requires_grad=True), torch.randn(2, 256, 12, 12)
 
     def seconds(form: Callable[[Tensor, Tensor], Iterable[Tensor]]) -> float:
-        times = []
-        for _ in range(4):
-            begin = time.perf_counter()
+        def step() -> None:
             with torch.enable_grad():
                 sum(map_.square().mean() for map_ in form(parsed, generator)).backward()  # type: ignore[union-attr]
-            times.append(time.perf_counter() - begin)
-        return float(np.median(times[1:]))
+
+        return float(np.median(timeit.repeat(step, number=1, repeat=4)[1:]))
 
     return seconds(coparse_literal) / seconds(coparse)
 
@@ -232,11 +230,8 @@ def map_scales(example: Example) -> pd.DataFrame:
         sizes.append(torch.stack([term.flatten(1).mean(1) for term in steps_between], 1))
     before, after = torch.cat(spreads, 1).mean(1).double().numpy()
     shares = torch.cat(sizes).mean(0).double().numpy()
-    columns = {
-        "deviation of R_i": before,
-        "after Down": after,
-        "share in map_U, %": [np.nan, *100 * shares / shares.sum()],
-    }
+    steps_of_u = [np.nan, *100 * shares / shares.sum()]
+    columns = {"deviation of R_i": before, "after Down": after, "share in map_U, %": steps_of_u}
     return pd.DataFrame(columns, index=[f"stage {stage}" for stage in STAGES])
 
 

@@ -150,11 +150,9 @@ def verdict(training: Training, floor: pd.DataFrame) -> list[str]:
         answer = "In part. The masks change with the words, though the score alone would not show it."
     else:
         answer = "No. Neither the score nor the masks show that the model uses the words."
-    lines = [
-        answer,
-        f"It reaches {own[0]:.1f} % overall IoU, {gain[0]:+.1f} [{low:+.1f}, {high:+.1f}] points against the best mask "
-        f"without words ({training.measured_on}, {len(training.val.images)} pictures).",
-    ]
+    where = f"{training.measured_on}, {len(training.val.images)} pictures"
+    reached = f"{own[0]:.1f} % overall IoU, {gain[0]:+.1f} [{low:+.1f}, {high:+.1f}] points against"
+    lines = [answer, f"It reaches {reached} the best mask without words ({where})."]
     if agreement:
         other, same = (with_interval(pd.DataFrame([agreement]), pair, digits=0)[0] for pair in ("other", "same"))
         lines.append(

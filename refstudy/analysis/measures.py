@@ -66,28 +66,19 @@ class Measure:
     spread is pooled over all variants that a profile trains, from their recorded runs.
     """
 
-    def __init__(
-        self,
-        study: ProfileStudy,
-        sample: Sample,
-        exact: Callable[[Record], pd.Series | None] | None = None,
-    ):
-        self._study, self._sample = study, sample
-        self._exact = exact or (lambda record: sample(record).iloc[0])
+    def __init__(self, study: ProfileStudy, sample: Sample, exact: Callable[[Record], pd.Series | None]):
+        self._study, self._sample, self._exact = study, sample, exact
         self._pools: dict[str, dict[str, Spread]] = {}
         self._ends: dict[tuple[str, str], Ends] = {}
 
     def __call__(self, trainer: str, variant: str, records: Sequence[Record]) -> Ends:
         """The results of a variant that the profile ``trainer`` trains, from its ``records``, at least one."""
-        found = self._ends.get((trainer, variant))
-        if found is None:
-            samples, family = [self._sample(record) for record in records], self._study.file.variants[variant].family
-            unknown = Spread(samples[0].iloc[0] * np.nan, 0)
-            spread = self._pool(trainer).get(family, unknown)
-            values = sum(samples) / len(samples)
-            found = Ends(values, len(samples), f"{trainer}: {family}", spread, tuple(records))
-            self._ends[trainer, variant] = found
-        return found
+        if (trainer, variant) not in self._ends:
+            values = sum(map(self._sample, records)) / len(records)
+            family = self._study.file.variants[variant].family
+            spread = self._pool(trainer).get(family, Spread(values.iloc[0] * np.nan, 0))
+            self._ends[trainer, variant] = Ends(values, len(records), f"{trainer}: {family}", spread, tuple(records))
+        return self._ends[trainer, variant]
 
     def _pool(self, trainer: str) -> dict[str, Spread]:
         if trainer not in self._pools:

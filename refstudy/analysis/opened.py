@@ -49,10 +49,8 @@ class OpenStudy(ProfileStudy):
 
         found = find_record(self.folder / "records", self.config(variant, seed))
         if found is None:
-            command = training_command(self.profile, variant, seed)
-            raise StudyError(
-                f"{self.folder / 'records'}: no record of {variant}, seed {seed}; make it with `{command}`"
-            )
+            remedy = f"make it with `{training_command(self.profile, variant, seed)}`"
+            raise StudyError(f"{self.folder / 'records'}: no record of {variant}, seed {seed}; {remedy}")
         return found
 
     def model(self, variant: str = "s2rm_casg") -> "Segmenter":

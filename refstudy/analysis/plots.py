@@ -10,7 +10,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from refstudy.analysis.figures import GREY, PALETTE, line_style, readable_on
@@ -22,32 +21,10 @@ from refstudy.training.records import Record
 MARKS = "osD^vP*Xhd"
 OURS = PALETTE["vermilion"]
 HOLLOW = f"hollow: fewer than {LOOKS[0]} runs"
-PARTS = {  # in the rows of S²RM's Tables IV to VI -> spelled out
-    "Shift": "shifts",
-    "l2v": "l2v (language parses vision)",
-    "v2l": "v2l (vision parses language)",
-    "Balance": "balance gates",
-    "Lang.": "language in the attentions",
-    "Cha.": "channel attention",
-    "Spa.": "spatial attention",
-    "D3": "stage D3",
-    "D2&3": "stages D2 and D3",
-    "D1&2&3": "stages D1, D2 and D3",
-}
-PARTED = ("s2rm_table4", "s2rm_table5", "s2rm_table6")
 GROWTH_AXES = {"image size": "image side (px)", "batch": "images per batch", "words": "word pieces"}
 FAMILIES = {"fpn": "with the FPN", "casg": "with CASG", "lavt": "LAVT", "slvit": "SLViT"}
+AT_THE_RIGHT: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # of a legend
 FEWEST = 20  # expressions: a point of fewer says little, and is not drawn
-
-
-def part_name(row: str) -> str:
-    """A row of S²RM's Tables IV to VI in words, e.g. "without shifts, l2v (language parses vision)"."""
-    row = row.removeprefix("W. ")
-    inside = row.partition("(")[2].rstrip(")") or row
-    if inside == "Sig.":
-        return "sigmoid in place of tanh"
-    removed = [PARTS[part] for part in inside.split("-") if part in PARTS]
-    return "without " + ", ".join(removed) if removed else "all parts" if inside == "Full" else row
 
 
 def gain_lines(tables: Mapping[str, pd.DataFrame], *stems: str) -> pd.DataFrame:
@@ -57,9 +34,9 @@ def gain_lines(tables: Mapping[str, pd.DataFrame], *stems: str) -> pd.DataFrame:
     for stem in stems:
         table, spec = tables[stem], TABLES[stem]
         own = table[table["row"] != spec.baseline]
-        names = own["row"].map(part_name) if stem in PARTED else own["row"]
         runs = table.loc[table["row"] == spec.baseline, "runs"].max()
-        parts.append(own.assign(label=names, of=spec.title.split(":")[0], fewer=own["runs"].clip(upper=runs)))
+        own = own.assign(label=own["row"].replace(spec.labels), of=spec.title.split(":")[0])
+        parts.append(own.assign(fewer=own["runs"].clip(upper=runs)))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -115,10 +92,8 @@ def gains(panels: Sequence[tuple[str, str, pd.DataFrame, int]], printed_on: str,
         axes.set_title(title, loc="left", fontweight="bold")
     style = {"marker": "o", "markerfacecolor": "white", "color": "black", "linestyle": ""}
     own = mark(OURS, LOOKS[0]) | {"linestyle": "-"}
-    handles = [
-        axes.plot([], [], **style, label=f"printed ({printed_on})")[0],
-        axes.plot([], [], **own, label=f"ours ({ours_on}), 95 % interval; {HOLLOW}")[0],
-    ]
+    handles = axes.plot([], [], **style, label=f"printed ({printed_on})")
+    handles += axes.plot([], [], **own, label=f"ours ({ours_on}), 95 % interval; {HOLLOW}")
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
@@ -186,9 +161,8 @@ def length_buckets(table: pd.DataFrame, own: str) -> Figure:
     rows = list(table["row"].unique())
     for axes, dataset in zip(grid, datasets, strict=False):
         for name, line in table[table["dataset"] == dataset].groupby("row", sort=False):
-            axes.plot(
-                line["bucket"], line["printed"], **line_style(rows.index(name)), marker="o", markersize=3, label=name
-            )
+            style = line_style(rows.index(name)) | {"marker": "o", "markersize": 3}
+            axes.plot(line["bucket"], line["printed"], **style, label=name)
         axes.set_title(f"{dataset}\nprinted")
     for k, ((name, data), line) in enumerate(measured.groupby(["row", "data"], sort=False)):
         ends = [line["ours"] - line["ours_low"], line["ours_high"] - line["ours"]]
@@ -214,16 +188,12 @@ def length_curve(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -
     drawn = lines[(lines["expressions"] >= FEWEST) & lines["ours"].notna()]
     for k, (name, line) in enumerate(drawn.groupby("variant", sort=False)):
         runs, style = line["runs"].max(), line_style(k)
-        above.plot(
-            line["words"],
-            line["ours"],
-            **mark(style["color"], runs, MARKS[k]) | style,
-            label=with_runs(labels[name], runs),
-        )
+        style = mark(style["color"], runs, MARKS[k]) | style
+        above.plot(line["words"], line["ours"], **style, label=with_runs(labels[name], runs))
     counts = lines.groupby("words")["expressions"].max()
     below.bar(counts.index, counts, width=0.6, color="lightgrey")
     above.set(ylabel="overall IoU (%)", title=ours_on)
-    above.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title=HOLLOW)
+    above.legend(**AT_THE_RIGHT, title=HOLLOW)
     below.set(xlabel="words in the expression", ylabel="expressions", xticks=counts.index)
     return figure
 
@@ -235,18 +205,16 @@ def kinds(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -> Figur
     for k, name in enumerate(variants):
         line = lines[lines["variant"] == name].set_index("kind").reindex(order)
         ends, runs = [line["ours"] - line["ours_low"], line["ours_high"] - line["ours"]], line["runs"].max()
-        style = mark(line_style(k)["color"], runs, MARKS[k % len(MARKS)])
-        axes.errorbar(
-            _beside(order, k, len(variants)), line["ours"], ends, **style, label=with_runs(labels[name], runs)
-        )
+        style = mark(line_style(k)["color"], runs, MARKS[k % len(MARKS)]) | {"label": with_runs(labels[name], runs)}
+        axes.errorbar(_next_to(order, k, len(variants)), line["ours"], ends, **style)
     counts = lines.groupby("kind")["expressions"].max()
     axes.set_xticks(range(len(order)), [f"{kind}\n({counts[kind]})" for kind in order])
     axes.set(ylabel="overall IoU (%)", title=ours_on)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title=HOLLOW)
+    axes.legend(**AT_THE_RIGHT, title=HOLLOW)
     return figure
 
 
-def _beside(order: Sequence[str], k: int, count: int) -> np.ndarray:
+def _next_to(order: Sequence[str], k: int, count: int) -> np.ndarray:
     """The places of the k-th of ``count`` marks in each group."""
     return np.arange(len(order)) + 0.7 / count * (k - (count - 1) / 2)
 
@@ -254,22 +222,18 @@ def _beside(order: Sequence[str], k: int, count: int) -> np.ndarray:
 def seed_kinds(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -> Figure:
     """Overall IoU by kind of expression, a mark a training: a colour a variant, the seed written in the mark."""
     order, runs = list(lines["kind"].unique()), list(lines.groupby(["variant", "seed"], sort=False))
-    colours = dict(
-        zip(lines["variant"].unique(), (PALETTE[c] for c in ("blue", "vermilion", "green", "black")), strict=False)
-    )
+    variants = list(lines["variant"].unique())
     figure, axes = plt.subplots(figsize=(7.6, 3.4))
-    named = set()
     for k, ((name, seed), line) in enumerate(runs):
-        x, y = _beside(order, k, len(runs)), line.set_index("kind").reindex(order)["ours"]
-        label = None if name in named else labels[name]
-        named.add(name)
-        axes.plot(x, y, "o", markersize=11, color=colours[name], label=label)
+        x, y = _next_to(order, k, len(runs)), line.set_index("kind").reindex(order)["ours"]
+        label = None if name in [earlier for (earlier, _), _ in runs[:k]] else labels[name]
+        axes.plot(x, y, "o", markersize=11, color=line_style(variants.index(name))["color"], label=label)
         for at in zip(x, y, strict=True):
             axes.annotate(str(seed), at, ha="center", va="center", fontsize=7, color="white")
     axes.set_xticks(range(len(order)), order)
     axes.set(ylabel="overall IoU (%)", title=f"one mark a training, its seed in it; {ours_on}")
     axes.margins(y=0.12)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(**AT_THE_RIGHT)
     return figure
 
 
@@ -286,7 +250,7 @@ def cost_bars(costs: pd.DataFrame, labels: Sequence[str]) -> Figure:
     written = axes.plot(costs["written"], rows, "k|", markersize=11, markeredgewidth=2, label="as the paper writes it")
     axes.set_yticks(rows, [f"{label}, {size} px" for label, size in zip(labels, costs["image_size"], strict=True)])
     axes.set_xlabel("G multiply-adds")
-    axes.legend(handles=[*bars, *written], loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(handles=[*bars, *written], **AT_THE_RIGHT)
     return figure
 
 
@@ -342,36 +306,29 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
 def growth(measured: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
     """Time above and memory below against each axis of ``benchmarks/bench_growth.py``, on logarithms, a line a model;
     the numbers at the right are exponents, as ``refstudy.analysis.cost.slopes`` fits them."""
-    axes_of, models = list(measured["axis"].unique()), list(measured["model"].unique())
+    grown, models = measured["axis"].unique(), list(measured["model"].unique())
     fitted = slopes.set_index(["model", "axis"])
-    size = (2.5 * len(axes_of), 5.4)
-    figure, axes = plt.subplots(2, len(axes_of), figsize=size, squeeze=False, sharex="col", sharey="row")
-    for column, axis in enumerate(axes_of):
+    size = (2.5 * len(grown), 5.4)
+    figure, axes = plt.subplots(2, len(grown), figsize=size, squeeze=False, sharex="col", sharey="row")
+    for column, axis in enumerate(grown):
         for row, (name, label) in enumerate({"seconds": "seconds", "peak_MB": "memory added (MiB)"}.items()):
             drawn = axes[row, column]
             drawn.set(xscale="log", yscale="log")
-            ends = {}
             for k, model in enumerate(models):
                 some = measured[(measured["axis"] == axis) & (measured["model"] == model)]
                 style = line_style(k) | {"marker": MARKS[k], "markersize": 5, "fillstyle": "none"}
                 drawn.plot(some["value"], some[name], **style, label=model)
-                ends[model] = np.log(some[name].iloc[-1])
-            _exponents(drawn, ends, {model: fitted.loc[(model, axis), name] + 0.0 for model in models}, models)
+            ends = {line.get_label(): line.get_ydata()[-1] for line in drawn.lines}
+            for place, model in enumerate(sorted(models, key=lambda model: ends[model])):  # as the lines end
+                at: dict[str, Any] = {"xycoords": "axes fraction", "va": "bottom", "fontsize": 8}
+                at["color"] = line_style(models.index(model))["color"]
+                drawn.annotate(f"{fitted.loc[(model, axis), name] + 0.0:.2f}", (1.01, 0.3 + 0.13 * place), **at)
             drawn.set_xticks(sorted(set(some["value"])), [str(value) for value in sorted(set(some["value"]))])
             drawn.minorticks_off()
-            if not column:
-                drawn.set_ylabel(label)
+            drawn.set_ylabel("" if column else label)
         axes[1, column].set_xlabel(GROWTH_AXES.get(axis, axis))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(models))
     return figure
-
-
-def _exponents(axes: Axes, ends: Mapping[str, float], slopes: Mapping[str, float], models: Sequence[str]) -> None:
-    """Exponents next to a panel of logarithms, in the order of the lines' ends."""
-    for place, model in enumerate(sorted(models, key=lambda name: ends[name])):
-        at: dict[str, Any] = {"xycoords": "axes fraction", "va": "bottom", "fontsize": 8}
-        colour = line_style(models.index(model))["color"]
-        axes.annotate(f"{slopes[model]:.2f}", (1.01, 0.3 + 0.13 * place), **at, color=colour)
 
 
 def audit(gains: pd.DataFrame) -> Figure:
@@ -385,16 +342,8 @@ def audit(gains: pd.DataFrame) -> Figure:
     looks = {"last digit": (PALETTE["orange"], "s"), "differs": (OURS, "D")}  # a colour and a shape each
     for k, line in wrong.iterrows():
         if k == 0 or sections[k] != sections[k - 1]:
-            axes.text(
-                -0.01,
-                y,
-                sections[k],
-                transform=axes.get_yaxis_transform(),
-                ha="right",
-                va="center",
-                fontweight="bold",
-                fontsize=8,
-            )
+            style: dict[str, Any] = {"ha": "right", "va": "center", "fontweight": "bold", "fontsize": 8}
+            axes.text(-0.01, y, sections[k], transform=axes.get_yaxis_transform(), **style)
             y -= 1
         colour, marker = looks[line["verdict"]]
         axes.plot([0, line["difference"]], [y, y], color=colour, linewidth=1.5)
@@ -406,14 +355,9 @@ def audit(gains: pd.DataFrame) -> Figure:
         at = (max(line["difference"], 0), y)
         text = f"{line['claimed']} for {line['recomputed']:.2f}{swapped}"
         axes.annotate(text, at, (8, 0), textcoords="offset points", va="center", fontsize=8)
-        ticks.append((y, line["claim"]))
+        ticks.append(y)
         y -= 1
-    names = (
-        pd.Series([claim for _, claim in ticks])
-        .str.replace("W. ", "", regex=False)
-        .str.replace(r" \[\d+\]", "", regex=True)
-    )
-    axes.set_yticks([y for y, _ in ticks], names, fontsize=8)
+    axes.set_yticks(ticks, wrong["claim"].str.replace(r"W\. | \[\d+\]", "", regex=True), fontsize=8)
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set(xlabel="claimed minus recomputed, points", xlim=(-1.9, 2.4), ylim=(y + 0.3, 0.7))
     axes.legend(loc="lower right")
@@ -452,17 +396,10 @@ def cause_shares(causes: pd.DataFrame, names: Sequence[str], title: str) -> Figu
     colours = {"hit": "lightgrey"} | dict(zip([n for n in names if n != "hit"], map(PALETTE.get, looks), strict=False))
     left = np.zeros(len(shares))
     for name in names:
-        axes.barh(shares.index, shares[name], left=left, color=colours[name], label=name, edgecolor="white")
-        for y, (start, width) in enumerate(zip(left, shares[name], strict=True)):
-            if width > 5:
-                text: dict[str, Any] = {
-                    "ha": "center",
-                    "va": "center",
-                    "fontsize": 8,
-                    "color": readable_on(colours[name]),
-                }
-                axes.text(start + width / 2, y, f"{width:.0f}", **text)
+        bars = axes.barh(shares.index, shares[name], left=left, color=colours[name], label=name, edgecolor="white")
+        numbers = [f"{width:.0f}" if width > 5 else "" for width in shares[name]]
+        axes.bar_label(bars, numbers, label_type="center", fontsize=8, color=readable_on(colours[name]))
         left += shares[name]
     axes.set(xlabel="share of the expressions (%)", xlim=(0, 100), title=title)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(**AT_THE_RIGHT)
     return figure

@@ -1,6 +1,6 @@
 """The run records behind the rows of tables: which variant fills a row, and which of its runs are recorded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from refstudy.analysis.data_names import measured_by
@@ -10,11 +10,16 @@ from refstudy.study.file import ProfileStudy, training_command
 from refstudy.training.records import Record, find_record
 
 
+def seed_records(study: ProfileStudy, variant: str, seeds: Iterable[int]) -> list[Record]:
+    """The records of a variant with exactly the profile's settings, of these seeds as far as they have been run."""
+    found = (find_record(study.records_of(variant), study.config(variant, seed)) for seed in seeds)
+    return [record for record in found if record is not None]
+
+
 def variant_records(study: ProfileStudy, variant: str) -> list[Record]:
-    """The records of a variant with exactly the profile's settings, one per seed that has been run. Raises StudyError
-    when two were measured on different data or computed in different precisions."""
-    found = (find_record(study.records_of(variant), study.config(variant, seed)) for seed in study.seeds(variant))
-    records = [record for record in found if record is not None]
+    """``seed_records`` of the seeds that count for the variant. Raises StudyError when two were measured on different
+    data or computed in different precisions."""
+    records = seed_records(study, variant, study.seeds(variant))
     refuse_unlike(records)
     return records
 

@@ -40,20 +40,15 @@ def scene_things(root: Path | str, dataset: str, image_ids: Iterable[int], side:
     found: dict[int, list[Thing]] = {int(image): [] for image in image_ids}
     for annotation in instances["annotations"]:
         if annotation["image_id"] in found:
-            category = categories[annotation["category_id"]]
+            name, group = (categories[annotation["category_id"]][key] for key in ("name", "supercategory"))
             mask = decode_mask(annotation["segmentation"], *sizes[annotation["image_id"]])
-            thing = Thing(
-                annotation["id"],
-                category["name"],
-                category["supercategory"],
-                annotation["color"],
-                resize_mask(mask, side, side),
-            )
+            thing = Thing(annotation["id"], name, group, annotation["color"], resize_mask(mask, side, side))
             found[annotation["image_id"]].append(thing)
     return found
 
 
 def stacked(things: list[Thing], shape: tuple[int, ...]) -> np.ndarray:
+    """The masks of some things, (n, S, S), also of none."""
     return np.stack([thing.mask for thing in things]) if things else np.zeros((0, *shape), bool)
 
 

@@ -21,11 +21,8 @@ from refstudy.training.evaluation import corpus_for, evaluate, evaluation_batchi
 def own_data(folder: Path, dataset: str, split_by: str, settings: DataConfig) -> tuple[Path, DataConfig]:
     """Root and settings of the data set in a folder that ``data check`` accepts: of the only one, or of the one named.
     Raises StudyError for none and for several."""
-    found = [
-        (root, one)
-        for root, one in find_below(folder)
-        if dataset in ("", one.dataset) and split_by in ("", one.split_by)
-    ]
+    below = find_below(folder)
+    found = [(root, one) for root, one in below if dataset in ("", one.dataset) and split_by in ("", one.split_by)]
     if len(found) != 1:
         holds = ", ".join(f"{one.dataset} ({one.split_by}) in {root}" for root, one in found) or "no such data set"
         raise StudyError(f"--data {folder}: holds {holds}; name one by --dataset and --split-by, or its folder")
@@ -61,9 +58,9 @@ def scored(
     sized = data.model_copy(update={"image_size": model.config.image_size})
     scores = {}
     for name, some in counts.items():
-        drawn = {metric: interval(values) for metric, values in resampled_counts(some).items()}
-        cells = {
-            key: "{:.1f} [{:.1f}, {:.1f}]".format(value, *drawn[key]) for key, value in summarize_counts(some).items()
+        resampled = resampled_counts(some)
+        scores[data_name(sized, name, profile.evaluation)] = {
+            metric: "{:.1f} [{:.1f}, {:.1f}]".format(value, *interval(resampled[metric]))
+            for metric, value in summarize_counts(some).items()
         }
-        scores[data_name(sized, name, profile.evaluation)] = cells
     return pd.DataFrame(scores).T, pd.concat(counts.values()), how["precision"]

@@ -5,20 +5,16 @@ import pandas as pd
 from scipy import stats
 
 from refstudy.analysis.inference import pooled
+from refstudy.analysis.rows import seed_records
 from refstudy.study.file import ProfileStudy
-from refstudy.training.records import find_record
 
 
 def runs_by_seed(study: ProfileStudy) -> pd.DataFrame:
     """Every recorded run of the profile on its first split, the pilot's among them: variant, seed, oIoU in percent."""
-    split = study.settings.splits[0]
-    seeds = {variant: (*study.seeds(variant), *study.settings.pilot) for variant in study.file.variants}
-    found = (
-        (variant, seed, find_record(study.folder / "records", study.config(variant, seed)))
-        for variant, own in seeds.items()
-        for seed in own
-    )
-    lines = [(variant, seed, record.metrics[split]["oIoU"]) for variant, seed, record in found if record is not None]
+    split, lines = study.settings.splits[0], []
+    for variant in study.file.variants:
+        for record in seed_records(study, variant, (*study.seeds(variant), *study.settings.pilot)):
+            lines.append((variant, record.config.seed, record.metrics[split]["oIoU"]))
     return pd.DataFrame(lines, columns=["variant", "seed", "oIoU"])
 
 

@@ -43,11 +43,8 @@ def build_table(stem: str, study: ProfileStudy) -> pd.DataFrame:
                 if base and name != spec.baseline:
                     line |= spelled("gain", ends[name].above(base)[metric])
             lines.append(line | {"runs": len(row.records), "data": row.data(split), "missing": row.missing})
-    columns = (
-        "row variant metric printed ours ours_low ours_high minus_printed printed_gain gain gain_low gain_high runs "
-        "data missing"
-    )
-    return pd.DataFrame(lines, columns=columns.split())
+    measured = "ours ours_low ours_high minus_printed printed_gain gain gain_low gain_high runs data missing"
+    return pd.DataFrame(lines, columns=["row", "variant", "metric", "printed", *measured.split()])
 
 
 def build_comparison(stem: str, study: ProfileStudy) -> pd.DataFrame:
@@ -63,11 +60,7 @@ def build_comparison(stem: str, study: ProfileStudy) -> pd.DataFrame:
         printed = pd.concat({"Overall IoU": printed}, names=["block"])
     variants = {row: variant for row, (_, variant) in study.file.rows(stem, study.file.together(study.profile)).items()}
     ours = {
-        column: (
-            split,
-            table_rows(stem, study, profiles),
-            metrics_of(study, split),
-        )
+        column: (split, table_rows(stem, study, profiles), metrics_of(study, split))
         for column, (split, profiles) in benchmark_splits(study).items()
     }
     lines = []

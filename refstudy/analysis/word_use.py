@@ -61,12 +61,8 @@ def _agreement(record: Record) -> pd.DataFrame:
         row = dict.fromkeys([*PAIRS, *(f"{pair}_pairs" for pair in PAIRS)], 0.0)
         for one, other in combinations(around.itertuples(), 2):
             pair = PAIRS[one.ref_id != other.ref_id]
-            row[pair] += _shared(masks[one.sent_id], masks[other.sent_id])
+            first, second = masks[one.sent_id], masks[other.sent_id]
+            row[pair] += overlap(first, second) if first.any() or second.any() else 1.0  # two empty ones are equal
             row[f"{pair}_pairs"] += 1
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _shared(one: np.ndarray, other: np.ndarray) -> float:
-    """The IoU of two masks; 1 for two empty ones, which are the same answer."""
-    return overlap(one, other) if one.any() or other.any() else 1.0

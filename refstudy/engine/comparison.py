@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from refstudy.analysis.compared import Compared, epoch_scores, few, smallest_gains, usual_baselines
 from refstudy.analysis.data_names import measured_on
@@ -31,6 +30,7 @@ from refstudy.engine.needs import refuse_without
 from refstudy.engine.signals import UNFINISHED, Stop
 from refstudy.engine.trainings import train_all
 from refstudy.models.build import build_model, default_device
+from refstudy.models.first_bad import FirstBad
 from refstudy.models.own_parts import last_line
 from refstudy.study.file import training_command
 from refstudy.training.checkpoint import BROKEN, resume
@@ -238,17 +238,6 @@ def _place(error: BaseException, sources: Sources) -> str:
     return f"{sources[found[0]]}:{found[1]}" if found else ""
 
 
-class _Numbers(TorchFunctionMode):
-    """Raises FloatingPointError in the first function that returns NaN."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        filled = isinstance(result, Tensor) and result.is_floating_point() and "empty" not in func.__name__
-        if filled and result.isnan().any():
-            raise FloatingPointError(func.__name__)
-        return result
-
-
 def _where_no_number(study: Compared, sources: Sources, seed: int, corpora: Corpora) -> str:
     """Repeat a run whose loss became NaN from its checkpoint; name the line and update of the first NaN, or nothing."""
     trainer, place = _trainer(study, seed, corpora), ""
@@ -257,7 +246,7 @@ def _where_no_number(study: Compared, sources: Sources, seed: int, corpora: Corp
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
-            with _Numbers():
+            with FirstBad():
                 while trainer.update < trainer.total:
                     for batch in trainer.rest_of_epoch():
                         trainer.step(batch)

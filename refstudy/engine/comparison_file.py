@@ -64,7 +64,7 @@ def write_study(
     flavours = {name: shared.profile(name).data.dataset for name in shared.together(profile)}
     if not (names := [name for name, dataset in flavours.items() if flavour in ("", dataset)]):
         there = ", ".join(dict.fromkeys(flavours.values()))
-        raise StudyError(f"--flavour {flavour}: no profile that stands in tables with '{profile}' has it; known: {there}")
+        raise StudyError(f"--flavour {flavour}: no profile beside '{profile}' has these data; known: {there}")
     given = shared.under(names[0])
     for one in against:
         given.config(one)

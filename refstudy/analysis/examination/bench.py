@@ -1,28 +1,29 @@
-"""What the checks work on: a part with its inputs, outputs and copies, made once for all of them."""
+"""The bench of the checks: a part with its inputs, outputs and copies, made once for all of them."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 
 from refstudy.analysis.examination.reach import reach
 from refstudy.analysis.examination.subject import Inputs, Subject
-from refstudy.analysis.examination.watch import FirstBad, Seen, seen_gates
+from refstudy.analysis.examination.watch import Seen, seen_gates
 from refstudy.base.errors import StudyError
 from refstudy.models.build import STRIDE
+from refstudy.models.first_bad import FirstBad
+from refstudy.models.own_parts import last_line
 from refstudy.study.parts import PROFILES
 
 SOUND, LOOK, FAULT, NONE = "sound", "look", "fault", "does not apply"
+low_precision = partial(torch.autocast, "cpu", torch.bfloat16)
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: the verdict, the number (None where it is none), and, unless sound, what is wrong where."""
+    """The result of a check: verdict, number (None where it has none) and, unless sound, the fault and its place."""
 
     verdict: str
     value: float | None = None
@@ -58,9 +59,8 @@ class Bench:
             raise StudyError(f"{about}: {self.subject.part.name} {wrong}; correct what forward returns")
         if not output.isfinite().all():
             place = self.first_bad(self.inputs) or about
-            raise StudyError(
-                f"{place}: first NaN or infinity for inputs of unit size; scale or guard what is computed there"
-            )
+            remedy = "scale or guard what is computed there"
+            raise StudyError(f"{place}: first NaN or infinity for inputs of unit size; {remedy}")
         return output
 
     @cached_property
@@ -69,18 +69,18 @@ class Bench:
 
     @cached_property
     def sees(self) -> bool:
-        """Whether the output depends on the pictures at all."""
+        """Tell whether the output depends on the pictures at all."""
         other = replace(self.inputs, pictures=self.subject.draw(pictures=1).pictures)
         return not torch.equal(self.call(other), self.output)
 
     @cached_property
     def reach(self) -> dict[str, tuple[float, float]]:
-        """How far the borders hear, see ``reach``; on 8 x 8 cells or more, where the module can be made for it."""
+        """The reach of the borders, see ``reach``; on 8 x 8 cells or more, where the module can be made for it."""
         side = self.subject.config().image_size
         side *= 1 if side >= 8 * STRIDE else 2
         try:
             return reach(self.subject, self.subject.make((side, side)).eval(), self.subject.draw((side, side)))
-        except StudyError:  # the check of sizes tells that
+        except StudyError:  # the check of sizes says so
             return reach(self.subject, self.fresh(), self.inputs)
 
     def larger(self, scale: float) -> Inputs:
@@ -95,9 +95,9 @@ class Bench:
         except StudyError as error:
             return *seen_gates(self.subject), str(error)
 
-    @property
-    def deaf(self) -> bool:
-        return "sentence" in self.found and self.found["sentence"].verdict == FAULT
+    def faulty(self, check: str) -> bool:
+        """Tell whether an earlier check found a fault."""
+        return check in self.found and self.found[check].verdict == FAULT
 
     def fresh(self, train: bool = False, frozen: bool = True) -> nn.Module:
         """A copy of the module; ``frozen``: with batch normalisation as in evaluation, also in training."""
@@ -117,13 +117,13 @@ class Bench:
         return self.subject.run(module, inputs.map(torch.clone, mask_too=True))
 
     def moved(self, inputs: Inputs, train: bool = False) -> Tensor:
-        """How far each expression's output moves, at most, when the inputs become these; over the spread, (E,)."""
-        before = self.output if not train else self.trained
-        return self.apart(self.call(inputs, train), before)
+        """The largest change of each expression's output when the inputs become these, over the spread, (E,)."""
+        before = self.trained if train else self.output
+        return (self.call(inputs, train) - before).abs().flatten(1).amax(1) / self.spread
 
-    def apart(self, one: Tensor, other: Tensor) -> Tensor:
-        """How far two outputs lie apart, at most, for each expression; over the spread, (E,)."""
-        return (one - other).abs().flatten(1).amax(1) / self.spread
+    def apart(self, one: Tensor, other: Tensor) -> float:
+        """The largest difference of two outputs, over the spread."""
+        return (one - other).abs().max().item() / self.spread
 
     @cached_property
     def first(self) -> Tensor:
@@ -136,13 +136,14 @@ class Bench:
         return self.call(self.inputs, train=True)
 
     def first_bad(self, inputs: Inputs, lowered: bool = False) -> str:
-        """The line at which NaN or infinity first appears."""
-        with FirstBad(self.subject.source) as seen, low_precision(lowered), suppress(StudyError):
-            self.call(inputs, train=True)
-        return seen.place
-
-
-@contextmanager
-def low_precision(on: bool) -> Iterator[None]:
-    with torch.autocast("cpu", torch.bfloat16, enabled=on):
-        yield
+        """The line of the class's file, or the operation, that first gives NaN or infinity; empty where none does."""
+        source = self.subject.source
+        try:
+            with FirstBad(), low_precision(enabled=lowered):
+                self.call(inputs, train=True)
+        except (StudyError, FloatingPointError) as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, FloatingPointError):
+                line = last_line(cause, [source] if source else [])
+                return f"{line[0].name}:{line[1]}" if line else str(cause)
+        return ""

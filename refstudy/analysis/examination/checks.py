@@ -1,4 +1,5 @@
-"""The checks: one function each, with the reason for its threshold. None of them trains anything or reads data.
+"""The checks: one function each; the first sentence says what it wants, then comes the reason for its threshold.
+None of them trains anything or reads data.
 
 Thresholds lie between what sound modules and broken ones give (docs/examine.md has both), on a scale that does not
 depend on the module: shares, or differences over the output's spread (its standard deviation).
@@ -13,14 +14,14 @@ from torch.utils._pytree import tree_leaves
 
 from refstudy.analysis.examination.bench import BATCH_NORMS, FAULT, LOOK, NONE, SOUND, Bench, Finding, low_precision
 from refstudy.analysis.examination.slope import Slope
-from refstudy.analysis.examination.watch import Seen, watched
+from refstudy.analysis.examination.watch import watched
 from refstudy.base.errors import StudyError
 
 TINY = 1e-3  # of the spread: what rounding cannot reach and what matters does
 
 
 def repeats(bench: Bench) -> Finding:
-    """Does it give the same again, leave its inputs alone, and keep all it learned in its weights?
+    """The same call gives the same, inputs stay as they are, and weights hold all that was learned.
 
     Two calls in evaluation have to agree to rounding, whatever the state of the random generator, and so have the
     module and another one that loaded its weights. A call under ``inference_mode`` must leave it fit for training.
@@ -28,11 +29,10 @@ def repeats(bench: Bench) -> Finding:
     subject, inputs, module = bench.subject, bench.inputs, bench.fresh()
     others = subject.draw(pictures=1, words=1)
     with torch.no_grad():
-        outputs = [
-            subject.run(module, one.map(torch.clone), seed) for one, seed in ((inputs, 0), (inputs, 1), (others, 0))
-        ]
+        calls = ((inputs, 0), (inputs, 1), (others, 0))
+        outputs = [subject.run(module, one.map(torch.clone), seed) for one, seed in calls]
     expected = (bench.output, bench.output, bench.call(others))
-    off = max((a - b).abs().max().item() / bench.spread for a, b in zip(outputs, expected, strict=True))
+    off = max(bench.apart(a, b) for a, b in zip(outputs, expected, strict=True))
     if not off <= TINY:
         bench.steady = False
         return Finding(FAULT, off, "two calls in evaluation differ: it draws, or keeps a state from call to call")
@@ -49,7 +49,7 @@ def repeats(bench: Bench) -> Finding:
     except RuntimeError as error:
         return Finding(FAULT, None, f"weights do not load into another one: {' '.join(str(error).split())}")
     with torch.no_grad():
-        off = (subject.run(other, inputs.map(torch.clone)) - bench.output).abs().max().item() / bench.spread
+        off = bench.apart(subject.run(other, inputs.map(torch.clone)), bench.output)
     if not off <= TINY:
         return Finding(FAULT, off, "another one with the same weights differs: a tensor is no parameter and no buffer")
     try:
@@ -68,7 +68,7 @@ DEAF = {"fusion": 0.02, "decoder": 0.005, "whole": 0.005}
 
 
 def sentence(bench: Bench) -> Finding:
-    """Does the output change with the sentence at the first update?
+    """The output changes with the sentence before any training.
 
     Mean |difference|, in training, for another sentence, over the output's spread. A module that starts deaf learns
     words late or by luck. Sound fusion modules give 0.19 and more, V_4 plus PWAM's gated cells 0.003: the threshold,
@@ -78,7 +78,7 @@ def sentence(bench: Bench) -> Finding:
     other = replace(bench.inputs, language=bench.subject.draw(words=1).language)
     value = ((bench.call(other, train=True, frozen=False) - bench.first).abs().mean() / bench.first.std()).item()
     if not value >= DEAF[bench.subject.kind]:
-        return Finding(FAULT, value, f"below {DEAF[bench.subject.kind]}: the words are too weak beside what they join")
+        return Finding(FAULT, value, f"below {DEAF[bench.subject.kind]}: the words are too weak in what they join")
     return Finding(SOUND, value)
 
 
@@ -86,11 +86,11 @@ SATURATED = {"sigmoid": 0.05, "tanh": 0.2, "softmax": 0.25}
 
 
 def gates(bench: Bench) -> Finding:
-    """Do gates or attentions saturate at the papers' size, before the first update?
+    """No gate or attention is saturated at the papers' size, where it would hardly learn.
 
     The share of weights within 0.05 of an end (a softmax: of rows with more than 0.95 on one entry). Logits of unit
     deviation, as sound layers make them, give 0.3 % of a sigmoid and 7 % of a tanh; the thresholds, 5 and 20 %, are
-    what logits of deviation 1.5 give. Products of hundreds of terms that nobody scales give 20 to 90 %, and so do
+    what logits of deviation 1.5 give. Products of hundreds of terms without a scale give 20 to 90 %, and so do
     their softmaxes; for these the threshold is 25 %, since few words may leave a row alone by chance.
     """
     seen, cells, _ = bench.papers
@@ -105,16 +105,15 @@ def gates(bench: Bench) -> Finding:
     across = [one for one in worst if one.axis == cells != words and one.others[-1:] == (words,)]
     if across and bench.subject.kind == "fusion":
         where = across[0].module or "forward"
-        return Finding(
-            LOOK, value, f"softmax in '{where}': each word over the {cells} cells; each cell over words is usual"
-        )
+        detail = f"softmax in '{where}': each word over the {cells} cells; each cell over words is usual"
+        return Finding(LOOK, value, detail)
     return Finding(SOUND, value)
 
 
 def padding(bench: Bench) -> Finding:
-    """Do padded words leak into the output?
+    """Padded words have no say.
 
-    What stands under the false mask becomes other words, and other words a hundred times as large; then the padding is
+    The words under the false mask become other words, and other words a hundred times as large; then the padding is
     cut off. Nothing may move by more than a thousandth of the spread: rounding moves it by 1e-5, a mean over all words
     by 0.1 and more. In training as in evaluation, since a batch norm over words leaks in training alone.
     """
@@ -128,20 +127,18 @@ def padding(bench: Bench) -> Finding:
     value = max(bench.moved(one).max().item() for one in changed)
     if not value <= TINY:
         return Finding(FAULT, value, "words under the false mask change the output")
-    value = max(bench.apart(bench.call(one, train=True, frozen=False), bench.first).max().item() for one in changed)
+    value = max(bench.apart(bench.call(one, train=True, frozen=False), bench.first) for one in changed)
     if not value <= TINY:
         return Finding(FAULT, value, "words under the false mask change the output in training")
     length = inputs.mask.shape[1] * 2 // 3
     short = replace(inputs, mask=inputs.mask & (torch.arange(inputs.mask.shape[1]) < length))
     cut = replace(short, language={"words": words[:, :length]}, mask=short.mask[:, :length])
     try:
-        off = ((bench.call(cut) - bench.call(short)).abs().max() / bench.spread).item()
+        off = bench.apart(bench.call(cut), bench.call(short))
     except StudyError as error:
         return Finding(FAULT, None, f"with {length} words in place of {inputs.mask.shape[1]}: {error}")
     if not off <= TINY and bench.steady:
-        return Finding(
-            FAULT, off, "the amount of padding changes the output; divide by the number of words that are there"
-        )
+        return Finding(FAULT, off, "the amount of padding changes the output; divide by the number of real words")
     detail = ""
     if words.is_floating_point():
         spoiled = replace(inputs, language={"words": torch.where(absent, float("nan"), words)})
@@ -151,7 +148,7 @@ def padding(bench: Bench) -> Finding:
 
 
 def batch(bench: Bench) -> Finding:
-    """Does an expression's output depend on the others in its batch?
+    """An expression's output does not depend on the others of its batch.
 
     Each expression and each picture is changed in turn: the output of the others may not move by more than a
     thousandth of the spread, in evaluation nor, with batch normalisation as in evaluation, in training. Batches of 1
@@ -174,7 +171,7 @@ def batch(bench: Bench) -> Finding:
             return Finding(FAULT, worst, "an expression moves with others of its batch" + " in training" * train)
     for some in ([2], [3, 0]):
         try:
-            off = ((bench.call(inputs.of(some)) - bench.output[some]).abs().max() / bench.spread).item()
+            off = bench.apart(bench.call(inputs.of(some)), bench.output[some])
         except StudyError as error:
             return Finding(FAULT, None, f"fails in a batch of {len(some)}: {error}")
         if not off <= TINY and bench.steady:
@@ -190,68 +187,60 @@ def put(tensor: Tensor, k: int, other: Tensor) -> Tensor:
     return changed
 
 
-WRAP = 1 / 3
-
-
 def border(bench: Bench) -> Finding:
-    """Do cells of a border hear the opposite border by wrap-around?
+    """Cells of a border do not hear the opposite border by wrap-around.
 
-    The gradient of the output's first quarter of rows at the last quarter of the input's, a, beside that at the quarter
+    The gradient of the output's first quarter of rows at the last quarter of the input's, a, and at the quarter
     before it, b, which is nearer: (a - b) / (a + b); so for all four borders, and the most counts. A reach that ends or
     fades gives less than 0, a global one 0 within 0.1, a roll or a circular padding up to 1. The threshold, 1/3, says
     that the far border is heard twice as much as the middle. On a grid of 8 x 8 cells or more, where it can be made.
     """
     side, value = max(((name, far) for name, (far, _) in bench.reach.items()), key=lambda one: one[1])
-    if value > WRAP:
+    if value > 1 / 3:
         return Finding(FAULT, value, f"the {side} border hears the opposite one; mask or pad what is rolled")
     return Finding(SOUND, value)
 
 
-PLACE = 0.1
-
-
 def place(bench: Bench) -> Finding:
-    """Does every place of the output hear its own place of the input most?
+    """Each place of the output hears its own place of the input most.
 
     The same gradient at the input's own quarter, a, and at the third quarter, b: (a - b) / (a + b), the least of the
     four sides. Sound modules give 0.3 and more. Where a reshape has scattered cells, or rows became columns, all is
     heard alike, which gives 0; the threshold lies above what chance leaves of it.
     """
     value = min(own for _, own in bench.reach.values())
-    if value < PLACE:
+    if value < 0.1:
         return Finding(FAULT, value, "far cells are heard as much as the own; look for a reshape without a transpose")
     return Finding(SOUND, value)
 
 
-TRUE = 1e-5
-
-
 def gradients(bench: Bench) -> Finding:
-    """Does every parameter and every input get a gradient, finite, and the true one?
+    """Every parameter and input gets a gradient, and the true one.
 
     In training, in float64. No gradient, or exactly 0, is a fault: something is cut off, unused, or dead, as a ReLU
-    with more than 98 % zeros is (inputs of unit size that lie two deviations below 0). What a norm or softmax takes
-    away again, as with some biases, has a gradient of rounding, below 1e-11 of the largest: harmless, and told. The
+    with more than 98 % zeros is (inputs of unit size that lie two deviations below 0). A bias that a norm or softmax
+    takes away again has a gradient of rounding, below 1e-11 of the largest: harmless, and reported. The
     value is the error of the gradient against differences of the output, along random directions, over their size:
     below 1e-6 in sound modules, 3e-4 where the query of one attention is detached, 0.3 in SLViT's head; 1e-5 lies
     between. Kinks and rounding make the differences uncertain: two steps tell by how much, and the error of the better
     one has to exceed that, too.
     """
-    relus = [one.module or "forward" for one in seen_in(bench) if one.kind == "relu" and one.saturated > 0.98]
-    if relus:
+    module = bench.fresh(train=True, frozen=False)
+    with watched(module) as watch, torch.no_grad():
+        bench.subject.run(module, bench.inputs.map(torch.clone))
+    if relus := [one.module or "forward" for one in watch.seen if one.kind == "relu" and one.saturated > 0.98]:
         return Finding(FAULT, None, f"dead ReLU in '{relus[0]}': its inputs are far below 0")
     try:
-        slope = Slope.of(bench, torch.float64)
-    except (StudyError, RuntimeError):  # it does not compute in float64
         try:
+            slope = Slope.of(bench, torch.float64)
+        except (StudyError, RuntimeError):  # it does not compute in float64
             slope = Slope.of(bench, torch.float32)
-        except RuntimeError as error:
-            detail = f"no gradient: {' '.join(str(error).split())}"
-            return Finding(FAULT if bench.steady else NONE, None, detail)  # what changes its inputs has none
+    except RuntimeError as error:
+        detail = f"no gradient: {' '.join(str(error).split())}"
+        return Finding(FAULT if bench.steady else NONE, None, detail)  # what changes its inputs has none
     if slope.strangers:
-        return Finding(
-            FAULT, None, f"{slope.strangers} learned tensors are no parameters of it; register them in __init__"
-        )
+        detail = f"{slope.strangers} learned tensors are no parameters of it; register them in __init__"
+        return Finding(FAULT, None, detail)
     sizes = {name: None if x is None else x.abs().max().item() for name, x in slope.gradients.items()}
     if wrong := [name for name, size in sizes.items() if size is not None and not size < float("inf")]:
         return Finding(FAULT, None, f"NaN or infinite: {some(wrong)}")
@@ -263,17 +252,17 @@ def gradients(bench: Bench) -> Finding:
     if any(name in unheard for name in ("V_4", "picture", "fused")):
         return Finding(FAULT, None, f"the output does not depend on {some(unheard)}")
     still = [name for name, size in sizes.items() if not size and name not in slope.inputs]
-    told = [f"no use of {some(unheard)}"] if unheard and not bench.deaf else []
-    follows = bench.deaf or bench.found.get("gates", Finding(SOUND)).verdict == FAULT
+    notes = [f"no use of {some(unheard)}"] if unheard and not bench.faulty("sentence") else []
     if still:
-        left = f"no gradient: {some(still)}"
-        return Finding(LOOK, None, f"{left}; see the fault above") if follows else Finding(FAULT, None, left)
+        explained = bench.faulty("sentence") or bench.faulty("gates")
+        detail = f"no gradient: {some(still)}" + "; see the fault above" * explained
+        return Finding(LOOK if explained else FAULT, None, detail)
     off, doubt = slope.error()
-    if off > max(TRUE, doubt):
+    if off > max(1e-5, doubt):
         return Finding(FAULT, off, "not the gradient of the output: a detach, no_grad or rounding cuts a path")
     if idle := [name for name, size in sizes.items() if size and size <= 1e-11 * largest and name not in slope.inputs]:
-        told.append(f"no effect: {some(idle)}")
-    return Finding(SOUND, off, "; ".join(told))
+        notes.append(f"no effect: {some(idle)}")
+    return Finding(SOUND, off, "; ".join(notes))
 
 
 def some(names: list[str]) -> str:
@@ -281,20 +270,8 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def seen_in(bench: Bench) -> list[Seen]:
-    """The gates, attentions and ReLUs of a call in training at this size."""
-    module = bench.fresh(train=True, frozen=False)
-    with watched(module) as watch, torch.no_grad():
-        bench.subject.run(module, bench.inputs.map(torch.clone))
-    return watch.seen
-
-
-ROUGH = 0.25
-LARGER = 16
-
-
 def precision(bench: Bench) -> Finding:
-    """Are output and gradients finite in float32 and under bfloat16's autocast, for inputs of unit and of larger size?
+    """Output and gradients are finite in float32 and bfloat16, for large inputs too.
 
     Larger is 16 times: more than the gains of the encoders' last norms grow to, and enough for an exponential, a power
     or half precision to overflow. The value is the mean difference between both precisions over the spread; bfloat16
@@ -302,38 +279,37 @@ def precision(bench: Bench) -> Finding:
     the way. The output has to keep the type of its input, and no gradient may become 0 in bfloat16 alone.
     """
     if bench.output.dtype != torch.float32:
-        return Finding(
-            FAULT, None, f"gives {bench.output.dtype} for torch.float32; make its constants in the input's type"
-        )
+        detail = f"gives {bench.output.dtype} for torch.float32; make its constants in the input's type"
+        return Finding(FAULT, None, detail)
     alive: set[str] | None = None
-    for scale in (1.0, float(LARGER)):
+    for scale in (1.0, 16.0):
         for lowered in (False, True):
-            about = f"in {'bfloat16' if lowered else 'float32'}" + f", inputs {LARGER} times as large" * (scale > 1)
+            about = f"in {'bfloat16' if lowered else 'float32'}" + ", inputs 16 times as large" * (scale > 1)
             larger = bench.larger(scale)
-            with low_precision(lowered):
+            with low_precision(enabled=lowered):
                 finite = bench.call(larger, train=True).isfinite().all()
             if not finite:
                 where = bench.first_bad(larger, lowered)
                 return Finding(FAULT, None, f"NaN or infinity {about}, first at {where or 'an unknown line'}")
             try:
                 found = Slope.of(bench, torch.float32, scale, lowered).gradients
-            except RuntimeError:  # no gradient at all: told by another check
+            except RuntimeError:  # no gradient at all: another check says so
                 continue
             if wrong := [name for name, x in found.items() if x is not None and not x.isfinite().all()]:
                 return Finding(FAULT, None, f"gradient of {some(wrong)} is NaN or infinite {about}")
             moving = {name for name, x in found.items() if x is not None and x.any()}
             alive = moving if alive is None else alive
-            if scale == 1 and lowered and (lost := sorted(alive - moving)) and bench.found["gates"].verdict != FAULT:
+            if scale == 1 and lowered and (lost := sorted(alive - moving)) and not bench.faulty("gates"):
                 return Finding(FAULT, None, f"gradient of {some(lost)} is 0 {about}")
-    with low_precision(True):
+    with low_precision():
         value = ((bench.call(bench.inputs).float() - bench.output).abs().mean() / bench.spread).item()
-    if value > ROUGH and bench.steady:
+    if value > 0.25 and bench.steady:
         return Finding(FAULT, value, "bfloat16 gives another output; compute sums of many terms and gates in float32")
     return Finding(SOUND, value)
 
 
 def sizes(bench: Bench) -> Finding:
-    """Can it be made for pictures of another size?
+    """It can be made for pictures of other sizes.
 
     Made and called for a larger square, one that is no multiple of 32, for parts a wide picture, and at the papers'
     size and width. The value is the number of these that work.
@@ -357,10 +333,10 @@ def sizes(bench: Bench) -> Finding:
 
 
 def device(bench: Bench) -> Finding:
-    """Does everything move to another device with the module?
+    """All its tensors move to another device with it.
 
     The module and its inputs go to PyTorch's device without data, "meta". An operation that then meets a tensor of the
-    CPU is a fault: on a GPU it would fail, or wait for a copy. What needs numbers cannot be told so.
+    CPU is a fault: on a GPU it would fail, or wait for a copy. A module that needs numbers cannot be checked so.
     """
     module = bench.fresh().to("meta")
     try:
@@ -374,7 +350,7 @@ def device(bench: Bench) -> Finding:
 
 
 def scale(bench: Bench) -> Finding:
-    """Is a fused map of the size of the map that it replaces?
+    """A fused map is of the size of V_4.
 
     Its standard deviation at the first update, where V_4's is 1. Sound modules give 0.5 to 1.7. The FPN has no norm: a
     map of 0.05, as two unit vectors of 768 numbers make, hardly reaches it; below 0.1 or above 10 is worth a look.
@@ -388,16 +364,12 @@ def scale(bench: Bench) -> Finding:
 
 
 CHECKS: dict[str, Callable[[Bench], Finding]] = {
-    "repeats": repeats,
-    "sentence": sentence,
-    "gates": gates,
-    "padding": padding,
-    "batch": batch,
-    "border": border,
-    "place": place,
-    "gradients": gradients,
-    "precision": precision,
-    "sizes": sizes,
-    "device": device,
-    "scale": scale,
+    check.__name__: check
+    for check in (repeats, sentence, gates, padding, batch, border, place, gradients, precision, sizes, device, scale)
 }
+
+
+def meaning(check: str) -> str:
+    """The first sentence of a check's docstring: what it wants."""
+    wanted = (CHECKS[check].__doc__ or "").partition(".")[0]
+    return wanted[0].lower() + wanted[1:]

@@ -1,4 +1,4 @@
-"""How far an output hears its input: from border to border, and at its own place."""
+"""The reach of an output in its input: from border to border, and at its own place."""
 
 from dataclasses import replace
 
@@ -17,10 +17,11 @@ def parts(x: Tensor, axis: int, turned: bool) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def reach(subject: Subject, module: nn.Module, inputs: Inputs) -> dict[str, tuple[float, float]]:
-    """For each border, how much it hears the opposite one and itself, each beside the third quarter, from -1 to 1.
+    """For each border, how much it hears the opposite one, and itself, compared to the third quarter, from -1 to 1.
 
-    The more of the output, and the less, and of its difference to that of other words: a map that is added to the
-    module's result, as most add V_4, hides what the words' part does with places.
+    Both are measured for the output and for its difference to the output of other words; the larger counts of the first
+    and the smaller of the second. A map that is added to the module's result, as most modules add V_4, would hide what
+    the words' part does with places.
     """
     leaves = inputs.map(lambda x: x.clone().requires_grad_(x.is_floating_point()))
     words = (leaves.language, subject.draw(words=1).language)

@@ -27,7 +27,7 @@ class Slope:
         module = bench.fresh(train=True, frozen=False).to(dtype)
         inputs = {name: (scale * x).to(dtype).requires_grad_() for name, x in bench.inputs.floats.items()}
         slope = cls(bench, module, inputs, {}, 0, (1e-8, 1e-6) if dtype == torch.float64 else (1e-3, 1e-2))
-        with low_precision(lowered):
+        with low_precision(enabled=lowered):
             value = slope.value()
         named = {**inputs, **{name: x for name, x in module.named_parameters() if x.requires_grad}}
         known = {id(x) for x in named.values()}
@@ -60,24 +60,21 @@ class Slope:
     def error(self) -> tuple[float, float]:
         """The gradients' error against differences over the better of two steps, and how far these lie apart; both over
         their size, the worst of pictures, words and parameters."""
-        pictures = set(self.bench.inputs.pictures)
-        groups = [{name: x for name, x in self.inputs.items() if (name in pictures) is told} for told in (True, False)]
+        given = (self.bench.inputs.pictures, self.bench.inputs.language)
+        groups = [{name: self.inputs[name] for name in part if name in self.inputs} for part in given]
         groups.append({name: x for name, x in self.module.named_parameters() if x.requires_grad})
         found, random = [], torch.Generator().manual_seed(0)
-        for group in groups:
+        for group in filter(None, groups):
             lines = []
-            for _ in range(0 if not group else 1 if self.bench.subject.kind == "whole" else 2):
-                way = {
-                    name: torch.randn(x.shape, generator=random, dtype=x.dtype) * (x.square().mean().sqrt() + 0.01)
-                    for name, x in group.items()
-                }
+            for _ in range(1 if self.bench.subject.kind == "whole" else 2):
+                drawn = {name: torch.randn(x.shape, generator=random, dtype=x.dtype) for name, x in group.items()}
+                way = {name: drawn[name] * (x.square().mean().sqrt() + 0.01) for name, x in group.items()}
                 true = sum((way[name] * x).sum().item() for name in way if (x := self.gradients[name]) is not None)
                 lines.append((true, *(self._difference(group, way, step) for step in self.steps)))
-            if lines:
-                true, *by_step = torch.tensor(lines, dtype=torch.float64).T
-                size = max(by_step[0].norm().item(), 1e-3)  # a difference's own rounding is 1e-7
-                errors = [(true - one).norm().item() / size for one in by_step]
-                found.append((min(errors), (by_step[0] - by_step[1]).norm().item() / size))
+            true, *by_step = torch.tensor(lines, dtype=torch.float64).T
+            size = max(by_step[0].norm().item(), 1e-3)  # a difference's own rounding is 1e-7
+            errors = [(true - one).norm().item() / size for one in by_step]
+            found.append((min(errors), (by_step[0] - by_step[1]).norm().item() / size))
         return max(found, key=lambda one: one[0] - one[1])
 
     def _difference(self, group: dict[str, Tensor], way: dict[str, Tensor], step: float) -> float:

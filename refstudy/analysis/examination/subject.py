@@ -1,4 +1,4 @@
-"""What is examined: a fusion module, decoder or whole model by name, made at any size, with inputs drawn for it."""
+"""The subject of an examination: a fusion module, decoder or whole model, made at any size, with drawn inputs."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, layer_norm
 from transformers import set_seed
 
-from refstudy.base.config import ModelConfig, PartConfig
+from refstudy.base.config import ImageEncoderConfig, ModelConfig, PartConfig
 from refstudy.base.errors import StudyError
 from refstudy.models.build import STRIDE, build_model, build_part, part_class
 from refstudy.models.encoders import ImageEncoder
@@ -23,13 +23,14 @@ from refstudy.models.segmenter import Segmenter
 from refstudy.study.file import Study, StudyFile, Variant
 from refstudy.study.parts import ARGUMENTS, PROFILES, named_part
 
+KINDS = {"fusion": "fusion module", "decoder": "decoder", "whole": "whole model"}  # ours -> as a message says it
 COUNTS = (4, 9, 20, 13)  # words of the expressions
 IMAGE_OF = (0, 1, 1, 2)  # of each expression
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a part gets: ``pictures`` (B, ...) of each image, ``language`` (E, ...) of each expression, by name; the
+    """The inputs of a part: ``pictures`` (B, ...) of each image, ``language`` (E, ...) of each expression, by name; the
     bool mask (E, L), and the image of each expression (E,)."""
 
     pictures: dict[str, Tensor]
@@ -74,7 +75,7 @@ class Subject:
 
     @property
     def source(self) -> Path | None:
-        """The file of a class of your own."""
+        """The file of a new class; None for a part of the study."""
         return source_of(self.part.name, self.part.source) if is_own(self.part.name) else None
 
     def under(self, profile: str) -> "Subject":
@@ -86,11 +87,8 @@ class Subject:
         others = {"fusion": {"decoder": PartConfig(name="fpn")}, "decoder": {"fusion": PartConfig(name="tile_concat")}}
         variant = Variant(label=self.part.name, **others.get(self.kind, {}), **{self.kind: self.part})
         content = StudyFile(variants={"examined": variant}, profiles=self.study.profiles, runs={})
-        return (
-            Study(self.study.path, content, self.study.root)
-            .run_config(self.profile, "examined", 0)
-            .model.from_scratch()
-        )
+        study = Study(self.study.path, content, self.study.root)
+        return study.run_config(self.profile, "examined", 0).model.from_scratch()
 
     def make(self, size: tuple[int, int] | None = None, seed: int = 0) -> nn.Module:
         """The module with random weights, for pictures of ``size`` (H, W), by default the profile's.
@@ -99,7 +97,7 @@ class Subject:
         """
         config = self.config()
         height, width = size or (config.image_size, config.image_size)
-        channels, text = channels_of(config), config.text.hidden_size
+        channels, text = channels_of(config.image.model_dump_json()), config.text.hidden_size
         set_seed(seed)
         if self.kind == "whole":
             return build_model(config.model_copy(update={"image_size": height}))
@@ -109,9 +107,8 @@ class Subject:
         return build_part("decoder", own, channels, text)
 
     def draw(self, size: tuple[int, int] | None = None, pictures: int = 0, words: int = 0) -> Inputs:
-        """Made-up inputs of the size and layout of real ones, by seeds for pictures and words: ``made_up`` maps
-        and words layer-normed; of a whole model pictures of unit deviation,
-        and ids of words."""
+        """Made-up inputs of the size and layout of real ones, by seeds for pictures and words: ``made_up`` maps and
+        layer-normed words; for a whole model pictures of unit deviation, and ids of words."""
         config = self.config()
         random, spoken = (torch.Generator().manual_seed(seed) for seed in (pictures, 1000 + words))
         height, width = size or (config.image_size, config.image_size)
@@ -122,10 +119,8 @@ class Subject:
             drawn = torch.randn(images, 3, height, width, generator=random)
             ids = torch.randint(5, config.text.vocab_size, mask.shape, generator=spoken)
             return Inputs({"picture": drawn.to(memory_format=torch.channels_last)}, {"words": ids}, mask, index)
-        maps = [
-            made_up(images, count, -(-height // stride), -(-width // stride), random)
-            for count, stride in zip(channels_of(config), (4, 8, 16, 32), strict=True)
-        ]
+        counts = zip(channels_of(config.image.model_dump_json()), (4, 8, 16, 32), strict=True)
+        maps = [made_up(images, C, -(-height // stride), -(-width // stride), random) for C, stride in counts]
         text = normed(torch.randn(*mask.shape, config.text.hidden_size, generator=spoken))
         if self.kind == "fusion":
             return Inputs({"V_4": maps[3]}, {"words": text}, mask, index)
@@ -134,14 +129,14 @@ class Subject:
 
     @torch.no_grad()
     def _fused(self, deepest: Tensor, words: Tensor, mask: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """What Tile & Concat and the mean word hand to a decoder."""
+        """The fused map of Tile & Concat and the mean word, which a decoder gets."""
         with torch.random.fork_rng():
             torch.manual_seed(0)
             fusion = TileConcat(deepest.shape[1], words.shape[2], (deepest.shape[2], deepest.shape[3]))
         return {"fused": fusion(of_each(deepest, index), words, mask), "sentence": mean_word(words, mask)}
 
     def arguments(self, inputs: Inputs) -> tuple:
-        """What the module is called with, as a model of the study calls it."""
+        """The arguments of the module, as a model of the study gives them."""
         language = inputs.language.values()
         if self.kind == "fusion":
             return of_each(inputs.pictures["V_4"], inputs.image_index), *language, inputs.mask
@@ -158,9 +153,9 @@ class Subject:
         try:
             return module(*self.arguments(inputs))
         except Exception as error:  # any error of that code
-            raise self.told(error) from error
+            raise self.one_line(error) from error
 
-    def told(self, error: Exception) -> StudyError:
+    def one_line(self, error: Exception) -> StudyError:
         """An error of the class in one line."""
         memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
         remedy = "too much memory; make it narrower, or choose a smaller --size" if memory else str(error)[:300]
@@ -169,16 +164,12 @@ class Subject:
 
     def right_shape(self, inputs: Inputs, output: Any) -> str:
         """The shape that the output should have had, where it has another; empty where it is right."""
-        expressions, pictures = len(inputs.mask), next(iter(inputs.pictures.values()))
-        height, width = pictures.shape[-2:]
+        E, (_, C, H, W) = len(inputs.mask), next(iter(inputs.pictures.values())).shape
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        allowed: list[tuple] = [(E, C, H, W) if self.kind == "fusion" else (E, H, W)]
         if self.kind == "decoder":  # the study's own may predict from coarser maps
-            allowed = {(expressions, 1, -(-height // scale), -(-width // scale)) for scale in (1, 2, 4, 8)}
-            right = f"({expressions}, 1, {height}, {width})"
-        else:
-            allowed = {(expressions, *pictures.shape[1:]) if self.kind == "fusion" else (expressions, height, width)}
-            right = str(next(iter(allowed)))
-        return "" if shape in allowed else f"gives {shape} in place of {right}"
+            allowed = [(E, 1, -(-H // scale), -(-W // scale)) for scale in (1, 2, 4, 8)]
+        return "" if shape in allowed else f"gives {shape} in place of {allowed[0]}"
 
 
 def made_up(count: int, channels: int, height: int, width: int, random: torch.Generator) -> Tensor:
@@ -194,16 +185,11 @@ def normed(vectors: Tensor) -> Tensor:
     return layer_norm(vectors, vectors.shape[-1:])
 
 
-def channels_of(config: ModelConfig) -> tuple[int, ...]:
-    """The channels of V_1 ... V_4."""
-    return _channels(config.image.model_dump_json(), config.model_dump_json())
-
-
 @cache
-def _channels(_: str, settings: str) -> tuple[int, ...]:
-    config = ModelConfig.model_validate_json(settings)
+def channels_of(image: str) -> tuple[int, ...]:
+    """The channels of V_1 ... V_4 of an image encoder with these settings, as JSON."""
     with torch.device("meta"):
-        return tuple(ImageEncoder(config.image, config.image_size).channels)
+        return tuple(ImageEncoder(ImageEncoderConfig.model_validate_json(image), 8 * STRIDE).channels)
 
 
 def find(
@@ -223,14 +209,11 @@ def _kind(name: str, own: type[nn.Module]) -> str:
     if issubclass(own, Segmenter):
         return "whole"
     parameters = list(inspect.signature(own.forward).parameters.values())[1:]
-    needed = [
-        one
-        for one in parameters
-        if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
-    ]
-    for kind, count in ARGUMENTS.items():
-        if len(needed) == count and len(needed) == len(parameters):
-            return kind
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if all(one.default is one.empty and one.kind in positional for one in parameters):
+        for kind, count in ARGUMENTS.items():
+            if len(parameters) == count:
+                return kind
     raise StudyError(
         f"'{name}': its forward takes {len(parameters)} arguments; a fusion module takes 3 (vision, words, word_mask), "
         "a decoder 4 (maps, fused, sentence, image_index); name its kind by --kind"

@@ -1,17 +1,14 @@
-"""Looks into a module while it computes, without its author's help: gates, attentions, the first NaN."""
+"""Looks into a module while it computes, without its author's help: gates and attentions."""
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from refstudy.analysis.examination.subject import Subject
 from refstudy.base.errors import StudyError
@@ -19,7 +16,6 @@ from refstudy.models.gates import NEAR
 
 SIGMOIDS, TANHS = ("sigmoid", "sigmoid_", "hardsigmoid"), ("tanh", "tanh_", "hardtanh")
 RELUS, SOFTMAXES = ("relu", "relu_", "clamp_min", "clamp_min_"), ("_softmax", "_safe_softmax", "_log_softmax")
-CUTS = ("masked_fill", "masked_fill_", "full", "full_like", "where", "fill_", "new_full", "scalar_tensor")
 
 
 @dataclass(frozen=True)
@@ -115,38 +111,6 @@ def watched(model: nn.Module) -> Iterator[Watch]:
         torch.backends.mha.set_fastpath_enabled(fast)
         for handle in (*before, *after):
             handle.remove()
-
-
-class FirstBad(TorchDispatchMode):
-    """Finds the line of a file at which NaN or infinity first appears; a fill with infinity, as masks have, is none."""
-
-    def __init__(self, source: Path | None):
-        super().__init__()
-        self.source, self.place = source, ""
-
-    def __torch_dispatch__(self, function, types, given=(), named=None):
-        clean = not any(map(bad, tree_leaves((given, named))))
-        made = function(*given, **(named or {}))
-        if (
-            not self.place
-            and clean
-            and function.overloadpacket.__name__ not in CUTS
-            and any(map(bad, tree_leaves(made)))
-        ):
-            frames = [
-                f"{Path(frame.filename).name}:{frame.lineno}"
-                for frame in traceback.extract_stack()
-                if self.source is not None and Path(frame.filename).resolve() == self.source.resolve()
-            ]
-            self.place = frames[-1] if frames else function.overloadpacket.__name__
-        return made
-
-
-def bad(value: object) -> bool:
-    """Tell whether a tensor holds NaN or plus infinity; minus infinity masks scores before a softmax."""
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_meta:
-        return False
-    return bool((value.isnan() | (value == float("inf"))).any())
 
 
 def seen_gates(subject: Subject) -> tuple[list[Seen], int]:

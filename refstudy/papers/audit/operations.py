@@ -17,7 +17,7 @@ from refstudy.base.config import Settings
 from refstudy.base.errors import StudyError
 from refstudy.base.yaml_files import said
 from refstudy.papers.audit.cross_check import cross_check
-from refstudy.papers.printed import printed_cells, printed_rows
+from refstudy.papers.printed import load_printed, printed_cells, printed_rows
 
 Kind = Literal["gain", "cost", "size", "statement"]
 
@@ -43,6 +43,10 @@ class Recomputed(NamedTuple):
     slack: float = 0.0
 
 
+def _exceptions(count: float) -> Recomputed:
+    return Recomputed(float(count), "statement")
+
+
 class Cells(Settings):
     """Cells of one row of a printed table."""
 
@@ -51,7 +55,16 @@ class Cells(Settings):
     columns: Names = ()
 
 
-@validate_call
+OPERATIONS: dict[str, Callable[..., Recomputed]] = {}
+
+
+def operation(function: Callable[..., Recomputed]) -> Callable[..., Recomputed]:
+    """Enter a function in ``OPERATIONS``, under its name; it validates its arguments."""
+    OPERATIONS[function.__name__] = validate_call(function)
+    return OPERATIONS[function.__name__]
+
+
+@operation
 def gain(
     table: str,
     row: str,
@@ -60,40 +73,31 @@ def gain(
     over_table: str = "",
     kind: Literal["gain", "cost"] = "gain",
     unit: float = 0.01,
+    how: Literal["mean", "max"] = "mean",
 ) -> Recomputed:
-    """Subtract the row ``over`` from a row and average over those of the columns that are printed for both.
+    """Subtract the row ``over`` from a row: mean or largest over those of the columns that are printed for both.
 
     ``over`` stands in ``over_table``, or in the same table. ``unit`` is that of the last printed digit of a cell: each
     of the two means can be off by half of it.
     """
-    return Recomputed(float(_differences(table, row, over, columns, over_table).mean()), kind, unit)
-
-
-@validate_call
-def largest_gain(table: str, row: str, over: str, columns: Names) -> Recomputed:
-    """Find the largest difference of two rows in the columns."""
-    return Recomputed(float(_differences(table, row, over, columns).max()), "gain", 0.01)
-
-
-def _differences(table: str, row: str, over: str, columns: Names, over_table: str = "") -> pd.Series:
     first = printed_cells(table, [row], columns).loc[row]
     second = printed_cells(over_table or table, [over], columns).loc[over]
-    return (first.astype(float) - second.astype(float)).dropna()
+    return Recomputed(float((first.astype(float) - second.astype(float)).agg(how)), kind, unit)
 
 
-@validate_call
+@operation
 def gain_not_larger(first: dict[str, Any], second: dict[str, Any]) -> Recomputed:
     """Count one exception where the first of two gains, each given by the arguments of ``gain``, is not the larger."""
     return _exceptions(gain(**first).value <= gain(**second).value)
 
 
-@validate_call
+@operation
 def total(table: str, row: str, columns: Names = ()) -> Recomputed:
     """Add up the cells of a row, all its numbers where no columns are named."""
     return Recomputed(float(printed_cells(table, [row], columns).loc[row].astype(float).sum()), "size")
 
 
-@validate_call
+@operation
 def ahead(table: str, row: Names, others: Names = (), but_not: Names = (), columns: Names = ()) -> Recomputed:
     """Count the cells of other rows that lie above the cell of ``row`` in the same column; of several rows, all counts.
 
@@ -109,13 +113,13 @@ def ahead(table: str, row: Names, others: Names = (), but_not: Names = (), colum
     return _exceptions(count)
 
 
-@validate_call
+@operation
 def missing_rows(table: str, rows: Names) -> Recomputed:
     """Count the rows that the text looks up in a table and that are not in it."""
     return _exceptions(sum(row not in printed_rows(table).index for row in rows))
 
 
-@validate_call
+@operation
 def unequal_cells(groups: list[Annotated[list[Cells], Field(min_length=2)]]) -> Recomputed:
     """Count the cells that differ from those of the first row of their group, which names the same thing.
 
@@ -133,7 +137,7 @@ def unequal_cells(groups: list[Annotated[list[Cells], Field(min_length=2)]]) -> 
     return _exceptions(count)
 
 
-@validate_call
+@operation
 def outside_range(table: str, parts_table: str, rows: dict[str, str], columns: dict[str, Names]) -> Recomputed:
     """Count the cells of a table that lie outside the range of those of ``parts_table`` that they sum up.
 
@@ -147,59 +151,39 @@ def outside_range(table: str, parts_table: str, rows: dict[str, str], columns: d
     return _exceptions(count)
 
 
-@validate_call
+@operation
 def rows_where(table: str, condition: str) -> Recomputed:
-    """Count the rows for which a condition on their columns holds, in the words of ``pandas.DataFrame.query``."""
+    """Count the rows for which a condition on their columns holds, ``row`` and ``block`` among them, in the words of
+    ``pandas.DataFrame.query``; of a printed table, or of ``cross_check``."""
+    rows = cross_check() if table == "cross_check" else load_printed(table).reset_index()
     try:
-        return _exceptions(len(printed_rows(table).query(condition, engine="python")))
+        return _exceptions(len(rows.query(condition, engine="python")))
     except Exception as error:  # pandas has one for each kind of mistake
         reason = " ".join(str(error).split())
         raise StudyError(f"condition '{condition}' cannot be used on the columns of '{table}': {reason}") from error
 
 
-@validate_call
+@operation
 def columns_with(table: str, text: str) -> Recomputed:
     """Count the columns whose name holds a text."""
     return Recomputed(float(sum(text in column for column in printed_rows(table).columns)), "size")
 
 
-@validate_call
-def repeated_rows(table: str) -> Recomputed:
-    """Count the rows whose name, block aside, is that of an earlier row."""
-    return _exceptions(pd.Index(map(_name, printed_rows(table).index)).duplicated().sum())
-
-
-@validate_call
+@operation
 def repeated_parts(table: str, separator: str) -> Recomputed:
     """Count the rows whose name, split at a separator, holds a part twice."""
     parts = [row.split(separator) for row in printed_rows(table).index]
     return _exceptions(sum(len(set(names)) < len(names) for names in parts))
 
 
-@validate_call
+@operation
 def other_citations(table: str, text: str) -> Recomputed:
     """Count the names in a list "A [1], B [2]" of the text that the table cites by another number."""
     rows = printed_rows(table)
-    names = [re.sub(r"(\+DCRF)?[₀-₉]*(\^Joint)?$", "", _name(row)).lower() for row in rows.index]
+    names = [re.sub(r"(\+DCRF)?[₀-₉]*(\^Joint)?$", "", row.rpartition(": ")[2]).lower() for row in rows.index]
     cited = dict(zip(names, rows["citation"], strict=True))
     listed = re.findall(r"([A-Z]\w+) (\[\d+\])", text)
     return _exceptions(sum(cited.get(name.lower(), number) != number for name, number in listed))
-
-
-@validate_call
-def other_measure() -> Recomputed:
-    """Count the cells that both papers print alike, one as overall IoU and the other as mean IoU."""
-    cells = cross_check().query("verdict == 'same'")
-    return _exceptions((cells["slvit_measure"] != cells["s2rm_measure"]).sum())
-
-
-OPERATIONS: dict[str, Callable[..., Recomputed]] = {
-    operation.__name__: operation
-    for operation in (
-        *(gain, largest_gain, gain_not_larger, total, ahead, missing_rows, unequal_cells, outside_range, rows_where),
-        *(columns_with, repeated_rows, repeated_parts, other_citations, other_measure),
-    )
-}
 
 
 def compute(operation: str, arguments: Mapping[str, Any]) -> Recomputed:
@@ -217,13 +201,5 @@ def compute(operation: str, arguments: Mapping[str, Any]) -> Recomputed:
     return recomputed
 
 
-def _exceptions(count: float) -> Recomputed:
-    return Recomputed(float(count), "statement")
-
-
 def _block(row: str) -> str:
     return row.rpartition(": ")[0]
-
-
-def _name(row: str) -> str:
-    return row.rpartition(": ")[2]

@@ -1,4 +1,4 @@
-"""Claims that the study judges and explanations of outcomes that it tests, which are entries of ``claims.yaml``."""
+"""Claims that the study judges and explanations that it tests, which are entries of ``claims.yaml``."""
 
 from pathlib import Path
 
@@ -11,24 +11,30 @@ FILE = Path(__file__).with_name("claims.yaml")
 MARGIN = 2.0  # points; a gain that is surely smaller counts as none
 
 
-class Claim(Settings):
-    """A claim that one variant is better than another by ``metric``, with the table whose two rows say so in print.
+class Question(Settings):
+    """A question to the runs: is the variant ``better`` above ``worse`` by ``metric``? With ``most``: by less than that
+    many points? A gain that is surely below ``margin`` (points) counts as none."""
 
-    A gain that is surely below ``margin`` (points) counts as none. ``worse_table`` is the table of the second row where
-    the two stand in different ones; ``column`` is that of the printed numbers where they are not under the metric's
-    name.
+    better: str
+    worse: str
+    metric: str = "oIoU"
+    margin: float = MARGIN
+    most: float | None = None
+
+
+class Claim(Question):
+    """A claim that one variant is better than another, with the table whose two rows say so in print.
+
+    ``worse_table`` is the table of the second row where the two stand in different ones; ``column`` is that of the
+    printed numbers where they are not under the metric's name.
     """
 
     paper: str
     text: str
-    better: str
-    worse: str
     table: str
     rows: tuple[str, str]
-    metric: str = "oIoU"
     worse_table: str = ""
     column: str = ""
-    margin: float = MARGIN
 
     @property
     def printed(self) -> float:
@@ -47,23 +53,35 @@ class Claim(Settings):
         return float(first - second)
 
 
-class Explanation(Settings):
-    """A cause of an outcome, put so that one more variant can contradict it: ``better`` is better than ``worse``."""
+class Explanation(Question):
+    """A cause of an outcome, put so that one more variant can contradict it."""
 
     outcome: str
     text: str
-    better: str
-    worse: str
 
 
-class ClaimsFile(Settings):
-    """Entries of the claims file."""
+class CostClaim(Settings):
+    """A claim that ``first`` costs less than ``second``, each a profile and a variant of it; ``rows`` of ``table`` are
+    the same in print. ``further``: of a further expression about the same image."""
+
+    text: str
+    paper: str
+    first: tuple[str, str]
+    second: tuple[str, str]
+    size: int
+    further: bool = False
+    table: str = ""
+    rows: tuple[str, ...] = ()
+
+
+class Claims(Settings):
+    """The content of the claims file."""
 
     claims: tuple[Claim, ...]
     explanations: tuple[Explanation, ...]
+    costs: tuple[CostClaim, ...]
 
 
-def load_claims(path: Path = FILE) -> tuple[tuple[Claim, ...], tuple[Explanation, ...]]:
-    """Load claims and explanations. Raises StudyError, with file and line, for an entry that cannot be read."""
-    content = read_yaml(path).checked(ClaimsFile)
-    return content.claims, content.explanations
+def load_claims(path: Path = FILE) -> Claims:
+    """Load the claims file. Raises StudyError, with file and line, for an entry that cannot be read."""
+    return read_yaml(path).checked(Claims)

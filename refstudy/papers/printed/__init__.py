@@ -24,7 +24,7 @@ code of CRIS lists them (``utils/dataset.py``). SLViT's Figure 5 has no table: i
 
 import csv
 from collections.abc import Sequence
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refstudy.base.errors import StudyError
@@ -32,6 +32,7 @@ from refstudy.base.errors import StudyError
 if TYPE_CHECKING:
     import pandas as pd
 
+FOLDER = Path(__file__).parent
 SPLITS = (
     *(f"{data} {split}" for data in ("RefCOCO", "RefCOCO+") for split in ("val", "testA", "testB")),
     *(f"RefCOCOg {split}" for split in ("val-U", "test-U", "val-G")),
@@ -41,8 +42,7 @@ SPLITS = (
 
 def stems() -> list[str]:
     """List the tables that are transcribed, e.g. ``s2rm_table4``."""
-    names = (entry.name for entry in resources.files(__name__).iterdir())
-    return sorted(name.removesuffix(".csv") for name in names if name.endswith(".csv"))
+    return sorted(path.stem for path in FOLDER.glob("*.csv"))
 
 
 def load_printed(stem: str) -> "pd.DataFrame":
@@ -55,8 +55,7 @@ def load_printed(stem: str) -> "pd.DataFrame":
 
     if stem not in stems():
         raise StudyError(f"no printed table '{stem}'; known: {', '.join(stems())}")
-    with resources.files(__name__).joinpath(f"{stem}.csv").open(encoding="utf-8") as file:
-        table = pd.read_csv(file, dtype={"block": str}, keep_default_na=False, na_values=[""])
+    table = pd.read_csv(FOLDER / f"{stem}.csv", dtype={"block": str}, keep_default_na=False, na_values=[""])
     texts = list(table.select_dtypes(exclude="number"))
     table[texts] = table[texts].fillna("")
     return table.set_index(["block", "row"] if "block" in table else "row")
@@ -89,6 +88,6 @@ def printed_cells(stem: str, rows: Sequence[str] = (), columns: Sequence[str] = 
 def row_names(stem: str) -> list[str]:
     """List the rows of a printed table as the study file calls them: by their name, with the block before it where the
     table has blocks other than measures, e.g. "small: 5 B"."""
-    with resources.files(__name__).joinpath(f"{stem}.csv").open(encoding="utf-8") as file:
+    with (FOLDER / f"{stem}.csv").open(encoding="utf-8") as file:
         named = [(line.get("block", ""), line["row"]) for line in csv.DictReader(file)]
     return [row if not block or block.endswith(" IoU") else f"{block}: {row}" for block, row in named]

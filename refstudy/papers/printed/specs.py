@@ -8,12 +8,13 @@ from refstudy.base.yaml_files import read_yaml
 
 class TableSpec(Settings):
     """A table with a line per variant: its place in the paper, the row that the others are compared to, what the
-    printed numbers were measured on, and rows that no variant can fill, with the reason."""
+    printed numbers were measured on, rows that no variant can fill, with the reason, and ``labels``, rows in words."""
 
     title: str
     baseline: str
     printed_on: str
     unfilled: dict[str, str] = {}
+    labels: dict[str, str] = {}
 
 
 class Specs(Settings):
