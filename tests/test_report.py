@@ -366,11 +366,12 @@ def browser(made):
 @pytest.mark.parametrize("width", [380, 1400])
 def test_pages_fit_the_browser_and_serve_everybody(browser, width, scheme):
     chromium, address = browser
-    for name in ("index", "06_ablations"):
+    compared = (ROOT / "examples" / "compared" / "film" / "comparison.html").as_uri()
+    for name in (f"{address}/index.html", f"{address}/06_ablations.html", compared):
         page, errors = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme), []
         page.on("console", lambda message, errors=errors: errors.append(message.text))
         page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
-        page.goto(f"{address}/{name}.html")
+        page.goto(name)
         page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
         page.evaluate("document.querySelectorAll('img').forEach((one) => { one.loading = 'eager' })")
         page.wait_for_function("[...document.images].every((image) => image.complete)")
@@ -379,7 +380,7 @@ def test_pages_fit_the_browser_and_serve_everybody(browser, width, scheme):
         page.add_script_tag(path=AXE)
         found = page.evaluate("axe.run().then((result) => result.violations)")
         assert not [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
-        if name == "index":
+        if name.endswith("index.html"):
             assert len(seen["pictures"]) == 2
             head = page.locator("#table-expressions ~ .scroll th button").nth(1)
             head.click()

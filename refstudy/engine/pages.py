@@ -70,7 +70,9 @@ def findings(study: Study, folder: Path) -> list[str]:
         claims = pd.read_csv(folder / "claims.csv")
         verdicts = claims["verdict"].value_counts()
         counts = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in verdicts.items()]
-        said.append(f"**Claims.** Of {len(claims)} claims of the papers and of our own, {', '.join(counts)}.")
+        counted = (claims["measured"].notna() & claims["runs"].isna()).sum() if "runs" in claims else 0
+        note = f" {counted} of the verdicts are about cost, which is counted and needs no run." if counted else ""
+        said.append(f"**Claims.** Of {len(claims)} claims of the papers and of our own, {', '.join(counts)}.{note}")
         trained = claims[claims["runs"].notna()] if "runs" in claims else claims.head(0)  # the others are counted
         for verdict in (SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED):
             judged = trained[trained["verdict"] == verdict]
@@ -93,7 +95,7 @@ def _judged(claims: pd.DataFrame) -> str:
     texts = []
     for claim in largest.head(3).itertuples():
         printed = f"; printed {claim.printed:+.1f}" if pd.notna(claim.printed) else ""
-        seen = f"; a gain of {claim.smallest:.1f} would have been seen" if claim.verdict == UNDECIDED else ""
+        seen = f"; these runs could show gains of {claim.smallest:.1f} or more" if claim.verdict == UNDECIDED else ""
         gain = f"{claim.measured:+.1f} [{claim.low:+.1f}, {claim.high:+.1f}] points of {claim.metric}"
         texts.append(f"{claim.claim} ({gain}{printed}{seen})")
     return "; ".join(texts) + (f"; and {len(claims) - 3} more" if len(claims) > 3 else "")

@@ -72,8 +72,8 @@ def sentence(bench: Bench) -> Finding:
 
     Mean |difference|, in training, for another sentence, over the output's spread. A module that starts deaf learns
     words late or by luck. Sound fusion modules give 0.19 and more, V_4 plus PWAM's gated cells 0.003: the threshold,
-    0.02, is near their geometric mean. Masks may be farther from the words: those of the study's models change by 0.02
-    to 0.3, and by 0.002 with that module; 0.005 lies between.
+    0.02, is near their geometric mean. Masks may be farther from the words: those of the study's decoders and whole
+    models change by 0.12 to 1, and by 0.002 with that module; 0.005 lies between.
     """
     other = replace(bench.inputs, language=bench.subject.draw(words=1).language)
     value = ((bench.call(other, train=True, frozen=False) - bench.first).abs().mean() / bench.first.std()).item()
@@ -221,7 +221,7 @@ def gradients(bench: Bench) -> Finding:
     with more than 98 % zeros is (inputs of unit size that lie two deviations below 0). A bias that a norm or softmax
     takes away again has a gradient of rounding, below 1e-11 of the largest: harmless, and reported. The
     value is the error of the gradient against differences of the output, along random directions, over their size:
-    below 1e-6 in sound modules, 3e-4 where the query of one attention is detached, 0.3 in SLViT's head; 1e-5 lies
+    below 1e-6 in sound modules, 3e-4 where the query of one attention is detached, 0.26 in SLViT's head; 1e-5 lies
     between. Kinks and rounding make the differences uncertain: two steps tell by how much, and the error of the better
     one has to exceed that, too.
     """
@@ -352,7 +352,7 @@ def device(bench: Bench) -> Finding:
 def scale(bench: Bench) -> Finding:
     """A fused map is of the size of V_4.
 
-    Its standard deviation at the first update, where V_4's is 1. Sound modules give 0.5 to 1.7. The FPN has no norm: a
+    Its standard deviation at the first update, where V_4's is 1. Sound modules give 0.5 to 1.2. The FPN has no norm: a
     map of 0.05, as two unit vectors of 768 numbers make, hardly reaches it; below 0.1 or above 10 is worth a look.
     """
     if bench.subject.kind != "fusion":
