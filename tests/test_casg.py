@@ -3,7 +3,10 @@
 import copy
 import itertools
 import math
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -13,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from refstudy.base.errors import StudyError
 from refstudy.models.decoders.casg import CASG, CASGStage, UpsampledConv, lifted_first, lifted_scores
+from refstudy.training.trainer import compiled
 
 pytestmark = pytest.mark.numeric
 
@@ -67,20 +71,34 @@ def test_the_weights_are_those_of_the_plain_convolution():
 def test_compiled_it_trains_as_it_does_uncompiled():
     """Compiled once for any number of expressions, as a training's batches have them."""
     torch.manual_seed(0)
-    torch.compiler.reset()
     convolution = UpsampledConv((6, 4), 3)
-    compiled = torch.compile(convolution, fullgraph=True)
+    of_compiled = compiled(convolution, fullgraph=True)
     for count in (2, 3):
         maps = [torch.randn(count, c, s, s, requires_grad=True) for c, s in ((6, 2), (4, 4))]
         for x in maps:
             torch._dynamo.mark_dynamic(x, 0)
         with warnings.catch_warnings(action="ignore"):  # that it looks into the function that keeps the matrices
-            made = compiled(maps, (8, 8))
+            made = of_compiled(maps, (8, 8))
         expected, parameters = convolution(maps, (8, 8)), [*maps, convolution.weight]
         assert torch.allclose(made, expected, atol=1e-5)
         gradients = (torch.autograd.grad(some.square().sum(), parameters) for some in (made, expected))
         for ours, theirs in zip(*gradients, strict=True):
             assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="one width of vectors only")
+def test_code_kept_by_another_processor_is_not_used(tmp_path):
+    """Written for vectors of 16 and run with vectors of 8, each second eight of the values is left as memory was."""
+    code = (
+        "import torch; from refstudy.training.trainer import compiled\n"
+        "assert (compiled(lambda x: x * 2)(torch.ones(64)) == 2).all()"
+    )
+    for capability in ("avx512", "avx2", "default"):
+        environment = {"ATEN_CPU_CAPABILITY": capability, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+        environment["MALLOC_PERTURB_"] = "1"  # glibc fills what it hands out
+        subprocess.run([sys.executable, "-c", code], env=os.environ | environment, check=True)
 
 
 def test_taking_the_sentence_into_the_kernel_equals_lifting():

@@ -121,7 +121,7 @@ def test_they_are_kept_where_the_training_is_compiled(data_root, monkeypatch):
     """``torch.compile`` makes another module of the model; evaluation, and with it the ranges, is of the model."""
 
     class Compiled(torch.nn.Module):
-        def __init__(self, model):
+        def __init__(self, model, fullgraph):
             super().__init__()
             self.forward = lambda *inputs: model.segment(model.encode_image(inputs[0]), *inputs[1:])
 

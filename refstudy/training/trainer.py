@@ -205,10 +205,17 @@ def prepare(model: Segmenter, settings: TrainConfig, accelerator: Accelerator) -
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     learner = accelerator.prepare_model(model)
-    if settings.compile:
-        torch.compiler.reset()  # Dynamo compiles one forward for so many models only, however many runs there are
-        learner = torch.compile(learner)
-    return model, learner
+    return model, compiled(learner) if settings.compile else learner
+
+
+def compiled(module: nn.Module, fullgraph: bool = False) -> nn.Module:
+    """``torch.compile``, anew for each run, with code that was kept on disk by an equal processor alone.
+
+    PyTorch's key of kept code leaves out how wide the processor's vectors are (docs/compiled_code.md).
+    """
+    torch.compiler.reset()  # Dynamo compiles one forward for so many models only, however many runs there are
+    torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
+    return torch.compile(module, fullgraph=fullgraph)  # type: ignore[return-value]
 
 
 def recompute_blocks(image_encoder: nn.Module) -> None:
