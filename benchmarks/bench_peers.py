@@ -1,34 +1,45 @@
-"""The public code of LAVT and SLViT beside ours, in one run: forward, training step, evaluation of one image.
+"""The public code of LAVT, SLViT, CRIS and ETRIS beside ours: training step, forward pass, evaluation of one image.
 
-    python benchmarks/bench_peers.py --lavt FOLDER --slvit FOLDER
-
-FOLDER is a clone of github.com/yz93/LAVT-RIS or github.com/NaturalKnight/SLViT. Their code is imported from there, in a
-process of its own, with random weights; what they import and this environment lacks (mmcv, mmseg, and the files that
-SLViT's repository does not hold) is stood in for by the few functions below. Both sides get the same sizes, in fp32.
+Their code is imported from the user's clones in ``benchmarks/peers`` (none is kept in this repository), with random
+weights. What they import and this environment lacks (mmcv, mmseg, loguru, and the files that SLViT's repository does
+not hold) is stood in for by the few functions below. Theirs and ours are two processes that take turns, at the same
+sizes; ``ratio`` is the median of the turns' ratios, and ``interval`` the lowest and highest of the six, which hold the
+median with 97 % confidence. CRIS and ETRIS are other models than ours: their rows tell what each costs.
 """
 
 import argparse
-import json
+import statistics
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_evaluation import EXPRESSIONS, WORDS, random_weights
-from measure import DEVICE, compared, seconds, write
+import yaml
+from bench_evaluation import EXPRESSIONS, random_weights
+from measure import DEVICE, compared, synchronise, write
 from torch import Tensor, nn
 from torch.nn import functional
 
 from refstudy.models.build import build_model
+from refstudy.training.evaluation import native_bfloat16
 from refstudy.training.losses import dice_loss
 
-SIDE = 480  # what both were made for
-PEERS = {"lavt": "github.com/yz93/LAVT-RIS", "slvit": "github.com/NaturalKnight/SLViT"}
-REPEATS = 3 if DEVICE.type == "cpu" else 10
-Segment = Callable[[Tensor, Tensor, Tensor], Tensor]
+CLONES = Path(__file__).parent / "peers"
+PEERS = {"lavt": "yz93/LAVT-RIS", "slvit": "NaturalKnight/SLViT"}
+PEERS |= {"cris": "DerrickWang005/CRIS.pytorch", "etris": "kkakkkka/ETRIS"}
+SAME = ("lavt", "slvit")  # the same model on both sides; else S²RM + CASG is ours
+SIZES = {"lavt": (480, 20), "slvit": (480, 20), "cris": (416, 17), "etris": (416, 17)}  # pixels, words: their own
+TRAINED = {"lavt": 1, "slvit": 1, "cris": 2, "etris": 2}  # pairs in a step: a batch norm of CRIS sees one value a pair
+SETTINGS = {"cris": "config/refcoco/cris_r50.yaml", "etris": "config/refcoco/bridge_r50.yaml"}
+RESNET_50 = (1024, 224, (3, 4, 6, 3), 64, None, 77, 17, 49408, 512, 8, 12)  # CLIP's sizes
+TURNS = 6
+LAVT_SWIN = "base" if DEVICE.type == "cuda" else "tiny"
+Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # images, word ids, target (None: no loss, the masks)
 
 
 def norm_layer(settings: dict[str, Any], width: int) -> tuple[str, nn.Module]:
@@ -68,7 +79,7 @@ def _missing(member: str) -> None:
 
 
 def stand_ins(folder: Path) -> None:
-    """All that the two repositories import besides torch, timm and their own files."""
+    """All that the repositories import besides torch, timm and their own files."""
     from timm.layers import DropPath
 
     def unused(*arguments: Any, **named: Any) -> None:
@@ -79,12 +90,13 @@ def stand_ins(folder: Path) -> None:
         "mmcv.fileio",
         "mmcv.parallel",
         "mmcv.utils",
+        "mmcv.cnn.utils",
         "mmseg",
         "mmseg.models",
-        "mmcv.cnn.utils",
         "thop",
     ):
         stand_in(name)
+    stand_in("loguru", logger=None)
     stand_in("mmcv.runner", BaseModule=BaseModule)
     inits = dict.fromkeys(("constant_init", "normal_init", "trunc_normal_init", "kaiming_init"), unused)
     stand_in("mmcv.cnn", ConvModule=ConvModule, build_norm_layer=norm_layer, **inits)
@@ -98,110 +110,145 @@ def stand_ins(folder: Path) -> None:
             stand_in(f"lib.{name}")
 
 
-def their_model(peer: str, folder: Path) -> tuple[nn.Module, Segment]:
-    """Their model, text encoder included, and how it is called for masks (E, S, S)."""
+def their_model(peer: str) -> tuple[nn.Module, Loss]:
+    """Their model, text encoder included, and its loss as they train it."""
+    folder = CLONES / PEERS[peer].split("/")[1]
     sys.path.insert(0, str(folder))
     stand_ins(folder)
-    from bert.configuration_bert import BertConfig  # type: ignore[import-not-found]
-    from bert.modeling_bert import BertModel  # type: ignore[import-not-found]
-
-    BertModel.from_pretrained = classmethod(lambda cls, name: cls(BertConfig()))
     if DEVICE.type == "cpu":
         torch.Tensor.cuda = lambda self, *arguments, **named: self  # type: ignore[method-assign]
+    if peer not in SAME:
+        from model import clip, segmenter  # type: ignore[import-not-found]
+
+        torch.jit.load = lambda *arguments, **named: clip.CLIP(*RESNET_50)
+        settings = yaml.safe_load((folder / SETTINGS[peer]).read_text(encoding="utf-8"))["TRAIN"]
+        model = getattr(segmenter, peer.upper())(types.SimpleNamespace(**settings)).to(DEVICE)
+        return (
+            model,
+            lambda images, ids, target: (
+                model(images, ids) if target is None else model(images, ids, target[:, None].float())[2]
+            ),
+        )
+    from bert.configuration_bert import BertConfig  # type: ignore[import-not-found]
+    from bert.modeling_bert import BertModel  # type: ignore[import-not-found]
     from lib import segmentation  # type: ignore[import-not-found]
 
-    swin = "base" if DEVICE.type == "cuda" else "tiny"
-    settings = types.SimpleNamespace(swin_type=swin, window12=False, mha="", fusion_drop=0.0, ck_bert="")
-    make = segmentation.lavt_one if peer == "lavt" else segmentation.slvit
-    model = make(pretrained="", args=settings).to(DEVICE)
-    return model, lambda images, ids, mask: model(images, ids, mask.long())
+    BertModel.from_pretrained = classmethod(lambda cls, name: cls(BertConfig()))
+    options = types.SimpleNamespace(swin_type=LAVT_SWIN, window12=False, mha="", fusion_drop=0.0, ck_bert="")
+    model = (segmentation.lavt_one if peer == "lavt" else segmentation.slvit)(pretrained="", args=options).to(DEVICE)
+    weights = torch.tensor([0.9, 1.1], device=DEVICE)
+
+    def loss(images: Tensor, ids: Tensor, target: Tensor | None) -> Tensor:
+        logits = model(images, ids, torch.ones_like(ids))
+        return logits if target is None else functional.cross_entropy(logits, target, weights)
+
+    return model, loss
 
 
-def our_model(peer: str) -> tuple[nn.Module, Segment]:
-    """Ours of the same sizes."""
-    config = random_weights("refcoco_swinb" if DEVICE.type == "cuda" and peer == "lavt" else "refcoco", peer)
+def our_model(peer: str) -> tuple[nn.Module, Loss]:
+    """Ours: the same model, or S²RM + CASG with a Swin-T, at the peer's image size."""
+    large = DEVICE.type == "cuda" and peer == "lavt"
+    config = random_weights("refcoco_swinb" if large else "refcoco", peer if peer in SAME else "s2rm_casg")
     image = config.image.model_copy(
         update={"name": config.image.name.replace("patch4_window12_384", "patch4_window7_224")}
     )
-    model = build_model(config.model_copy(update={"image_size": SIDE, "image": image}))
-    model = model.to(DEVICE, memory_format=torch.channels_last)
-    return model, model
+    made = build_model(config.model_copy(update={"image_size": SIZES[peer][0], "image": image}))
+    model = made.to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def loss(images: Tensor, ids: Tensor, target: Tensor | None) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        index = torch.arange(len(images), device=DEVICE).expand(len(ids))  # one image, or as many as expressions
+        logits = model(images, ids, torch.ones_like(ids, dtype=torch.bool), index)
+        return logits if target is None else dice_loss(logits.float(), target.float())
+
+    return model, loss
 
 
-def times(peer: str, folder: Path | None) -> dict[str, float]:
-    """Seconds of one forward pass, one training step, and the evaluation of one image's expressions.
-
-    Theirs take the image anew for every expression, as their test scripts do.
-    """
-    model, segment = their_model(peer, folder) if folder else our_model(peer)
-    images = torch.randn(1, 3, SIDE, SIDE, device=DEVICE)
-    images = images if folder else images.contiguous(memory_format=torch.channels_last)
-    ids = torch.randint(1000, 2000, (EXPRESSIONS, WORDS), device=DEVICE)
-    mask, target = torch.ones_like(ids, dtype=torch.bool), torch.randint(2, (1, SIDE, SIDE), device=DEVICE)
-    weights = torch.tensor([0.9, 1.1], device=DEVICE)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, fused=DEVICE.type == "cuda" and not folder)
+def serve(side: str, peer: str, precision: str) -> None:
+    """Do the actions that come by standard input, one a line, and answer each with its seconds."""
+    pixels, words = SIZES[peer]
+    with redirect_stdout(sys.stderr):
+        model, loss = (their_model if side == "theirs" else our_model)(peer)
+    pairs = TRAINED[peer]
+    images = torch.randn(pairs, 3, pixels, pixels, device=DEVICE)
+    ids = torch.randint(1000, 2000, (EXPRESSIONS, words), device=DEVICE)
+    target = torch.randint(2, (pairs, pixels, pixels), device=DEVICE)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=5e-5, fused=DEVICE.type == "cuda" and side == "ours")
+    cast = torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bfloat16")
 
     def step() -> None:
         optimizer.zero_grad()
-        logits = segment(images, ids[:1], mask[:1])
-        loss = functional.cross_entropy(logits, target, weights) if folder else dice_loss(logits, target.float())
-        loss.backward()
+        with cast:
+            found = loss(images, ids[:pairs], target)
+        found.backward()
         optimizer.step()
 
-    def evaluation() -> None:
-        if folder:
-            for k in range(EXPRESSIONS):
-                segment(images, ids[k : k + 1], mask[k : k + 1])
-        else:
-            index = torch.zeros(EXPRESSIONS, dtype=torch.long, device=DEVICE)
-            model(images, ids, mask, index)
+    @torch.inference_mode()
+    def forward(several: int = 1) -> None:
+        """Theirs take the image anew for every expression, as their test scripts do."""
+        with cast:
+            for one in ids[:several].split(1 if side == "theirs" else several):
+                loss(images[:1], one, None)
 
-    model.train()
-    found = {"training step": seconds(step, REPEATS)}
-    model.eval()
-    with torch.inference_mode():
-        found["forward"] = seconds(lambda: segment(images, ids[:1], mask[:1]), REPEATS)
-        found[f"evaluation of an image with {EXPRESSIONS} expressions"] = seconds(evaluation, REPEATS)
-    return found
+    actions = {"training step": step, "forward": forward}
+    actions[f"evaluation of an image with {EXPRESSIONS} expressions"] = lambda: forward(EXPRESSIONS)
+    print(*actions, sep="\t", flush=True)
+    for line in sys.stdin:
+        model.train(line.strip() == "training step")
+        start = time.perf_counter()
+        actions[line.strip()]()
+        synchronise()
+        print(time.perf_counter() - start, flush=True)
 
 
-def alone(peer: str, folder: Path | None) -> dict[str, float]:
-    """``times`` in a process of its own, whose import path is its own."""
-    arguments = [
-        sys.executable,
-        "-W",
-        "ignore",
-        __file__,
-        "--times",
-        peer,
-        *([f"--{peer}", str(folder)] if folder else []),
-    ]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{peer}: {folder or 'ours'} did not run: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def rows_of(peer: str, precision: str, turns: int = TURNS) -> list[dict]:
+    """The rows of a peer: two processes, whose import paths are their own, in turns."""
+    command = [sys.executable, "-W", "ignore", __file__, "--serve"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([*command, side, peer, precision], **pipes) for side in ("theirs", "ours")]
+
+    def answer(process: subprocess.Popen, line: str = "") -> str:
+        if line:
+            print(line, file=process.stdin, flush=True)
+        if not (answered := process.stdout.readline()):
+            sys.exit(f"{peer}: did not run; the lines above say why")
+        return answered.strip()
+
+    try:
+        actions, _ = (answer(process).split("\t") for process in both)
+        ours = "" if peer in SAME else ", beside our S²RM + CASG"
+        rows = []
+        for what in actions:
+            pairs = [[float(answer(process, what)) for process in both] for _ in range(turns + 1)][1:]
+            middle = [statistics.median(times) for times in zip(*pairs, strict=True)]
+            name = f"{peer} at {SIZES[peer][0]}{ours}, {precision}: {what}"
+            ratios = sorted(theirs / ours for theirs, ours in pairs)
+            row = compared(name, "s", *middle, floor=1 if peer in SAME else None)
+            row["ratio"] = round(statistics.median(ratios), 2)
+            rows.append(row | {"interval": f"{ratios[0]:.2f} to {ratios[-1]:.2f}"})
+        return rows
+    finally:
+        for process in both:
+            process.kill()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for peer, address in PEERS.items():
-        parser.add_argument(f"--{peer}", type=Path, metavar="FOLDER", help=f"a clone of {address}")
-    parser.add_argument("--times", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--turns", type=int, default=TURNS)
     given = parser.parse_args()
-    if given.times:
-        print(json.dumps(times(given.times, getattr(given, given.times))))
+    if given.serve:
+        serve(*given.serve)
         return
+    precisions = ["float32", *(["bfloat16"] if DEVICE.type == "cuda" or native_bfloat16() else [])]
     rows = []
-    for peer, address in PEERS.items():
-        folder = getattr(given, peer)
-        if folder is None:
-            print(f"{peer}: skipped; give a clone of {address} with --{peer} FOLDER")
+    for peer, name in PEERS.items():
+        if not (folder := CLONES / name.split("/")[1]).exists():
+            print(f"{peer}: skipped; git clone https://github.com/{name} {folder}")
             continue
-        if not (folder / "lib" / "segmentation.py").exists():
-            sys.exit(f"{folder}: has no lib/segmentation.py; give a clone of {address}")
-        theirs, ours = alone(peer, folder.resolve()), alone(peer, None)
-        swin = (", Swin-B" if DEVICE.type == "cuda" else ", Swin-T") if peer == "lavt" else ""
-        rows += [compared(f"{peer}{swin} at {SIDE}: {what}", "s", theirs[what], ours[what]) for what in theirs]
+        for precision in precisions:
+            rows += rows_of(peer, precision, given.turns)
     if rows:
         write("peers", rows)
 
