@@ -4,14 +4,12 @@ A few updates at their true size are timed (process time, one thread) and an eva
 updates, its validations and the evaluation of its splits. Reading pictures and starting up are not counted.
 """
 
-import statistics
 import time
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import torch
-from measure import write
+from measure import seconds, write
 
 from refstudy.base.allocation import keep_freed_memory
 from refstudy.data.batches import grouped_batches
@@ -25,17 +23,6 @@ from refstudy.training.trainer import Trainer
 PROFILE, STEPS, PICTURES = "scenes", 3, 48
 
 
-def process_seconds(action: Callable[[], object], repeats: int) -> float:
-    """The median process time of an action, after one that warms up."""
-    action()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        action()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
-
-
 def minutes(study: Study, profile: str, variant: str, table: pd.DataFrame) -> float:
     """Core-minutes of one run on the data of ``table``."""
     config = study.run_config(profile, variant, 0)
@@ -45,13 +32,13 @@ def minutes(study: Study, profile: str, variant: str, table: pd.DataFrame) -> fl
     trainer = Trainer(config.model_copy(update={"data": small}), corpora, study.encoders(profile, variant))
     grouping = (config.train.images_per_batch, config.train.expressions_per_image)
     batch = next(grouped_batches(corpora["train"], *grouping, 0, 0))
-    update = process_seconds(lambda: trainer.step(batch), STEPS)
-    evaluated = process_seconds(lambda: trainer.counts(corpora[checked]), 1) / len(corpora[checked].table)
+    update = seconds(lambda: trainer.step(batch), STEPS, clock=time.process_time)
+    evaluated = seconds(lambda: trainer.counts(corpora[checked]), 1, clock=time.process_time)
     referents = table[table["split"] == "train"].groupby("image_id")["ref_id"].nunique()
     groups = np.ceil(referents / config.train.expressions_per_image).sum()
     updates = groups // config.train.images_per_batch * config.train.epochs
     counted = table["split"].value_counts()[[checked] * config.train.epochs + list(config.splits)].sum()
-    return (updates * update + counted * evaluated) / 60
+    return (updates * update + counted * evaluated / len(corpora[checked].table)) / 60
 
 
 def block(study: Study, profile: str, variant: str) -> str:

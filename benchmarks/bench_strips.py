@@ -4,15 +4,11 @@ import statistics
 from contextlib import nullcontext
 from unittest.mock import patch
 
-from measure import DEVICE, compared, seconds, write
+from measure import DEVICE, compared, seconds, small_training, write
 from torch import nn
 
 from refstudy.base.allocation import keep_freed_memory
-from refstudy.data.batches import grouped_batches
 from refstudy.models.fusion.lmfa import Strip
-from refstudy.study.load import load_study
-from refstudy.training.loop import load_corpora
-from refstudy.training.trainer import Trainer
 
 TURNS, STEPS = 3, 3
 
@@ -21,15 +17,9 @@ def main() -> None:
     if DEVICE.type != "cpu":
         raise SystemExit("of CPUs only: on a GPU the strips are plain convolutions")
     keep_freed_memory()
-    study, rows = load_study(), []
+    rows = []
     for variant in ("slvit", "slvit_strip21"):
-        config = study.run_config("scenes", variant, 0)
-        small = config.data.model_copy(update={"scenes": {"train": 60, "val": 20}})
-        longer = config.train.model_copy(update={"epochs": 99})  # more updates than are timed
-        config = config.model_copy(update={"data": small, "train": longer})
-        corpora, _ = load_corpora(small, config.model.text, ("train", "val"), study.data_root, progress=False)
-        trainer = Trainer(config, corpora, study.encoders("scenes", variant))
-        batch = next(grouped_batches(corpora["train"], 14, 3, 0, 0))
+        trainer, batch = small_training(variant)
         times: dict[str, list[float]] = {"plain": [], "ours": []}
         for turn in range(2 * TURNS):
             plain = turn % 2 == 0

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import torch
 
+from refstudy.base.config import Precision
 from refstudy.base.provenance import processor
+from refstudy.data.batches import Batch, grouped_batches
 from refstudy.models.build import default_device
+from refstudy.study.load import load_study
+from refstudy.training.loop import load_corpora
+from refstudy.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
 DEVICE = default_device()
@@ -23,17 +28,22 @@ def machine() -> str:
     return f"{processor()}, {torch.get_num_threads()} threads"
 
 
-def seconds(action: Callable[[], object], repeats: int = 5, warm: bool = False) -> float:
-    """Median wall-clock seconds of ``action`` over ``repeats`` calls, after one call unless it is ``warm``."""
+def seconds(
+    action: Callable[[], object],
+    repeats: int = 5,
+    warm: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Median seconds of ``action`` by a clock over ``repeats`` calls, after one call unless it is ``warm``."""
     if not warm:
         action()
     times = []
     for _ in range(repeats):
         synchronise()
-        start = time.perf_counter()
+        start = clock()
         action()
         synchronise()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return statistics.median(times)
 
 
@@ -41,6 +51,18 @@ def synchronise() -> None:
     """Wait for the GPU, where there is one."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
+
+
+def small_training(variant: str, precision: Precision = "float32") -> tuple[Trainer, Batch]:
+    """A training of a variant of `scenes` on a few scenes, for more updates than are timed, and a batch of it."""
+    study = load_study()
+    config = study.run_config("scenes", variant, 0)
+    data = config.data.model_copy(update={"scenes": {"train": 60, "val": 20}})
+    train = config.train.model_copy(update={"precision": precision, "epochs": 99})
+    corpora, _ = load_corpora(data, config.model.text, ("train", "val"), study.data_root, progress=False)
+    batch = next(grouped_batches(corpora["train"], train.images_per_batch, train.expressions_per_image, 0, 0))
+    config = config.model_copy(update={"data": data, "train": train})
+    return Trainer(config, corpora, study.encoders("scenes", variant)), batch
 
 
 def compared(what: str, unit: str, baseline: float, ours: float, floor: float | None = None) -> dict:
