@@ -1,5 +1,6 @@
 """The examination: sound modules are not blamed, and each broken one is by the check that is meant for it alone."""
 
+import os
 import re
 
 import pandas as pd
@@ -246,11 +247,17 @@ def test_wrong_names_are_told():
             examine(name, study=STUDY, **how)
 
 
-def test_an_examination_shows_itself_beside_the_studys_own_and_leaves_chance_alone():
+def test_an_examination_shows_itself_beside_the_studys_own_and_leaves_chance_and_threads_alone():
     torch.manual_seed(5)
+    torch.set_num_threads(2)
     before = torch.get_rng_state()
     steps = []
-    made = examine(f"{ROOT / 'examples' / 'film.py'}:FiLM", study=STUDY, progress=steps.append)
+    made = examine(
+        f"{ROOT / 'examples' / 'film.py'}:FiLM", study=STUDY, progress=lambda _: steps.append(torch.get_num_threads())
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    assert set(steps) == {1} and threads == 2
     assert torch.equal(torch.get_rng_state(), before)
     table = made.table.set_index("fault")
     assert list(table) == ["meaning", "measured", "Tile & Concat", "S²RM", "verdict", "where"]

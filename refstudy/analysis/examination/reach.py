@@ -26,18 +26,19 @@ def reach(subject: Subject, module: nn.Module, inputs: Inputs) -> dict[str, tupl
     leaves = inputs.map(lambda x: x.clone().requires_grad_(x.is_floating_point()))
     words = (leaves.language, subject.draw(words=1).language)
     outputs = [subject.run(module, replace(leaves, language=one).map(torch.clone)) for one in words]
-    output, by_words = outputs[0], outputs[0] - outputs[1]
-    signs = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
+    signs = torch.randn(outputs[0].shape, generator=torch.Generator().manual_seed(0))
     maps = [x for x in leaves.floats.values() if x.ndim == 4 and min(x.shape[-2:]) >= 4]
     found = {}
     for name, axis, turned in (("top", -2, False), ("left", -1, False), ("bottom", -2, True), ("right", -1, True)):
-        size = output.shape[axis]
+        size = signs.shape[axis]
         quarter = max(1, size // 4)
         fars, owns = [-1.0], [1.0]
-        for map_ in (output, by_words):
-            heard = (map_ * signs).narrow(axis, size - quarter if turned else 0, quarter).sum()
-            gradients = torch.autograd.grad(heard, maps, retain_graph=True, allow_unused=True)
-            means = [[one.abs().mean().item() for one in parts(x, axis, turned)] for x in gradients if x is not None]
+        start = size - quarter if turned else 0
+        heard = [(one * signs).narrow(axis, start, quarter).sum() for one in outputs]
+        both = [torch.autograd.grad(one, maps, retain_graph=True, allow_unused=True) for one in heard]
+        reached = [(one, other) for one, other in zip(*both, strict=True) if one is not None and other is not None]
+        for gradients in ([one for one, _ in reached], [one - other for one, other in reached]):
+            means = [[one.abs().mean().item() for one in parts(x, axis, turned)] for x in gradients]
             fars += [(far - middle) / (far + middle) for own, middle, far in means if far + middle > 1e-6 * own]
             owns += [(own - middle) / (own + middle) for own, middle, _ in means if own + middle]
         found[name] = (max(fars), min(owns))

@@ -143,11 +143,16 @@ def examine(
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Leave the random generators as they are, and show no warnings."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Leave the random generators as they are, and show no warnings. On one thread meanwhile: the operations are small,
+    and two threads that wait for each other on busy cores take ten times the CPU time."""
+    states, threads = (random.getstate(), np.random.get_state()), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads(threads)
     random.setstate(states[0])
     np.random.set_state(states[1])
 
@@ -207,8 +212,8 @@ def shown(finding: Finding) -> str:
 
 def cost_of(bench: Bench) -> pd.Series:
     """``COSTS``: parameters in millions; of a forward pass of four expressions about three pictures multiply-adds in
-    millions and the milliseconds (the median of five, on this machine's CPU, now); the memory that a training step of
-    them holds besides the weights. NaN where it fails."""
+    millions and the milliseconds (the median of five, on one thread of this CPU, now); the memory that a training step
+    of them holds besides the weights. NaN where it fails."""
     module = bench.fresh()
 
     def call() -> torch.Tensor:

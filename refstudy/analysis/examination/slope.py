@@ -1,5 +1,6 @@
 """The gradient of an output in training, and the same from differences of the output."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,7 +27,7 @@ class Slope:
         StudyError where the module fails, RuntimeError where it has no gradient."""
         module = bench.fresh(train=True, frozen=False).to(dtype)
         inputs = {name: (scale * x).to(dtype).requires_grad_() for name, x in bench.inputs.floats.items()}
-        slope = cls(bench, module, inputs, {}, 0, (1e-8, 1e-6) if dtype == torch.float64 else (1e-3, 1e-2))
+        slope = cls(bench, module, inputs, {}, 0, (1e-6, 1e-8) if dtype == torch.float64 else (1e-2, 1e-3))
         with low_precision(enabled=lowered):
             value = slope.value()
         named = {**inputs, **{name: x for name, x in module.named_parameters() if x.requires_grad}}
@@ -57,35 +58,42 @@ class Slope:
         return bool(before != after)
 
     @torch.no_grad()
-    def error(self) -> tuple[float, float]:
-        """The gradients' error against differences over the better of two steps, and how far these lie apart; both over
-        their size, the worst of pictures, words and parameters."""
+    def error(self, bound: float) -> tuple[float, float]:
+        """The gradients' error against differences of the output, over their size, and 0; where it is above the bound,
+        that of the better of two steps, and how far these lie apart. The worst of pictures, words and parameters."""
         given = (self.bench.inputs.pictures, self.bench.inputs.language)
         groups = [{name: self.inputs[name] for name in part if name in self.inputs} for part in given]
         groups.append({name: x for name, x in self.module.named_parameters() if x.requires_grad})
         found, random = [], torch.Generator().manual_seed(0)
         for group in filter(None, groups):
-            lines = []
+            true, ways = [], []
             for _ in range(1 if self.bench.subject.kind == "whole" else 2):
                 drawn = {name: torch.randn(x.shape, generator=random, dtype=x.dtype) for name, x in group.items()}
                 way = {name: drawn[name] * (x.square().mean().sqrt() + 0.01) for name, x in group.items()}
-                true = sum((way[name] * x).sum().item() for name in way if (x := self.gradients[name]) is not None)
-                lines.append((true, *(self._difference(group, way, step) for step in self.steps)))
-            true, *by_step = torch.tensor(lines, dtype=torch.float64).T
-            size = max(by_step[0].norm().item(), 1e-3)  # a difference's own rounding is 1e-7
-            errors = [(true - one).norm().item() / size for one in by_step]
-            found.append((min(errors), (by_step[0] - by_step[1]).norm().item() / size))
-        return max(found, key=lambda one: one[0] - one[1])
+                reached = {name: x for name in way if (x := self.gradients[name]) is not None}
+                true.append(sum((way[name] * x).sum().item() for name, x in reached.items()))
+                ways.append(way)
+            first = self._differences(group, ways, self.steps[0])
+            size = max(math.hypot(*first), 1e-3)  # a difference's own rounding is 1e-7
+            off, doubt = math.dist(true, first) / size, 0.0
+            if off > bound:
+                second = self._differences(group, ways, self.steps[1])
+                off, doubt = min(off, math.dist(true, second) / size), math.dist(first, second) / size
+            found.append((off, doubt))
+        return max(found, key=lambda one: (one[0] > max(bound, one[1]), one[0] - one[1]))
 
-    def _difference(self, group: dict[str, Tensor], way: dict[str, Tensor], step: float) -> float:
-        values = []
-        for sign in (1, -1):
-            for name, x in group.items():
-                x.add_(way[name], alpha=sign * step)
-            values.append(self.value().item())
-            for name, x in group.items():
-                x.add_(way[name], alpha=-sign * step)
-        return (values[0] - values[1]) / (2 * step)
+    def _differences(self, group: dict[str, Tensor], ways: list[dict[str, Tensor]], step: float) -> list[float]:
+        found = []
+        for way in ways:
+            values = []
+            for sign in (1, -1):
+                for name, x in group.items():
+                    x.add_(way[name], alpha=sign * step)
+                values.append(self.value().item())
+                for name, x in group.items():
+                    x.add_(way[name], alpha=-sign * step)
+            found.append((values[0] - values[1]) / (2 * step))
+        return found
 
 
 def leaves(value: Tensor) -> list[Tensor]:

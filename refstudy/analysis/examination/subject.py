@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +119,7 @@ class Subject:
             drawn = torch.randn(images, 3, height, width, generator=random)
             ids = torch.randint(5, config.text.vocab_size, mask.shape, generator=spoken)
             return Inputs({"picture": drawn.to(memory_format=torch.channels_last)}, {"words": ids}, mask, index)
-        counts = zip(channels_of(config.image.model_dump_json()), (4, 8, 16, 32), strict=True)
-        maps = [made_up(images, C, -(-height // stride), -(-width // stride), random) for C, stride in counts]
+        maps = made_up_maps(images, channels_of(config.image.model_dump_json()), height, width, pictures)
         text = normed(torch.randn(*mask.shape, config.text.hidden_size, generator=spoken))
         if self.kind == "fusion":
             return Inputs({"V_4": maps[3]}, {"words": text}, mask, index)
@@ -170,6 +169,14 @@ class Subject:
         if self.kind == "decoder":  # the study's own may predict from coarser maps
             allowed = [(E, 1, -(-H // scale), -(-W // scale)) for scale in (1, 2, 4, 8)]
         return "" if shape in allowed else f"gives {shape} in place of {allowed[0]}"
+
+
+@lru_cache(maxsize=8)
+def made_up_maps(count: int, channels: tuple[int, ...], height: int, width: int, seed: int) -> list[Tensor]:
+    """V_1 ... V_4 of made-up pictures of this size; kept, so whoever changes one has to copy it."""
+    random = torch.Generator().manual_seed(seed)
+    strides = zip(channels, (4, 8, 16, 32), strict=True)
+    return [made_up(count, C, -(-height // stride), -(-width // stride), random) for C, stride in strides]
 
 
 def made_up(count: int, channels: int, height: int, width: int, random: torch.Generator) -> Tensor:
