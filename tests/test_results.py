@@ -113,6 +113,25 @@ def test_the_pages_quote_what_was_measured():
     assert quoted <= set(page["TABLE"].findall(text))
 
 
+def test_the_page_begins_with_what_is_how_much_faster(tmp_path):
+    page = runpy.run_path(str(ROOT / "benchmarks" / "page.py"))
+    page["filled"].__globals__["RESULTS"] = tmp_path
+    assert page["filled"]("<!-- summary -->\nold\n<!-- end -->") == "<!-- summary -->\n\n<!-- end -->"
+    stamp = "here,2.0,2026-01-01"
+    head = "what,unit,baseline,ours,ratio,floor,machine,torch,date"
+    rows = ["lavt at 480: a,s,1,2,0.5,1", "slvit at 480: b,s,3,2,1.5,", "cris at 416: c,s,9,1,9,", "lavt: d,MB,9,1,9,"]
+    (tmp_path / "peers.csv").write_text("\n".join([head, *(f"{row},{stamp}" for row in rows)]))
+    head = "what,baseline,baseline_s,ours_s,times,at_most,machine,torch,date"
+    rows = ["refstudy --help,import pandas,1,1.2,1.2,1.5", "refstudy cost,,,9,,15 s"]
+    (tmp_path / "prompt.csv").write_text("\n".join([head, *(f"{row},{stamp}" for row in rows)]))
+    assert page["table"]("summary").splitlines() == [
+        "- LAVT and SLViT are 0.5 to 1.5 times as fast as their authors' own code; least: lavt at 480: a; "
+        "most: slvit at 480: b. *here, 2026-01-01.*",
+        "- A command without a model takes 1.2 times the CPU time of importing pandas: refstudy --help. "
+        "*here, 2026-01-01.*",
+    ]
+
+
 def test_committed_files_are_those_of_the_manifest():
     manifest = read_manifest(SCENES)
     for kind in ("tables", "figures"):
