@@ -55,7 +55,7 @@ lab: setup
 	@$(BIN)/jupyter lab notebooks
 
 bench: setup
-	@for script in benchmarks/bench_*.py benchmarks/page.py; do $(BIN)/python $$script || exit 1; done
+	@$(BIN)/python benchmarks/all.py
 
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

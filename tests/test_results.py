@@ -1,7 +1,11 @@
 """The committed results are what the code makes, and ``refstudy verify`` tells when they are not."""
 
 import json
+import re
 import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -130,6 +134,29 @@ def test_the_page_begins_with_what_is_how_much_faster(tmp_path):
         "- A command without a model takes 1.2 times the CPU time of importing pandas: refstudy --help. "
         "*here, 2026-01-01.*",
     ]
+
+
+def test_benchmarks_go_on_after_one_that_fails_and_after_a_stop(tmp_path):
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    shutil.copy(ROOT / "benchmarks" / "all.py", folder)
+    for name, code in (("bad", "raise SystemExit(3)"), ("good", ""), ("cluster", ""), ("quick", "")):
+        (folder / f"bench_{name}.py").write_text(f"print('ran {name}', flush=True); {code}")
+    (folder / "page.py").write_text("print('ran page', flush=True)")
+
+    def ran(status):
+        command = [sys.executable, "benchmarks/all.py"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        return re.findall(r"^ran (\w+)|(\w+)  failed", done.stdout, re.MULTILINE)
+
+    def names(text):
+        return [(name, "") for name in text.split()]
+
+    assert ran(1) == [*names("bad good quick cluster page"), ("", "bad")]
+    (folder / ".took.json").write_text(json.dumps([{"good": 9, "cluster": 2, "quick": 1, "bad": 0}, {"bad": 0}]))
+    assert ran(0) == names("quick cluster good page")
+    assert ran(1)[:4] == names("bad cluster good quick")
 
 
 def test_committed_files_are_those_of_the_manifest():

@@ -1,8 +1,8 @@
 """LAVT's public code, its data set class and model unchanged, trained for a few updates on RefScenes.
 
-    python benchmarks/bench_peer_data.py --lavt FOLDER
+    python benchmarks/peer_data.py
 
-FOLDER is a clone of github.com/yz93/LAVT-RIS. Scenes are drawn, laid out as its REFER class expects them, and read by
+The clone is where ``bench_peers`` has it. Scenes are drawn, laid out as its REFER class expects them, and read by
 its ``ReferDataset``; its model (Swin-T, random weights) takes the updates. Prints every loss, and fails where one is no
 number, or where a mask that it reads is not as large as annotated.
 """
@@ -27,11 +27,10 @@ SIDE, PAIRS, SCENES = 128, 4, 80
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lavt", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--updates", type=int, default=20)
     given = parser.parse_args()
     torch.manual_seed(0)
-    model, segment = their_model("lavt", given.lavt.resolve())
+    model, _ = their_model("lavt")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make_refscenes(root / "drawn", "refscenes", {"train": SCENES}, size=SIDE)
@@ -59,7 +58,7 @@ def main() -> None:
         batches = iter(DataLoader(data, PAIRS, shuffle=True, drop_last=True))
         for update in range(1, given.updates + 1):
             images, targets, ids, mask = next(batches)
-            logits = segment(images, ids.squeeze(1), mask.squeeze(1))
+            logits = model(images, ids.squeeze(1), mask.squeeze(1))
             loss = torch.nn.functional.cross_entropy(logits, targets, torch.tensor([0.9, 1.1]))
             if not math.isfinite(loss.item()):
                 sys.exit(f"update {update}: the loss is {loss.item()}")
