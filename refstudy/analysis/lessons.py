@@ -153,39 +153,41 @@ def coverage(example: Example, grid: tuple[int, int]) -> Tensor:
 Pair = tuple[Example, Example]
 
 
-def follows(pair: Pair) -> float:
-    """The agreement of the mean products with the referents of two expressions about one picture, -1 to 1: over the
-    cells, the correlation of the difference of their ``mean_products`` with the difference of their ``coverage``."""
-    maps = [mean_products(s2rm_steps(one)) for one in pair]
-    covered = [coverage(one, (maps[0].shape[0], maps[0].shape[1])) for one in pair]
-    differences = torch.stack([(first - second).flatten() for first, second in (maps, covered)])
-    return float(torch.corrcoef(differences)[0, 1])
+def pairs_by_fit(example: Example, scene: int) -> tuple[list[Pair], np.ndarray]:
+    """All pairs of expressions about one picture, each for two referents, and the fit of each pair, -1 to 1: over the
+    cells, the correlation of the difference of their ``mean_products`` with the difference of their ``coverage``.
 
-
-def clear_and_unclear(example: Example) -> tuple[Pair, Pair]:
-    """Two pairs of expressions about one picture, each for two referents: of all such pairs the one whose products
-    follow the referents best, and the one whose products do so least, or the other way round.
-
-    The picture is the example's or, where that has one referent, the next one that has two. A model is free to mark a
-    referent by large or by small products; the sign that most pairs have counts as following. Raises StudyError where
-    no picture has two referents.
+    A model is free to mark a referent by large or by small products. So the best pair, which comes first, is the one
+    that has most of the sign that most pairs have.
     """
-    corpus, refs = example.corpus, example.corpus.ref_of_expression
-    for number in range(len(corpus.images)):
-        rows = corpus.rows_about((example.scene + number) % len(corpus.images))
-        if pairs := [(example.of(a), example.of(b)) for a, b in combinations(rows, 2) if refs[a] != refs[b]]:
-            fits = np.nan_to_num([follows(pair) for pair in pairs])
-            order = np.argsort(np.sign(fits.mean()) * fits)
-            return pairs[order[-1]], pairs[order[0]]
-    raise StudyError("no picture of the lesson has two referents; take a profile whose data have such pictures")
+    rows = example.corpus.rows_about(scene)
+    asked, referents = [example.of(row) for row in rows], example.corpus.ref_of_expression[rows]
+    products = [mean_products(s2rm_steps(one)) for one in asked]
+    places = [coverage(one, (map_.shape[0], map_.shape[1])) for one, map_ in zip(asked, products, strict=True)]
+    pairs = [(a, b) for a, b in combinations(range(len(asked)), 2) if referents[a] != referents[b]]
+    between = [torch.stack([(maps[a] - maps[b]).flatten() for maps in (products, places)]) for a, b in pairs]
+    fits = np.nan_to_num([float(torch.corrcoef(differences)[0, 1]) for differences in between])
+    order = np.argsort(-np.sign(fits.sum()) * fits)
+    return [(asked[pairs[k][0]], asked[pairs[k][1]]) for k in order], fits[order]
 
 
-def s2rm_example(study: OpenStudy, scene: int, expression: str = "") -> tuple[Example, Pair, Pair]:
-    """The start of the lesson on S²RM: the ``clear_and_unclear`` pairs of a picture, and before them the example to
-    follow, which is the ``expression`` or, if that is empty, the first of the clear pair."""
+def median_fits(example: Example) -> list[float]:
+    """The median of ``pairs_by_fit`` for every picture of the lesson that has two referents."""
+    found = [pairs_by_fit(example, scene)[1] for scene in range(len(example.corpus.images))]
+    return [float(np.median(fits)) for fits in found if len(fits)]
+
+
+def s2rm_example(study: OpenStudy, scene: int, expression: str = "") -> tuple[Example, list[Pair], np.ndarray]:
+    """The start of the lesson on S²RM: the example to follow, and the ``pairs_by_fit`` of its picture or, where that
+    has one referent, of the next one that has two. The example's sentence is the ``expression`` or, if that is empty,
+    the first of the best pair. Raises StudyError where no picture has two referents.
+    """
     example = start(study, "s2rm_casg", scene, expression)
-    clear, unclear = clear_and_unclear(example)
-    return (example if expression else clear[0]), clear, unclear
+    for number in range(len(example.corpus.images)):
+        pairs, fits = pairs_by_fit(example, (example.scene + number) % len(example.corpus.images))
+        if pairs:
+            return (example if expression else pairs[0][0]), pairs, fits
+    raise StudyError("no picture of the lesson has two referents; take a profile whose data have such pictures")
 
 
 def same_as_rolled_copies() -> str:
@@ -213,6 +215,12 @@ def times_faster() -> float:
         return float(np.median(timeit.repeat(step, number=1, repeat=4)[1:]))
 
     return seconds(coparse_literal) / seconds(coparse)
+
+
+def on_referent(example: Example, map_: Tensor) -> float:
+    """The mean of a map (h, w) on the referent, in standard deviations from the mean of all cells."""
+    share = coverage(example, (map_.shape[0], map_.shape[1]))
+    return float((share * (map_ - map_.mean())).sum() / share.sum() / map_.std())
 
 
 def map_scales(example: Example) -> pd.DataFrame:
