@@ -102,10 +102,11 @@ def number_grid(axes: Axes, values: np.ndarray, form: str = "{:.0%}", high: floa
 
 def regions(axes: Axes, image: np.ndarray, cells: Sequence[int], grid: tuple[int, int], title: str = "") -> None:
     """A picture uint8 (H, W, 3) with some ``cells``, flat indices into a ``grid`` (rows, columns) laid over it, framed
-    and numbered from 1 in their order."""
+    and numbered from 1 in their order; not numbered if they are all, since numbers would hide the picture."""
     show_image(axes, image, title)
     label = {"facecolor": "white", "edgecolor": PALETTE["vermilion"], "pad": 1.5}
-    for number, middle in enumerate(frames(axes, cells, grid, image.shape[:2]), start=1):
+    middles = frames(axes, cells, grid, image.shape[:2])
+    for number, middle in enumerate(middles if len(cells) < grid[0] * grid[1] else [], start=1):
         axes.text(*middle, str(number), ha="center", va="center", fontsize=8, bbox=label)
 
 

@@ -21,7 +21,7 @@ from refstudy.analysis import figures
 from refstudy.analysis.claims import variants_by_regions
 from refstudy.analysis.cost import cost
 from refstudy.analysis.data_names import data_name
-from refstudy.analysis.measures import interval, resampled_counts
+from refstudy.analysis.measures import draws, interval, resampled_counts
 from refstudy.analysis.opened import OpenStudy
 from refstudy.analysis.table_files import write_table
 from refstudy.analysis.trace import Trace, corpus_steps, inputs, region_counts, trace
@@ -264,7 +264,8 @@ def region_costs(study: ProfileStudy) -> dict[int, float]:
 class Choices(NamedTuple):
     """The choices of URCE over all expressions of a lesson: how many of them; how many ``different`` choices; the share
     of expressions that ``chosen`` each region, and for which a border of the target lies inside it, both (h_4, w_4);
-    the share of the chosen regions and of all regions that such a border crosses."""
+    the share of the chosen regions and of all regions that such a border crosses, and the 95 % interval over pictures
+    of how much ``more`` the first is."""
 
     expressions: int
     different: int
@@ -272,20 +273,26 @@ class Choices(NamedTuple):
     borders: Tensor
     hits: float
     any_hits: float
+    more: tuple[float, float]
 
 
 def region_choices(example: Example) -> Choices:
     """The regions that URCE chooses for all expressions of the lesson, and whether borders of targets are in them."""
-    cells, crossed = [], []
+    cells, crossed, pictures = [], [], []
     for batch, steps in corpus_steps(example.model, example.corpus):  # type: ignore[arg-type]
         pooled = avg_pool2d(batch.masks, patch_side(1) * 4, ceil_mode=True, count_include_pad=False)
         cells.append(steps.cells)
+        pictures.append(example.corpus.image_of_expression[batch.expressions])
         crossed.append(((pooled > 0) & (pooled < 1)).float())
     chosen, borders = torch.cat(cells), torch.cat(crossed)  # type: ignore[arg-type]
     often = torch.bincount(chosen.flatten(), minlength=borders[0].numel()) / len(chosen)
     different = len({tuple(sorted(row)) for row in chosen.tolist()})
-    hits = borders.flatten(1).gather(1, chosen).mean().item()
-    return Choices(len(chosen), different, often.view(borders.shape[1:]), borders.mean(0), hits, borders.mean().item())
+    hits, any_hits = borders.flatten(1).gather(1, chosen).mean(1), borders.flatten(1).mean(1)
+    more = pd.DataFrame({"sum": (hits - any_hits).numpy(), "expressions": 1.0})
+    drawn = draws(len(sums := more.groupby(np.concatenate(pictures)).sum())) @ sums.to_numpy()
+    shares = hits.mean().item(), any_hits.mean().item()
+    often = often.view(borders.shape[1:])
+    return Choices(len(chosen), different, often, borders.mean(0), *shares, interval(drawn[:, 0] / drawn[:, 1]))
 
 
 def ask(model: Segmenter, picture: np.ndarray, sentence: str) -> Trace:
