@@ -1,8 +1,6 @@
 """What the lessons measure, on numbers that are known."""
 
-import numpy as np
 import pytest
-import torch
 
 from refstudy.analysis import lessons
 from refstudy.analysis.opened import open_study
@@ -23,11 +21,6 @@ def test_an_example_is_an_expression_its_picture_and_its_mask(example):
     assert other.scene == 0 and other.sentence == other.corpus.table.loc[0, "expression"]
 
 
-def test_attention_spread_is_the_distance_from_the_mean():
-    assert lessons.attention_spread(torch.tensor([[0.5, 0.5], [0.5, 0.5]])) == 0
-    assert lessons.attention_spread(torch.tensor([[1.0, 0.0], [0.0, 1.0]])) == pytest.approx(0.5)
-
-
 @pytest.mark.parametrize("sign", [1, -1])
 def test_products_that_are_the_places_follow_them_whatever_their_sign(example, monkeypatch, sign):
     monkeypatch.setattr(lessons, "s2rm_steps", lambda one: one)
@@ -36,7 +29,6 @@ def test_products_that_are_the_places_follow_them_whatever_their_sign(example, m
     assert len(pairs) == len(fits) > 1 and fits == pytest.approx(sign, abs=1e-3)
     for first, second in pairs:
         assert first.scene == second.scene == 2 and not (first.truth == second.truth).all()
-    assert np.allclose(lessons.median_fits(example), sign, atol=1e-3)
 
 
 def test_the_pair_that_follows_best_comes_first_by_the_sign_of_most(example, monkeypatch):
@@ -52,7 +44,7 @@ def test_the_pair_that_follows_best_comes_first_by_the_sign_of_most(example, mon
 
 def test_pictures_with_one_referent_have_no_pair(example, monkeypatch):
     monkeypatch.setattr(example.corpus, "ref_of_expression", 0 * example.corpus.ref_of_expression)
-    assert lessons.pairs_by_fit(example, 2)[0] == [] and lessons.median_fits(example) == []
+    assert lessons.pairs_by_fit(example, 2)[0] == []
     monkeypatch.setattr(lessons, "start", lambda *given: example)
     with pytest.raises(StudyError, match="no picture of the lesson has two referents"):
         lessons.s2rm_example(example.study, 2)

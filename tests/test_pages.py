@@ -89,7 +89,10 @@ def test_findings_tell_counted_claims_apart_and_name_looks_and_places(folder):
     )
     claims.to_csv(folder / "claims.csv")
     text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
-    assert "Of 1 claims about accuracy, 1 is supported. Of 1 about cost, which is counted without a run, 1 is" in text
+    assert (
+        "Of 1 claims about accuracy, 1 is supported. Of 1 claims about cost, which is counted without a run, 1 is"
+        in text
+    )
     assert "**Supported:** a (+3.4 [+1.8, +5.1] points of oIoU; printed +4.0; looks +5.0 [+1.0, +9.0])." in text
 
 
@@ -103,7 +106,7 @@ def test_an_undecided_claim_says_which_gain_would_have_been_seen(folder):
 def test_claims_that_were_not_measured_are_left_out(folder):
     text = filled("<!-- claims -->\n<!-- end -->", STUDY, folder)
     assert "| a | oIoU | +9.02 | +3.4 |" in text and "| 3 / 5 | **supported** |" in text and "| b |" not in text
-    assert text.endswith("\n\nOf the other 1 claims about accuracy, 1 is not measured.\n<!-- end -->")
+    assert text.endswith("\n\nThe others: of 1 claims about accuracy, 1 is not measured.\n<!-- end -->")
 
 
 def test_blocks_say_so_where_nothing_is_recorded(folder):

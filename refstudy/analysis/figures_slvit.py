@@ -263,15 +263,13 @@ def before_and_after(
     figures.overlay(axes[0, 0], image, truth, "blue", "truth")
     figures.overlay(axes[1, 0], image, mask, title="mask")
     figures.regions(axes[2, 0], image, cells, grid, "regions")
-    for stage, old, new, direction, how_far, column in zip(
-        STAGES, before, after, directions, moved, axes.T[1:], strict=True
-    ):
-        both = [torch.einsum("c,chw->hw", direction, map_[0]) for map_ in (old, new)]
+    for stage, old, new, way, far, column in zip(STAGES, before, after, directions, moved, axes.T[1:], strict=True):
+        both = [torch.einsum("c,chw->hw", way, map_[0]) for map_ in (old, new)]
         low, high = float(min(map_.min() for map_ in both)), float(max(map_.max() for map_ in both))
         figures.show_map(column[0], both[0], f"stage {stage}", low=low, high=high, bar=False)
         drawn = figures.show_map(column[1], both[1], low=low, high=high, bar=False)
         figure.colorbar(drawn, ax=column[:2], shrink=0.6)
-        figures.show_map(column[2], how_far, "", "magma", 0, farthest)
+        figures.show_map(column[2], far, "", "magma", 0, farthest)
         for axis in column[:2]:
             figures.frames(axis, cells, grid, old.shape[-2:])
     for axis, name in zip(axes[:, 1], ("before: F", "after: F̃", "change ‖F̃ − F‖"), strict=True):

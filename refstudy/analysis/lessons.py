@@ -132,12 +132,6 @@ def s2rm_steps(example: Example, sentence: str = "") -> Steps:
         return example.model.fusion.steps(vision, example.model.text_encoder(ids, mask), mask)  # type: ignore[operator, union-attr]
 
 
-def attention_spread(attention: Tensor) -> float:
-    """The difference between the cells' attention to the words, 0 to 1: the mean over cells of the total variation
-    distance between a cell's attention and the mean attention of all, (cells, words)."""
-    return float((attention - attention.mean(0)).abs().sum(1).mean() / 2)
-
-
 def mean_products(steps: Steps) -> Tensor:
     """The mean product of every cell of V_4 with the language, (H, W): the mean of all entries of its l2v
     column map."""
@@ -155,11 +149,8 @@ Pair = tuple[Example, Example]
 
 def pairs_by_fit(example: Example, scene: int) -> tuple[list[Pair], np.ndarray]:
     """All pairs of expressions about one picture, each for two referents, and the fit of each pair, -1 to 1: over the
-    cells, the correlation of the difference of their ``mean_products`` with the difference of their ``coverage``.
-
-    A model is free to mark a referent by large or by small products. So the best pair, which comes first, is the one
-    that has most of the sign that most pairs have.
-    """
+    cells, the correlation of the difference of their ``mean_products`` with the difference of their ``coverage``. A
+    model may mark a referent by large or by small products: the pair that has most of the sign of most comes first."""
     rows = example.corpus.rows_about(scene)
     asked, referents = [example.of(row) for row in rows], example.corpus.ref_of_expression[rows]
     products = [mean_products(s2rm_steps(one)) for one in asked]
@@ -169,12 +160,6 @@ def pairs_by_fit(example: Example, scene: int) -> tuple[list[Pair], np.ndarray]:
     fits = np.nan_to_num([float(torch.corrcoef(differences)[0, 1]) for differences in between])
     order = np.argsort(-np.sign(fits.sum()) * fits)
     return [(asked[pairs[k][0]], asked[pairs[k][1]]) for k in order], fits[order]
-
-
-def median_fits(example: Example) -> list[float]:
-    """The median of ``pairs_by_fit`` for every picture of the lesson that has two referents."""
-    found = [pairs_by_fit(example, scene)[1] for scene in range(len(example.corpus.images))]
-    return [float(np.median(fits)) for fits in found if len(fits)]
 
 
 def s2rm_example(study: OpenStudy, scene: int, expression: str = "") -> tuple[Example, list[Pair], np.ndarray]:
@@ -290,9 +275,8 @@ def region_choices(example: Example) -> Choices:
     hits, any_hits = borders.flatten(1).gather(1, chosen).mean(1), borders.flatten(1).mean(1)
     more = pd.DataFrame({"sum": (hits - any_hits).numpy(), "expressions": 1.0})
     drawn = draws(len(sums := more.groupby(np.concatenate(pictures)).sum())) @ sums.to_numpy()
-    shares = hits.mean().item(), any_hits.mean().item()
-    often = often.view(borders.shape[1:])
-    return Choices(len(chosen), different, often, borders.mean(0), *shares, interval(drawn[:, 0] / drawn[:, 1]))
+    shares = hits.mean().item(), any_hits.mean().item(), interval(drawn[:, 0] / drawn[:, 1])
+    return Choices(len(chosen), different, often.view(borders.shape[1:]), borders.mean(0), *shares)
 
 
 def ask(model: Segmenter, picture: np.ndarray, sentence: str) -> Trace:

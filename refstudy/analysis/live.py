@@ -20,7 +20,6 @@ from refstudy.base.config import RunConfig
 from refstudy.data.batches import Corpus
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.source import prepare_data
-from refstudy.metrics import METRICS
 from refstudy.models.segmenter import Segmenter
 from refstudy.training.evaluation import predictions, summarize_counts, whole_image_counts
 from refstudy.training.loop import load_corpora, train
@@ -155,7 +154,7 @@ def verdict(training: Training, floor: pd.DataFrame) -> list[str]:
     reached = f"{own[0]:.1f} % overall IoU, {gain[0]:+.1f} [{low:+.1f}, {high:+.1f}] points against"
     lines = [answer, f"It reaches {reached} the best mask without words ({where})."]
     scores, best = summarize_counts(training.counts), summarize_counts(floor)
-    if behind := [name for name in METRICS if scores[name] < best[name]]:
+    if behind := [name for name, score in scores.items() if score < best[name]]:
         lines.append(f"Its masks are still poor: the best mask without words scores higher in {', '.join(behind)}.")
     if agreement:
         other, same = (with_interval(pd.DataFrame([agreement]), pair, digits=0)[0] for pair in ("other", "same"))

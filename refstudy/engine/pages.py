@@ -69,10 +69,7 @@ def findings(study: Study, folder: Path) -> list[str]:
         said.append("**Models.** No run is recorded yet: what the papers print stands next to empty columns.")
     if (folder / "claims.csv").exists():
         claims = pd.read_csv(folder / "claims.csv")
-        counted = _counted(claims)
-        said.append(f"**Claims.** Of {(~counted).sum()} claims about accuracy, {_verdicts(claims[~counted])}.")
-        if counted.any():
-            said[-1] += f" Of {counted.sum()} about cost, which is counted without a run, {_verdicts(claims[counted])}."
+        said.append(f"**Claims.** {_verdicts(claims)}")
         so_far = " so far" if (claims["verdict"] == UNMEASURED).any() else ""  # until all rows have their runs
         for verdict in (SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED):
             judged = claims[claims["runs"].notna() & (claims["verdict"] == verdict)]
@@ -89,15 +86,15 @@ def findings(study: Study, folder: Path) -> list[str]:
     return said
 
 
-def _counted(claims: pd.DataFrame) -> pd.Series:
-    """The claims that are counted, as cost is: measured without a run."""
-    return claims["measured"].notna() & claims["runs"].isna()
-
-
 def _verdicts(claims: pd.DataFrame) -> str:
-    """The number of claims with each verdict, in words."""
-    verdicts = claims["verdict"].value_counts()
-    return ", ".join(f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in verdicts.items())
+    """How many claims have which verdict, in words."""
+    counted = claims["measured"].notna() & claims["runs"].isna()
+    parts = {"accuracy": claims[~counted], "cost, which is counted without a run": claims[counted]}
+    texts = []
+    for about, verdicts in ((about, some["verdict"].value_counts()) for about, some in parts.items() if len(some)):
+        numbers = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in verdicts.items()]
+        texts.append(f"Of {verdicts.sum()} claims about {about}, {', '.join(numbers)}.")
+    return " ".join(texts)
 
 
 def _judged(claims: pd.DataFrame) -> str:
@@ -106,9 +103,8 @@ def _judged(claims: pd.DataFrame) -> str:
     texts = []
     for claim, seen in zip(largest.itertuples(), detectable(largest["smallest"]), strict=True):
         gain = f"{claim.measured:+.1f} [{claim.low:+.1f}, {claim.high:+.1f}] points of {claim.metric}"
-        if pd.notna(claim.printed):
-            inside = claim.low <= claim.printed <= claim.high
-            gain += f"; printed {claim.printed:+.1f}{'' if inside else ', outside this interval'}"
+        outside = ", outside this interval" if claim.printed < claim.low or claim.printed > claim.high else ""
+        gain += f"; printed {claim.printed:+.1f}{outside}" if pd.notna(claim.printed) else ""
         parts = [f"{part} {its}" for part in STRATA if pd.notna(its := getattr(claim, part, None))]
         gain += f"; {', '.join(parts)}" if parts else ""
         texts.append(f"{claim.claim} ({gain}{f'; {seen}' if claim.verdict == UNDECIDED else ''})")
@@ -138,15 +134,11 @@ def _rows(study: Study, folder: Path, variants: list[str]) -> str:
 
 def _claims(folder: Path) -> str:
     table = pd.read_csv(folder / "claims.csv")
-    counted = _counted(table)
-    trained = table["measured"].notna() & ~counted
-    measured, others = table[trained], table[~trained & ~counted]
-    rest = [f"Of the other {len(others)} claims about accuracy, {_verdicts(others)}."] if len(others) else []
-    if counted.any():
-        rest.append(f"Of {counted.sum()} about cost, which is counted without a run, {_verdicts(table[counted])}.")
+    measured = table[table["measured"].notna() & table["runs"].notna()]
     parts = measured[[part for part in STRATA if part in measured]].fillna("")
     shown = NONE if measured.empty else markdown(render_verdicts(measured, "claim", "metric").join(parts).astype(str))
-    return "\n\n".join([shown, " ".join(rest)]).strip()
+    others = table.drop(measured.index)
+    return f"{shown}\n\nThe others: {_verdicts(others).replace('Of', 'of', 1)}" if len(others) else shown
 
 
 def _compared(study: Study, folder: Path) -> str:
