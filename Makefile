@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --
 .PHONY: help setup study rendered test test-all test-long lab bench lock check
 
 help:
-	@echo "make study      set up, run every notebook, write results/scenes (about 10 minutes on 2 cores)"
+	@echo "make study      set up, run every notebook, write results/scenes (4 to 10 minutes on 2 cores)"
 	@echo "make rendered   make study, and then write the notebooks with their outputs to results/scenes/rendered"
 	@echo "make test       set up, run the fast tests (under 5 minutes on 2 cores)"
 	@echo "make test-all   these and the slow ones, the smoke study among them (under 30 minutes)"

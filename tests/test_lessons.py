@@ -1,7 +1,6 @@
 """What the lessons measure, on numbers that are known."""
 
 import pytest
-import torch
 
 from refstudy.analysis import lessons
 from refstudy.analysis.opened import open_study
@@ -22,25 +21,39 @@ def test_an_example_is_an_expression_its_picture_and_its_mask(example):
     assert other.scene == 0 and other.sentence == other.corpus.table.loc[0, "expression"]
 
 
-def test_attention_spread_is_the_distance_from_the_mean():
-    assert lessons.attention_spread(torch.tensor([[0.5, 0.5], [0.5, 0.5]])) == 0
-    assert lessons.attention_spread(torch.tensor([[1.0, 0.0], [0.0, 1.0]])) == pytest.approx(0.5)
-
-
 @pytest.mark.parametrize("sign", [1, -1])
 def test_products_that_are_the_places_follow_them_whatever_their_sign(example, monkeypatch, sign):
     monkeypatch.setattr(lessons, "s2rm_steps", lambda one: one)
     monkeypatch.setattr(lessons, "mean_products", lambda one: sign * lessons.coverage(one, (2, 2)))
-    clear, unclear = lessons.clear_and_unclear(example)
-    for pair in (clear, unclear):
-        assert lessons.follows(pair) == pytest.approx(sign, abs=1e-3)
-        assert pair[0].scene == pair[1].scene and not (pair[0].truth == pair[1].truth).all()
+    pairs, fits = lessons.pairs_by_fit(example, 2)
+    assert len(pairs) == len(fits) > 1 and fits == pytest.approx(sign, abs=1e-3)
+    for first, second in pairs:
+        assert first.scene == second.scene == 2 and not (first.truth == second.truth).all()
+
+
+def test_the_pair_that_follows_best_comes_first_by_the_sign_of_most(example, monkeypatch):
+    monkeypatch.setattr(lessons, "s2rm_steps", lambda one: one)
+    odd = example.corpus.rows_about(2)[0]
+    monkeypatch.setattr(
+        lessons, "mean_products", lambda one: (9 if one.row == odd else -1) * lessons.coverage(one, (2, 2))
+    )
+    pairs, fits = lessons.pairs_by_fit(example, 2)
+    assert list(fits) == sorted(fits) and fits[0] == pytest.approx(-1, abs=1e-3) and fits[-1] > 0
+    assert pairs[-1][0].row == odd
 
 
 def test_pictures_with_one_referent_have_no_pair(example, monkeypatch):
     monkeypatch.setattr(example.corpus, "ref_of_expression", 0 * example.corpus.ref_of_expression)
+    assert lessons.pairs_by_fit(example, 2)[0] == []
+    monkeypatch.setattr(lessons, "start", lambda *given: example)
     with pytest.raises(StudyError, match="no picture of the lesson has two referents"):
-        lessons.clear_and_unclear(example)
+        lessons.s2rm_example(example.study, 2)
+
+
+def test_a_map_of_the_referent_is_above_its_mean_there(example):
+    share = lessons.coverage(example, (4, 4))
+    assert lessons.on_referent(example, share) > 0 and lessons.on_referent(example, -share) < 0
+    assert lessons.on_referent(example, 3 * share + 7) == pytest.approx(lessons.on_referent(example, share), abs=1e-4)
 
 
 def test_the_gram_form_is_said_to_be_equal():

@@ -77,20 +77,36 @@ def test_a_block_may_name_its_rows(folder):
 
 def test_findings_name_the_claims_that_were_judged(folder):
     text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
-    assert "- **Claims.** Of 2 claims of the papers and of our own, 1 is supported, 1 is not measured.\n" in text
-    assert "accuracy: a (+3.4 [+1.8, +5.1] points of oIoU; printed +9.0).\n" in text and " b (" not in text
+    assert "- **Claims.** Of 2 claims about accuracy, 1 is supported, 1 is not measured.\n" in text
+    gain = "+3.4 [+1.8, +5.1] points of oIoU; printed +9.0, outside this interval"
+    assert f"**Supported so far:** a ({gain}).\n" in text and " b (" not in text
+
+
+def test_findings_tell_counted_claims_apart_and_name_looks_and_places(folder):
+    claims = pd.read_csv(folder / "claims.csv", index_col=0)
+    claims = claims.assign(
+        measured=[3.4, 58.1], printed=[4.0, None], verdict="supported", looks=["+5.0 [+1.0, +9.0]", None]
+    )
+    claims.to_csv(folder / "claims.csv")
+    text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
+    assert (
+        "Of 1 claims about accuracy, 1 is supported. Of 1 claims about cost, which is counted without a run, 1 is"
+        in text
+    )
+    assert "**Supported:** a (+3.4 [+1.8, +5.1] points of oIoU; printed +4.0; looks +5.0 [+1.0, +9.0])." in text
 
 
 def test_an_undecided_claim_says_which_gain_would_have_been_seen(folder):
     claims = pd.read_csv(folder / "claims.csv", index_col=0)
     claims.assign(verdict=["undecided", "not measured"], smallest=4.6).to_csv(folder / "claims.csv")
     text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
-    assert "; printed +9.0; these runs could show gains of 4.6 or more)" in text
+    assert "interval; only a gain of 4.6 or more would have been detected)" in text
 
 
 def test_claims_that_were_not_measured_are_left_out(folder):
     text = filled("<!-- claims -->\n<!-- end -->", STUDY, folder)
     assert "| a | oIoU | +9.02 | +3.4 |" in text and "| 3 / 5 | **supported** |" in text and "| b |" not in text
+    assert text.endswith("\n\nThe others: of 1 claims about accuracy, 1 is not measured.\n<!-- end -->")
 
 
 def test_blocks_say_so_where_nothing_is_recorded(folder):

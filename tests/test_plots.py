@@ -112,7 +112,10 @@ def test_variants_that_no_faster_one_reaches_are_named():
     ).assign(family=["casg", "fpn", "casg, 2 times as long", "fpn", "lavt"], runs=3, ours_low=40.0, ours_high=65.0)
     axes = plots.accuracy_and_minutes(points, "RefScenes").axes[0]
     assert [text.get_text() for text in axes.texts] == ["fast", "slow", "best"]
-    assert [text.get_text() for text in axes.get_legend().texts] == ["with CASG", "with the FPN", "LAVT"]
+    named = ["with CASG", "with the FPN", "LAVT", "the best within so many minutes"]
+    assert [text.get_text() for text in axes.get_legend().texts] == named and not axes.get_title("left")
+    few = plots.accuracy_and_minutes(points.assign(runs=[3, 3, 3, 3, 1]), "RefScenes").axes[0]
+    assert few.get_title("left") == plots.HOLLOW
 
 
 def test_an_exchange_of_two_claims_is_named():

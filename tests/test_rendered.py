@@ -46,6 +46,14 @@ def test_a_copy_is_the_source_with_outputs_and_nothing_that_changes():
     nbformat.validate(copy)
 
 
+def test_links_to_pages_lead_there_from_the_copy():
+    text = "[a](../docs/glossary.md), [b](../docs/decisions.md#conv-in-casg), [c](02_s2rm_walkthrough.ipynb)"
+    source = new_notebook(cells=[new_markdown_cell(text), new_code_cell("print(2); 3")])
+    copy = tool.rendered(source, executed(source)).cells[0].source
+    assert copy.endswith("[c](02_s2rm_walkthrough.ipynb)") and source.cells[0].source == text
+    assert all((tool.RENDERED / link.partition("#")[0]).exists() for link in re.findall(r"\]\(([^)]+)\)", copy))
+
+
 def test_another_cell_is_another_source_and_its_execution_is_refused():
     source = new_notebook(cells=[new_markdown_cell("# A"), new_code_cell("print(2); 3")])
     other = nbformat.from_dict(source)
@@ -74,6 +82,13 @@ def test_every_copy_is_of_the_source_as_it_is_now(name):
     copy = nbformat.read(tool.RENDERED / name, as_version=4)
     source = nbformat.read(tool.SOURCES / name, as_version=4)
     assert copy.metadata["refstudy_source"] == tool.source_digest(source), f"{name} is stale: make rendered"
+
+
+def test_every_link_of_a_source_leads_somewhere():
+    for name in NAMES:
+        for cell in nbformat.read(tool.SOURCES / name, as_version=4).cells:
+            for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", cell.source if cell.cell_type == "markdown" else ""):
+                assert (tool.SOURCES / link).exists(), f"{name}: {link}"
 
 
 @needs_copies

@@ -294,9 +294,12 @@ def test_verdicts_in_markdown():
     head, rule, *lines = markdown(render_verdicts(table, "claim")).splitlines()
     assert head == "| claim | printed | measured | 95 % interval | verdict |" and rule.count("---") == 5
     assert lines == [
-        r"| a \| b | +1.23 | -2.0 | -3.0 to +0.3 | **undecided** (3.5 would be seen) |",
+        r"| a \| b | +1.23 | -2.0 | -3.0 to +0.3 | "
+        "**undecided** (only a gain of 3.5 or more would have been detected) |",
         "| c |  |  |  | **not measured** |",
     ]
+    few = render_verdicts(table.assign(smallest=[130.1, np.nan]), "claim")["verdict"].tolist()
+    assert few == ["**undecided** (no gain would have been detected)", "**not measured**"]
     unmeasured = render_verdicts(table.iloc[1:], "claim")
     assert unmeasured.iloc[0].tolist() == ["c", "", "", "", "**not measured**"]
     counted = table.assign(runs=pd.array([5, 3], "Int64"), reference_runs=pd.array([3, 3], "Int64"))

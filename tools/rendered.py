@@ -1,14 +1,15 @@
 """Write results/scenes/rendered/: the executed notebooks of the last `refstudy run` with their outputs.
 
 `make rendered` calls it after the run. What changes from one execution to the next is left out: papermill's times and
-its cell of parameters, widgets, provenance. Pictures have 256 colours, a third of the bytes. A copy carries the digest
-of the cells of its source (``source_digest``).
+its cell of parameters, widgets, provenance. Pictures have 256 colours, a third of the bytes. Links to the study's pages
+lead there from the copy's folder. A copy carries the digest of the cells of its source (``source_digest``).
 """
 
 import base64
 import hashlib
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def rendered(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
     copy = nbformat.from_dict(source)
     count = 0
     for cell, done in zip(copy.cells, cells, strict=True):
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", f"]({os.path.relpath(ROOT, RENDERED)}/")
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count

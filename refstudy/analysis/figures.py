@@ -15,7 +15,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import Colormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
@@ -76,7 +76,7 @@ def show_map(
     axes: Axes,
     values: np.ndarray | Tensor,
     title: str = "",
-    cmap: str = "viridis",
+    cmap: str | Colormap = "viridis",
     low: float | None = None,
     high: float | None = None,
     bar: bool = True,
@@ -102,10 +102,11 @@ def number_grid(axes: Axes, values: np.ndarray, form: str = "{:.0%}", high: floa
 
 def regions(axes: Axes, image: np.ndarray, cells: Sequence[int], grid: tuple[int, int], title: str = "") -> None:
     """A picture uint8 (H, W, 3) with some ``cells``, flat indices into a ``grid`` (rows, columns) laid over it, framed
-    and numbered from 1 in their order."""
+    and numbered from 1 in their order; not numbered if they are all, since numbers would hide the picture."""
     show_image(axes, image, title)
     label = {"facecolor": "white", "edgecolor": PALETTE["vermilion"], "pad": 1.5}
-    for number, middle in enumerate(frames(axes, cells, grid, image.shape[:2]), start=1):
+    middles = frames(axes, cells, grid, image.shape[:2])
+    for number, middle in enumerate(middles if len(cells) < grid[0] * grid[1] else [], start=1):
         axes.text(*middle, str(number), ha="center", va="center", fontsize=8, bbox=label)
 
 
@@ -179,7 +180,7 @@ def word_attention(
         shown = axis.imshow(weight, cmap="viridis", vmin=0, vmax=attention.max())
         axis.set_title(word)
         axis.set_axis_off()
-    figure.colorbar(shown, ax=axes[0, 1:], shrink=0.6, label="attention")
+    figure.colorbar(shown, ax=axes[0, 1:], shrink=0.6, label="attention", ticks=[0, attention.max()], format="{x:.2f}")
     return figure
 
 
@@ -187,7 +188,8 @@ def coparsed_cell(
     axes: Sequence[Axes], image: np.ndarray, column: np.ndarray, row: np.ndarray, cell: tuple[int, int]
 ) -> None:
     """On three axes: the picture with one cell (i, j) framed, its column map and its row map (both (H*W, H, W)), each
-    entry with the number of the cell that it comes from."""
+    entry with the number of the cell that it comes from. The scale is that of all cells' maps, so that a map of one
+    colour has entries that hardly differ; titles have each map's own extremes."""
     (i, j), (height, width) = cell, column.shape[1:]
     show_image(axes[0], image, f"cell ({i}, {j}) asks")
     down, right = image.shape[0] / height, image.shape[1] / width
@@ -199,11 +201,13 @@ def coparsed_cell(
         (axes[2], row, row_from, (width, height), ("roll w", "row k", "row map")),
     ):
         entries = values[:, i, j].reshape(shape)
-        drawn = axis.imshow(entries, cmap="cividis")
+        drawn = axis.imshow(entries, cmap="cividis", vmin=column.min(), vmax=column.max())
         for (a, b), number in np.ndenumerate(sources[i * width + j].reshape(shape).numpy()):
             colour = readable_on(drawn.to_rgba(entries[a, b]))
             axis.text(b, a, f"{number}", ha="center", va="center", fontsize=7, color=colour)
-        axis.set(ylabel=labels[0], xlabel=labels[1], title=labels[2], xticks=range(shape[1]), yticks=range(shape[0]))
+        axis.set(ylabel=labels[0], xlabel=labels[1], xticks=range(shape[1]), yticks=range(shape[0]))
+        axis.set_title(f"{labels[2]}\n{entries.min():.3f} to {entries.max():.3f}")
+        axes[0].figure.colorbar(drawn, ax=axis, shrink=0.7)
 
 
 def grid(rows: int, columns: int, cell: float = 1.9) -> tuple[Figure, np.ndarray]:

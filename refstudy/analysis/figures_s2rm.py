@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from refstudy.analysis.figures import PALETTE, coparsed_cell, grid, number_grid,
 from refstudy.metrics import overlap
 from refstudy.models.decoders.casg import CASGStage
 from refstudy.models.decoders.casg import Steps as StageSteps
+from refstudy.models.fusion.s2rm import DIRECTIONS
 
 
 def architecture(
@@ -33,6 +35,7 @@ def architecture(
         sentence=textwrap.fill(f"“{sentence}”", 22),
         image=images,
         words=words,
+        mean=words.shape[-1],
         F4=fused,
         logits=logits,
     )
@@ -56,11 +59,14 @@ def shifts(height: int, width: int) -> Figure:
     return figure
 
 
-def cell_maps(image: np.ndarray, column: np.ndarray, row: np.ndarray, cells: Sequence[tuple[int, int]]) -> Figure:
-    """``coparsed_cell`` of several cells, one below the other."""
-    figure, axes = plt.subplots(len(cells), 3, figsize=(7.4, 2.5 * len(cells)), squeeze=False)
-    for axes_row, cell in zip(axes, cells, strict=True):
-        coparsed_cell(axes_row, image, column, row, cell)
+def cell_maps(image: np.ndarray, groups: Sequence[np.ndarray], cells: Sequence[tuple[int, int]]) -> Figure:
+    """``coparsed_cell`` of several cells, one below the other, first l2v and then v2l; the groups are column and row
+    map of l2v, then of v2l, each (H*W, H, W)."""
+    shown = [(k, cell) for k in range(len(DIRECTIONS)) for cell in cells]
+    figure, axes = plt.subplots(len(shown), 3, figsize=(8.4, 2.6 * len(shown)), squeeze=False)
+    for axes_row, (k, cell) in zip(axes, shown, strict=True):
+        coparsed_cell(axes_row, image, groups[2 * k], groups[2 * k + 1], cell)
+        axes_row[0].set_title(f"{DIRECTIONS[k]}: cell {cell} asks")
     return figure
 
 
@@ -109,20 +115,22 @@ def products(
     rows: Sequence[tuple[np.ndarray, Sequence[str], Sequence[np.ndarray], Sequence[Tensor], Sequence[Tensor]]],
 ) -> Figure:
     """A row for each pair of expressions about one picture (S, S, 3): the two texts, true masks (S, S), mean products
-    (H, W) and coverages (H, W). The products of each, and how products and places differ, less the mean."""
-    figure, axes = grid(len(rows), 5, cell=1.95)
+    (H, W) and coverages (H, W). The products of each, and how products and places differ, less the mean: in the colour
+    of the first what the first has more of, in that of the second what the second has more of."""
+    figure, axes = grid(len(rows), 5, cell=2.2)
     heads = ("picture", "products, first", "products, second", "first − second", "place: first − second")
+    two = LinearSegmentedColormap.from_list("two", [PALETTE["blue"], "white", PALETTE["vermilion"]])
     for line, (image, texts, truths, maps, covered) in zip(axes, rows, strict=True):
         show_image(line[0], image)
         for truth, colour in zip(truths, ("vermilion", "blue"), strict=True):
             line[0].contour(truth.astype(float), levels=[0.5], colors=[PALETTE[colour]], linewidths=1.8)
         low, high = (float(end) for end in (min(map_.min() for map_ in maps), max(map_.max() for map_ in maps)))
-        for axis, map_ in zip(line[1:], maps, strict=False):
-            show_map(axis, map_, low=low, high=high, bar=False)
+        for axis, map_, bar in zip(line[1:], maps, (False, True), strict=False):
+            show_map(axis, map_, low=low, high=high, bar=bar)
         for axis, (first, second) in zip(line[3:], (maps, covered), strict=True):
             difference = first - second - (first - second).mean()
             end = float(difference.abs().max())
-            show_map(axis, difference, "", "PuOr", -end, end, bar=False)
+            show_map(axis, difference, "", two, -end, end)
         for axis, which, text, colour in zip(line[1:], ("first", "second"), texts, ("vermilion", "blue"), strict=False):
             axis.set_title(textwrap.fill(f"{which}: “{text}”", 26), color=PALETTE[colour], fontsize=9)
     for axis, head in zip(axes[-1], heads, strict=True):

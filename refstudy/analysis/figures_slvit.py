@@ -98,11 +98,10 @@ def branches(
     limit = max(float(map_[0, channel].abs().max()) for map_ in responses.values())
     for axis, (name, map_) in zip(axes[0, 1:], responses.items(), strict=True):
         drawn = signed(axis, map_[0, channel], name, limit)
-    figure.colorbar(drawn, ax=axes[0], shrink=0.7, label="response")
+    figure.colorbar(drawn, ax=axes[0], shrink=0.7, label=f"response, channel {channel}")
     for axis, (name, map_) in zip(axes[1, 1:], later.items(), strict=False):
         own = float(map_[0, channel].abs().max())
         signed(axis, map_[0, channel], f"{name}\n(scale ±{own:.2g})", own)
-    axes[1, 0].text(0.5, 0.5, f"channel {channel}", transform=axes[1, 0].transAxes, ha="center")
     return figure
 
 
@@ -145,9 +144,10 @@ def word_scores(image: np.ndarray, sentence: str, words: Sequence[str], scores: 
     """The scores (L, h, w) of a stage, a map for each word piece, in one scale."""
     figure, axes = figures.grid(1, len(words) + 1, cell=1.5)
     figures.show_image(axes[0, 0], image, f"“{sentence}”")
+    limit = float(scores.abs().max())
     for axis, word, map_ in zip(axes[0, 1:], words, scores, strict=True):
-        drawn = signed(axis, map_, word, float(scores.abs().max()))
-    figure.colorbar(drawn, ax=axes[0, 1:], shrink=0.6, label="score")
+        drawn = signed(axis, map_, word, limit)
+    figure.colorbar(drawn, ax=axes[0, 1:], shrink=0.6, label="score", ticks=[-limit, 0, limit], format="{x:.0f}")
     return figure
 
 
@@ -181,6 +181,7 @@ def regions_curve(swept: pd.DataFrame, paper_size: Mapping[int, float], title: s
     bounds = {"ymin": none + swept["gain_low"], "ymax": none + swept["gain_high"]}
     left.vlines(swept["K"], **bounds, color=PALETTE["blue"], label="95 % interval of the change from K = 0")
     left.plot(swept["K"], swept["oIoU"], "o-", color=PALETTE["blue"])
+    left.axhline(none, color=figures.GREY, linestyle="--", linewidth=1, label="no change")
     left.set(xlabel="K, regions refined", ylabel="overall IoU (%)", title=title)
     low, high = left.get_ylim()
     low, high = min(low, (low + high - 5) / 2), max(high, (low + high + 5) / 2)  # small changes look small
@@ -257,16 +258,18 @@ def before_and_after(
     figure, axes = figures.grid(3, 1 + len(STAGES), cell=1.9)
     figure.set_size_inches(10.2, 6.0)
     grid = (before[-1].shape[-2], before[-1].shape[-1])
+    moved = [(new - old)[0].norm(dim=0) for old, new in zip(before, after, strict=True)]
+    farthest = max(float(map_.max()) for map_ in moved)
     figures.overlay(axes[0, 0], image, truth, "blue", "truth")
     figures.overlay(axes[1, 0], image, mask, title="mask")
     figures.regions(axes[2, 0], image, cells, grid, "regions")
-    for stage, old, new, direction, column in zip(STAGES, before, after, directions, axes.T[1:], strict=True):
-        both = [torch.einsum("c,chw->hw", direction, map_[0]) for map_ in (old, new)]
+    for stage, old, new, way, far, column in zip(STAGES, before, after, directions, moved, axes.T[1:], strict=True):
+        both = [torch.einsum("c,chw->hw", way, map_[0]) for map_ in (old, new)]
         low, high = float(min(map_.min() for map_ in both)), float(max(map_.max() for map_ in both))
         figures.show_map(column[0], both[0], f"stage {stage}", low=low, high=high, bar=False)
         drawn = figures.show_map(column[1], both[1], low=low, high=high, bar=False)
         figure.colorbar(drawn, ax=column[:2], shrink=0.6)
-        figures.show_map(column[2], (new - old)[0].norm(dim=0), "", "magma", low=0)
+        figures.show_map(column[2], far, "", "magma", 0, farthest)
         for axis in column[:2]:
             figures.frames(axis, cells, grid, old.shape[-2:])
     for axis, name in zip(axes[:, 1], ("before: F", "after: F̃", "change ‖F̃ − F‖"), strict=True):

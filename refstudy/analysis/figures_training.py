@@ -53,8 +53,8 @@ def masks(training: Training) -> Figure:
         for axis, moment in zip(line[1:], moments, strict=False):
             overlay(axis, image, moment.masks[number])
         overlay(line[-1], image, val.truth(row), "blue")
-    names = ["picture", *(f"update {moment.update}\noverall IoU {moment.oIoU:.0f} %" for moment in moments), "truth"]
-    for axis, name in zip(axes[-1], names, strict=True):
+    scores = [f"update {moment.update}\nval: {moment.oIoU:.0f} % overall IoU" for moment in moments]
+    for axis, name in zip(axes[-1], ["picture", *scores, "truth"], strict=True):
         axis.text(0.5, -0.05, name, transform=axis.transAxes, ha="center", va="top", fontsize=9)
     return figure
 

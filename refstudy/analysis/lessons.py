@@ -21,7 +21,7 @@ from refstudy.analysis import figures
 from refstudy.analysis.claims import variants_by_regions
 from refstudy.analysis.cost import cost
 from refstudy.analysis.data_names import data_name
-from refstudy.analysis.measures import interval, resampled_counts
+from refstudy.analysis.measures import draws, interval, resampled_counts
 from refstudy.analysis.opened import OpenStudy
 from refstudy.analysis.table_files import write_table
 from refstudy.analysis.trace import Trace, corpus_steps, inputs, region_counts, trace
@@ -132,12 +132,6 @@ def s2rm_steps(example: Example, sentence: str = "") -> Steps:
         return example.model.fusion.steps(vision, example.model.text_encoder(ids, mask), mask)  # type: ignore[operator, union-attr]
 
 
-def attention_spread(attention: Tensor) -> float:
-    """The difference between the cells' attention to the words, 0 to 1: the mean over cells of the total variation
-    distance between a cell's attention and the mean attention of all, (cells, words)."""
-    return float((attention - attention.mean(0)).abs().sum(1).mean() / 2)
-
-
 def mean_products(steps: Steps) -> Tensor:
     """The mean product of every cell of V_4 with the language, (H, W): the mean of all entries of its l2v
     column map."""
@@ -153,39 +147,32 @@ def coverage(example: Example, grid: tuple[int, int]) -> Tensor:
 Pair = tuple[Example, Example]
 
 
-def follows(pair: Pair) -> float:
-    """The agreement of the mean products with the referents of two expressions about one picture, -1 to 1: over the
-    cells, the correlation of the difference of their ``mean_products`` with the difference of their ``coverage``."""
-    maps = [mean_products(s2rm_steps(one)) for one in pair]
-    covered = [coverage(one, (maps[0].shape[0], maps[0].shape[1])) for one in pair]
-    differences = torch.stack([(first - second).flatten() for first, second in (maps, covered)])
-    return float(torch.corrcoef(differences)[0, 1])
+def pairs_by_fit(example: Example, scene: int) -> tuple[list[Pair], np.ndarray]:
+    """All pairs of expressions about one picture, each for two referents, and the fit of each pair, -1 to 1: over the
+    cells, the correlation of the difference of their ``mean_products`` with the difference of their ``coverage``. A
+    model may mark a referent by large or by small products: the pair that has most of the sign of most comes first."""
+    rows = example.corpus.rows_about(scene)
+    asked, referents = [example.of(row) for row in rows], example.corpus.ref_of_expression[rows]
+    products = [mean_products(s2rm_steps(one)) for one in asked]
+    places = [coverage(one, (map_.shape[0], map_.shape[1])) for one, map_ in zip(asked, products, strict=True)]
+    pairs = [(a, b) for a, b in combinations(range(len(asked)), 2) if referents[a] != referents[b]]
+    between = [torch.stack([(maps[a] - maps[b]).flatten() for maps in (products, places)]) for a, b in pairs]
+    fits = np.nan_to_num([float(torch.corrcoef(differences)[0, 1]) for differences in between])
+    order = np.argsort(-np.sign(fits.sum()) * fits)
+    return [(asked[pairs[k][0]], asked[pairs[k][1]]) for k in order], fits[order]
 
 
-def clear_and_unclear(example: Example) -> tuple[Pair, Pair]:
-    """Two pairs of expressions about one picture, each for two referents: of all such pairs the one whose products
-    follow the referents best, and the one whose products do so least, or the other way round.
-
-    The picture is the example's or, where that has one referent, the next one that has two. A model is free to mark a
-    referent by large or by small products; the sign that most pairs have counts as following. Raises StudyError where
-    no picture has two referents.
+def s2rm_example(study: OpenStudy, scene: int, expression: str = "") -> tuple[Example, list[Pair], np.ndarray]:
+    """The start of the lesson on S²RM: the example to follow, and the ``pairs_by_fit`` of its picture or, where that
+    has one referent, of the next one that has two. The example's sentence is the ``expression`` or, if that is empty,
+    the first of the best pair. Raises StudyError where no picture has two referents.
     """
-    corpus, refs = example.corpus, example.corpus.ref_of_expression
-    for number in range(len(corpus.images)):
-        rows = corpus.rows_about((example.scene + number) % len(corpus.images))
-        if pairs := [(example.of(a), example.of(b)) for a, b in combinations(rows, 2) if refs[a] != refs[b]]:
-            fits = np.nan_to_num([follows(pair) for pair in pairs])
-            order = np.argsort(np.sign(fits.mean()) * fits)
-            return pairs[order[-1]], pairs[order[0]]
-    raise StudyError("no picture of the lesson has two referents; take a profile whose data have such pictures")
-
-
-def s2rm_example(study: OpenStudy, scene: int, expression: str = "") -> tuple[Example, Pair, Pair]:
-    """The start of the lesson on S²RM: the ``clear_and_unclear`` pairs of a picture, and before them the example to
-    follow, which is the ``expression`` or, if that is empty, the first of the clear pair."""
     example = start(study, "s2rm_casg", scene, expression)
-    clear, unclear = clear_and_unclear(example)
-    return (example if expression else clear[0]), clear, unclear
+    for number in range(len(example.corpus.images)):
+        pairs, fits = pairs_by_fit(example, (example.scene + number) % len(example.corpus.images))
+        if pairs:
+            return (example if expression else pairs[0][0]), pairs, fits
+    raise StudyError("no picture of the lesson has two referents; take a profile whose data have such pictures")
 
 
 def same_as_rolled_copies() -> str:
@@ -213,6 +200,12 @@ def times_faster() -> float:
         return float(np.median(timeit.repeat(step, number=1, repeat=4)[1:]))
 
     return seconds(coparse_literal) / seconds(coparse)
+
+
+def on_referent(example: Example, map_: Tensor) -> float:
+    """The mean of a map (h, w) on the referent, in standard deviations from the mean of all cells."""
+    share = coverage(example, (map_.shape[0], map_.shape[1]))
+    return float((share * (map_ - map_.mean())).sum() / share.sum() / map_.std())
 
 
 def map_scales(example: Example) -> pd.DataFrame:
@@ -256,7 +249,8 @@ def region_costs(study: ProfileStudy) -> dict[int, float]:
 class Choices(NamedTuple):
     """The choices of URCE over all expressions of a lesson: how many of them; how many ``different`` choices; the share
     of expressions that ``chosen`` each region, and for which a border of the target lies inside it, both (h_4, w_4);
-    the share of the chosen regions and of all regions that such a border crosses."""
+    the share of the chosen regions and of all regions that such a border crosses, and the 95 % interval over pictures
+    of how much ``more`` the first is."""
 
     expressions: int
     different: int
@@ -264,20 +258,25 @@ class Choices(NamedTuple):
     borders: Tensor
     hits: float
     any_hits: float
+    more: tuple[float, float]
 
 
 def region_choices(example: Example) -> Choices:
     """The regions that URCE chooses for all expressions of the lesson, and whether borders of targets are in them."""
-    cells, crossed = [], []
+    cells, crossed, pictures = [], [], []
     for batch, steps in corpus_steps(example.model, example.corpus):  # type: ignore[arg-type]
         pooled = avg_pool2d(batch.masks, patch_side(1) * 4, ceil_mode=True, count_include_pad=False)
         cells.append(steps.cells)
+        pictures.append(example.corpus.image_of_expression[batch.expressions])
         crossed.append(((pooled > 0) & (pooled < 1)).float())
     chosen, borders = torch.cat(cells), torch.cat(crossed)  # type: ignore[arg-type]
     often = torch.bincount(chosen.flatten(), minlength=borders[0].numel()) / len(chosen)
     different = len({tuple(sorted(row)) for row in chosen.tolist()})
-    hits = borders.flatten(1).gather(1, chosen).mean().item()
-    return Choices(len(chosen), different, often.view(borders.shape[1:]), borders.mean(0), hits, borders.mean().item())
+    hits, any_hits = borders.flatten(1).gather(1, chosen).mean(1), borders.flatten(1).mean(1)
+    more = pd.DataFrame({"sum": (hits - any_hits).numpy(), "expressions": 1.0})
+    drawn = draws(len(sums := more.groupby(np.concatenate(pictures)).sum())) @ sums.to_numpy()
+    shares = hits.mean().item(), any_hits.mean().item(), interval(drawn[:, 0] / drawn[:, 1])
+    return Choices(len(chosen), different, often.view(borders.shape[1:]), borders.mean(0), *shares)
 
 
 def ask(model: Segmenter, picture: np.ndarray, sentence: str) -> Trace:

@@ -145,7 +145,7 @@ def verdict(training: Training, floor: pd.DataFrame) -> list[str]:
     gain, agreement = own - resampled_counts(floor)["oIoU"], training.agreement
     low, high = interval(gain)
     if low > 0:
-        answer = "Yes. No mask that ignores the words can score as high, so the model uses the words."
+        answer = "Yes, it uses the words: no mask that ignores them can have so high an overall IoU."
     elif agreement and agreement["other_high"] < agreement["same_low"]:
         answer = "In part. The masks change with the words, though the score alone would not show it."
     else:
@@ -153,10 +153,13 @@ def verdict(training: Training, floor: pd.DataFrame) -> list[str]:
     where = f"{training.measured_on}, {len(training.val.images)} pictures"
     reached = f"{own[0]:.1f} % overall IoU, {gain[0]:+.1f} [{low:+.1f}, {high:+.1f}] points against"
     lines = [answer, f"It reaches {reached} the best mask without words ({where})."]
+    scores, best = summarize_counts(training.counts), summarize_counts(floor)
+    if behind := [name for name, score in scores.items() if score < best[name]]:
+        lines.append(f"Its masks are still poor: the best mask without words scores higher in {', '.join(behind)}.")
     if agreement:
         other, same = (with_interval(pd.DataFrame([agreement]), pair, digits=0)[0] for pair in ("other", "same"))
         lines.append(
-            f"Masks for two things of one picture share {other} % of what they mark, masks for two expressions of "
-            f"one thing {same} %. 0 and 100 are best; without words, both are 100."
+            f"Two expressions for different things: their masks overlap by {other} % (best: 0). Two expressions for "
+            f"the same thing: by {same} % (best: 100). A model that ignores the words has 100 in both."
         )
     return lines

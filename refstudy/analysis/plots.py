@@ -291,14 +291,17 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
         axes.plot([], [], **mark(colour, LOOKS[0], MARKS[k]), label=FAMILIES.get(family, family))
     rising = points.sort_values(["core_minutes", "ours"], ascending=[True, False])
     best = rising[rising["ours"] > rising["ours"].cummax().shift(fill_value=-1)]
-    axes.step(best["core_minutes"], best["ours"], where="post", color=GREY, linewidth=0.8, zorder=0)
-    for k, point in enumerate(best.itertuples()):  # below and above in turn: neighbours are close
-        place: dict[str, Any] = {"xytext": (7, 4 if k % 2 else -11), "textcoords": "offset points", "fontsize": 8}
+    style: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "zorder": 0}
+    axes.step(best["core_minutes"], best["ours"], where="post", label="the best within so many minutes", **style)
+    for k, point in enumerate(best.itertuples()):  # left and right in turn: the bar of a neighbour is close
+        place: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
+        place |= {"xytext": (7, 4), "ha": "left"} if k % 2 else {"xytext": (-7, 4), "ha": "right"}
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
         axes.annotate(point.label, (point.core_minutes, point.ours), bbox=box, zorder=3, **place)
     axes.set(xlabel="training (minutes of one core)", ylabel=f"overall IoU (%)\n{ours_on}")
     axes.set_xlim(0, 1.25 * points["core_minutes"].max())
-    axes.set_title(HOLLOW, loc="left", fontsize=9)
+    if (points["runs"] < LOOKS[0]).any():
+        axes.set_title(HOLLOW, loc="left", fontsize=9)
     axes.legend(loc="lower right")
     return figure
 

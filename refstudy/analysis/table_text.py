@@ -68,12 +68,18 @@ def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
     if "runs" in table:
         own, other = (table[side].map("{:.0f}".format, "ignore").astype(object) for side in ("runs", "reference_runs"))
         shown["runs"] = own.where(own == other, own.str.cat(other, sep=" / "))
-    smallest = (table["smallest"].map("{:.1f}".format) + " would be seen)").radd(" (")
+    smallest = (detectable(table["smallest"]) + ")").radd(" (")
     shown["verdict"] = "**" + table["verdict"] + "**" + smallest.where(table["smallest"].notna(), "")
     if "ceiling" in table:
         ceiling = (table["ceiling"].map("{:.1f}".format) + ")").radd(" (at most ")
         shown["verdict"] += ceiling.where(table["verdict"] == UNTESTABLE, "")
     return shown.fillna("")
+
+
+def detectable(smallest: pd.Series) -> pd.Series:
+    """Say which gains, in points of a percentage, an undecided claim's runs would have detected."""
+    text = smallest.map("only a gain of {:.1f} or more would have been detected".format)
+    return text.mask(smallest > 100, "no gain would have been detected")
 
 
 def markdown(table: pd.DataFrame) -> str:

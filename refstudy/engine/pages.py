@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from refstudy.analysis.inference import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED
-from refstudy.analysis.table_text import markdown, render_verdicts, with_interval
+from refstudy.analysis.claims import STRATA
+from refstudy.analysis.inference import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED, UNMEASURED
+from refstudy.analysis.table_text import detectable, markdown, render_verdicts, with_interval
 from refstudy.analysis.tables import PAPER_TABLES
 from refstudy.base.files import write_text
 from refstudy.metrics import METRICS
@@ -68,36 +69,45 @@ def findings(study: Study, folder: Path) -> list[str]:
         said.append("**Models.** No run is recorded yet: what the papers print stands next to empty columns.")
     if (folder / "claims.csv").exists():
         claims = pd.read_csv(folder / "claims.csv")
-        verdicts = claims["verdict"].value_counts()
-        counts = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in verdicts.items()]
-        counted = (claims["measured"].notna() & claims["runs"].isna()).sum() if "runs" in claims else 0
-        note = f" {counted} of the verdicts are about cost, which is counted and needs no run." if counted else ""
-        said.append(f"**Claims.** Of {len(claims)} claims of the papers and of our own, {', '.join(counts)}.{note}")
-        trained = claims[claims["runs"].notna()] if "runs" in claims else claims.head(0)  # the others are counted
+        said.append(f"**Claims.** {_verdicts(claims)}")
+        so_far = " so far" if (claims["verdict"] == UNMEASURED).any() else ""  # until all rows have their runs
         for verdict in (SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED):
-            judged = trained[trained["verdict"] == verdict]
+            judged = claims[claims["runs"].notna() & (claims["verdict"] == verdict)]
             if len(judged):
-                said.append(f"**{verdict.capitalize()}**, of those about accuracy: {_judged(judged)}.")
+                said.append(f"**{verdict.capitalize()}{so_far}:** {_judged(judged)}.")
     path = folder / "tables" / "paper_audit.csv"
     if path.exists():
         verdicts = pd.read_csv(path)["verdict"].value_counts()
         agree, near, differ = (verdicts.get(verdict, 0) for verdict in ("agrees", "last digit", "differs"))
         said.append(
-            f"**Print.** Of {verdicts.sum()} statements that the papers' own tables can confirm, {agree} agree with "
-            f"them, {near} are off in the last digit, {differ} differ."
+            f"**Print.** Of {verdicts.sum()} statements of the papers that their own tables can check, {agree} agree "
+            f"with the tables, {near} are off in the last digit, {differ} differ."
         )
     return said
 
 
+def _verdicts(claims: pd.DataFrame) -> str:
+    """How many claims have which verdict, in words."""
+    counted = claims["measured"].notna() & claims["runs"].isna()
+    parts = {"accuracy": claims[~counted], "cost, which is counted without a run": claims[counted]}
+    texts = []
+    for about, verdicts in ((about, some["verdict"].value_counts()) for about, some in parts.items() if len(some)):
+        numbers = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in verdicts.items()]
+        texts.append(f"Of {verdicts.sum()} claims about {about}, {', '.join(numbers)}.")
+    return " ".join(texts)
+
+
 def _judged(claims: pd.DataFrame) -> str:
     """Some claims with one verdict in a line: the three with the largest gains, and how many more."""
-    largest = claims.loc[claims["measured"].abs().sort_values(ascending=False).index]
+    largest = claims.loc[claims["measured"].abs().sort_values(ascending=False).index].head(3)
     texts = []
-    for claim in largest.head(3).itertuples():
-        printed = f"; printed {claim.printed:+.1f}" if pd.notna(claim.printed) else ""
-        seen = f"; these runs could show gains of {claim.smallest:.1f} or more" if claim.verdict == UNDECIDED else ""
+    for claim, seen in zip(largest.itertuples(), detectable(largest["smallest"]), strict=True):
         gain = f"{claim.measured:+.1f} [{claim.low:+.1f}, {claim.high:+.1f}] points of {claim.metric}"
-        texts.append(f"{claim.claim} ({gain}{printed}{seen})")
+        outside = ", outside this interval" if claim.printed < claim.low or claim.printed > claim.high else ""
+        gain += f"; printed {claim.printed:+.1f}{outside}" if pd.notna(claim.printed) else ""
+        parts = [f"{part} {its}" for part in STRATA if pd.notna(its := getattr(claim, part, None))]
+        gain += f"; {', '.join(parts)}" if parts else ""
+        texts.append(f"{claim.claim} ({gain}{f'; {seen}' if claim.verdict == UNDECIDED else ''})")
     return "; ".join(texts) + (f"; and {len(claims) - 3} more" if len(claims) > 3 else "")
 
 
@@ -124,10 +134,11 @@ def _rows(study: Study, folder: Path, variants: list[str]) -> str:
 
 def _claims(folder: Path) -> str:
     table = pd.read_csv(folder / "claims.csv")
-    measured = table[table["measured"].notna() & table["runs"].notna()]  # the others are counted, not trained
-    if measured.empty:
-        return NONE
-    return markdown(render_verdicts(measured, "claim", "metric").astype(str))
+    measured = table[table["measured"].notna() & table["runs"].notna()]
+    parts = measured[[part for part in STRATA if part in measured]].fillna("")
+    shown = NONE if measured.empty else markdown(render_verdicts(measured, "claim", "metric").join(parts).astype(str))
+    others = table.drop(measured.index)
+    return f"{shown}\n\nThe others: {_verdicts(others).replace('Of', 'of', 1)}" if len(others) else shown
 
 
 def _compared(study: Study, folder: Path) -> str:
