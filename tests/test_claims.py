@@ -53,7 +53,7 @@ explanations:
     assert file.claims[:-1] == CLAIMS and file.explanations == EXPLANATIONS
     monkeypatch.setattr("refstudy.analysis.claims.CLAIMS", file.claims)
     line = of_claims(tmp_path / "results").loc["channel attention sharpens borders"]
-    assert line["printed"] == pytest.approx(33.16 - 31.90) and line["verdict"] == "not measured"
+    assert line["printed"] == pytest.approx(33.16 - 31.90) and line["verdict"] == "not judged yet"
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_verdicts_follow_from_the_records(tmp_path):
     balance = table.loc["balancing the groups helps"]
     assert balance["verdict"] == "undecided" and 0 < balance["smallest"] < 2 and balance["p"] == "1.0000"
     few = table.loc["parsing vision by language (l2v) helps"]
-    assert few["verdict"] == "not measured" and few["measured"] == pytest.approx(40, abs=0.1)
+    assert few["verdict"] == "not judged yet" and few["measured"] == pytest.approx(40, abs=0.1)
     assert (few["runs"], few["reference_runs"], few["p"]) == (3, 2, "")
     train = "refstudy train --profile scenes --variant"
     assert few["missing"] == f"{train} s2rm_fpn && {train} s2rm_no_l2v"  # three runs of the first are not yet its five
     unmeasured = table.loc["CASG beats the FPN"]
-    assert unmeasured["verdict"] == "not measured" and np.isnan(unmeasured["measured"])
+    assert unmeasured["verdict"] == "not judged yet" and np.isnan(unmeasured["measured"])
     assert unmeasured["missing"] == f"{train} s2rm_casg && {train} s2rm_fpn"
 
 
@@ -148,7 +148,7 @@ def test_what_the_grid_decides_is_untestable(tmp_path):
         "URCE sharpens borders (P@0.9)",
     ]
     before = of_claims(tmp_path).loc[claims]
-    assert before["verdict"].tolist() == ["supported", "undecided", "not measured"] and before["ceiling"].isna().all()
+    assert before["verdict"].tolist() == ["supported", "undecided", "not judged yet"] and before["ceiling"].isna().all()
     ceilings = pd.DataFrame({"stride": [4, 8, 16, 32], "oIoU": [86, 75, 59, 35], "P@0.9": [29, 9, 0, 0]})
     write_table(ceilings, tmp_path / "tables", "ceilings")
     after = of_claims(tmp_path).loc[claims]
@@ -177,7 +177,7 @@ def test_looks_places_and_other_splits_have_gains_without_verdicts(tmp_path):
 def test_an_explanation_is_contradicted_by_its_runs(tmp_path):
     put_runs(tmp_path, "pwam_residual_fpn", 40, 40.2, 40.4)
     untested = explanations(STUDY.under("scenes", tmp_path)).set_index("variant").loc["pwam_fpn"]
-    assert untested["verdict"] == "not measured" and untested["missing"].endswith("--variant pwam_fpn")
+    assert untested["verdict"] == "not judged yet" and untested["missing"].endswith("--variant pwam_fpn")
     put_runs(tmp_path, "pwam_fpn", 30, 30.2, 30.4)
     tested = explanations(STUDY.under("scenes", tmp_path)).set_index("variant").loc["pwam_fpn"]
     assert tested["verdict"] == "contradicted" and tested["measured"] == pytest.approx(-10)

@@ -120,10 +120,10 @@ def test_every_verdict_has_its_case():
         "equivalent",
         "undecided",
         "undecided",  # three runs a side are too few to be equivalent
-        "not measured",  # two runs a side are too few for any
+        "not judged yet",  # two runs a side are too few for any
         "untestable here",
-        "not measured",
-        "not measured",  # nothing is known of the spread over seeds
+        "not judged yet",
+        "not judged yet",  # nothing is known of the spread over seeds
     ]
     assert np.isfinite(found.smallest).tolist() == [word == "undecided" for word in found.verdict]
     assert np.isnan(found.p).tolist() == [word == "untestable here" for word in found.verdict]
@@ -158,4 +158,4 @@ def test_the_smallest_gain_is_of_the_level_that_holm_has_reached():
 
 def test_the_second_look_is_of_both_sides_of_what_is_undecided():
     sides = [("a", "b"), ("b", "c"), ("d", "e")]
-    assert second_look(sides, ["undecided", "supported", "not measured"]) == {"a", "b"}
+    assert second_look(sides, ["undecided", "supported", "not judged yet"]) == {"a", "b"}

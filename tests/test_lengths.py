@@ -251,7 +251,7 @@ def test_gaps_are_judged_together():
     assert table["verdict"].tolist() == ["supported", "contradicted", "undecided", "untestable here"]
     assert table["measured"].tolist()[:3] == [5, -5, 0.05] and table["smallest"].notna().tolist() == [0, 0, 1, 0]
     assert (table["low"] < table["measured"]).tolist() == [True, True, True, False]
-    assert judged(claims, gaps, 1)["verdict"].tolist() == ["not measured"] * 3 + ["untestable here"]
+    assert judged(claims, gaps, 1)["verdict"].tolist() == ["not judged yet"] * 3 + ["untestable here"]
 
 
 def test_verdicts_name_what_the_kinds_turn_round(tmp_path):

@@ -53,7 +53,7 @@ def folder(tmp_path):
     (tmp_path / "tables").mkdir()
     table.assign(ours_high=table["ours"] + 1, data="RefScenes val").to_csv(tmp_path / "tables" / "s2rm_table4.csv")
     claims = {"claim": ["a", "b"], "metric": "oIoU", "printed": [9.02, 1.0], "measured": [3.4, None], "low": 1.8}
-    verdicts = {"high": 5.1, "runs": [3, None], "reference_runs": [5, None], "verdict": ["supported", "not measured"]}
+    verdicts = {"high": 5.1, "runs": [3, None], "reference_runs": [5, None], "verdict": ["supported", "not judged yet"]}
     verdicts |= {"smallest": float("nan"), "ceiling": float("nan")}
     pd.DataFrame(claims | verdicts).to_csv(tmp_path / "claims.csv")
     return tmp_path
@@ -77,7 +77,7 @@ def test_a_block_may_name_its_rows(folder):
 
 def test_findings_name_the_claims_that_were_judged(folder):
     text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
-    assert "- **Claims.** Of 2 claims about accuracy, 1 is supported, 1 is not measured.\n" in text
+    assert "- **Claims.** Of 2 claims about accuracy, 1 is supported, 1 is not judged yet.\n" in text
     gain = "+3.4 [+1.8, +5.1] points of oIoU; printed +9.0, outside this interval"
     assert f"**Supported so far:** a ({gain}).\n" in text and " b (" not in text
 
@@ -98,7 +98,7 @@ def test_findings_tell_counted_claims_apart_and_name_looks_and_places(folder):
 
 def test_an_undecided_claim_says_which_gain_would_have_been_seen(folder):
     claims = pd.read_csv(folder / "claims.csv", index_col=0)
-    claims.assign(verdict=["undecided", "not measured"], smallest=4.6).to_csv(folder / "claims.csv")
+    claims.assign(verdict=["undecided", "not judged yet"], smallest=4.6).to_csv(folder / "claims.csv")
     text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
     assert "interval; only a gain of 4.6 or more would have been detected)" in text
 
@@ -106,7 +106,7 @@ def test_an_undecided_claim_says_which_gain_would_have_been_seen(folder):
 def test_claims_that_were_not_measured_are_left_out(folder):
     text = filled("<!-- claims -->\n<!-- end -->", STUDY, folder)
     assert "| a | oIoU | +9.02 | +3.4 |" in text and "| 3 / 5 | **supported** |" in text and "| b |" not in text
-    assert text.endswith("\n\nThe others: of 1 claims about accuracy, 1 is not measured.\n<!-- end -->")
+    assert text.endswith("\n\nThe others: of 1 claims about accuracy, 1 is not judged yet.\n<!-- end -->")
 
 
 def test_blocks_say_so_where_nothing_is_recorded(folder):

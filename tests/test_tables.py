@@ -288,7 +288,7 @@ def test_verdicts_in_markdown():
     table = pd.DataFrame(
         {
             "claim": ["a | b", "c"], "printed": [1.234, np.nan], "measured": [-2.0, np.nan], "low": [-3.0, np.nan],
-            "high": [0.26, np.nan], "verdict": ["undecided", "not measured"], "smallest": [3.456, np.nan],
+            "high": [0.26, np.nan], "verdict": ["undecided", "not judged yet"], "smallest": [3.456, np.nan],
         }
     )  # fmt: skip
     head, rule, *lines = markdown(render_verdicts(table, "claim")).splitlines()
@@ -296,12 +296,12 @@ def test_verdicts_in_markdown():
     assert lines == [
         r"| a \| b | +1.23 | -2.0 | -3.0 to +0.3 | "
         "**undecided** (only a gain of 3.5 or more would have been detected) |",
-        "| c |  |  |  | **not measured** |",
+        "| c |  |  |  | **not judged yet** |",
     ]
     few = render_verdicts(table.assign(smallest=[130.1, np.nan]), "claim")["verdict"].tolist()
-    assert few == ["**undecided** (no gain would have been detected)", "**not measured**"]
+    assert few == ["**undecided** (no gain would have been detected)", "**not judged yet**"]
     unmeasured = render_verdicts(table.iloc[1:], "claim")
-    assert unmeasured.iloc[0].tolist() == ["c", "", "", "", "**not measured**"]
+    assert unmeasured.iloc[0].tolist() == ["c", "", "", "", "**not judged yet**"]
     counted = table.assign(runs=pd.array([5, 3], "Int64"), reference_runs=pd.array([3, 3], "Int64"))
     head, _, *lines = markdown(render_verdicts(counted, "claim")).splitlines()
     assert head == "| claim | printed | measured | 95 % interval | runs | verdict |"

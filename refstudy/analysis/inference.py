@@ -19,7 +19,7 @@ FAR = 4  # pooled SDs; runs of one row that lie farther apart than this have to 
 POWER = 0.8  # with which the smallest gain would have been seen
 
 SUPPORTED, CONTRADICTED, EQUIVALENT = "supported", "contradicted", "equivalent"
-UNDECIDED, UNTESTABLE, UNMEASURED = "undecided", "untestable here", "not measured"
+UNDECIDED, UNTESTABLE, UNMEASURED = "undecided", "untestable here", "not judged yet"
 
 
 class Spread(NamedTuple):

@@ -281,7 +281,7 @@ def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
 def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     """Overall IoU against the time of a training. Columns of ``points``: label, family, core_minutes, runs, ours,
     ours_low, ours_high. A colour and mark for each decoder or whole model; the line joins the variants that no faster
-    one reaches."""
+    one reaches, which alone have names where there are more than twelve."""
     figure, axes = plt.subplots(figsize=(7.8, 4.4))
     for k, (family, some) in enumerate(points.groupby(points["family"].str.partition(",")[0], sort=False)):
         colour = line_style(k)["color"]
@@ -293,7 +293,8 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     best = rising[rising["ours"] > rising["ours"].cummax().shift(fill_value=-1)]
     style: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "zorder": 0}
     axes.step(best["core_minutes"], best["ours"], where="post", label="the best within so many minutes", **style)
-    for k, point in enumerate(best.itertuples()):  # left and right in turn: the bar of a neighbour is close
+    named = rising if len(rising) <= 12 else best
+    for k, point in enumerate(named.itertuples()):  # left and right in turn: the bar of a neighbour is close
         place: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
         place |= {"xytext": (7, 4), "ha": "left"} if k % 2 else {"xytext": (-7, 4), "ha": "right"}
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
