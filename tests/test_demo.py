@@ -96,6 +96,9 @@ def photo(colour, size=(90, 60)):
 
 
 def test_scene_sentence_and_photo_change_what_is_shown(demo):
+    demo.choose(2)
+    demo.choose(1)  # a scene, whatever was uploaded before
+    demo.type("the car on the right")
     text, first = demo.press()
     assert len(first) == PICTURES and "gates of Eq. (9)" in text
     assert demo.press()[1] == first

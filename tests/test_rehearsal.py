@@ -52,6 +52,7 @@ def counting(monkeypatch):
 
 def test_every_variant_is_measured_and_then_taken_over(study, monkeypatch):
     names = counting(monkeypatch)
+    (study.root / "work" / "rehearsal.csv").unlink(missing_ok=True)
     first = call(study, "s2rm_casg", "slvit_k4")
     assert first.exit_code == 0, first.output
     found = pd.read_csv(study.root / "work" / "rehearsal.csv").set_index("variant")
