@@ -111,9 +111,9 @@ def test_of_many_variants_those_that_no_faster_one_reaches_are_named():
         columns=["label", "core_minutes", "ours"],
     ).assign(family=["casg", "fpn", "casg, 2 times as long", "fpn", "lavt"], runs=3, ours_low=40.0, ours_high=65.0)
     axes = plots.accuracy_and_minutes(points, "RefScenes").axes[0]
-    assert {text.get_text() for text in axes.texts} == set(points["label"])
+    assert {text.get_text().strip() for text in axes.texts} == set(points["label"])
     many = plots.accuracy_and_minutes(pd.concat([points] + 8 * [points.iloc[2:3]]), "RefScenes").axes[0]
-    assert [text.get_text() for text in many.texts] == ["fast", "slow", "best"]
+    assert [text.get_text().strip() for text in many.texts] == ["fast", "slow", "best"]
     named = ["with CASG", "with the FPN", "LAVT", "the best within so many minutes"]
     assert [text.get_text() for text in axes.get_legend().texts] == named and not axes.get_title("left")
     few = plots.accuracy_and_minutes(points.assign(runs=[3, 3, 3, 3, 1]), "RefScenes").axes[0]

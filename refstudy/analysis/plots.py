@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from refstudy.analysis.figures import GREY, PALETTE, line_style, readable_on
@@ -259,23 +260,31 @@ def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
     stand at the right, in the order of the points."""
     figure, axes = plt.subplots(figsize=(7.8, 4.0))
     points = points.sort_values("ours").reset_index(drop=True)
-    drawn = points[["ours_low", "ours_high", "ours"]]
-    right, gap = 1.03 * points["macs"].max(), 0.055 * max(drawn.max(axis=None) - drawn.min(axis=None), 1)
-    heights = points["ours"].to_numpy(float).copy()
-    for k in range(1, len(heights)):
-        heights[k] = max(heights[k], heights[k - 1] + gap)
-    heights -= (heights - points["ours"]).mean()
-    for k, (point, height) in enumerate(zip(points.itertuples(), heights, strict=True)):
+    for k, point in enumerate(points.itertuples()):
         colour = line_style(k)["color"]
         axes.vlines(point.macs, point.ours_low, point.ours_high, color=colour, linewidth=1.5)
         axes.plot(point.macs, point.ours, **mark(colour, point.runs, MARKS[k % len(MARKS)]) | {"markersize": 7})
-        axes.plot([point.macs, right], [point.ours, height], color=GREY, linewidth=0.5, zorder=0, clip_on=False)
-        label = f" {with_runs(point.label, point.runs)}, {point.image_size:.0f} px"
-        axes.text(right, height, label, va="center", fontsize=8)
+    names = [
+        f"{with_runs(point.label, point.runs)}, {point.image_size:.0f} px" for point in points.itertuples(index=False)
+    ]
+    right = 1.03 * points["macs"].max()
+    _names_at_the_right(axes, points.assign(name=names, x=points["macs"]), right)
     axes.set(xlabel="cost at the size of the paper's pictures (G multiply-adds)", ylabel=f"overall IoU (%)\n{ours_on}")
     axes.set_xlim(0, right)
     axes.set_title(HOLLOW, loc="left", fontsize=9)
     return figure
+
+
+def _names_at_the_right(axes: Axes, points: pd.DataFrame, right: float) -> None:
+    """Write each ``name`` at the height of its point (``x``, ours), or above the one below it, with a line to it."""
+    points, (low, high) = points.sort_values("ours"), axes.get_ylim()
+    heights = points["ours"].to_numpy(float).copy()
+    for k in range(1, len(heights)):
+        heights[k] = max(heights[k], heights[k - 1] + 0.055 * max(high - low, 1))
+    heights -= (heights - points["ours"]).mean()
+    for point, height in zip(points.itertuples(), heights, strict=True):
+        axes.plot([point.x, right], [point.ours, height], color=GREY, linewidth=0.5, zorder=0, clip_on=False)
+        axes.text(right, height, f" {point.name}", va="center", fontsize=8)
 
 
 def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
@@ -293,17 +302,13 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     best = rising[rising["ours"] > rising["ours"].cummax().shift(fill_value=-1)]
     style: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "zorder": 0}
     axes.step(best["core_minutes"], best["ours"], where="post", label="the best within so many minutes", **style)
-    named = rising if len(rising) <= 12 else best
-    for k, point in enumerate(named.itertuples()):  # left and right in turn: the bar of a neighbour is close
-        place: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
-        place |= {"xytext": (7, 4), "ha": "left"} if k % 2 else {"xytext": (-7, 4), "ha": "right"}
-        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
-        axes.annotate(point.label, (point.core_minutes, point.ours), bbox=box, zorder=3, **place)
+    named, right = rising if len(rising) <= 12 else best, 1.25 * points["core_minutes"].max()
+    _names_at_the_right(axes, named.assign(name=named["label"], x=named["core_minutes"]), right)
     axes.set(xlabel="training (minutes of one core)", ylabel=f"overall IoU (%)\n{ours_on}")
-    axes.set_xlim(0, 1.25 * points["core_minutes"].max())
+    axes.set_xlim(0, right)
     if (points["runs"] < LOOKS[0]).any():
         axes.set_title(HOLLOW, loc="left", fontsize=9)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
     return figure
 
 
