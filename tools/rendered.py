@@ -41,7 +41,7 @@ def rendered(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
     """The source with the outputs of its execution. Raises ValueError when that is an execution of other cells."""
     cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     if [cell.source for cell in cells] != [cell.source for cell in source.cells]:
-        raise ValueError("executed from other cells; run `refstudy run --profile scenes`")
+        raise ValueError("executed from other cells")
     copy = nbformat.from_dict(source)
     count = 0
     for cell, done in zip(copy.cells, cells, strict=True):
@@ -75,7 +75,9 @@ def main() -> str | None:
         try:
             copy = rendered(source, executed)
         except ValueError as error:
-            return f"{EXECUTED / name}: {error}"
+            # --fresh: a run does not execute a notebook again for another text alone
+            again = f"refstudy run --profile scenes --fresh --only {name.removesuffix('.ipynb')}"
+            return f"{EXECUTED / name}: {error}; run `{again}`"
         temporary = RENDERED / f".{name}"
         nbformat.write(copy, temporary)
         temporary.replace(RENDERED / name)
