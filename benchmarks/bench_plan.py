@@ -18,7 +18,7 @@ from refstudy.study.load import load_study
 RUNS, CELLS = 200, 12
 PROFILE = {
     "about": "for timing",
-    "data": {"image_size": 64},
+    "data": {"image_size": 64, "scenes": {"train": 40, "val": 10}},
     "model": {"image": {}, "text": {}},
     "train": {"epochs": 1},
 }
