@@ -66,29 +66,34 @@ def one_by_one(model: torch.nn.Module, corpus: Corpus) -> pd.DataFrame:
     return corpus.table[ABOUT].assign(intersection=inter, union=union)
 
 
+def row_of(name: str, config: ModelConfig, images: int, floor: float | None, warm: bool) -> dict:
+    """The row of a model on so many random images; ``warm`` leaves out a first evaluation that is not timed."""
+    model = build_model(config).to(DEVICE, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    corpus = random_corpus(images, config.image_size)
+    corpus.token_ids %= config.text.vocab_size
+    counts = {}
+
+    def single():
+        counts["single"] = one_by_one(model, corpus)
+
+    def grouped():
+        counts["grouped"] = evaluate(model, corpus, images_per_batch=16)
+
+    times = [seconds(way, repeats=1, warm=warm) for way in (single, grouped)]
+    numbers = ["intersection", "union"]
+    otherwise = int((counts["single"][numbers] - counts["grouped"][numbers]).abs().to_numpy().sum())
+    pixels = len(corpus.table) * config.image_size**2
+    rates = [len(corpus.table) / time for time in times]
+    what = f"evaluation, s2rm_casg with {name} at {config.image_size}, {EXPRESSIONS} expressions an image"
+    return compared(what, "pairs/s", *rates, floor) | {"pixels": pixels, "counted_otherwise": otherwise}
+
+
 def main() -> None:
-    rows = []
-    images = 2 if DEVICE.type == "cpu" else 64
-    large, small = random_weights("refcoco_swinb", "s2rm_casg"), load_study().run_config("scenes", "s2rm_casg", 0).model
-    for name, config, count, floor in (("Swin-B", large, images, 2.2), ("the built-in study's Swin", small, 32, None)):
-        model = build_model(config).to(DEVICE, memory_format=torch.channels_last).eval()
-        corpus = random_corpus(count, config.image_size)
-        corpus.token_ids %= config.text.vocab_size
-        counts = {}
-
-        def single():
-            counts["single"] = one_by_one(model, corpus)  # noqa: B023
-
-        def grouped():
-            counts["grouped"] = evaluate(model, corpus, images_per_batch=16)  # noqa: B023
-
-        times = [seconds(way, repeats=1, warm=config is large and DEVICE.type == "cpu") for way in (single, grouped)]
-        numbers = ["intersection", "union"]
-        otherwise = int((counts["single"][numbers] - counts["grouped"][numbers]).abs().to_numpy().sum())
-        pixels = len(corpus.table) * config.image_size**2
-        rates = [len(corpus.table) / time for time in times]
-        what = f"evaluation, s2rm_casg with {name} at {config.image_size}, {EXPRESSIONS} expressions an image"
-        rows.append(compared(what, "pairs/s", *rates, floor) | {"pixels": pixels, "counted_otherwise": otherwise})
+    small = load_study().run_config("scenes", "s2rm_casg", 0).model
+    rows = [
+        row_of("Swin-B", random_weights("refcoco_swinb", "s2rm_casg"), images=2, floor=2.2, warm=True),
+        row_of("the built-in study's Swin", small, images=32, floor=None, warm=False),
+    ]
     write("evaluation", rows)
 
 

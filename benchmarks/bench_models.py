@@ -39,7 +39,11 @@ def both_ways(function: Callable, arguments: Sequence, parameters: Sequence[Tens
 
 
 def rows_of(
-    what: str, forms: Sequence[Callable], arguments: Sequence, parameters: Sequence[Tensor], floors: Sequence
+    what: str,
+    forms: Sequence[Callable],
+    arguments: Sequence,
+    parameters: Sequence[Tensor],
+    floors: Sequence = (None, None),
 ) -> list[dict]:
     """Time and memory of two forms of one function, after a look at whether they are one."""
     first, second = (form(*arguments) for form in forms)
@@ -64,7 +68,7 @@ def main() -> None:
             torch.randn(batch, channels, grid, grid, device=DEVICE, requires_grad=True) for _ in range(2)
         )
         module = S2RM(channels, channels, (grid, grid))
-        floors = ((25 if DEVICE.type == "cpu" else 10), 50) if grid == 16 else (None, None)
+        floors = (25, 50) if grid == 16 else (None, None)
         what = f"coparsing, {grid}x{grid} grid, {channels} channels, batch {batch}"
         rows += rows_of(what, (literal, module.coparse), (vision, language), (vision, language), floors)
     for stage, channels, outputs, sides, side, batch in CASG_SIZES:

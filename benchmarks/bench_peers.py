@@ -233,14 +233,8 @@ def rows_of(peer: str, precision: str, turns: int = TURNS) -> list[dict]:
             process.kill()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--turns", type=int, default=TURNS)
-    given = parser.parse_args()
-    if given.serve:
-        serve(*given.serve)
-        return
+def all_rows(turns: int = TURNS) -> list[dict]:
+    """The rows of every peer whose clone is there."""
     precisions = ["float32", *(["bfloat16"] if DEVICE.type == "cuda" or native_bfloat16() else [])]
     rows = []
     for peer, name in PEERS.items():
@@ -248,8 +242,18 @@ def main() -> None:
             print(f"{peer}: skipped; git clone https://github.com/{name} {folder}")
             continue
         for precision in precisions:
-            rows += rows_of(peer, precision, given.turns)
-    if rows:
+            rows += rows_of(peer, precision, turns)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--turns", type=int, default=TURNS)
+    given = parser.parse_args()
+    if given.serve:
+        serve(*given.serve)
+    elif rows := all_rows(given.turns):
         write("peers", rows)
 
 

@@ -1,8 +1,7 @@
 """Training throughput, against a loop in the style of LAVT's public code: in fp32, each expression with its image anew,
 every sample decoded from its JPEG and polygons and resized, attention written out, the loss read back every update.
 
-Both train the same model on the same pairs. On a CPU the models of the smoke profile; on a GPU Swin-B at 512 too,
-with the share of the card's matrix rate that its own multiply-adds make.
+Both train the same model on the same pairs. These are the models of the smoke profile; `bench_gpu.py` has Swin-B at 512.
 """
 
 import gc
@@ -16,14 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from bench_evaluation import random_weights
-from measure import DEVICE, compared, seconds, synchronise, write
+from measure import DEVICE, compared, synchronise, write
 from PIL import Image
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
-from refstudy.analysis.cost import cost
 from refstudy.base.config import RunConfig
 from refstudy.data.batches import Batch, Corpus, grouped_batches, made_ahead, normalise, resize_mask
 from refstudy.data.masks import decode_mask
@@ -129,12 +126,6 @@ def loading_rate(config: RunConfig, corpus: Corpus) -> float:
     return pairs / (time.perf_counter() - start)
 
 
-def matrix_rate() -> float:
-    """The bf16 multiply-adds a second, times two, in TFLOP/s, of a product of two matrices of 8192."""
-    a, b = (torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
-    return 2 * 8192**3 / seconds(lambda: a @ b, repeats=20) / 1e12
-
-
 def rows_of(name: str, config: RunConfig, root: Path, floors: tuple[float | None, float | None]) -> list[dict]:
     """The model's rows: training against the usual loop, and the data alone against what the model takes."""
     table = load_refer(prepare_data(config.data, root, progress=False), config.data.dataset, config.data.split_by)
@@ -144,19 +135,10 @@ def rows_of(name: str, config: RunConfig, root: Path, floors: tuple[float | None
     several = itertools.islice(our_batches(config, corpora["train"]), 4)
     pairs = round(np.mean([len(batch.expressions) for batch in several]))
     usual, loading = usual_rate(config, table, pairs), loading_rate(config, corpora["train"])
-    rows = [
+    return [
         compared(f"training, {name}", "pairs/s", usual, ours, floors[0]),
         compared(f"data alone against training, {name}", "pairs/s", ours, loading, floors[1]),
     ]
-    if DEVICE.type == "cuda":
-        compiled = config.model_copy(update={"train": config.train.model_copy(update={"compile": True})})
-        rows.append(compared(f"torch.compile, {name}", "pairs/s", ours, our_rate(compiled, corpora)))
-        counted, grouped = cost(config.model), config.train.expressions_per_image
-        macs = (sum(counted.macs.values()) + (grouped - 1) * counted.further) / grouped
-        reached = 6e-3 * macs * max(ours, rows[-1]["ours"])  # forward and backward: three times two operations
-        floor = 0.4 if config.train.precision == "bfloat16" else None
-        rows.append(compared(f"share of the matrix rate, {name}", "TFLOP/s", matrix_rate(), reached, floor))
-    return rows
 
 
 def main() -> None:
@@ -167,12 +149,6 @@ def main() -> None:
             data = config.data.model_copy(update={"scenes": {"train": SCENES, "val": 20}})
             config = config.model_copy(update={"data": data})
             rows += rows_of(f"{variant} of smoke at {data.image_size}", config, Path(folder), (floor, 3))
-        if DEVICE.type == "cuda":
-            large = study.run_config("refcoco_swinb", "s2rm_casg", 0)
-            data = data.model_copy(update={"image_size": large.data.image_size})
-            model = random_weights("refcoco_swinb", "s2rm_casg")
-            config = large.model_copy(update={"data": data, "model": model})
-            rows += rows_of(f"s2rm_casg with Swin-B at {data.image_size}, bf16", config, Path(folder), (3, 3))
     write("training", rows)
 
 

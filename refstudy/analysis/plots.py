@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from refstudy.analysis.figures import GREY, PALETTE, line_style, readable_on
 from refstudy.analysis.inference import LOOKS, Estimate
@@ -125,7 +126,7 @@ def precision_gains(lines: pd.DataFrame) -> Figure:
 
 def learning(panels: Mapping[str, Mapping[str, Sequence[Record]]], split: str, columns: int = 4) -> Figure:
     """Overall IoU after each epoch, a line a run, a panel for each title: label -> its runs, each label in one colour,
-    the first one grey."""
+    the first one grey. More than two columns share one legend: grey is the reference row of the panel's table."""
     figure, grid = small_grid(len(panels), columns, *((2.3, 1.9) if columns > 2 else (4.2, 2.8)))
     for axes, (title, groups) in zip(grid, panels.items(), strict=True):
         for k, (label, records) in enumerate(groups.items()):
@@ -137,6 +138,10 @@ def learning(panels: Mapping[str, Mapping[str, Sequence[Record]]], split: str, c
         axes.set_title(fill(title, 32 if columns > 2 else 62), fontsize=8 if columns > 2 else 9)
         if columns <= 2:
             axes.legend(loc="lower right", fontsize=8)
+    if columns > 2:
+        lines = [Line2D([], [], color=colour) for colour in (GREY, line_style(0)["color"])]
+        about = ("the table's reference row, a line a run", "the row in the title, a line a run")
+        figure.legend(lines, about, loc="outside upper center", ncols=2, fontsize=8)
     figure.supxlabel("thousand pairs of picture and expression seen", fontsize=10)
     figure.supylabel("overall IoU (%)", fontsize=10)
     return figure
