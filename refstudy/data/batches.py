@@ -3,7 +3,6 @@
 import errno
 import functools
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -11,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,9 +146,7 @@ class Batch:
         """The batch cut into ``count`` of as many images each; the parts of a pinned batch are pinned."""
         images = len(self.pixels) // count
         ends = torch.searchsorted(self.image_index, torch.arange(0, len(self.pixels) + 1, images)).tolist()
-        parts = [
-            self._part(k * images, (k + 1) * images, slice(*some)) for k, some in enumerate(itertools.pairwise(ends))
-        ]
+        parts = [self._part(k * images, (k + 1) * images, slice(*some)) for k, some in enumerate(pairwise(ends))]
         return [part.pinned() for part in parts] if self.image_index.is_pinned() else parts
 
     def slices(self, expressions: int) -> Iterator["Batch"]:
@@ -194,7 +192,6 @@ def build_corpus(
     refs = rows.drop_duplicates("ref_id").reset_index(drop=True)
     pictures = refs.drop_duplicates("image_id").reset_index(drop=True)
     kept = ("keep_aspect",) if keep_aspect else ()
-    bits = -(-image_size * image_size // 8)
     images = _array(
         cache,
         "images",
@@ -206,7 +203,7 @@ def build_corpus(
         cache,
         "masks",
         (refs["ann_id"], refs["height"], refs["width"], refs["segmentation"], image_size, *kept),
-        (len(refs), bits),
+        (len(refs), -(-image_size * image_size // 8)),
         lambda array: _fill_masks(array, refs, image_size, keep_aspect),
     )
     token_ids, token_mask = tokenize(tokenizer, rows["expression"].tolist(), max_words)
@@ -384,11 +381,8 @@ def _one_sentence_each(corpus: Corpus, rng: np.random.Generator) -> np.ndarray:
 def _groups(images: np.ndarray, rng: np.random.Generator, most: int) -> list[np.ndarray]:
     """Numbers by image, shuffled within the image, cut into pieces of at most ``most``, the pieces shuffled."""
     shuffled = rng.permutation(len(images))
-    by_image = shuffled[np.argsort(images[shuffled], kind="stable")]
-    ends = np.cumsum(np.bincount(images))
-    pieces = [
-        some[first : first + most] for some in np.split(by_image, ends[:-1]) for first in range(0, len(some), most)
-    ]
+    by_image = np.split(shuffled[np.argsort(images[shuffled], kind="stable")], np.cumsum(np.bincount(images))[:-1])
+    pieces = [some[first : first + most] for some in by_image for first in range(0, len(some), most)]
     return [pieces[k] for k in rng.permutation(len(pieces))]
 
 
@@ -433,10 +427,8 @@ def _mean_and_deviation(device: torch.device) -> tuple[Tensor, ...]:
 
 
 def fingerprint(table: "pd.DataFrame") -> str:
-    """16 hexadecimal digits of the SHA-256 over expressions, splits, segmentations and the bytes of the images.
-
-    Raises StudyError for a missing image.
-    """
+    """16 hexadecimal digits of the SHA-256 over expressions, splits, segmentations and the bytes of the images. Raises
+    StudyError for a missing image."""
     digest = hashlib.sha256()
     for row in table.itertuples():
         about = [row.sent_id, row.ref_id, row.split, row.expression, row.segmentation]

@@ -32,11 +32,12 @@ def check_dataset(
     table: pd.DataFrame, dataset: str = "", split_by: str = "", images: bool = False, progress: bool = False
 ) -> pd.DataFrame:
     """Find what is wrong with ``load_refer``'s table, its pictures and its counts: level, kind, entry, message; a row
-    each.
-
-    ``level`` is ``problem`` or ``note``. With ``images`` every picture is decoded, otherwise its header is read.
-    """
-    return problem_table(_all_problems(table, dataset, split_by, images, progress))
+    each. ``level`` is ``problem`` or ``note``. With ``images`` every picture is decoded, otherwise its header is
+    read."""
+    if table.empty:
+        return problem_table([Problem("no expressions", "the table", "nothing could be read")])
+    found = [*_counts(table, dataset, split_by), *_splits(table, dataset, split_by), *_duplicates(table)]
+    return problem_table([*found, *_masks(table, progress), *_pictures(table, images, progress)])
 
 
 def problem_table(problems: Iterable[Problem]) -> pd.DataFrame:
@@ -64,10 +65,8 @@ def published() -> pd.DataFrame:
 
 
 def compare(found: pd.DataFrame, dataset: str, split_by: str) -> pd.DataFrame:
-    """The published figures next to these counts: the columns of ``published``, found and difference (a number).
-
-    The whole is compared only where no split of the released files is missing.
-    """
+    """The published figures next to these counts: the columns of ``published``, found and difference (a number). The
+    whole is compared only where no split of the released files is missing."""
     figures = published().query("dataset == @dataset and split_by == @split_by and measure in @MEASURES")
     splits = set(figures.query("kind == 'released'")["split"]) - {"all"}
     there = figures["split"].isin(found.index) & ((figures["split"] != "all") | (splits <= set(found.index)))
@@ -80,23 +79,6 @@ def compare(found: pd.DataFrame, dataset: str, split_by: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*figures.columns, "found", "difference"])
 
 
-def _all_problems(table: pd.DataFrame, dataset: str, split_by: str, images: bool, progress: bool) -> Iterator[Problem]:
-    if table.empty:
-        yield Problem("no expressions", "the table", "nothing could be read")
-        return
-    yield from _counts(table, dataset, split_by)
-    for split, rows in table[~table["split"].isin(ORDER)].groupby("split"):
-        message = f"split '{split}': nothing reads its {len(rows)} expressions; known: {', '.join(ORDER)}"
-        yield Problem("unknown split", str(split), message, "note")
-    yield from _shared_images(table, dataset, split_by)
-    yield from _duplicates(table)
-    if has_masks(table):
-        yield from _masks(table.drop_duplicates("ref_id"), progress)
-    else:
-        yield Problem("no masks", "the table", "boxes only: serves statistics, cannot be trained on", "note")
-    yield from _pictures(table, images, progress)
-
-
 def _counts(table: pd.DataFrame, dataset: str, split_by: str) -> Iterator[Problem]:
     found = counts(table)
     released = published().query("dataset == @dataset and split_by == @split_by and kind == 'released'")["split"]
@@ -107,11 +89,9 @@ def _counts(table: pd.DataFrame, dataset: str, split_by: str) -> Iterator[Proble
     counted = figures[figures["measure"].isin(MEASURES[:3])]
     if len(counted) and (counted["difference"] != 0).all():
         first = counted.iloc[0]
-        message = (
-            f"no count is a published one, e.g. {first['split']} {first['measure']}: {first['found']}, published "
-            f"{first['value']}; data of your own may be called {dataset}, but it is no copy of the released files"
-        )
-        yield Problem("differs from published", dataset, message, "note")
+        example = f"{first['split']} {first['measure']}: {first['found']}, published {first['value']}"
+        own = f"data of your own may be called {dataset}, but it is no copy of the released files"
+        yield Problem("differs from published", dataset, f"no count is a published one, e.g. {example}; {own}", "note")
         return
     for _, rows in figures.groupby(["split", "measure"], sort=False):
         explained = "; ".join(rows.loc[rows["difference"] == 0, "why"])
@@ -121,22 +101,23 @@ def _counts(table: pd.DataFrame, dataset: str, split_by: str) -> Iterator[Proble
                 continue  # a figure that explains, or one that says no more than the released one
             why = (row["why"] if row["kind"] == "printed" else explained) or "these are not the released files"
             entry = f"{row['split']} {row['measure'].replace('_', ' ')}"
-            message = (
-                f"{entry}: {row['found']}, published {row['value']} ({row['difference']:+g}): {why} [{row['source']}]"
-            )
+            numbers = f"{row['found']}, published {row['value']} ({row['difference']:+g})"
+            message = f"{entry}: {numbers}: {why} [{row['source']}]"
             yield Problem("differs from published", entry, message, "note" if met else "problem")
 
 
-def _shared_images(table: pd.DataFrame, dataset: str, split_by: str) -> Iterator[Problem]:
+def _splits(table: pd.DataFrame, dataset: str, split_by: str) -> Iterator[Problem]:
+    for split, rows in table[~table["split"].isin(ORDER)].groupby("split"):
+        message = f"split '{split}': nothing reads its {len(rows)} expressions; known: {', '.join(ORDER)}"
+        yield Problem("unknown split", str(split), message, "note")
     pictures = {split: set(rows["image_id"]) for split, rows in table.groupby("split")}
     known = published().query("dataset == @dataset and split_by == @split_by and measure == 'shared_images'")
-    for split in pictures.keys() - {"train"}:
-        if shared := sorted(pictures.get("train", set()) & pictures[split], key=str):
-            message = f"{len(shared)} of {len(pictures[split])} images of {split} are in train too, e.g. {shared[0]}"
-            if known.empty:
-                yield Problem("images in training and evaluation", split, message)
-            else:
-                yield Problem("images in training and evaluation", split, f"{message}: {known['why'].iloc[0]}", "note")
+    why = "" if known.empty else f": {known['why'].iloc[0]}"
+    train = pictures.pop("train", set())
+    for split, own in pictures.items():
+        if shared := sorted(train & own, key=str):
+            message = f"{len(shared)} of {len(own)} images of {split} are in train too, e.g. {shared[0]}{why}"
+            yield Problem("images in training and evaluation", split, message, "problem" if known.empty else "note")
 
 
 def _duplicates(table: pd.DataFrame) -> Iterator[Problem]:
@@ -147,12 +128,15 @@ def _duplicates(table: pd.DataFrame) -> Iterator[Problem]:
         message = f"referent {number} is there with different annotations, images or splits"
         yield Problem("duplicate referent id", f"referent {number}", message)
     for row in table[table.duplicated(["ref_id", "expression"])].itertuples():
-        yield Problem(
-            "same expression twice", f"sentence {row.sent_id}", f"referent {row.ref_id}: '{row.expression}'", "note"
-        )
+        said = f"referent {row.ref_id}: '{row.expression}'"
+        yield Problem("same expression twice", f"sentence {row.sent_id}", said, "note")
 
 
-def _masks(referents: pd.DataFrame, progress: bool) -> Iterator[Problem]:
+def _masks(table: pd.DataFrame, progress: bool) -> Iterator[Problem]:
+    if not has_masks(table):
+        yield Problem("no masks", "the table", "boxes only: serves statistics, cannot be trained on", "note")
+        return
+    referents = table.drop_duplicates("ref_id")
     for row in bar(referents.itertuples(), desc="masks", total=len(referents), shown=progress):
         entry = f"referent {row.ref_id}"
         if _leaves(row):
@@ -205,9 +189,7 @@ def check_root(
     root: Path | str, dataset: str = "", split_by: str = "", images: bool = False, progress: bool = False
 ) -> Iterator[tuple[Found, pd.DataFrame, pd.DataFrame]]:
     """For every data set under ``root``, or those that are asked for: where it was found, its counts and its problems.
-
-    Where ``root`` itself holds none, its folders are looked into. Raises StudyError when nothing is found.
-    """
+    Where ``root`` itself holds none, its folders are looked into. Raises StudyError when nothing is found."""
     root, found = Path(root), find_below(root)
     wanted = [(at, one) for at, one in found if dataset in ("", one.dataset) and split_by in ("", one.split_by)]
     if not wanted:

@@ -47,11 +47,9 @@ def load_mirrors() -> dict[str, Mirror]:
 
 
 def fetch(mirror: Mirror, root: Path | str, progress: bool = True) -> str:
-    """Fetch a file into ``root``, verify and unpack it; return a line that says what was done.
-
-    What a broken connection left behind (``.part``) is taken up again; of several processes that fetch one file at
-    once, one does and the others wait. Raises StudyError when no mirror gives the file, or ``root`` cannot be made.
-    """
+    """Fetch a file into ``root``, verify and unpack it; return a line that says what was done. What a broken connection
+    left behind (``.part``) is taken up again; of several processes that fetch one file at once, one does and the others
+    wait. Raises StudyError when no mirror gives the file, or ``root`` cannot be made."""
     root = Path(root)
     folder, archive = root / mirror.unpack, root / mirror.file
     if filled(folder):
@@ -63,10 +61,9 @@ def fetch(mirror: Mirror, root: Path | str, progress: bool = True) -> str:
             os.replace(part, archive)
         elif reason := _wrong(mirror, archive):
             raise StudyError(f"{archive}: {reason}; remove it and fetch it again")
+    verified = "SHA-256 as published"
     if not mirror.sha256:
         verified = f"unverified, {archive.stat().st_size} bytes, SHA-256 {file_digest(archive)}"
-    else:
-        verified = "SHA-256 as published"
     return f"{unpack(archive, folder, progress)}: unpacked from {archive.name} ({verified})"
 
 
@@ -74,9 +71,7 @@ def _from_mirrors(mirror: Mirror, part: Path, progress: bool) -> None:
     """Leave the whole file at ``part``, from the first mirror that has it."""
     failures = []
     for url in mirror.urls:
-        for afresh in (False, True):
-            if afresh:
-                part.unlink(missing_ok=True)  # the wrong bytes may be those that an earlier mirror left
+        for _ in range(2):  # again from the first byte, where those that an earlier mirror left may be wrong
             resumed = part.exists()
             try:
                 _complete(url, part, mirror.size, progress)
@@ -133,10 +128,8 @@ def _request(url: str, part: Path, size: int | None, progress: bool) -> bool:
             whole = start + int(length) if length else size
             if size and whole != size:
                 raise _Failed(f"it has {whole} bytes, not the published {size}")
-            if whole and whole - start > shutil.disk_usage(part.parent).free:
-                raise StudyError(
-                    f"{part.parent}: no room for {whole - start} bytes more; free some or give another folder"
-                )
+            if whole and (left := whole - start) > shutil.disk_usage(part.parent).free:
+                raise StudyError(f"{part.parent}: no room for {left} bytes more; free some or give another folder")
             with (
                 open(part, "ab" if resumed else "wb") as out,
                 bar(total=whole, initial=start, unit="B", unit_scale=True, desc=part.stem, shown=progress) as done,

@@ -24,8 +24,7 @@ MOST_PIXELS = 2**28  # of an image; larger sizes are refused before anything of 
 
 # Where REFER, and people, keep the pictures: relative to the root, tried in this order; then at any place two deep.
 COCO_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014")
-SAIAPR_FOLDERS = ("images/saiapr_tc-12", "saiapr_tc-12")
-IMAGE_FOLDERS = {"refclef": SAIAPR_FOLDERS}  # every other dataset is drawn on COCO
+IMAGE_FOLDERS = {"refclef": ("images/saiapr_tc-12", "saiapr_tc-12")}  # every other dataset is drawn on COCO
 
 
 @dataclass(frozen=True)

@@ -91,11 +91,9 @@ def _decode_rle(segmentation: Any, height: int, width: int) -> np.ndarray:
     unwritten."""
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
         raise StudyError(f"segmentation: neither polygons nor RLE, but {type(segmentation).__name__}")
-    if list(segmentation["size"]) != [height, width]:
-        raise StudyError(
-            f"segmentation: RLE is of size {list(segmentation['size'])}, its image is {[height, width]}; "
-            "mask and image do not belong together"
-        )
+    if (size := list(segmentation["size"])) != [height, width]:
+        remedy = "mask and image do not belong together"
+        raise StudyError(f"segmentation: RLE is of size {size}, its image is {[height, width]}; {remedy}")
     counts = segmentation["counts"]
     if isinstance(counts, str | bytes):
         counts = _unpacked(counts.encode() if isinstance(counts, str) else counts)

@@ -1,4 +1,5 @@
-"""The fields of a data set's entries: one schema for what comes in from outside, in whatever form it lies."""
+"""The fields of a data set's entries: one schema for what comes in from outside, in whatever form it lies. Other fields
+are of no interest."""
 
 import math
 import re
@@ -63,33 +64,27 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Length = Annotated[float, Field(allow_inf_nan=False, ge=0)]
 
 
-class Entry(BaseModel):
-    """An entry; fields that it does not name are of no interest."""
-
-
-class Image(Entry):
+class Image(BaseModel):
     id: Id
     file_name: str = Field(min_length=1, description="text")
     height: Side
     width: Side
 
 
-class Annotation(Entry):
-    """A form without areas leaves ``area`` out."""
-
+class Annotation(BaseModel):
     id: Id
     image_id: Id
     bbox: tuple[Number, Number, Length, Length] = Field(description="four numbers: x, y, width and height")
     segmentation: Any = Field(description="polygons or RLE")
-    area: Number = Field(math.nan, description="a number of pixels")
+    area: Number = Field(math.nan, description="a number of pixels")  # left out by a form without areas
 
 
-class Category(Entry):
+class Category(BaseModel):
     id: Id
     name: Text
 
 
-class Referent(Entry):
+class Referent(BaseModel):
     ref_id: Id
     image_id: Id
     ann_id: Id = Field(
@@ -100,19 +95,19 @@ class Referent(Entry):
     sentences: list[Any] = Field(min_length=1, description="a list of at least one sentence")
 
 
-class Sentence(Entry):
+class Sentence(BaseModel):
     sent_id: Id
     sent: Text
     kind: Any = None
 
 
-class RawSentence(Entry):
+class RawSentence(BaseModel):
     sent_id: Id
     raw: Text = Field(description="text as it was typed; for data without it set data.sentence_field to sent")
     kind: Any = None
 
 
-class Triple(Entry):
+class Triple(BaseModel):
     """A referent with its picture and its mask as files; the rest is that of image, annotation and referent."""
 
     image: Text
@@ -121,38 +116,30 @@ class Triple(Entry):
     sent_ids: list[Any] = Field(description="a list of numbers")
 
 
-class BoxRow(Entry):
-    """A row of a list of boxes."""
-
+class BoxRow(BaseModel):  # a row of a list of boxes
     ref_id: Id
     img_id: int = Field(description="a whole number")
     bbox: Json[Any] = Field(description="four numbers in brackets")
 
 
-class Region(Entry):
-    """A region in ReferIt's lists."""
-
+class Region(BaseModel):  # a region in ReferIt's lists
     image: int = Field(description="a whole number, before the first _ of the region's name")
     box: tuple[Number, Number, Number, Number] = Field(description="four numbers: left, top, right and bottom")
     size: tuple[Side, Side] = Field(description="the image's width and height")
 
 
-class ReferRow(Entry):
-    """A row of a Hub export with REFER's fields."""
-
+class ReferRow(BaseModel):  # a row of a Hub export with REFER's fields
     raw_image_info: Json[dict[str, Any]] = Field(description="a JSON object")
     raw_anns: Json[dict[str, Any]] = Field(description="a JSON object")
 
 
-class AnswerRow(Entry):
-    """A row of a Hub export with answers."""
-
+class AnswerRow(BaseModel):  # a row of a Hub export with answers
     file_name: str = Field(pattern=r"^([^_]+_){0,2}\d+(_[^.]*)?\.\w+$", description="COCO's name of a picture")
     segmentation: list[Number] | None = Field(description="one flat polygon")
 
 
 SENTENCES: dict[str, type[Sentence | RawSentence]] = {"sent": Sentence, "raw": RawSentence}
-Kind = TypeVar("Kind", bound=Entry)
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def checked(kind: type[Kind], entry: Any) -> Kind:

@@ -17,20 +17,16 @@ def default_data_root(root: Path | str = ".") -> Path:
 def prepare_data(
     config: DataConfig, data_root: Path | str | None = None, workers: int = 1, progress: bool = True
 ) -> Path:
-    """The root that ``load_refer`` takes for these data; RefScenes is made first if it is not there yet.
-
-    Each size, seed and number of scenes has a root of its own, so that sets do not mix. Raises StudyError when the
-    settings ask for scenes of another version than this code makes.
-    """
+    """The root that ``load_refer`` takes for these data; RefScenes is made first if it is not there yet. Each size,
+    seed and number of scenes has a root of its own, so that sets do not mix. Raises StudyError when the settings ask
+    for scenes of another version than this code makes."""
     data_root = Path(data_root or default_data_root())
     if config.dataset not in FLAVOURS:
         return data_root
     version = FLAVOURS[config.dataset].version
     if config.scenes_version != version:
-        raise StudyError(
-            f"data: scenes_version '{config.scenes_version}' of {config.dataset} cannot be made; "
-            f"this code makes '{version}'"
-        )
+        cannot = f"data: scenes_version '{config.scenes_version}' of {config.dataset} cannot be made"
+        raise StudyError(f"{cannot}; this code makes '{version}'")
     counts = "-".join(f"{split}{config.scenes[split]}" for split in sorted(config.scenes))
     root = data_root / f"refscenes-v{version}-{config.image_size}px-seed{config.scenes_seed}-{counts}"
     make_refscenes(root, config.dataset, config.scenes, config.scenes_seed, config.image_size, workers, progress)
@@ -38,11 +34,9 @@ def prepare_data(
 
 
 def lay_out(root: Path, flavour: str, to: Path) -> Path:
-    """Link one flavour of RefScenes under ``root`` to the place where code for its benchmark looks for that, and
-    return its annotations' folder: ``<to>/refcoco``, and for its pictures ``<to>/images/mscoco/images/train2014``.
-
-    Raises StudyError when something else lies there, or links cannot be made.
-    """
+    """Link one flavour of RefScenes under ``root`` to the place where code for its benchmark looks for that, and return
+    its annotations' folder: ``<to>/refcoco``, and for its pictures ``<to>/images/mscoco/images/train2014``. Raises
+    StudyError when something else lies there, or links cannot be made."""
     from refstudy.data.entries import COCO_FOLDERS, IMAGE_FOLDERS
 
     name = FLAVOURS[flavour].stands_for

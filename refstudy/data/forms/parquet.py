@@ -42,9 +42,8 @@ def find(root: Path) -> list[Found]:
     """The data sets under ``root`` in this form."""
     found = []
     for folder in sorted(path for path in root.glob("[!.]*") if path.is_dir()):
-        files = sorted(
-            file for name in ("*.parquet", "*.arrow") for file in [*folder.glob(name), *folder.glob(f"*/{name}")]
-        )
+        names = ("*.parquet", "*.arrow", "*/*.parquet", "*/*.arrow")
+        files = sorted(file for name in names for file in folder.glob(name))
         dataset = dataset_name(folder.name)
         try:
             if files and all(_has_known_columns(path) for path in files):
@@ -178,10 +177,8 @@ def _embedded_pictures(folder: Path, files: list[Path]) -> Path | None:
 
 
 def _write_picture(row: dict[str, Any], folder: Path, source: Path) -> None:
-    """Write an embedded picture, unless its row has none.
-
-    Raises StudyError for a picture that is no struct of ``bytes``, and for names that are none or more than a name.
-    """
+    """Write an embedded picture, unless its row has none. Raises StudyError for a picture that is no struct of
+    ``bytes``, and for names that are none or more than a name."""
     picture = row["image"] or {}
     if not isinstance(picture, dict) or not isinstance(content := picture.get("bytes"), bytes | None):
         raise StudyError(f"{source}: column 'image' is no struct of 'bytes' and 'path'; fetch it again")

@@ -56,9 +56,8 @@ def read_pickle(path: Path) -> Any:
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror}); put it there, or allow to read it") from error
     except Exception as error:  # a malformed pickle can make the unpickler raise almost anything
-        raise StudyError(
-            f"{path}: refused, {error}; only plain data is read; fetch it again, or unpack it if compressed"
-        ) from error
+        remedy = "only plain data is read; fetch it again, or unpack it if compressed"
+        raise StudyError(f"{path}: refused, {error}; {remedy}") from error
 
 
 class PlainUnpickler(pickle.Unpickler):

@@ -36,14 +36,11 @@ def _add_triple(triple: dict[str, Any], entries: Entries) -> None:
     with opened(path := inside(entries.image_folder, files.mask, entries.source)) as picture:
         values = np.asarray(picture.convert("L"))
     mask = values > 127
-    if not mask.any():
-        raise ValueError(
-            f"{path}: no pixel of this mask is above 127, the most is {values.max()}; save it as 0 and 255"
-        )
+    if (most := values.max()) <= 127:
+        raise ValueError(f"{path}: no pixel of this mask is above 127, the most is {most}; save it as 0 and 255")
     about = {"id": triple["ann_id"], "image_id": triple["image_id"], "bbox": triple["bbox"], "area": int(mask.sum())}
     size = {"height": triple["height"], "width": triple["width"]}
-    numbered = zip(files.sent_ids, files.sents, strict=True)
-    sentences = [{"sent_id": number, "sent": text} for number, text in numbered]
+    sentences = [{"sent_id": number, "sent": text} for number, text in zip(files.sent_ids, files.sents, strict=True)]
     ref = {key: triple[key] for key in ("ref_id", "ann_id", "image_id", "split")}
     if all(image["id"] != triple["image_id"] for image in entries.images):  # each triple brings a picture of its own
         entries.images.append(size | {"id": triple["image_id"], "file_name": files.image})

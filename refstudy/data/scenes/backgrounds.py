@@ -1,15 +1,16 @@
 """The backgrounds of RefScenes: each kind of place is drawn by a function that returns its stuff, from 200 on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from .drawing import SURFACES
 from .pen import Canvas, Colour, Pen, shade
-
-STUFF = ("sky", "grass", "water", "sand", "road", "wall", "floor", "trees", "buildings", "table top", "snow", "hill")
-GLASS: Colour = (168, 200, 222)
+from .things import CATEGORIES
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,22 @@ class Stuff:
 
     name: str
     colour: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A kind of background: the ``ground`` that things stand on, the ``horizon`` where it begins (a share of the
+    height), the function that paints it at a slope and returns its stuff, and whether it may slope."""
+
+    name: str
+    ground: str
+    horizon: float
+    paint: Callable[[Random, Canvas, float], list[Stuff]]
+    slopes: bool = False
+
+    @cached_property
+    def things(self) -> tuple[str, ...]:
+        return tuple(category.name for category in CATEGORIES if self.name in category.places)
 
 
 def _band(
@@ -128,7 +145,7 @@ def _street(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
         for row in range(int(high / 0.09)):
             for column in range(int(wide / 0.07)):
                 u, v = (x + 0.025 + column * 0.07) * side, (0.5 - high + 0.03 + row * 0.09) * side
-                canvas.draw.rectangle((u, v, u + 0.035 * side, v + 0.045 * side), fill=shade(GLASS, 0.9))
+                canvas.draw.rectangle((u, v, u + 0.035 * side, v + 0.045 * side), fill=shade((168, 200, 222), 0.9))
         x += wide
     _band(canvas, 0.5, 0.56, (186, 182, 176), (170, 166, 160), 0)
     _band(canvas, 0.56, 1, (112, 112, 116), (88, 88, 92), 201)
@@ -152,9 +169,7 @@ def _beach(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
 
 def _room(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
     side = canvas.side
-    name, wall = rng.choice(
-        (("white", (226, 220, 208)), ("blue", (178, 202, 218)), ("green", (190, 210, 180)), ("pink", (230, 200, 196)))
-    )
+    name, wall = rng.choice(SURFACES["room wall"])
     _band(canvas, 0, 0.62, wall, shade(wall, 0.93), 200)
     if rng.random() < 0.7:
         x, white = rng.uniform(0.1, 0.65) * side, (250, 250, 250)
@@ -162,7 +177,7 @@ def _room(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
         canvas.draw.rectangle(window, fill=(176, 214, 238), outline=white, width=max(2, side // 60))
         canvas.draw.line((x + side * 0.13, side * 0.08, x + side * 0.13, side * 0.34), white, max(2, side // 80))
     canvas.draw.rectangle((0, side * 0.575, side, side * 0.6), fill=shade(wall, 0.75))
-    floor, wood = rng.choice((("brown", (188, 142, 96)), ("brown", (160, 116, 80)), ("gray", (196, 186, 172))))
+    floor, wood = rng.choice(SURFACES["room floor"])
     _band(canvas, 0.6, 1, shade(wood, 0.95), shade(wood, 0.8), 201)
     for k in range(5):
         y = side * (0.64 + 0.08 * k)
@@ -172,13 +187,9 @@ def _room(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
 
 def _table(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
     side = canvas.side
-    name, wall = rng.choice(
-        (("white", (230, 226, 216)), ("blue", (166, 196, 216)), ("green", (182, 206, 176)), ("gray", (190, 190, 194)))
-    )
+    name, wall = rng.choice(SURFACES["table wall"])
     _band(canvas, 0, 0.38, wall, shade(wall, 0.9), 200)
-    top, cloth = rng.choice(
-        (("brown", (176, 126, 80)), ("brown", (142, 98, 64)), ("white", (214, 206, 190)), ("blue", (120, 146, 160)))
-    )
+    top, cloth = rng.choice(SURFACES["table top"])
     _band(canvas, 0.37, 1, shade(cloth, 0.9), cloth, 201)
     for _ in range(9):
         y = rng.uniform(0.4, 1) * side
@@ -186,12 +197,12 @@ def _table(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
     return [Stuff("wall", name), Stuff("table top", top)]
 
 
-BACKGROUNDS = {
-    "park": _park,
-    "street": _street,
-    "beach": _beach,
-    "farm": _farm,
-    "room": _room,
-    "table": _table,
-    "snow": _snow,
-}
+PLACES = (
+    Place("park", "grass", 0.44, _park, slopes=True),
+    Place("street", "road", 0.5, _street),
+    Place("beach", "sand", 0.54, _beach),
+    Place("farm", "grass", 0.4, _farm, slopes=True),
+    Place("room", "floor", 0.56, _room),
+    Place("table", "table top", 0.36, _table),
+    Place("snow", "snow", 0.42, _snow, slopes=True),
+)

@@ -49,12 +49,6 @@ def told_apart(folder: Path, split_by: str) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def words_of(expressions: list[str], scenes: int) -> tuple[int, int]:
-    """The number of words, and how many of them in enough expressions for their number of scenes."""
-    counts = Counter(word for text in expressions for word in set(text.split()))
-    return len(counts), sum(count * OF_SCENES >= WORD_EXPRESSIONS * scenes for count in counts.values())
-
-
 def census(folder: Path, split_by: str) -> dict[str, float]:
     """The figures of a folder, in percent unless they are counts."""
     things, sentences = things_of(folder), sentences_of(folder, split_by)
@@ -63,7 +57,8 @@ def census(folder: Path, split_by: str) -> dict[str, float]:
     alike = things.groupby(["image_id", "category_id"]).size().groupby("image_id").max()
     grounded = things[~things["airborne"]]
     near, low = (grounded[key] - grounded.groupby("image_id")[key].transform("mean") for key in ("near", "low"))
-    words, common = words_of([sentence["sent"] for sentence in sentences], by_image.ngroups)
+    counts = Counter(word for sentence in sentences for word in set(sentence["sent"].split()))
+    common = sum(count * OF_SCENES >= WORD_EXPRESSIONS * by_image.ngroups for count in counts.values())
     lengths = np.array([len(sentence["sent"].split()) for sentence in sentences])
     apart = told_apart(folder, split_by).groupby("word").mean()
     figures: dict[str, float] = {"things per picture": by_image.size().mean(), "least": by_image.size().min()}
@@ -71,7 +66,7 @@ def census(folder: Path, split_by: str) -> dict[str, float]:
     figures |= {"referents cut by the border": 100 * (referents["inside"] < 0.97).mean()}
     figures |= {"referents partly hidden": 100 * (referents["shown"] < 0.97).mean()}
     figures |= {"correlation of nearness and height": near.corr(low)}
-    figures |= {"words": words, "words in enough expressions": common, "longest expression": lengths.max()}
+    figures |= {"words": len(counts), "words in enough expressions": common, "longest expression": lengths.max()}
     figures |= {"expressions of nine words and more": 100 * (lengths > 8).mean()}
     for word, other in (("front", "low"), ("front", "area"), ("bottom", "near"), ("big", "near")):
         if word in apart.index:

@@ -24,7 +24,8 @@ PAINTS, COLOURS, HAIR, TROUSERS = (
     {name: _rgb(number) for name, number in FILE[kind].items()} for kind in ("paints", "colours", "hair", "trousers")
 )
 SKIN = tuple(map(_rgb, FILE["skin"]))
-SIZES = {"poly": 0, "body": 0, "box": 0, "line": 0, "limb": 1, "dot": 1, "wheel": 1, "oval": 2}  # how many a shape has
+SURFACES = {name: [(colour, _rgb(number)) for colour, number in some] for name, some in FILE["surfaces"].items()}
+SIZES = {"poly": 0, "body": 0, "box": 0, "line": 0, "limb": 1, "dot": 1, "oval": 2}  # how many a shape has
 TERM = re.compile(r"([+-]?)([\d.]*)\*?([a-z]*)(?=[+-]|$)")
 Sum = list[tuple[float, str]]  # numbers, each times a name, "" for none
 

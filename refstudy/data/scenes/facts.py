@@ -1,6 +1,6 @@
 """The facts about each thing of a scene, which expressions may state."""
 
-from .scene import NO_SIDE, Scene
+from .scene import Scene
 
 Facts = dict[str, bool]  # True: may be said; False: is not said, but a reader might take it to be true
 CUT, HIDDEN = 0.75, 0.78  # a thing is cut off, hidden, when less than this share of it is inside, is shown
@@ -38,7 +38,7 @@ def facts_of(scene: Scene, k: int) -> Facts:
         said.append("plain")
     if category.name == "zebra":
         said.append("pattern:striped")
-    if category.group in ("animal", "vehicle") and category.name not in NO_SIDE:
+    if category.group in ("animal", "vehicle") and "sideless" not in category.traits:
         (said if thing.inside > CUT else may).append(f"facing:{'left' if thing.flip else 'right'}")
     said += sorted(pose.extras - {"dress", "jacket"})
     if thing.airborne:

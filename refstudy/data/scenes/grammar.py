@@ -15,7 +15,7 @@ from typing import Any
 
 from refstudy.base.yaml_files import read_yaml
 
-from .backgrounds import STUFF, Stuff
+from .backgrounds import Stuff
 from .drawing import COLOURS
 from .facts import facts_of
 from .positions import between, places_of, relations_of, sizes_of
@@ -31,12 +31,8 @@ def _listed(node: Any) -> Any:
 
 
 KINDS = ("category", "attribute", "location", "superlative", "relation", "stuff")
-LOCATION_WORDS = frozenset(  # say where something is: counted in real and made expressions; RefScenes+ has none
-    "left right middle center central top bottom front back closest nearest farthest furthest far second third 2nd 3rd "
-    "behind side corner near upper lower uppermost lowest highest higher leftmost rightmost foreground background "
-    "distance edge above over below under underneath beneath between away".split()
-)
 WORDS: dict[str, Any] = _listed(read_yaml(Path(__file__).with_name("words.yaml")).content)
+LOCATION_WORDS = frozenset(WORDS["where"])  # counted in real and made expressions; RefScenes+ has none
 Step = list[Any]
 # A phrase is of the last kind it has.
 RANK = ("stuff", "category", "attribute", "clothes", "superlative", "location", "relation")
@@ -188,8 +184,6 @@ class Speaker:
                 found = relations_of(self.scene, target, other)
                 self.related[target, other] = [one for one in found if forms_of(one[0], self.style.places)]
             relations = self.related[target, other]
-            if not relations:
-                continue
             if phrase.text.endswith(("left", "right")):  # not "facing left left of"
                 relations = [one for one in relations if one[0] not in ("left of", "right of")]
             if not relations:
@@ -245,16 +239,10 @@ def stuff_expressions(rng: Random, region: Stuff, number: int, lengths: list[int
 
 def vocabulary() -> list[str]:
     """Every word that any flavour's expressions can contain, lower case, sorted."""
-    texts: list[str] = [*COLOURS, *STUFF, "dark light the a an"]
+    texts: list[str] = [*COLOURS, *WORDS["stuff"], "dark light the a an"]
     for category in CATEGORIES:
         texts += category.nouns
-
-    def collect(node: Any) -> None:
-        if isinstance(node, str):
-            texts.append(re.sub(r"[\[\]]|\b[NVA]\b", " ", node))
-        else:
-            for part in node.values() if isinstance(node, dict) else node:
-                collect(part)
-
-    collect({key: node for key, node in WORDS.items() if key != "alike"})
+    for said in (said for key, said in WORDS.items() if key != "alike"):
+        for forms in said.values() if isinstance(said, dict) else [said]:
+            texts += [re.sub(r"[\[\]]|\b[NVA]\b", " ", form) for form in forms]
     return sorted({word for text in texts for word in text.split()})

@@ -11,7 +11,6 @@ from PIL import Image, ImageChops, ImageDraw
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
-RIM: Colour = (190, 192, 196)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
@@ -79,12 +78,6 @@ class Pen:
                 self.body(points, fill)
             else:
                 self.poly(points, fill, edge)
-
-    def wheel(self, centres: Sequence[Point], fill: Colour, radius: float) -> None:
-        """Tyres with their rims."""
-        for centre in centres:
-            self.oval([centre], fill, radius, radius)
-            self.oval([centre], RIM, radius * 0.5, radius * 0.5)
 
     def box(self, corners: Sequence[Point], fill: Colour) -> None:
         """An upright rectangle between two corners."""

@@ -6,7 +6,7 @@ Comparisons keep a margin, so that a person who looks at the picture agrees.
 import itertools
 from collections.abc import Callable
 
-from .scene import Scene
+from .scene import Scene, gap
 
 SIDE_MARGIN = 0.07  # share of the picture by which the leftmost, topmost ... thing leads
 EDGE_MARGIN = 0.04  # and by which the upper edge of the topmost, the lower edge of the bottommost leads
@@ -123,25 +123,18 @@ def sizes_of(scene: Scene) -> dict[str, Test]:
     """Every size of `words.yaml` with its test: by visible area, or by height, of things that are seen nearly whole."""
     heights = [thing.height for thing in scene.things]
     whole = [thing.inside > 0.8 and shown > 0.75 for thing, shown in zip(scene.things, scene.shown, strict=True)]
-    upright = [thing.category.aspect < 1 for thing in scene.things]
 
     def test(values: list[float], sign: int, margin: float, fit: list[bool]) -> Test:
         signed = values if sign > 0 else [1 / max(value, 1e-6) for value in values]
         return lambda among, k: all(fit[one] for one in among) and leading(signed, among, margin, ratio=True) == k
 
-    tall = [a and b for a, b in zip(whole, upright, strict=True)]
+    tall = [fits and thing.category.aspect < 1 for fits, thing in zip(whole, scene.things, strict=True)]
     return {
         "big": test(scene.areas, -1, SIZE_MARGIN, whole),
         "small": test(scene.areas, 1, SIZE_MARGIN, whole),
         "tall": test(heights, -1, TALL_MARGIN, tall),
         "short": test(heights, 1, TALL_MARGIN, tall),
     }
-
-
-def gap(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, float]:
-    """Horizontal and vertical gap between two boxes, below zero where they overlap."""
-    wide = max(first[0], second[0]) - min(first[2], second[2])
-    return wide, max(first[1], second[1]) - min(first[3], second[3])
 
 
 def relations_of(scene: Scene, k: int, anchor: int) -> list[tuple[str, frozenset[int]]]:
@@ -170,22 +163,18 @@ def relations_of(scene: Scene, k: int, anchor: int) -> list[tuple[str, frozenset
         if max(wide, high) < 0 and scene.touch(k, anchor):
             found.append(("touching", where(lambda one: max(gaps[one]) < 0.04)))
     if beside and max(wide, high) < CLOSE:
-        side, sign = ("left of", 1) if x < ax else ("right of", -1)
-        found.append((side, where(lambda one: sign * (ax - centres[one][0]) > 0)))
+        word, sign = ("left of", 1) if x < ax else ("right of", -1)
+        found.append((word, where(lambda one: sign * (ax - centres[one][0]) > 0)))
         if (other := between(scene, k, anchor)) >= 0:
             low, most = sorted((ax, centres[other][0]))
             found.append(("between", where(lambda one: one != other and low < centres[one][0] < most)))
     grounded = not (things[k].airborne or there.airborne)
     if grounded and abs(near) > 0.14 and wide < -0.03 and high < 0.03 and there.on < 0 and things[k].on < 0:
-        if near < 0:
-            found.append(("behind", where(lambda one: things[one].near < there.near)))
-        else:
-            found.append(("in front of", where(lambda one: things[one].near > there.near)))
+        word, sign = ("behind", 1) if near < 0 else ("in front of", -1)
+        found.append((word, where(lambda one: sign * (there.near - things[one].near) > 0)))
     if wide < -0.03 and high > -0.04 and abs(y - ay) < 0.6:
-        if y < ay:
-            found.append(("above", where(lambda one: centres[one][1] < ay)))
-        else:
-            found.append(("below", where(lambda one: centres[one][1] > ay)))
+        word, sign = ("above", 1) if y < ay else ("below", -1)
+        found.append((word, where(lambda one: sign * (ay - centres[one][1]) > 0)))
     return found
 
 

@@ -4,6 +4,7 @@ All random numbers come from Python's own generator, and everything is computed 
 so that scenes are equal on every machine.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,7 +13,9 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageFilter
 
-from .backgrounds import BACKGROUNDS, Stuff
+from refstudy.data.masks import mask_box
+
+from .backgrounds import PLACES, Place, Stuff
 from .drawing import COLOURS, HAIR, SKIN, TROUSERS, Pose, draw
 from .pen import Canvas, Colour, Pen, shade
 from .things import BY_NAME, CATEGORIES, PALETTES, Category
@@ -20,7 +23,17 @@ from .things import BY_NAME, CATEGORIES, PALETTES, Category
 SUPERSAMPLING = 2  # drawn at twice the size, then averaged down: smooth edges
 MOST_THINGS = 8
 SHADES = ("blue", "green", "brown", "gray")  # of which there are darker and lighter ones
-NO_SIDE = ("cat", "bicycle", "boat", "balloon", "kite")  # animals and vehicles that face nowhere in particular
+PEOPLE = tuple(category.name for category in CATEGORIES if category.group == "person")
+PERSON_PLACES = tuple(place for place in PLACES if "man" in place.things)
+GROUNDS = frozenset(place.ground for place in PLACES)
+SCENERY = ("box", "rock")  # to stand on; no scene is about them
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def gap(first: Box, second: Box) -> tuple[float, float]:
+    """Horizontal and vertical gap between two boxes, below zero where they overlap."""
+    wide = max(first[0], second[0]) - min(first[2], second[2])
+    return wide, max(first[1], second[1]) - min(first[3], second[3])
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,7 @@ class Thing:
     on: int = -1
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
+    def box(self) -> Box:
         """Left, top, right, bottom as shares of the side, of the whole thing, even where it leaves the picture."""
         half = self.height * self.category.aspect / 2
         return self.x - half, self.y - self.height, self.x + half, self.y
@@ -52,8 +65,8 @@ class Thing:
     def inside(self) -> float:
         """Share of its box that lies in the picture."""
         left, top, right, bottom = self.box
-        wide, high = min(right, 1) - max(left, 0), min(bottom, 1) - max(top, 0)
-        return max(wide, 0) * max(high, 0) / ((right - left) * (bottom - top))
+        wide, high = gap(self.box, (0, 0, 1, 1))
+        return min(wide, 0) * min(high, 0) / ((right - left) * (bottom - top))
 
 
 @dataclass(frozen=True)
@@ -64,36 +77,6 @@ class Ground:
     slope: float
     first: float
     depth: float
-
-
-@dataclass(frozen=True)
-class Place:
-    """A kind of background: the ``ground`` that things stand on, the ``horizon`` where it begins (a share of the
-    height), and whether it may slope."""
-
-    name: str
-    ground: str
-    horizon: float
-    slopes: bool = False
-
-    @cached_property
-    def things(self) -> tuple[str, ...]:
-        return tuple(category.name for category in CATEGORIES if self.name in category.places)
-
-
-PEOPLE = tuple(category.name for category in CATEGORIES if category.group == "person")
-PLACES: tuple[Place, ...] = (
-    Place("park", "grass", 0.44, slopes=True),
-    Place("street", "road", 0.5),
-    Place("beach", "sand", 0.54),
-    Place("farm", "grass", 0.4, slopes=True),
-    Place("room", "floor", 0.56),
-    Place("table", "table top", 0.36),
-    Place("snow", "snow", 0.42, slopes=True),
-)
-GROUNDS = frozenset(place.ground for place in PLACES)
-SCENERY = ("box", "rock")  # to stand on; no scene is about them
-PERSON_PLACES = tuple(place for place in PLACES if "man" in place.things)
 
 
 @dataclass
@@ -118,15 +101,11 @@ class Scene:
         return [int(count) / self.numbers.size for count in counts[1 : len(self.things) + 1]]
 
     @cached_property
-    def boxes(self) -> list[tuple[float, float, float, float]]:
+    def boxes(self) -> list[Box]:
         """Left, top, right, bottom of each thing's visible pixels as shares of the side; zeros where none is."""
-        side, boxes = self.numbers.shape[0], []
-        for k in range(1, len(self.things) + 1):
-            mask = self.numbers == k
-            rows, columns = (np.flatnonzero(mask.any(axis=axis)).tolist() for axis in (1, 0))
-            corners = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if rows else (0, 0, 0, 0)
-            boxes.append(tuple(corner / side for corner in corners))
-        return boxes  # type: ignore[return-value]
+        side = self.numbers.shape[0]
+        boxes = [mask_box(self.numbers == k + 1) or (0, 0, 0, 0) for k in range(len(self.things))]
+        return [(x / side, y / side, (x + wide) / side, (y + high) / side) for x, y, wide, high in boxes]
 
     def touch(self, one: int, other: int) -> bool:
         """Tell if at most a 64th of the side lies between the visible parts of two things."""
@@ -143,22 +122,18 @@ class Scene:
 def make_scene(
     rng: Random, side: int, people: bool | None = None, sizes: tuple[float, ...] = (0.09, 0.14, 0.25)
 ) -> Scene:
-    """Compose and draw one scene of ``side`` x ``side`` pixels.
-
-    ``people`` True asks for a scene about people, False for one about other things, None for either. ``sizes`` are
-    shares of the picture; the box of the thing that the scene is about has about one of them.
-    """
+    """Compose and draw one scene of ``side`` x ``side`` pixels. ``people`` True asks for a scene about people, False
+    for one about other things, None for either. ``sizes`` are shares of the picture; the box of the thing that the
+    scene is about has about one of them."""
     place = rng.choice(PERSON_PLACES if people else PLACES)
     slope = rng.choice((0.0, 0.0, -0.36, -0.2, 0.2, 0.36)) if place.slopes else 0.0
     depth = rng.choice((0.2, 0.45, 1.0)) * (0.92 - place.horizon)
     first = place.horizon + 0.1 + 0.6 * rng.random() * (0.92 - place.horizon - depth)
     ground = Ground(slope, first, depth)
     size = rng.choice(sizes)
-    for last in (False, False, False, True):  # mostly until there are two of a kind
+    for tried in itertools.count(1):  # mostly until there are two of a kind
         things = _compose(rng, place, ground, people, size)
-        while last and len(things) < 2:
-            things = _compose(rng, place, ground, people, size)
-        if len({thing.category.name for thing in things}) < len(things):
+        if len({thing.category.name for thing in things}) < len(things) or (tried > 3 and len(things) > 1):
             break
     return render(rng, place, slope, things, side)
 
@@ -195,9 +170,7 @@ def _put(rng: Random, ground: Ground, zoom: float, category: Category, others: l
     free = [k for k, other in enumerate(others) if other.category.holds and all(t.on != k for t in others)]
     grown = rng.uniform(0.72, 1.36)
     for _ in range(16):
-        near, x, on = rng.random(), rng.random(), -1
-        if afloat:
-            near -= 1.2
+        near, x, on = rng.random() - 1.2 * afloat, rng.random(), -1
         if free and not airborne and "climbs" in category.traits and rng.random() < 0.6:
             on = rng.choice(free)
             near = others[on].near
@@ -205,9 +178,7 @@ def _put(rng: Random, ground: Ground, zoom: float, category: Category, others: l
         half = height * category.aspect / 2
         kept = 0.25 if rng.random() < 0.3 else 1.0  # how much of each half has to be in the picture
         x = half * kept + x * (1 - 2 * half * kept)
-        y = ground.first + near * ground.depth + ground.slope * (x - 0.5)
-        if afloat:
-            y = 0.56 + 0.1 * near
+        y = 0.56 + 0.1 * near if afloat else ground.first + near * ground.depth + ground.slope * (x - 0.5)
         if on >= 0:
             below = others[on]
             if half > 0.65 * below.height * below.category.aspect:
@@ -254,27 +225,25 @@ def _pose(rng: Random, category: Category, airborne: bool) -> Pose:
 
 def _overlap(thing: Thing, other: Thing) -> float:
     """Intersection of two things' boxes over the smaller box."""
-    (left, top, right, bottom), (left2, top2, right2, bottom2) = thing.box, other.box
-    wide, high = min(right, right2) - max(left, left2), min(bottom, bottom2) - max(top, top2)
-    smaller = min((right - left) * (bottom - top), (right2 - left2) * (bottom2 - top2))
-    return max(wide, 0) * max(high, 0) / smaller
+    wide, high = gap(thing.box, other.box)
+    smaller = min((right - left) * (bottom - top) for left, top, right, bottom in (thing.box, other.box))
+    return min(wide, 0) * min(high, 0) / smaller
 
 
 def render(rng: Random, place: Place, slope: float, things: list[Thing], side: int) -> Scene:
     """Draw background and things; average down; add the light noise of a photograph."""
     canvas = Canvas(side * SUPERSAMPLING)
-    stuff = BACKGROUNDS[place.name](rng, canvas, slope)
+    stuff = place.paint(rng, canvas, slope)
     stuff_numbers = np.asarray(canvas.numbers).copy()
     canvas.numbers.paste(0, (0, 0, canvas.side, canvas.side))
     whole = []
     for k, thing in enumerate(things, start=1):
-        scale = canvas.side
-        x, y, height = thing.x * scale, thing.y * scale, thing.height * scale
+        x, y, height = (end * canvas.side for end in (thing.x, thing.y, thing.height))
         if not (thing.airborne or thing.on >= 0 or "afloat" in thing.category.traits):
             _shadow(canvas, x, y, height * thing.category.aspect * 0.42, height * 0.05 + 1)
         pen = Pen(canvas, k, x, y, height, thing.flip, thing.pattern, phase=rng.randrange(100))
         draw(thing.category.name, pen, _tint(rng, COLOURS[thing.colour], thing.shade), thing.pose)
-        left, top, right, bottom = (int(scale * end) for end in thing.box)  # limbs may leave it a little
+        left, top, right, bottom = (int(canvas.side * end) for end in thing.box)  # limbs may leave it a little
         margin = int(0.2 * height)
         around = canvas.numbers.crop((left - margin, top - margin, right + margin, bottom + margin))
         whole.append(max(1, int(np.count_nonzero(np.asarray(around) == k))))

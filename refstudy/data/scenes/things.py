@@ -8,13 +8,10 @@ from pydantic.dataclasses import dataclass
 
 from refstudy.base.errors import StudyError
 
-from .drawing import DRAWINGS
+from .drawing import DRAWINGS, FILE
 
 PATH = Path(__file__).with_name("categories.csv")
-PALETTES = {
-    "bright": ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "white", "gray"),
-    "fur": ("brown", "black", "white", "gray", "orange"),
-}
+PALETTES: dict[str, list[str]] = FILE["palettes"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +21,8 @@ class Category:
     ``nouns`` are names that expressions may use, ``loosely`` names that a reader may still take to mean it. ``places``
     are where it is found. ``height`` is the share of the picture's side that the thing measures in a middling shot,
     ``aspect`` width over height of what is drawn. ``traits``: patterned; walks; climbs (may stand on something);
-    afloat, airborne, or flies (now and then). ``holds`` is how high its upper side is, of its height, where something
-    can stand on it, else 0.
+    afloat, airborne, or flies (now and then); sideless (an animal or a vehicle that faces nowhere in particular).
+    ``holds`` is how high its upper side is, of its height, where something can stand on it, else 0.
     """
 
     name: str
@@ -47,8 +44,7 @@ def _read() -> Iterator[Category]:
                 raise StudyError(f"{PATH}: '{row['name']}' has no drawing; add one to drawings.yaml")
             lists = {key: row[key].split() for key in ("nouns", "loosely", "places", "colours", "traits")}
             lists["colours"] = PALETTES.get(row["colours"], lists["colours"])
-            holds = [trait.split("=")[1] for trait in lists["traits"] if trait.startswith("holds=")]
-            yield Category(**row | lists | {"holds": sum(map(float, holds))})
+            yield Category(**row | lists | {"holds": row["holds"] or 0})
 
 
 CATEGORIES = tuple(_read())

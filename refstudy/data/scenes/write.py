@@ -13,18 +13,17 @@ from PIL import Image
 from refstudy.base.bar import bar
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_folder
-from refstudy.data.masks import mask_polygons
+from refstudy.data.masks import mask_box, mask_polygons
 
-from .backgrounds import STUFF
 from .facts import facts_of
 from .flavours import FLAVOURS, Flavour
-from .grammar import Phrase, Speaker, stuff_expressions
+from .grammar import WORDS, Phrase, Speaker, stuff_expressions
 from .scene import Scene, make_scene
 from .things import CATEGORIES
 
 MARKER = "refscenes.json"
 CATEGORY_IDS = {category.name: k for k, category in enumerate(CATEGORIES, start=1)}
-STUFF_IDS = {name: k for k, name in enumerate(STUFF, start=100)}
+STUFF_IDS = {name: k for k, name in enumerate(WORDS["stuff"], start=100)}
 LEAST_AREA, LEAST_SHOWN = 0.01, 0.5  # a referent is at least this share of the picture, and this much of it is seen
 CHUNK = 32  # scenes that a worker draws at a time
 
@@ -72,25 +71,22 @@ def make_refscenes(
                     _write_annotations(unfinished, kind, _make_all(images, kind, scenes, seed, size, workers, progress))
                     (unfinished / MARKER).write_text(json.dumps(order, indent=1), encoding="utf-8")
     except OSError as error:
-        raise StudyError(
-            f"{folder.parent}: cannot hold data ({error.strerror or error}); make room, allow to write there, "
-            "or name another in REFSTUDY_DATA"
-        ) from error
+        remedy = "make room, allow to write there, or name another in REFSTUDY_DATA"
+        raise StudyError(f"{folder.parent}: cannot hold data ({error.strerror or error}); {remedy}") from error
     return folder
 
 
 def _finished(folder: Path, order: dict[str, object]) -> bool:
     """Tell if the scenes of this order are there. Raises StudyError if the folder holds anything else."""
-    if (folder / MARKER).exists():
+    marker = folder / MARKER
+    if marker.exists():
         try:
-            made = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+            made = json.loads(marker.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise StudyError(f"{folder / MARKER}: not JSON; remove {folder}, and it is made anew") from error
+            raise StudyError(f"{marker}: not JSON; remove {folder}, and it is made anew") from error
         if made == order:
             return True
-        raise StudyError(
-            f"{folder / MARKER}: holds other scenes than asked for; remove {folder} or choose another root"
-        )
+        raise StudyError(f"{marker}: holds other scenes than asked for; remove {folder} or choose another root")
     if folder.exists():
         raise StudyError(f"{folder}: exists but is no finished RefScenes folder; remove it or choose another root")
     return False
@@ -137,16 +133,8 @@ def _annotation(scene: Scene, number: int, image_id: int) -> dict:
     """An annotation as COCO has it. Things also have what programs need: their ``facts`` (true: may be said; false: a
     reader might take it to be true), how ``near`` they are, and other fields of ``Thing``."""
     mask = scene.numbers == number
-    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
-    x, y = int(columns[0]), int(rows[0])
-    annotation = {
-        "id": image_id * 1000 + number,
-        "image_id": image_id,
-        "segmentation": mask_polygons(mask),
-        "area": int(mask.sum()),
-        "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
-        "iscrowd": 0,
-    }
+    annotation = {"id": image_id * 1000 + number, "image_id": image_id, "segmentation": mask_polygons(mask)}
+    annotation |= {"area": int(mask.sum()), "bbox": list(mask_box(mask) or ()), "iscrowd": 0}
     if number >= 200:
         region = scene.stuff[number - 200]
         return annotation | {"category_id": STUFF_IDS[region.name], "color": region.colour}
@@ -193,21 +181,14 @@ def _ref(split: str, image: dict, annotation: dict, phrases: list[Phrase], rank:
     """A REFER entry. ``rank`` numbers the image's referents: like RefCOCOg's, the google partition splits referents,
     not images."""
     ref_id = annotation["id"]
-    return {
-        "ref_id": ref_id,
-        "ann_id": ref_id,
-        "image_id": image["id"],
-        "category_id": annotation["category_id"],
-        "file_name": image["file_name"].replace(".jpg", f"_{ref_id}.jpg"),
-        "split": split,
-        "google": "train" if split == "train" or rank % 2 else "val",
-        "sent_ids": [ref_id * 10 + k for k in range(len(phrases))],
-        "sentences": [
-            {"tokens": p.text.split(), "raw": p.text, "sent": p.text, "sent_id": ref_id * 10 + k, "kind": p.kind}
-            | {"program": p.program}
-            for k, p in enumerate(phrases)
-        ],
-    }
+    ref = {"ref_id": ref_id, "ann_id": ref_id, "image_id": image["id"], "category_id": annotation["category_id"]}
+    ref |= {"file_name": image["file_name"].replace(".jpg", f"_{ref_id}.jpg"), "split": split}
+    ref |= {"google": "train" if split == "train" or rank % 2 else "val"}
+    sentences = []
+    for sent_id, phrase in enumerate(phrases, start=10 * ref_id):
+        sentence = {"tokens": phrase.text.split(), "raw": phrase.text, "sent": phrase.text, "sent_id": sent_id}
+        sentences.append(sentence | {"kind": phrase.kind, "program": phrase.program})
+    return ref | {"sent_ids": [sentence["sent_id"] for sentence in sentences], "sentences": sentences}
 
 
 def _write_annotations(folder: Path, flavour: Flavour, entries: Iterator[dict]) -> None:
@@ -218,7 +199,7 @@ def _write_annotations(folder: Path, flavour: Flavour, entries: Iterator[dict]) 
         refs += entry["refs"]
     google = [ref.pop("google") for ref in refs]
     names = [{"id": CATEGORY_IDS[c.name], "name": c.name, "supercategory": c.group} for c in CATEGORIES]
-    names += [{"id": STUFF_IDS[name], "name": name, "supercategory": "stuff"} for name in STUFF]
+    names += [{"id": number, "name": name, "supercategory": "stuff"} for name, number in STUFF_IDS.items()]
     info = {"description": f"RefScenes, flavour {flavour.name}", "version": flavour.version}
     instances = {"info": info, "images": images, "annotations": annotations, "categories": names}
     (folder / "instances.json").write_text(json.dumps(instances, separators=(",", ":")), encoding="utf-8")
