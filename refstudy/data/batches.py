@@ -276,9 +276,7 @@ def _file_stamp(path: str) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _array(
-    folder: Path | None, name: str, about: tuple, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]
-) -> np.ndarray:
+def _array(folder: Path | None, name: str, about: tuple, shape: tuple[int, ...], fill: Callable) -> np.ndarray:
     """A uint8 array that ``fill`` has filled; with a folder, a memory-mapped file named by a digest of ``about``, which
     is filled again where it was cut short."""
     if folder is None:

@@ -20,7 +20,6 @@ from refstudy.data.zips import fault, filled, unpack
 MIRRORS = Path(__file__).with_name("mirrors.yaml")
 TRIES = 5  # of one mirror that breaks off, as long as each try adds bytes
 TIMEOUT = 60  # seconds without an answer
-BLOCK = 2**20
 
 
 class Mirror(BaseModel):
@@ -134,7 +133,7 @@ def _request(url: str, part: Path, size: int | None, progress: bool) -> bool:
                 open(part, "ab" if resumed else "wb") as out,
                 bar(total=whole, initial=start, unit="B", unit_scale=True, desc=part.stem, shown=progress) as done,
             ):
-                while block := answer.read(BLOCK):
+                while block := answer.read(2**20):
                     if whole and out.tell() + len(block) > whole:
                         raise _Failed("it sends more than it announced")
                     out.write(block)

@@ -21,6 +21,7 @@ COLUMNS = (
     "image_path height width bbox area segmentation"
 ).split()
 MOST_PIXELS = 2**28  # of an image; larger sizes are refused before anything of that size is made
+Report = Callable[["Problem"], None]
 
 # Where REFER, and people, keep the pictures: relative to the root, tried in this order; then at any place two deep.
 COCO_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014")
@@ -103,11 +104,8 @@ def image_folder(root: Path, dataset: str) -> Path:
 
 
 class Pictures:
-    """The pictures of a folder by name, however deep they lie in it and whatever the case of their suffix.
-
-    SAIAPR-12 has them in ``00/images`` to ``40/images``; COCO's release of 2017 calls ``COCO_train2014_X.jpg``
-    ``X.jpg``.
-    """
+    """The pictures of a folder by name, however deep they lie in it and whatever the case of their suffix. SAIAPR-12
+    has them in ``00/images`` to ``40/images``; COCO's release of 2017 calls ``COCO_train2014_X.jpg`` ``X.jpg``."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -152,14 +150,10 @@ def numbered(texts: Any, first: int = 0) -> Any:
     return [{"sent_id": first + k, "sent": text} for k, text in enumerate(texts)] if isinstance(texts, list) else texts
 
 
-def make_table(
-    entries: Entries, report: Callable[[Problem], None], sentence_field: SentenceField = "sent"
-) -> "pd.DataFrame":
-    """One row per expression, with its referent, annotation and image: the columns of ``refer.load_refer``.
-
-    Every entry that is not as ``refstudy.data.schema`` has it is given to ``report`` and left out; what depends on it
-    is left out without another word. A ``report`` that raises makes the reading strict.
-    """
+def make_table(entries: Entries, report: Report, sentence_field: SentenceField = "sent") -> "pd.DataFrame":
+    """One row per expression, with its referent, annotation and image: the columns of ``refer.load_refer``. Every entry
+    that is not as ``refstudy.data.schema`` has it is given to ``report`` and left out; what depends on it is left out
+    without another word. A ``report`` that raises makes the reading strict."""
     import pandas as pd  # what only looks for data needs none of it
 
     for problem in entries.problems:
@@ -172,20 +166,20 @@ def make_table(
     rows = []
     for number, raw in enumerate(entries.refs, 1):
         entry = schema.name_of("referent", raw, "ref_id", number)
+        where = f"{entries.source}: {entry}"
         try:
             ref = schema.checked(schema.Referent, raw)
         except ValueError as error:
-            report(Problem("broken referent", entry, f"{entries.source}: {entry}: {error}"))
+            report(Problem("broken referent", entry, f"{where}: {error}"))
             continue
         if misfit := _misfit(ref, images, annotations, instances.name):
-            message = f"{entries.source}: {entry} {misfit[1]}; the two files do not belong together"
-            report(Problem(misfit[0], entry, message))
+            report(Problem(misfit[0], entry, f"{where} {misfit[1]}; the two files do not belong together"))
         elif (image := images.get(ref.image_id)) and (annotation := annotations.get(ref.ann_id)):
             category_id = -1 if ref.category_id is None else ref.category_id
             category = categories.get(category_id) or {"name": "unknown"}
             shared = {"ref_id": ref.ref_id, "ann_id": ref.ann_id, "split": ref.split} | annotation | image
             shared |= {"category_id": category_id, "category": category["name"]}
-            rows += _sentences(ref, shared, entry, entries.source, report, sentence_field)
+            rows += _sentences(ref, shared, where, report, sentence_field)
     table = pd.DataFrame(rows, columns=COLUMNS)
     for column in ("sent_id", "ref_id", "ann_id", "image_id"):
         if table[column].map(type).nunique() > 1:  # numbers and text, which have no common order
@@ -193,13 +187,7 @@ def make_table(
     return table
 
 
-def _known(
-    items: list[Any],
-    kind: type[schema.Kind],
-    about: Callable[[schema.Kind], dict[str, Any]],
-    source: Path,
-    report: Callable[[Problem], None],
-) -> dict[Any, Any]:
+def _known(items: list, kind: type, about: Callable[[Any], dict], source: Path, report: Report) -> dict:
     """The items of an instances file by their id, as ``about`` describes them: None for a broken one; an item without
     id has the id None."""
     known: dict[Any, Any] = {}
@@ -243,26 +231,18 @@ def _misfit(ref: schema.Referent, images: dict, annotations: dict, name: str) ->
     return None
 
 
-def _sentences(
-    ref: schema.Referent,
-    shared: dict[str, Any],
-    entry: str,
-    source: Path,
-    report: Callable[[Problem], None],
-    sentence_field: SentenceField,
-) -> list[dict[str, Any]]:
+def _sentences(ref: schema.Referent, shared: dict, where: str, report: Report, key: SentenceField) -> list[dict]:
     rows = []
     for number, raw in enumerate(ref.sentences, 1):
         try:
-            sentence = schema.checked(schema.SENTENCES[sentence_field], raw)
+            sentence = schema.checked(schema.SENTENCES[key], raw)
         except ValueError as error:
             which = schema.name_of("sentence", raw, "sent_id", number)
-            text = raw.get(sentence_field) if isinstance(raw, dict) else raw
+            text = raw.get(key) if isinstance(raw, dict) else raw
             empty = text is None or text != text or (isinstance(text, str) and not text.strip())
-            kind = "empty sentence" if empty else "broken sentence"
-            report(Problem(kind, which, f"{source}: {entry}, {which}: {error}"))
+            report(Problem("empty sentence" if empty else "broken sentence", which, f"{where}, {which}: {error}"))
             continue
-        text = getattr(sentence, sentence_field)
+        text = getattr(sentence, key)
         about = {"sent_id": sentence.sent_id, "expression": text, "words": len(text.split()), "kind": sentence.kind}
         rows.append(shared | about)
     return rows

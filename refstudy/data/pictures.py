@@ -18,7 +18,6 @@ with suppress(ImportError):  # where it is installed, photos of telephones (HEIC
     register_heif_opener()
 
 Source = Image.Image | Path | str | BinaryIO
-WHITE = (255, 255, 255, 255)
 TOPS = (255, 4095, 65535)  # the white of 8, 12 and 16 bits
 
 
@@ -56,7 +55,7 @@ def pixels_of(image: Image.Image) -> np.ndarray:
         image = Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image.convert("RGB"))
 
 

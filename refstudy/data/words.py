@@ -41,9 +41,7 @@ def _scenes_tokenizer() -> BertTokenizerFast:
     return BertTokenizerFast(vocab={piece: number for number, piece in enumerate(pieces)}, do_lower_case=True)
 
 
-def tokenize(
-    tokenizer: BertTokenizerFast, expressions: Sequence[str], max_words: int = 20
-) -> tuple[np.ndarray, np.ndarray]:
+def tokenize(tokenizer: BertTokenizerFast, expressions: Sequence[str], max_words: int = 20) -> tuple[np.ndarray, ...]:
     """Expressions to ids int64 (E, max_words) and mask bool (E, max_words). [CLS] and [SEP] are among the ``max_words``
     places, as in LAVT; longer expressions are clipped before [SEP]."""
     encoded = tokenizer(

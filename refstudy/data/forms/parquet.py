@@ -148,7 +148,7 @@ def _add_answer_row(row: dict[str, Any], entries: Entries, images: dict[Any, dic
 def _picture_name(row: dict[str, Any]) -> str:
     """COCO's name of a row's picture; file names of referents carry one number more."""
     if "raw_image_info" in row:
-        return json.loads(row["raw_image_info"])["file_name"]
+        return str(Path(json.loads(row["raw_image_info"])["file_name"]))
     path = Path(row["file_name"])
     return "_".join(path.stem.split("_")[:3]) + path.suffix
 
@@ -186,12 +186,9 @@ def _write_picture(row: dict[str, Any], folder: Path, source: Path) -> None:
         return
     try:
         name = _picture_name(row)
-        path = inside(folder, name, source)
-    except StudyError:
-        raise
     except (KeyError, TypeError, ValueError) as error:
         raise StudyError(f"{source}: a picture without a name ({error!r}); fetch it again") from error
-    if path.parent != folder:
+    if (path := inside(folder, name, source)).parent != folder:
         raise StudyError(f"{source}: picture '{name}' is not a plain file name; refused")
     if len(content) > MOST_BYTES:
         raise StudyError(f"{source}: picture '{name}' has {len(content)} bytes; refused")
