@@ -25,7 +25,7 @@ PAINTS, COLOURS, HAIR, TROUSERS = (
 )
 SKIN = tuple(map(_rgb, FILE["skin"]))
 SURFACES = {name: [(colour, _rgb(number)) for colour, number in some] for name, some in FILE["surfaces"].items()}
-SIZES = {"poly": 0, "body": 0, "box": 0, "line": 0, "limb": 1, "dot": 1, "oval": 2}  # how many a shape has
+SIZES = {"poly": 0, "box": 0, "line": 0, "limb": 1, "dot": 1, "oval": 2}  # how many a shape has
 TERM = re.compile(r"([+-]?)([\d.]*)\*?([a-z]*)(?=[+-]|$)")
 Sum = list[tuple[float, str]]  # numbers, each times a name, "" for none
 

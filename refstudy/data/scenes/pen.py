@@ -48,36 +48,25 @@ class Pen:
         sign = -1 if self.flip else 1
         return [(self.x + sign * u * self.height, self.y - v * self.height) for u, v in points]
 
-    def poly(self, points: Sequence[Point], fill: Colour, edge: bool = True) -> None:
-        """A filled polygon with a thin darker edge."""
+    def poly(self, points: Sequence[Point], fill: Colour, edge: bool = True, body: bool = False) -> None:
+        """A filled polygon with a thin darker edge; a ``body`` carries the thing's pattern: stripes, squares or spots
+        in a contrasting shade."""
         placed = self._place(points)
         self.canvas.draw.polygon(placed, fill=fill, outline=shade(fill, 0.6) if edge else None)
         self.canvas.number_draw.polygon(placed, fill=self.number, outline=self.number)
+        if body and self.pattern != "plain":
+            left, top = (int(min(p[axis] for p in placed)) for axis in (0, 1))
+            right, bottom = (int(max(p[axis] for p in placed)) + 1 for axis in (0, 1))
+            inside = Image.new("L", (right - left, bottom - top))
+            ImageDraw.Draw(inside).polygon([(u - left, v - top) for u, v in placed], fill=255)
+            marks = pattern_tile(self.pattern, max(4, int(self.height * 0.085)), self.phase, inside.size)
+            ink = shade(fill, 0.42) if sum(fill) > 240 else shade(fill, 1.65)
+            self.canvas.picture.paste(ink, (left, top), ImageChops.multiply(inside, marks))
 
-    def body(self, points: Sequence[Point], fill: Colour) -> None:
-        """A polygon that carries the thing's pattern (stripes, squares or spots in a contrasting shade)."""
-        self.poly(points, fill)
-        if self.pattern == "plain":
-            return
-        placed = self._place(points)
-        left, top = (int(min(p[axis] for p in placed)) for axis in (0, 1))
-        right, bottom = (int(max(p[axis] for p in placed)) + 1 for axis in (0, 1))
-        inside = Image.new("L", (right - left, bottom - top))
-        ImageDraw.Draw(inside).polygon([(u - left, v - top) for u, v in placed], fill=255)
-        marks = pattern_tile(self.pattern, max(4, int(self.height * 0.085)), self.phase, inside.size)
-        ink = shade(fill, 0.42) if sum(fill) > 240 else shade(fill, 1.65)
-        self.canvas.picture.paste(ink, (left, top), ImageChops.multiply(inside, marks))
-
-    def oval(
-        self, centres: Sequence[Point], fill: Colour, ru: float, rv: float, tilt: float = 0.0, edge=True, body=False
-    ) -> None:
-        """Ellipses with half axes ru and rv, turned by ``tilt`` radians, with or without the thing's pattern."""
+    def oval(self, centres: Sequence[Point], fill: Colour, ru: float, rv: float, tilt: float = 0, **how: bool) -> None:
+        """Ellipses with half axes ru and rv, turned by ``tilt`` radians; ``how`` as of a polygon."""
         for u, v in centres:
-            points = oval_points(u, v, ru, rv, tilt)
-            if body:
-                self.body(points, fill)
-            else:
-                self.poly(points, fill, edge)
+            self.poly(oval_points(u, v, ru, rv, tilt), fill, **how)
 
     def box(self, corners: Sequence[Point], fill: Colour) -> None:
         """An upright rectangle between two corners."""
