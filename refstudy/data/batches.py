@@ -176,12 +176,10 @@ def build_corpus(
     keep_aspect: bool = False,
 ) -> Corpus:
     """Decode one split of ``load_refer``'s table. Images are resized bilinearly, masks by nearest neighbour.
-
     ``keep_aspect`` centres each on a square of ImageNet's mean colour, where it is otherwise stretched to the square.
-    Decoded arrays are kept in the folder ``cache`` or, where nothing can be written there, in the user's own cache,
-    and opened memory-mapped the next time. Raises StudyError for an unknown split, data without masks, and whatever
-    reading images and masks raises.
-    """
+    Decoded arrays are kept in the folder ``cache`` or, where nothing can be written there, in the user's own cache, and
+    opened memory-mapped the next time. Raises StudyError for an unknown split, data without masks, and whatever reading
+    images and masks raises."""
     import pandas as pd
 
     rows = table[table["split"] == split].reset_index(drop=True)
@@ -192,20 +190,12 @@ def build_corpus(
     refs = rows.drop_duplicates("ref_id").reset_index(drop=True)
     pictures = refs.drop_duplicates("image_id").reset_index(drop=True)
     kept = ("keep_aspect",) if keep_aspect else ()
-    images = _array(
-        cache,
-        "images",
-        (pictures["image_path"], pictures["image_path"].map(_file_stamp), image_size, *kept),
-        (len(pictures), 3, image_size, image_size),
-        lambda array: _fill_images(array, pictures, progress, keep_aspect),
-    )
-    masks = _array(
-        cache,
-        "masks",
-        (refs["ann_id"], refs["height"], refs["width"], refs["segmentation"], image_size, *kept),
-        (len(refs), -(-image_size * image_size // 8)),
-        lambda array: _fill_masks(array, refs, image_size, keep_aspect),
-    )
+    about: tuple = (pictures["image_path"], pictures["image_path"].map(_file_stamp), image_size, *kept)
+    shape: tuple[int, ...] = (len(pictures), 3, image_size, image_size)
+    images = _array(cache, "images", about, shape, lambda array: _fill_images(array, pictures, progress, keep_aspect))
+    about = (refs["ann_id"], refs["height"], refs["width"], refs["segmentation"], image_size, *kept)
+    shape = (len(refs), -(-image_size * image_size // 8))
+    masks = _array(cache, "masks", about, shape, lambda array: _fill_masks(array, refs, image_size, keep_aspect))
     token_ids, token_mask = tokenize(tokenizer, rows["expression"].tolist(), max_words)
     image_of_ref, ref_of_expression = (pd.factorize(ids)[0] for ids in (refs["image_id"], rows["ref_id"]))
     return Corpus(images, masks, image_of_ref, token_ids, token_mask, ref_of_expression, rows, keep_aspect)
@@ -329,13 +319,10 @@ def grouped_batches(
     shares: int = 1,
 ) -> Iterator[Batch]:
     """One epoch of training: every referent once, with one of its sentences drawn at random (S²RM, Sec. IV-B); with
-    ``sampling`` "sentence", every sentence once.
-
-    Those of one image come together, at most ``expressions_per_image`` in a batch, so that the image is encoded
-    once for them. The order depends on ``seed`` and ``epoch`` alone. A short last batch is dropped.
-    ``start`` skips that many batches, to go on within an epoch. Of each batch, which holds ``images_per_batch`` images,
-    only the given one of ``shares`` equal shares is made.
-    """
+    ``sampling`` "sentence", every sentence once. Those of one image come together, at most ``expressions_per_image`` in
+    a batch, so that the image is encoded once for them. The order depends on ``seed`` and ``epoch`` alone. A short last
+    batch is dropped. ``start`` skips that many batches, to go on within an epoch. Of each batch, which holds
+    ``images_per_batch`` images, only the given one of ``shares`` equal shares is made."""
     rng = np.random.default_rng([seed, epoch])
     chosen = _one_sentence_each(corpus, rng) if sampling == "referent" else np.arange(len(corpus.ref_of_expression))
     groups = _groups(corpus.image_of_expression[chosen], rng, expressions_per_image)

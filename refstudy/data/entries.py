@@ -40,12 +40,10 @@ class Problem:
 
 @dataclass
 class Entries:
-    """One data set, not yet checked: REFER's referents and COCO's images, annotations and categories.
-
-    ``source`` and ``instances`` are the files that messages name; image names are relative to ``image_folder``.
-    A form without masks has empty segmentations, one without image sizes gives 0 for height and width. ``problems``
-    are those that the reader found.
-    """
+    """One data set, not yet checked: REFER's referents and COCO's images, annotations and categories. ``source`` and
+    ``instances`` are the files that messages name; image names are relative to ``image_folder``. A form without masks
+    has empty segmentations, one without image sizes gives 0 for height and width. ``problems`` are those that the
+    reader found."""
 
     refs: list[Any]
     images: list[Any]

@@ -44,9 +44,8 @@ def _scenes_tokenizer() -> BertTokenizerFast:
 def tokenize(tokenizer: BertTokenizerFast, expressions: Sequence[str], max_words: int = 20) -> tuple[np.ndarray, ...]:
     """Expressions to ids int64 (E, max_words) and mask bool (E, max_words). [CLS] and [SEP] are among the ``max_words``
     places, as in LAVT; longer expressions are clipped before [SEP]."""
-    encoded = tokenizer(
-        list(expressions), padding="max_length", truncation=True, max_length=max_words, return_tensors="np"
-    )
+    padded = {"padding": "max_length", "truncation": True, "max_length": max_words, "return_tensors": "np"}
+    encoded = tokenizer(list(expressions), **padded)
     return encoded["input_ids"].astype(np.int64), encoded["attention_mask"].astype(bool)
 
 

@@ -76,10 +76,8 @@ def _part(about: str, points: str) -> Part:
 
 
 def _sums(text: str) -> list[Sum]:
-    return [
-        [(float(f"{sign}{factor or 1}"), name) for sign, factor, name in TERM.findall(word) if factor or name]
-        for word in text.split()
-    ]
+    terms = [TERM.findall(word) for word in text.split()]
+    return [[(float(f"{sign}{factor or 1}"), name) for sign, factor, name in some if factor or name] for some in terms]
 
 
 def _numbers(sums: list[Sum], values: dict[str, float]) -> list[float]:

@@ -31,13 +31,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Flavour:
-    """One flavour: how it speaks, how much, and how large things are.
-
-    ``lengths``: weight of each number of words that is asked for, from one word on. ``per_referent`` and ``per_image``:
-    weights of 1, 2, 3 ... expressions per referent and referents per image. ``sizes``: shares of the picture, of which
-    each scene draws one for the box of the thing it is about. ``partitions``: split_by -> its splits. ``version``
-    changes whenever a byte of the flavour's data does.
-    """
+    """One flavour: how it speaks, how much, and how large things are. ``lengths``: weight of each number of words that
+    is asked for, from one word on. ``per_referent`` and ``per_image``: weights of 1, 2, 3 ... expressions per referent
+    and referents per image. ``sizes``: shares of the picture, of which each scene draws one for the box of the thing it
+    is about. ``partitions``: split_by -> its splits. ``version`` changes whenever a byte of the flavour's data does."""
 
     name: str
     target: Target
@@ -65,7 +62,5 @@ class Flavour:
         return next(iter(self.partitions.values()))
 
 
-FLAVOURS = {
-    name: TypeAdapter(Flavour).validate_python({"name": name} | about)
-    for name, about in read_yaml(Path(__file__).with_name("flavours.yaml")).content.items()
-}
+_SAID = read_yaml(Path(__file__).with_name("flavours.yaml")).content
+FLAVOURS = {name: TypeAdapter(Flavour).validate_python({"name": name} | about) for name, about in _SAID.items()}

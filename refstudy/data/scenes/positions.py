@@ -82,12 +82,10 @@ class Positions:
 
 
 def places_of(scene: Scene) -> dict[str, Test]:
-    """Every place of `words.yaml` with the test that a thing, among those the words so far are true of, has it.
-
-    A place is where a person would say so: a side only in its half, "far" in the outer fifth, "middle" in the central
-    third, "top" and "bottom" in their half or clearly beyond all others. Front and back are by nearness alone, where
-    the picture shows it, among things that all stand on something.
-    """
+    """Every place of `words.yaml` with the test that a thing, among those the words so far are true of, has it. A place
+    is where a person would say so: a side only in its half, "far" in the outer fifth, "middle" in the central third,
+    "top" and "bottom" in their half or clearly beyond all others. Front and back are by nearness alone, where the
+    picture shows it, among things that all stand on something."""
     at = Positions(scene)
     x, y, top, bottom = at.x, at.y, at.outermost(1), at.outermost(-1)
     left, right = at.first(x, 1), at.first(x, -1)
@@ -176,13 +174,8 @@ def between(scene: Scene, k: int, anchor: int) -> int:
     """The nearest thing on the other side of ``k``, at about the same height; -1 when there is none."""
     x = scene.centres[k][0]
     sign = 1 if scene.centres[anchor][0] < x else -1
-    found = [
-        one
-        for one in range(len(scene.things))
-        if one not in (k, anchor)
-        and scene.areas[one] > 0.008
-        and sign * (scene.centres[one][0] - x) > SIDE_MARGIN
-        and max(gap(scene.boxes[one], scene.boxes[k])) < CLOSE
-        and gap(scene.boxes[one], scene.boxes[k])[1] < 0
-    ]
-    return min(found, key=lambda one: abs(scene.centres[one][0] - x), default=-1)
+    seen = [one for one in range(len(scene.things)) if one not in (k, anchor) and scene.areas[one] > 0.008]
+    beyond = [one for one in seen if sign * (scene.centres[one][0] - x) > SIDE_MARGIN]
+    gaps = {one: gap(scene.boxes[one], scene.boxes[k]) for one in beyond}
+    level = [one for one in beyond if max(gaps[one]) < CLOSE and gaps[one][1] < 0]
+    return min(level, key=lambda one: abs(scene.centres[one][0] - x), default=-1)

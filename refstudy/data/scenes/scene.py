@@ -1,8 +1,6 @@
-"""A scene: a place, the things in it, and the picture with the map of the visible thing at each pixel.
-
-All random numbers come from Python's own generator, and everything is computed by plain arithmetic and square roots,
-so that scenes are equal on every machine.
-"""
+"""A scene: a place, the things in it, and the picture with the map of the visible thing at each pixel. All random
+numbers come from Python's own generator, and everything is computed by plain arithmetic and square roots, so that
+scenes are equal on every machine."""
 
 import itertools
 import math
@@ -81,11 +79,9 @@ class Ground:
 
 @dataclass
 class Scene:
-    """Things and stuff with the rendered picture.
-
-    ``picture`` is uint8 (side, side, 3). ``numbers`` is uint8 (side, side): k for ``things[k - 1]``, 200 + k for
-    ``stuff[k]``, 0 for neither. ``shown``: of the part of each thing in the picture, the share that nothing hides.
-    """
+    """Things and stuff with the rendered picture. ``picture`` is uint8 (side, side, 3). ``numbers`` is uint8 (side,
+    side): k for ``things[k - 1]``, 200 + k for ``stuff[k]``, 0 for neither. ``shown``: of the part of each thing in the
+    picture, the share that nothing hides."""
 
     place: Place
     things: list[Thing]
@@ -199,14 +195,10 @@ def _put(rng: Random, ground: Ground, zoom: float, category: Category, others: l
     same = [t.colour for t in others if t.category is category]
     colour = same[-1] if same and rng.random() < 0.3 else rng.choice(category.colours)
     patterned = "patterned" in category.traits and rng.random() < 0.3
-    return replace(
-        thing,
-        colour=colour,
-        shade=rng.choice(("dark", "light")) if colour in SHADES and rng.random() < 0.3 else "",
-        pattern=rng.choice(("striped", "spotted", "checkered")) if patterned else "plain",
-        flip=rng.random() < 0.5,
-        pose=_pose(rng, category, airborne),
-    )
+    tone = rng.choice(("dark", "light")) if colour in SHADES and rng.random() < 0.3 else ""
+    pattern = rng.choice(("striped", "spotted", "checkered")) if patterned else "plain"
+    flip, pose = rng.random() < 0.5, _pose(rng, category, airborne)
+    return replace(thing, colour=colour, shade=tone, pattern=pattern, flip=flip, pose=pose)
 
 
 def _pose(rng: Random, category: Category, airborne: bool) -> Pose:
@@ -252,16 +244,11 @@ def render(rng: Random, place: Place, slope: float, things: list[Thing], side: i
     numbers = np.where(numbers > 0, numbers, stuff_numbers)
     picture = np.asarray(canvas.picture.resize((side, side), Image.Resampling.BOX)).astype(np.int16)
     noise = np.frombuffer(rng.randbytes(side * side), np.uint8).reshape(side, side, 1)
-    picture = picture + (noise % 11).astype(np.int16) - 5
+    noisy = (picture + (noise % 11).astype(np.int16) - 5).clip(0, 255).astype(np.uint8)
     offset = SUPERSAMPLING // 2
-    return Scene(
-        place,
-        things,
-        stuff,
-        picture.clip(0, 255).astype(np.uint8),
-        np.ascontiguousarray(numbers[offset::SUPERSAMPLING, offset::SUPERSAMPLING]),
-        [seen / all_of_it for seen, all_of_it in zip(visible, whole, strict=True)],
-    )
+    numbers = np.ascontiguousarray(numbers[offset::SUPERSAMPLING, offset::SUPERSAMPLING])
+    shown = [seen / all_of_it for seen, all_of_it in zip(visible, whole, strict=True)]
+    return Scene(place, things, stuff, noisy, numbers, shown)
 
 
 def _tint(rng: Random, colour: Colour, tone: str) -> Colour:

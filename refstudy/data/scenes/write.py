@@ -123,9 +123,7 @@ def _make_one(images: Path, flavour: Flavour, seed: int, size: int, name: tuple[
     image = {"id": image_id, "file_name": file_name, "height": size, "width": size, "place": scene.place.name}
     numbers = sorted(set(scene.numbers.tobytes()) - {0})  # of all that is visible
     annotations = {number: _annotation(scene, number, image_id) for number in numbers}
-    refs = [
-        _ref(split, image, annotations[number], phrases, rank) for rank, (number, phrases) in enumerate(chosen.items())
-    ]
+    refs = [_ref(split, image, annotations[k], said, rank) for rank, (k, said) in enumerate(chosen.items())]
     return {"image": image, "annotations": list(annotations.values()), "refs": refs}
 
 
@@ -148,13 +146,9 @@ def _annotation(scene: Scene, number: int, image_id: int) -> dict:
 def _choose_referents(rng: Random, flavour: Flavour, scene: Scene, people: bool | None) -> dict[int, list[Phrase]]:
     """Number in the scene's map -> its expressions, for as many referents as the flavour asks for, in random order."""
     wanted = _by_weight(rng, flavour.per_image)
-    numbers = [
-        k + 1
-        for k, thing in enumerate(scene.things)
-        if scene.areas[k] >= LEAST_AREA
-        and scene.shown[k] >= LEAST_SHOWN
-        and (people is None or (thing.category.group == "person") == people)
-    ]
+    fits = [people is None or (thing.category.group == "person") == people for thing in scene.things]
+    seen = zip(fits, scene.areas, scene.shown, strict=True)
+    numbers = [k for k, (fit, area, shown) in enumerate(seen, 1) if fit and area >= LEAST_AREA and shown >= LEAST_SHOWN]
     regions = [200 + k for k in range(len(scene.stuff)) if rng.random() < flavour.stuff]
     numbers += [number for number in regions if (scene.numbers == number).mean() >= 4 * LEAST_AREA]
     rng.shuffle(numbers)
@@ -192,11 +186,9 @@ def _ref(split: str, image: dict, annotation: dict, phrases: list[Phrase], rank:
 
 
 def _write_annotations(folder: Path, flavour: Flavour, entries: Iterator[dict]) -> None:
-    images, annotations, refs = [], [], []
-    for entry in entries:
-        images.append(entry["image"])
-        annotations += entry["annotations"]
-        refs += entry["refs"]
+    made = list(entries)
+    images = [entry["image"] for entry in made]
+    annotations, refs = ([one for entry in made for one in entry[key]] for key in ("annotations", "refs"))
     google = [ref.pop("google") for ref in refs]
     names = [{"id": CATEGORY_IDS[c.name], "name": c.name, "supercategory": c.group} for c in CATEGORIES]
     names += [{"id": number, "name": name, "supercategory": "stuff"} for name, number in STUFF_IDS.items()]
