@@ -268,13 +268,18 @@ def _file_stamp(path: str) -> str:
 
 def _array(folder: Path | None, name: str, about: tuple, shape: tuple[int, ...], fill: Callable) -> np.ndarray:
     """A uint8 array that ``fill`` has filled; with a folder, a memory-mapped file named by a digest of ``about``, which
-    is filled again where it was cut short."""
+    is filled again where it was cut short. Where the folder lacks it and cannot be written to, the file is in the
+    user's own cache, ``~/.cache/refstudy``."""
     if folder is None:
         array = np.empty(shape, np.uint8)
         fill(array)
         return array
     parts = [str(part) if isinstance(part, str | int) else json.dumps(list(part), default=str) for part in about]
-    path = _kept_at(Path(folder), f"{name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.npy", shape)
+    name += f"-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.npy"
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (_sound(folder / name, shape) or os.access(nearest, os.W_OK)):
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "refstudy"
+    path = folder / name
     if not _sound(path, shape):
         try:
             with atomic_write(path) as temporary:
@@ -288,15 +293,6 @@ def _array(folder: Path | None, name: str, about: tuple, shape: tuple[int, ...],
             remedy = "make room or allow to write; or name your own folder, with links to the data, in REFSTUDY_DATA"
             raise StudyError(f"{path.parent}: cannot keep decoded pictures ({error.strerror}); {remedy}") from error
     return np.load(path, mmap_mode="r")
-
-
-def _kept_at(folder: Path, name: str, shape: tuple[int, ...]) -> Path:
-    """The place of an array: in its folder or, where the folder lacks it and cannot be written to, in the user's own
-    cache, ``~/.cache/refstudy``."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if _sound(folder / name, shape) or os.access(nearest, os.W_OK):
-        return folder / name
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "refstudy" / name
 
 
 def _sound(path: Path, shape: tuple[int, ...]) -> bool:
