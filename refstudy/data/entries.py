@@ -21,6 +21,7 @@ COLUMNS = (
     "image_path height width bbox area segmentation"
 ).split()
 MOST_PIXELS = 2**28  # of an image; larger sizes are refused before anything of that size is made
+UNREADABLE = "?"  # the partition of a file that is there but does not read
 Report = Callable[["Problem"], None]
 
 # Where REFER, and people, keep the pictures: relative to the root, tried in this order; then at any place two deep.
@@ -75,9 +76,6 @@ class Found:
     read: Callable[[], Entries]
 
 
-UNREADABLE = "?"  # the partition of a file that is there but does not read
-
-
 def unreadable(dataset: str, form: str, path: Path, error: StudyError) -> Found:
     """A data set whose file is broken: found, and reading it raises."""
 
@@ -119,10 +117,8 @@ class Pictures:
     def by_name(self) -> dict[str, Path]:
         """Every file below the folder by its name in small letters; of several, the least deep, then the first by path.
         Links to folders are followed, each folder once."""
-        found: dict[str, Path] = {}
-        for file in sorted(_files(self.folder), key=lambda file: (file.count(os.sep), file)):
-            found.setdefault(os.path.basename(file).lower(), Path(file))
-        return found
+        files = sorted(_files(self.folder), key=lambda file: (file.count(os.sep), file), reverse=True)
+        return {os.path.basename(file).lower(): Path(file) for file in files}  # of one name, the last stays
 
 
 def _files(top: Path) -> Iterator[str]:
