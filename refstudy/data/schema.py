@@ -107,9 +107,7 @@ class RawSentence(BaseModel):
     kind: Any = None
 
 
-class Triple(BaseModel):
-    """A referent with its picture and its mask as files; the rest is that of image, annotation and referent."""
-
+class Triple(BaseModel):  # a referent with its picture and its mask as files; the rest is that of the other entries
     image: Text
     mask: Text
     sents: list[Any] = Field(description="a list of texts")

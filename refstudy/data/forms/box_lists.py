@@ -30,10 +30,8 @@ def find(root: Path) -> list[Found]:
     for path in sorted(root.glob("refcoco*.csv")):
         if match := NAME.fullmatch(path.name):
             files.setdefault((match[1], match[2]), {})[match[3]] = path
-    found = [
-        Found(dataset, split_by, "boxes in CSV, no masks", root, partial(_read_csv, root, dataset, splits))
-        for (dataset, split_by), splits in files.items()
-    ]
+    form = "boxes in CSV, no masks"
+    found = [Found(*data, form, root, partial(_read_csv, root, data[0], splits)) for data, splits in files.items()]
     if queries := {path.stem.removeprefix(QUERIES): path for path in sorted(root.glob(f"{QUERIES}*.json"))}:
         read = partial(_read_queries, root, queries)
         found.append(Found("refclef", "berkeley", "queries and boxes in JSON, no masks", root, read))

@@ -94,13 +94,14 @@ def _grass(rng: Random, canvas: Canvas, top: float, slope: float) -> Stuff:
     return Stuff("grass", "yellow" if dry else "green")
 
 
-def _hills(rng: Random, canvas: Canvas, horizon: float, colour: Colour, number: int) -> None:
+def _hills(rng: Random, canvas: Canvas, horizon: float, colour: Colour, name: str, number: int) -> Stuff:
     side = canvas.side
     for _ in range(2):
         x, r, high = rng.random() * side, side * rng.uniform(0.35, 0.6), side * rng.uniform(0.12, 0.26)
         hill = (x - r, side * horizon - high, x + r, side * horizon + high)
         canvas.draw.ellipse(hill, fill=colour)
         canvas.number_draw.ellipse(hill, fill=number)
+    return Stuff("hill", name)
 
 
 def _park(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
@@ -109,26 +110,23 @@ def _park(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
 
 
 def _farm(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
-    stuff, side = [_sky(rng, canvas, 0.43 + abs(slope) / 2)], canvas.side
-    hills = rng.random() < 0.6
-    if hills:
-        _hills(rng, canvas, 0.42, (84, 130, 82), 202)
-    stuff.append(_grass(rng, canvas, 0.42, slope))
-    level = [(0.0, -slope / 2), (1.0, slope / 2)]
+    sky, side = _sky(rng, canvas, 0.43 + abs(slope) / 2), canvas.side
+    hills = [_hills(rng, canvas, 0.42, (84, 130, 82), "green", 202)] if rng.random() < 0.6 else []
+    grass = _grass(rng, canvas, 0.42, slope)
     for k in range(9):
         x, y = side * k / 8, side * (0.42 + slope * (k / 8 - 0.5))
         canvas.draw.line((x, y - 0.02 * side, x, y + 0.05 * side), fill=(150, 116, 78), width=3)
     for y in (0.42, 0.45):
-        canvas.draw.line([(x * side, (y + shift) * side) for x, shift in level], fill=(150, 116, 78), width=2)
-    return [*stuff, Stuff("hill", "green")] if hills else stuff
+        canvas.draw.line((0, (y - slope / 2) * side, side, (y + slope / 2) * side), fill=(150, 116, 78), width=2)
+    return [sky, grass, *hills]
 
 
 def _snow(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
     sky = _sky(rng, canvas, 0.45 + abs(slope) / 2)
-    _hills(rng, canvas, 0.44, (150, 150, 160), 203)
+    hills = _hills(rng, canvas, 0.44, (150, 150, 160), "gray", 203)
     _band(canvas, 0.44, 1, (226, 232, 242), (248, 250, 252), 201, slope)
     trees = _trees(rng, canvas, 0.48, slope, 202, snowy=True)
-    return [sky, Stuff("snow", "white"), trees, Stuff("hill", "gray")]
+    return [sky, Stuff("snow", "white"), trees, hills]
 
 
 def _street(rng: Random, canvas: Canvas, slope: float) -> list[Stuff]:
