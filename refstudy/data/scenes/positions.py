@@ -3,6 +3,7 @@ keep a margin, so that a person who looks at the picture agrees."""
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 from .scene import Scene, gap
 
@@ -40,35 +41,26 @@ class Positions:
         signed = [sign * value for value in values]
         return lambda among, k: leading(signed, among, margin) == k
 
-    def ordered(self, place: int, least: int) -> Test:
-        """The test for a place in the order from left to right, of at least so many things."""
+    def ordered(self, place: int, least: int, among: frozenset[int], k: int) -> bool:
+        """Tell if it has this place in the order from left to right, of at least so many things."""
+        order = sorted(among, key=lambda one: self.x[one])
+        if len(order) < least or order[place] != k:
+            return False
+        return all(self.x[after] - self.x[before] > SIDE_MARGIN for before, after in itertools.pairwise(order))
 
-        def test(among: frozenset[int], k: int) -> bool:
-            order = sorted(among, key=lambda one: self.x[one])
-            if len(order) < least or order[place] != k:
-                return False
-            return all(self.x[after] - self.x[before] > SIDE_MARGIN for before, after in itertools.pairwise(order))
-
-        return test
-
-    def outermost(self, sign: int) -> Test:
-        """The test for the highest (``sign`` 1) or the lowest (-1), by its centre and its outer edge, which is in its
+    def outermost(self, sign: int, among: frozenset[int], k: int) -> bool:
+        """Tell if it is the highest (``sign`` 1) or the lowest (-1), by its centre and its outer edge, and lies in its
         half of the picture or beyond all others. Of things that all reach out of the picture, none leads."""
-        first, outer, inner = self.first(self.y, sign), 2 - sign, 2 + sign
-
-        def test(among: frozenset[int], k: int) -> bool:
-            box, others = self.boxes[k], among - {k}
-            beyond = all(sign * (self.y[one] - box[inner]) > 0 for one in others)
-            ahead = all(sign * (self.boxes[one][outer] - box[outer]) > EDGE_MARGIN for one in others)
-            return (sign * (0.5 - self.y[k]) > 0 or beyond) and ahead and first(among, k)
-
-        return test
+        box, others, outer, inner = self.boxes[k], among - {k}, 2 - sign, 2 + sign
+        beyond = all(sign * (self.y[one] - box[inner]) > 0 for one in others)
+        ahead = all(sign * (self.boxes[one][outer] - box[outer]) > EDGE_MARGIN for one in others)
+        return (sign * (0.5 - self.y[k]) > 0 or beyond) and ahead and self.first(self.y, sign)(among, k)
 
     def middle(self, among: frozenset[int], k: int) -> bool:
         """Tell if it is the second of three from the left, in the central third, and nearest to the centre."""
         apart = {one: (self.x[one] - 0.5) ** 2 + (self.y[one] - 0.5) ** 2 for one in among}
         central = 1 / 3 < self.x[k] < 2 / 3 and apart[k] == min(apart.values())
-        return central and len(among) == 3 and self.ordered(1, 3)(among, k)
+        return central and len(among) == 3 and self.ordered(1, 3, among, k)
 
     def evident(self, among: frozenset[int], k: int) -> bool:
         """Tell if the picture shows which is nearer: by their feet, or by how one hides another that is much
@@ -87,7 +79,7 @@ def places_of(scene: Scene) -> dict[str, Test]:
     "top" and "bottom" in their half or clearly beyond all others. Front and back are by nearness alone, where the
     picture shows it, among things that all stand on something."""
     at = Positions(scene)
-    x, y, top, bottom = at.x, at.y, at.outermost(1), at.outermost(-1)
+    x, y, top, bottom = at.x, at.y, partial(at.outermost, 1), partial(at.outermost, -1)
     left, right = at.first(x, 1), at.first(x, -1)
     nearest, farthest = at.first(at.near, -1, NEAR_MARGIN), at.first(at.near, 1, NEAR_MARGIN)
     return {
@@ -106,10 +98,10 @@ def places_of(scene: Scene) -> dict[str, Test]:
         "top right": lambda among, k: y[k] < 0.4 and x[k] > 0.64 and top(among, k) and right(among, k),
         "bottom left": lambda among, k: y[k] > 0.6 and x[k] < 0.36 and bottom(among, k) and left(among, k),
         "bottom right": lambda among, k: y[k] > 0.6 and x[k] > 0.64 and bottom(among, k) and right(among, k),
-        "second left": at.ordered(1, least=3),
-        "second right": at.ordered(-2, least=3),
-        "third left": at.ordered(2, least=4),  # the third of three is the last
-        "third right": at.ordered(-3, least=4),
+        "second left": partial(at.ordered, 1, 3),
+        "second right": partial(at.ordered, -2, 3),
+        "third left": partial(at.ordered, 2, 4),  # the third of three is the last
+        "third right": partial(at.ordered, -3, 4),
     }
 
 
