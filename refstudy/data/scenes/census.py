@@ -30,20 +30,16 @@ def sentences_of(folder: Path, split_by: str) -> list[dict[str, Any]]:
     return [sent | {key: ref[key] for key in ("ann_id", "image_id")} for ref in refs for sent in ref["sentences"]]
 
 
-def meant_before(step: list[Any], program: list[list[Any]], things: pd.DataFrame) -> pd.DataFrame:
-    """The things of a picture that fit all facts before a step of a program, or might fit them."""
-    facts = [fact for kind, fact, *_ in program[: program.index(step)] if kind == "fact"]
-    return things[[all(fact in own for fact in facts) for own in things["facts"]]]
-
-
 def told_apart(folder: Path, split_by: str) -> pd.DataFrame:
     """Every expression with front, bottom or big, and whether its referent is also the nearest, the lowest and the
     largest of the things that its earlier words could mean. Columns: word, near, low, area."""
-    by_image, lines = dict(list(things_of(folder).groupby("image_id"))), []
+    by_image, lines = dict(list(things_of(folder).set_index("id").groupby("image_id"))), []
     for sentence in sentences_of(folder, split_by):
-        for step in sentence["program"]:
+        for number, step in enumerate(sentence["program"]):
             if tuple(step[:2]) in TOLD_APART:
-                among = meant_before(step, sentence["program"], by_image[sentence["image_id"]]).set_index("id")
+                things = by_image[sentence["image_id"]]
+                facts = {fact for kind, fact, *_ in sentence["program"][:number] if kind == "fact"}
+                among = things[[facts <= own.keys() for own in things["facts"]]]  # they fit, or might fit, all of them
                 first = {name: among[name].idxmax() == sentence["ann_id"] for name in TOLD_APART.values()}
                 lines.append({"word": step[1]} | first)
     return pd.DataFrame(lines)
