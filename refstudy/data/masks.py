@@ -46,19 +46,14 @@ def mask_polygons(mask: np.ndarray) -> list[list[int]]:
     crossing = (upper_left == lower_right) & (upper_right == lower_left) & (upper_left != upper_right)
     # The outline turns at grid points with one or three pixels set, and at a crossing of two diagonal ones, twice.
     rows, columns = np.nonzero((upper_left ^ upper_right ^ lower_left ^ lower_right) | crossing)
-    twice = crossing[rows, columns]
-    rows, columns = np.repeat(rows, 1 + twice), np.repeat(columns, 1 + twice)
+    twice = 1 + crossing[rows, columns]
+    rows, columns = np.repeat(rows, twice), np.repeat(columns, twice)
     count = np.arange(len(rows))
-    second = np.flatnonzero(np.repeat(twice, 1 + twice))[1::2]  # of each pair, the one with the edge to the right
-    rising = upper_right[rows[second], columns[second]]  # where the set pixels are at the upper right and lower left
-    order = np.lexsort((count, rows, columns))
-    place = np.empty_like(count)
-    place[order] = count
-    swapped = second[rising]  # there the edge to the right belongs with the one upwards
-    place[swapped], place[swapped - 1] = place[swapped - 1], place[swapped]
-    order[place] = count
-    upright = order[place ^ 1].tolist()  # the other end of each vertical edge; that of horizontal ones is count ^ 1
-    starts, done, polygons = lower_right[rows, columns], bytearray(len(count)), []
+    rising = (crossing & upper_right)[rows, columns]  # there the edge to the right belongs with the one upwards
+    pairs = np.lexsort((np.where(rising, -count, count), rows, columns)).reshape(-1, 2)
+    upright = np.empty_like(count)  # the other end of each vertical edge; that of horizontal ones is count ^ 1
+    upright[pairs] = pairs[:, ::-1]
+    starts, ends, done, polygons = lower_right[rows, columns], upright.tolist(), bytearray(len(count)), []
     points = np.stack([columns, rows], axis=1).tolist()
     for first in range(len(points)):
         if done[first]:
@@ -72,7 +67,7 @@ def mask_polygons(mask: np.ndarray) -> list[list[int]]:
             for one in (at, at ^ 1):
                 done[one] = True
                 polygon += points[one]
-            at = upright[at ^ 1]
+            at = ends[at ^ 1]
         polygons.append(polygon)
     return polygons
 
