@@ -225,8 +225,7 @@ def _misfit(ref: schema.Referent, images: dict, annotations: dict, name: str) ->
     return None
 
 
-def _sentences(ref: schema.Referent, shared: dict, where: str, report: Report, key: SentenceField) -> list[dict]:
-    rows = []
+def _sentences(ref: schema.Referent, shared: dict, where: str, report: Report, key: SentenceField) -> Iterator[dict]:
     for number, raw in enumerate(ref.sentences, 1):
         try:
             sentence = schema.checked(schema.SENTENCES[key], raw)
@@ -238,5 +237,4 @@ def _sentences(ref: schema.Referent, shared: dict, where: str, report: Report, k
             continue
         text = getattr(sentence, key)
         about = {"sent_id": sentence.sent_id, "expression": text, "words": len(text.split()), "kind": sentence.kind}
-        rows.append(shared | about)
-    return rows
+        yield shared | about

@@ -38,9 +38,8 @@ SPLIT_NAMES = {"validation": "val"}
 MOST_BYTES = 64 * 2**20  # of an embedded picture
 
 
-def find(root: Path) -> list[Found]:
+def find(root: Path) -> Iterator[Found]:
     """The data sets under ``root`` in this form."""
-    found = []
     for folder in sorted(path for path in root.glob("[!.]*") if path.is_dir()):
         names = ("*.parquet", "*.arrow", "*/*.parquet", "*/*.arrow")
         files = sorted(file for name in names for file in folder.glob(name))
@@ -48,10 +47,9 @@ def find(root: Path) -> list[Found]:
         try:
             if files and all(_has_known_columns(path) for path in files):
                 read = partial(_read, root, folder, dataset, files)
-                found.append(Found(dataset, SPLIT_BY.get(dataset, "unc"), "Hub export", folder, read))
+                yield Found(dataset, SPLIT_BY.get(dataset, "unc"), "Hub export", folder, read)
         except StudyError as error:
-            found.append(unreadable(dataset, "Hub export", folder, error))
-    return found
+            yield unreadable(dataset, "Hub export", folder, error)
 
 
 def _has_known_columns(path: Path) -> bool:

@@ -6,6 +6,7 @@ Source of the format: the public REFER toolkit's field names.
 import json
 import pickle
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,14 +21,13 @@ IMAGE_ARCHIVES = {"refclef": "saiapr_tc-12.zip"}  # every other dataset is drawn
 COCO_ARCHIVE = "train2014.zip"
 
 
-def find(root: Path) -> list[Found]:
+def find(root: Path) -> Iterator[Found]:
     """The data sets under ``root`` in this form."""
-    found = []
     for path in sorted(root.glob("[!.]*/refs(*).p")):
         if match := REFS.fullmatch(path.name):
             folder = path.parent
             read = partial(_read, root, folder, match[1])
-            found.append(Found(dataset_name(folder.name), match[1], "REFER files", folder, read))
+            yield Found(dataset_name(folder.name), match[1], "REFER files", folder, read)
     for archive in sorted(root.glob("*.zip")):
         folder = archive.with_suffix("")
         if folder.exists() or archive.name in (COCO_ARCHIVE, *IMAGE_ARCHIVES.values()):
@@ -35,17 +35,16 @@ def find(root: Path) -> list[Found]:
         try:
             names = member_names(archive)
         except StudyError as error:
-            found.append(unreadable(dataset_name(folder.name), "REFER zip", archive, error))
+            yield unreadable(dataset_name(folder.name), "REFER zip", archive, error)
             continue
         for name in map(PurePosixPath, names):
             if (match := REFS.fullmatch(name.name)) and not JUNK & set(name.parts):
                 if name.parent.name in ("", folder.name) and len(name.parts) <= 2:
                     read = partial(_read, root, folder, match[1])
-                    found.append(Found(dataset_name(folder.name), match[1], "REFER zip", archive, read))
+                    yield Found(dataset_name(folder.name), match[1], "REFER zip", archive, read)
                 else:
                     deep = StudyError(f"{archive}: holds {name}; unpack it so that {root}/{name.parent.name} is there")
-                    found.append(unreadable(dataset_name(name.parent.name), "REFER zip", archive, deep))
-    return found
+                    yield unreadable(dataset_name(name.parent.name), "REFER zip", archive, deep)
 
 
 def read_pickle(path: Path) -> Any:
