@@ -176,10 +176,12 @@ def build_corpus(
     keep_aspect: bool = False,
 ) -> Corpus:
     """Decode one split of ``load_refer``'s table. Images are resized bilinearly, masks by nearest neighbour.
+
     ``keep_aspect`` centres each on a square of ImageNet's mean colour, where it is otherwise stretched to the square.
-    Decoded arrays are kept in the folder ``cache`` or, where nothing can be written there, in the user's own cache, and
-    opened memory-mapped the next time. Raises StudyError for an unknown split, data without masks, and whatever reading
-    images and masks raises."""
+    Decoded arrays are kept in the folder ``cache`` or, where nothing can be written there, in the user's own cache,
+    and opened memory-mapped the next time. Raises StudyError for an unknown split, data without masks, and whatever
+    reading images and masks raises.
+    """
     import pandas as pd
 
     rows = table[table["split"] == split].reset_index(drop=True)
@@ -315,10 +317,13 @@ def grouped_batches(
     shares: int = 1,
 ) -> Iterator[Batch]:
     """One epoch of training: every referent once, with one of its sentences drawn at random (S²RM, Sec. IV-B); with
-    ``sampling`` "sentence", every sentence once. Those of one image come together, at most ``expressions_per_image`` in
-    a batch, so that the image is encoded once for them. The order depends on ``seed`` and ``epoch`` alone. A short last
-    batch is dropped. ``start`` skips that many batches, to go on within an epoch. Of each batch, which holds
-    ``images_per_batch`` images, only the given one of ``shares`` equal shares is made."""
+    ``sampling`` "sentence", every sentence once.
+
+    Those of one image come together, at most ``expressions_per_image`` in a batch, so that the image is encoded
+    once for them. The order depends on ``seed`` and ``epoch`` alone. A short last batch is dropped.
+    ``start`` skips that many batches, to go on within an epoch. Of each batch, which holds ``images_per_batch`` images,
+    only the given one of ``shares`` equal shares is made.
+    """
     rng = np.random.default_rng([seed, epoch])
     chosen = _one_sentence_each(corpus, rng) if sampling == "referent" else np.arange(len(corpus.ref_of_expression))
     groups = _groups(corpus.image_of_expression[chosen], rng, expressions_per_image)

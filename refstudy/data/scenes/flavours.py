@@ -31,10 +31,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Flavour:
-    """One flavour: how it speaks, how much, and how large things are. ``lengths``: weight of each number of words that
-    is asked for, from one word on. ``per_referent`` and ``per_image``: weights of 1, 2, 3 ... expressions per referent
-    and referents per image. ``sizes``: shares of the picture, of which each scene draws one for the box of the thing it
-    is about. ``partitions``: split_by -> its splits. ``version`` changes whenever a byte of the flavour's data does."""
+    """One flavour: how it speaks, how much, and how large things are.
+
+    ``lengths``: weight of each number of words that is asked for, from one word on. ``per_referent`` and ``per_image``:
+    weights of 1, 2, 3 ... expressions per referent and referents per image. ``sizes``: shares of the picture, of which
+    each scene draws one for the box of the thing it is about. ``partitions``: split_by -> its splits. ``version``
+    changes whenever a byte of the flavour's data does.
+    """
 
     name: str
     target: Target
