@@ -23,10 +23,8 @@ def plain_text(value: Any) -> str:
     if not (isinstance(value, str) or number):
         raise ValueError(f"{shown(value)} is no text")
     text = str(value).strip()
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{text!r} is no Unicode text") from None
+    if re.search(r"[\ud800-\udfff]", text):
+        raise ValueError(f"{text!r} is no Unicode text")
     if not any(character.isprintable() and character != " " for character in text):
         raise ValueError(f"{text!r} has no visible character")
     return text

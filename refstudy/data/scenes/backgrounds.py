@@ -37,9 +37,7 @@ class Place:
         return tuple(category.name for category in CATEGORIES if self.name in category.places)
 
 
-def _band(
-    canvas: Canvas, top: float, bottom: float, upper: Colour, lower: Colour, number: int, slope: float = 0.0
-) -> None:
+def _band(canvas: Canvas, top: float, bottom: float, upper: Colour, lower: Colour, number: int, slope=0.0) -> None:
     """A band of the background with a vertical gradient; its upper edge sinks by ``slope`` from left to right."""
     side = canvas.side
     first, last = int(top * side), int(bottom * side)

@@ -115,9 +115,7 @@ class Scene:
         return [((left + right) / 2, (top + bottom) / 2) for left, top, right, bottom in self.boxes]
 
 
-def make_scene(
-    rng: Random, side: int, people: bool | None = None, sizes: tuple[float, ...] = (0.09, 0.14, 0.25)
-) -> Scene:
+def make_scene(rng: Random, side: int, people: bool | None = None, sizes: tuple = (0.09, 0.14, 0.25)) -> Scene:
     """Compose and draw one scene of ``side`` x ``side`` pixels. ``people`` True asks for a scene about people, False
     for one about other things, None for either. ``sizes`` are shares of the picture; the box of the thing that the
     scene is about has about one of them."""
