@@ -33,6 +33,7 @@ from refstudy.data.masks import decode_mask
 from refstudy.data.pictures import read_image_size
 from refstudy.data.schema import AnswerRow, ReferRow, checked
 
+KINDS = ({"sentences", "raw_anns", "raw_image_info"}, {"answer", "segmentation", "bbox", "file_name"})  # columns
 SPLIT_BY = {"refcocog": "umd"}  # the exports hold one partition each, without naming it; unc for the others
 SPLIT_NAMES = {"validation": "val"}
 MOST_BYTES = 64 * 2**20  # of an embedded picture
@@ -45,17 +46,11 @@ def find(root: Path) -> Iterator[Found]:
         files = sorted(file for name in names for file in folder.glob(name))
         dataset = dataset_name(folder.name)
         try:
-            if files and all(_has_known_columns(path) for path in files):
+            if files and all(any(kind <= set(_columns(path)) for kind in KINDS) for path in files):
                 read = partial(_read, root, folder, dataset, files)
                 yield Found(dataset, SPLIT_BY.get(dataset, "unc"), "Hub export", folder, read)
         except StudyError as error:
             yield unreadable(dataset, "Hub export", folder, error)
-
-
-def _has_known_columns(path: Path) -> bool:
-    names = set(_schema(path).names)
-    refer, answers = {"sentences", "raw_anns", "raw_image_info"}, {"answer", "segmentation", "bbox", "file_name"}
-    return refer <= names or answers <= names
 
 
 @contextmanager
@@ -66,12 +61,12 @@ def _reading(path: Path) -> Iterator[None]:
         raise StudyError(f"{path}: does not read ({' '.join(str(error).split())}); fetch it again") from error
 
 
-def _schema(path: Path) -> pa.Schema:
+def _columns(path: Path) -> list[str]:
     with _reading(path):
         if path.suffix == ".parquet":
-            return pq.read_schema(path)
+            return pq.read_schema(path).names
         with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_stream(source).schema
+            return pa.ipc.open_stream(source).schema.names
 
 
 def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -92,7 +87,7 @@ def _read(root: Path, folder: Path, dataset: str, files: list[Path]) -> Entries:
     entries = Entries([], [], [], pictures, folder, folder)
     images: dict[Any, dict] = {}
     for path in files:
-        names = [name for name in _schema(path).names if name != "image"]
+        names = [name for name in _columns(path) if name != "image"]
         split = _split(path)
         for number, row in enumerate(_rows(path, names)):
             row.setdefault("split", split)
@@ -153,7 +148,7 @@ def _picture_name(row: dict[str, Any]) -> str:
 
 def _embedded_pictures(folder: Path, files: list[Path]) -> Path | None:
     """The folder with the pictures of these files, written at the first call; None when there are none."""
-    if "image" not in _schema(files[0]).names:
+    if "image" not in _columns(files[0]):
         return None
     about = "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
     target = folder / f"images-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
@@ -166,7 +161,7 @@ def _embedded_pictures(folder: Path, files: list[Path]) -> Path | None:
         try:
             with atomic_folder(target) as temporary:
                 for path in files:
-                    name_column = "raw_image_info" if "raw_image_info" in _schema(path).names else "file_name"
+                    name_column = "raw_image_info" if "raw_image_info" in _columns(path) else "file_name"
                     for row in _rows(path, ["image", name_column]):
                         _write_picture(row, temporary, path)
         except OSError as error:
