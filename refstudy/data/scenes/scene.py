@@ -4,6 +4,7 @@ scenes are equal on every machine."""
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
@@ -26,6 +27,7 @@ PERSON_PLACES = tuple(place for place in PLACES if "man" in place.things)
 GROUNDS = frozenset(place.ground for place in PLACES)
 SCENERY = ("box", "rock")  # to stand on; no scene is about them
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+Level = Callable[[float, float], float]  # how far down the ground lies, by nearness and x
 
 
 def gap(first: Box, second: Box) -> tuple[float, float]:
@@ -65,16 +67,6 @@ class Thing:
         left, top, right, bottom = self.box
         wide, high = gap(self.box, (0, 0, 1, 1))
         return min(wide, 0) * min(high, 0) / ((right - left) * (bottom - top))
-
-
-@dataclass(frozen=True)
-class Ground:
-    """The ground in the picture: ``slope``, how much it sinks from left to right; ``first``, where in its middle the
-    farthest things stand; ``depth``, how much lower the nearest stand: little for a low camera, much for a high one."""
-
-    slope: float
-    first: float
-    depth: float
 
 
 @dataclass
@@ -120,19 +112,20 @@ def make_scene(rng: Random, side: int, people: bool | None = None, sizes: tuple 
     for one about other things, None for either. ``sizes`` are shares of the picture; the box of the thing that the
     scene is about has about one of them."""
     place = rng.choice(PERSON_PLACES if people else PLACES)
+    # The ground: how much it sinks from left to right; where in its middle the farthest things stand; how much lower
+    # the nearest stand, little for a low camera, much for a high one.
     slope = rng.choice((0.0, 0.0, -0.36, -0.2, 0.2, 0.36)) if place.slopes else 0.0
     depth = rng.choice((0.2, 0.45, 1.0)) * (0.92 - place.horizon)
     first = place.horizon + 0.1 + 0.6 * rng.random() * (0.92 - place.horizon - depth)
-    ground = Ground(slope, first, depth)
     size = rng.choice(sizes)
     for tried in itertools.count(1):  # mostly until there are two of a kind
-        things = _compose(rng, place, ground, people, size)
+        things = _compose(rng, place, lambda near, x: first + near * depth + slope * (x - 0.5), people, size)
         if len({thing.category.name for thing in things}) < len(things) or (tried > 3 and len(things) > 1):
             break
     return render(rng, place, slope, things, side)
 
 
-def _compose(rng: Random, place: Place, ground: Ground, people: bool | None, size: float) -> list[Thing]:
+def _compose(rng: Random, place: Place, ground: Level, people: bool | None, size: float) -> list[Thing]:
     """Compose two to eight things: several of one category, as in RefCOCO, so that a noun alone seldom suffices; others
     around them; often something to stand on. Scenes of large things have fewer of them."""
     focal = [name for name in place.things if name not in SCENERY and people in (None, name in PEOPLE)]
@@ -157,7 +150,7 @@ def _compose(rng: Random, place: Place, ground: Ground, people: bool | None, siz
     return [thing if thing.on < 0 else replace(thing, on=order.index(thing.on)) for thing in ordered]
 
 
-def _put(rng: Random, ground: Ground, zoom: float, category: Category, others: list[Thing]) -> Thing | None:
+def _put(rng: Random, ground: Level, zoom: float, category: Category, others: list[Thing]) -> Thing | None:
     """Find room for one more thing: on the ground, in the air, or on another; None when sixteen tries fail."""
     airborne = "airborne" in category.traits or ("flies" in category.traits and rng.random() < 0.5)
     afloat = "afloat" in category.traits
@@ -172,7 +165,7 @@ def _put(rng: Random, ground: Ground, zoom: float, category: Category, others: l
         half = height * category.aspect / 2
         kept = 0.25 if rng.random() < 0.3 else 1.0  # how much of each half has to be in the picture
         x = half * kept + x * (1 - 2 * half * kept)
-        y = 0.56 + 0.1 * near if afloat else ground.first + near * ground.depth + ground.slope * (x - 0.5)
+        y = 0.56 + 0.1 * near if afloat else ground(near, x)
         if on >= 0:
             below = others[on]
             if half > 0.65 * below.height * below.category.aspect:
