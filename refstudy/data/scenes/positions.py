@@ -2,7 +2,7 @@
 keep a margin, so that a person who looks at the picture agrees."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from .scene import Scene, gap
@@ -123,7 +123,7 @@ def sizes_of(scene: Scene) -> dict[str, Test]:
     }
 
 
-def relations_of(scene: Scene, k: int, anchor: int) -> list[tuple[str, frozenset[int]]]:
+def relations_of(scene: Scene, k: int, anchor: int) -> Iterator[tuple[str, frozenset[int]]]:
     """Relations in which ``k`` clearly stands to ``anchor``, each with all things of which it could be said. ``k`` must
     meet a strict bound, while all things within a looser bound count as meant too: then an expression is unambiguous
     even for a reader whose idea of "next to" is wider than ours."""
@@ -138,28 +138,27 @@ def relations_of(scene: Scene, k: int, anchor: int) -> list[tuple[str, frozenset
     (x, y), (ax, ay) = centres[k], centres[anchor]
     near, there = things[k].near - things[anchor].near, things[anchor]
     beside = wide > -0.1 and high < 0 and abs(x - ax) > abs(y - ay)
-    found: list[tuple[str, frozenset[int]]] = []
     if things[k].on == anchor:
-        return [("on", where(lambda one: things[one].on == anchor or (max(gaps[one]) < 0 and centres[one][1] < ay)))]
+        yield "on", where(lambda one: things[one].on == anchor or (max(gaps[one]) < 0 and centres[one][1] < ay))
+        return
     alike = things[k].airborne == there.airborne
     if alike and max(wide, high) < CLOSER and (beside or abs(near) < 0.15) and there.on != k:
-        found.append(("near", where(lambda one: max(gaps[one]) < CLOSE)))
+        yield "near", where(lambda one: max(gaps[one]) < CLOSE)
         if max(wide, high) < 0 and scene.touch(k, anchor):
-            found.append(("touching", where(lambda one: max(gaps[one]) < 0.04)))
+            yield "touching", where(lambda one: max(gaps[one]) < 0.04)
     if beside and max(wide, high) < CLOSE:
         word, sign = ("left of", 1) if x < ax else ("right of", -1)
-        found.append((word, where(lambda one: sign * (ax - centres[one][0]) > 0)))
+        yield word, where(lambda one: sign * (ax - centres[one][0]) > 0)
         if (other := between(scene, k, anchor)) >= 0:
             low, most = sorted((ax, centres[other][0]))
-            found.append(("between", where(lambda one: one != other and low < centres[one][0] < most)))
+            yield "between", where(lambda one: one != other and low < centres[one][0] < most)
     grounded = not (things[k].airborne or there.airborne)
     if grounded and abs(near) > 0.14 and wide < -0.03 and high < 0.03 and there.on < 0 and things[k].on < 0:
         word, sign = ("behind", 1) if near < 0 else ("in front of", -1)
-        found.append((word, where(lambda one: sign * (there.near - things[one].near) > 0)))
+        yield word, where(lambda one: sign * (there.near - things[one].near) > 0)
     if wide < -0.03 and high > -0.04 and abs(y - ay) < 0.6:
         word, sign = ("above", 1) if y < ay else ("below", -1)
-        found.append((word, where(lambda one: sign * (ay - centres[one][1]) > 0)))
-    return found
+        yield word, where(lambda one: sign * (ay - centres[one][1]) > 0)
 
 
 def between(scene: Scene, k: int, anchor: int) -> int:
