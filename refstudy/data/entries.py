@@ -157,7 +157,7 @@ def make_table(entries: Entries, report: Report, sentence_field: SentenceField =
     images = read(entries.images, schema.Image, lambda image: _about_image(image, pictures, instances))
     annotations = read(entries.annotations, schema.Annotation, vars)
     categories = read(entries.categories, schema.Category, vars)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, raw in enumerate(entries.refs, 1):
         entry = schema.name_of("referent", raw, "ref_id", number)
         where = f"{entries.source}: {entry}"
