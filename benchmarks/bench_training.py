@@ -1,7 +1,7 @@
 """Training throughput, against a loop in the style of LAVT's public code: in fp32, each expression with its image anew,
 every sample decoded from its JPEG and polygons and resized, attention written out, the loss read back every update.
 
-Both train the same model on the same pairs. These are the models of the smoke profile; `bench_gpu.py` has Swin-B at 512.
+Both train the same model on the same pairs: those of the smoke profile; `bench_gpu.py` has Swin-B at 512.
 """
 
 import gc

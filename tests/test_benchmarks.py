@@ -1,4 +1,4 @@
-"""The benchmarks: each loads, the one for a GPU runs on the CPU in a small form, so that it works once there is a card."""
+"""The benchmarks: each loads; the one for a GPU runs on the CPU in a small form, so that it works once there is one."""
 
 import importlib
 from functools import partial
