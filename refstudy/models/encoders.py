@@ -73,20 +73,13 @@ class ImageEncoder(nn.Module):
         self.channels: list[int] = backbone.feature_info.channels()
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
         if ":" in config.name:  # a folder or a hub name, which brings sizes of its own
-            sizes = self._sizes()
+            stages = [module for name, module in backbone.named_children() if name.startswith("layers_")]
+            depths = tuple(len(stage.blocks) for stage in stages)
+            heads = tuple(stage.blocks[0].attn.num_heads for stage in stages)
+            window = stages[0].blocks[0].attn.window_size[0]
+            sizes = {"embed_dim": self.channels[0], "depths": depths, "num_heads": heads, "window_size": window}
         known = {"name": backbone.pretrained_cfg["architecture"], "pretrained": False, "weights": ""}
         self.config = config.model_copy(update=sizes | known)
-
-    def _sizes(self) -> dict[str, Any]:
-        """The sizes as they were built."""
-        stages: Any = [module for name, module in self.backbone.named_children() if name.startswith("layers_")]
-        first = stages[0].blocks[0].attn
-        return {
-            "embed_dim": self.channels[0],
-            "depths": tuple(len(stage.blocks) for stage in stages),
-            "num_heads": tuple(stage.blocks[0].attn.num_heads for stage in stages),
-            "window_size": first.window_size[0],
-        }
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to V_1 ... V_4, each (B, C_i, H / 2^(i+1), W / 2^(i+1))."""

@@ -146,10 +146,8 @@ class MSCAN(nn.Module):
                 vision = self.downs[stage](vision)
             for block in blocks:  # type: ignore[attr-defined]
                 if self.grad_checkpointing and self.training:
-                    contexts = partial(_first_and_again, block)
-                    vision, scores = checkpoint(
-                        block, vision, words, word_mask, use_reentrant=False, context_fn=contexts
-                    )
+                    again = partial(_first_and_again, block)
+                    vision, scores = checkpoint(block, vision, words, word_mask, use_reentrant=False, context_fn=again)
                 else:
                     vision, scores = block(vision, words, word_mask)
             vision = norm(vision.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # F_i, Eq. (1); a channels-last view
@@ -184,8 +182,8 @@ NOT_NEEDED = re.compile(r"head\.|.*\.num_batches_tracked$|.*\.spatial_gating_uni
 
 def published_names(trunk: MSCAN) -> dict[str, str]:
     """The trunk's tensors that published weights set: our name -> the published name."""
-    names = {name: published_name(name) for name in trunk.pretrained_part(trunk.state_dict())}
-    return {name: source for name, source in names.items() if source is not None}
+    own = trunk.pretrained_part(trunk.state_dict())
+    return {name: source for name in own if (source := published_name(name)) is not None}
 
 
 def published_name(name: str) -> str | None:

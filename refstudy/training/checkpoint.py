@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
 
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_write
@@ -18,7 +17,8 @@ BROKEN = (pickle.UnpicklingError, RuntimeError, LookupError, ValueError, EOFErro
 
 def save(trainer: Trainer, path: Path) -> None:
     """Write the checkpoint; an earlier one stays whole until this one is complete. The main process writes it."""
-    random = gather_object([random_state(trainer.device)])
+    own = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if trainer.device.type == "cuda" else [])]
+    random = gather_object([own])  # of every process
     if not trainer.accelerator.is_main_process:
         return
     state = {name: getattr(trainer, name) for name in STATE} | {
@@ -55,20 +55,10 @@ def resume(trainer: Trainer, path: Path) -> None:
             setattr(trainer, name, state[name])
         trainer.loss_sum = trainer.loss_sum.to(trainer.device)
         if trainer.accelerator.process_index < len(state["random"]):
-            set_random_state(state["random"][trainer.accelerator.process_index])
+            generators = (torch.set_rng_state, torch.cuda.set_rng_state)
+            for put_back, kept in zip(generators, state["random"][trainer.accelerator.process_index], strict=False):
+                put_back(kept)
     except StudyError:
         raise
     except BROKEN as error:
         raise StudyError(f"{path}: unusable checkpoint ({type(error).__name__}); remove it to train afresh") from error
-
-
-def random_state(device: torch.device) -> list[Tensor]:
-    """The state of torch's generators: that of the CPU and, for a GPU, its own."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if device.type == "cuda" else [])]
-
-
-def set_random_state(states: list[Tensor]) -> None:
-    """Put generators back into a state that ``random_state`` gave."""
-    torch.set_rng_state(states[0])
-    for state in states[1:]:
-        torch.cuda.set_rng_state(state)

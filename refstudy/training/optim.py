@@ -15,10 +15,7 @@ def learning_rate(settings: TrainConfig, update: int, total: int) -> float:
 
 
 def parameter_groups(
-    model: nn.Module,
-    weight_decay: float,
-    rates: dict[nn.Module, float] | None = None,
-    fresh: Collection[str] = (),
+    model: nn.Module, weight_decay: float, rates: dict[nn.Module, float] | None = None, fresh: Collection[str] = ()
 ) -> list[dict[str, Any]]:
     """The optimiser's groups. Weight decay is for matrices and kernels, not for norms, biases, embeddings and position
     tables. ``rates`` gives some submodules a factor on the learning rate, kept as the group's ``rate``; parameters that

@@ -54,8 +54,7 @@ def pretrain(
     device = default_device()
     image_encoder = wordless_image_encoder(model)
     image_encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    see = image_encoder.see if isinstance(image_encoder, MSCAN) else image_encoder
-    reached = pretrain_image_encoder(image_encoder, see, corpora, labels, settings, progress)
+    reached = pretrain_image_encoder(image_encoder, corpora, labels, settings, progress)
     encoders: dict[str, nn.Module] = {"image": image_encoder}
     if settings.text_updates:
         torch.manual_seed(settings.seed)  # so the text encoder is the same with every image encoder
@@ -128,16 +127,13 @@ class PixelNamer(nn.Module):
 
 def pretrain_image_encoder(
     encoder: ImageEncoder | MSCAN,
-    see: Callable[[Tensor], tuple[Tensor, ...]],
     corpora: dict[str, Corpus],
     labels: dict[str, np.ndarray],
     settings: PretrainConfig,
     progress: bool,
 ) -> dict[str, float]:
-    """Train the encoder to name pixels; return the percentages of val's pixels with the right category and colour.
-
-    ``see`` is the function of the encoder that makes V_1 ... V_4 of images.
-    """
+    """Train the encoder to name pixels; return the percentages of val's pixels with the right category and colour."""
+    see = encoder.see if isinstance(encoder, MSCAN) else encoder  # the function that makes V_1 ... V_4 of images
     device = next(encoder.parameters()).device
     counts = labels["train"].max(axis=(0, 2, 3)) + 1
     namer = PixelNamer(encoder.channels, *counts.tolist())

@@ -59,11 +59,9 @@ class Trainer:
         if not self.accelerator.is_main_process:
             torch.manual_seed(config.seed + 10**6 * self.accelerator.process_index)
         rates = {self.model.image_encoder: config.train.image_rate, self.model.text_encoder: config.train.text_rate}
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, config.train.weight_decay, rates, fresh),
-            lr=config.train.learning_rate,
-            fused=self.device.type == "cuda",
-        )
+        groups = parameter_groups(self.model, config.train.weight_decay, rates, fresh)
+        on_gpu = self.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(groups, lr=config.train.learning_rate, fused=on_gpu)
         self.update = self.pairs = 0
         self.seconds, self.began = 0.0, time.time()  # of earlier stretches; of this one
         self.best, self.best_epoch = -1.0, 0
@@ -81,17 +79,10 @@ class Trainer:
     def rest_of_epoch(self) -> Iterator[Batch]:
         """This process' share of the batches that the epoch has left."""
         epoch, first = divmod(self.update, self.per_epoch)
-        batches = grouped_batches(
-            self.corpora["train"],
-            self.settings.images_per_batch,
-            self.settings.expressions_per_image,
-            self.config.seed,
-            epoch,
-            start=first,
-            sampling=self.settings.sampling,
-            share=self.accelerator.process_index,
-            shares=self.processes,
-        )
+        how, share = self.settings, (self.accelerator.process_index, self.processes)
+        sizes = (how.images_per_batch, how.expressions_per_image)
+        place = (self.config.seed, epoch, first)
+        batches = grouped_batches(self.corpora["train"], *sizes, *place, how.sampling, *share)
         return made_ahead(batches, pinned=self.device.type == "cuda")
 
     def step(self, batch: Batch) -> None:

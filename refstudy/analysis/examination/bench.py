@@ -83,15 +83,11 @@ class Bench:
         except StudyError:  # the check of sizes says so
             return reach(self.subject, self.fresh(), self.inputs)
 
-    def larger(self, scale: float) -> Inputs:
-        """The inputs, so many times as large."""
-        return self.inputs.map(lambda x: scale * x if x.is_floating_point() else x)
-
     @cached_property
     def papers(self) -> tuple[list[Seen], int, str]:
         """Gates and attentions at the papers' size, its cells, and why it does not work there (then, at this size)."""
         try:
-            return *seen_gates(self.subject.under(PROFILES["papers"])), ""
+            return *seen_gates(replace(self.subject, profile=PROFILES["papers"])), ""
         except StudyError as error:
             return *seen_gates(self.subject), str(error)
 
@@ -113,8 +109,7 @@ class Bench:
 
     @torch.no_grad()
     def call(self, inputs: Inputs, train: bool = False, frozen: bool = True) -> Tensor:
-        module = self.fresh(train, frozen)
-        return self.subject.run(module, inputs.map(torch.clone, mask_too=True))
+        return self.subject.run(self.fresh(train, frozen), inputs)
 
     def moved(self, inputs: Inputs, train: bool = False) -> Tensor:
         """The largest change of each expression's output when the inputs become these, over the spread, (E,)."""

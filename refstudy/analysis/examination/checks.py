@@ -30,13 +30,13 @@ def repeats(bench: Bench) -> Finding:
     others = subject.draw(pictures=1, words=1)
     with torch.no_grad():
         calls = ((inputs, 0), (inputs, 1), (others, 0))
-        outputs = [subject.run(module, one.map(torch.clone), seed) for one, seed in calls]
+        outputs = [subject.run(module, one, seed) for one, seed in calls]
     expected = (bench.output, bench.output, bench.call(others))
     off = max(bench.apart(a, b) for a, b in zip(outputs, expected, strict=True))
     if not off <= TINY:
         bench.steady = False
         return Finding(FAULT, off, "two calls in evaluation differ: it draws, or keeps a state from call to call")
-    given = subject.arguments(inputs.map(torch.clone, mask_too=True))
+    given = subject.arguments(inputs.map(torch.clone))
     versions = [x._version for x in tree_leaves(given)]
     with torch.no_grad():
         bench.fresh()(*given)
@@ -49,13 +49,13 @@ def repeats(bench: Bench) -> Finding:
     except RuntimeError as error:
         return Finding(FAULT, None, f"weights do not load into another one: {' '.join(str(error).split())}")
     with torch.no_grad():
-        off = bench.apart(subject.run(other, inputs.map(torch.clone)), bench.output)
+        off = bench.apart(subject.run(other, inputs), bench.output)
     if not off <= TINY:
         return Finding(FAULT, off, "another one with the same weights differs: a tensor is no parameter and no buffer")
     try:
         with torch.inference_mode():
-            subject.run(module, inputs.map(torch.clone))
-        output = subject.run(module.train(), inputs.map(torch.clone))
+            subject.run(module, inputs)
+        output = subject.run(module.train(), inputs)
         if output.requires_grad:
             output.float().square().mean().backward()
     except (StudyError, RuntimeError) as error:
@@ -158,12 +158,10 @@ def batch(bench: Bench) -> Finding:
     worst, index = 0.0, inputs.image_index
     for train in (False, True):
         for k in range(len(index)):
-            language = {name: put(x, k, other.language[name]) for name, x in inputs.language.items()}
-            moved = bench.moved(replace(inputs, language=language), train)
-            worst = max(worst, put(moved, k, torch.zeros_like(moved)).max().item())
+            moved = bench.moved(replace(inputs, language=put(inputs.language, k, other.language)), train)
+            worst = max(worst, moved[torch.arange(len(index)) != k].max().item())
         for k in range(int(index.max()) + 1):
-            pictures = {name: put(x, k, other.pictures[name]) for name, x in inputs.pictures.items()}
-            moved = bench.moved(replace(inputs, pictures=pictures), train)
+            moved = bench.moved(replace(inputs, pictures=put(inputs.pictures, k, other.pictures)), train)
             worst = max(worst, moved[index != k].max().item())
             if not moved[index == k].min() > 0 and not train and bench.sees:
                 return Finding(FAULT, worst, "an expression does not follow its own picture; read it by image_index")
@@ -180,11 +178,9 @@ def batch(bench: Bench) -> Finding:
     return Finding(SOUND, worst, "batch normalisation joins samples in training" if norms else "")
 
 
-def put(tensor: Tensor, k: int, other: Tensor) -> Tensor:
-    """The tensor with entry k of another one."""
-    changed = tensor.clone()
-    changed[k] = other[k]
-    return changed
+def put(tensors: dict[str, Tensor], k: int, others: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by name, each with entry k of the other one of this name."""
+    return {name: x.index_put((torch.tensor(k),), others[name][k]) for name, x in tensors.items()}
 
 
 def border(bench: Bench) -> Finding:
@@ -230,14 +226,14 @@ def gradients(bench: Bench) -> Finding:
     """
     module = bench.fresh(train=True, frozen=False)
     with watched(module) as watch, torch.no_grad():
-        bench.subject.run(module, bench.inputs.map(torch.clone))
+        bench.subject.run(module, bench.inputs)
     if relus := [one.module or "forward" for one in watch.seen if one.kind == "relu" and one.saturated > 0.98]:
         return Finding(FAULT, None, f"dead ReLU in '{relus[0]}': its inputs are far below 0")
     try:
         try:
-            slope = Slope.of(bench, torch.float64)
+            slope = Slope(bench, torch.float64)
         except (StudyError, RuntimeError):  # it does not compute in float64
-            slope = Slope.of(bench, torch.float32)
+            slope = Slope(bench, torch.float32)
     except RuntimeError as error:
         detail = f"no gradient: {' '.join(str(error).split())}"
         return Finding(FAULT if bench.steady else NONE, None, detail)  # what changes its inputs has none
@@ -288,14 +284,14 @@ def precision(bench: Bench) -> Finding:
     for scale in (1.0, 16.0):
         for lowered in (False, True):
             about = f"in {'bfloat16' if lowered else 'float32'}" + ", inputs 16 times as large" * (scale > 1)
-            larger = bench.larger(scale)
+            larger = bench.inputs.map(lambda x, scale=scale: scale * x if x.is_floating_point() else x)
             with low_precision(enabled=lowered):
                 finite = bench.call(larger, train=True).isfinite().all()
             if not finite:
                 where = bench.first_bad(larger, lowered)
                 return Finding(FAULT, None, f"NaN or infinity {about}, first at {where or 'an unknown line'}")
             try:
-                found = Slope.of(bench, torch.float32, scale, lowered).gradients
+                found = Slope(bench, torch.float32, scale, lowered).gradients
             except RuntimeError:  # no gradient at all: another check says so
                 continue
             if wrong := [name for name, x in found.items() if x is not None and not x.isfinite().all()]:
@@ -325,7 +321,7 @@ def sizes(bench: Bench) -> Finding:
         try:
             module, inputs = subject.make(size).eval(), subject.draw(size)
             with torch.no_grad():
-                output = subject.run(module, inputs.map(torch.clone))
+                output = subject.run(module, inputs)
             wrong = subject.right_shape(inputs, output) or ("" if output.isfinite().all() else "gives NaN or infinity")
         except StudyError as error:
             wrong = str(error)
@@ -344,7 +340,7 @@ def device(bench: Bench) -> Finding:
     module = bench.fresh().to("meta")
     try:
         with torch.no_grad():
-            bench.subject.run(module, bench.inputs.map(lambda x: x.to("meta"), mask_too=True))
+            bench.subject.run(module, bench.inputs.map(lambda x: x.to("meta")))
     except StudyError as error:
         if "device" in str(error) and "cpu" in str(error):
             return Finding(FAULT, None, f"{error}; register the tensor as a buffer, or make it on its input's device")

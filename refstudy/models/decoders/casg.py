@@ -130,9 +130,12 @@ class CASGStage(nn.Module):
     ):
         super().__init__()
         double = reading == "double"
+
+        def second() -> list[nn.Module]:
+            return [conv_bn_relu(channels, channels)] if double else []
+
         self.coordinate = UpsampledConv(deeper, channels)
-        tail = [conv_bn_relu(channels, channels)] if double else []
-        self.coordinate_tail = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), *tail)
+        self.coordinate_tail = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), *second())
         self.channel_gate, self.spatial_gate = Gate(attention), Gate(attention)
         self.language, self.scale = language, scale
         self.channel_mlp = self.lift = self.project = None
@@ -146,13 +149,8 @@ class CASGStage(nn.Module):
         elif spatial:
             self.lift = nn.Conv2d(channels, text_width, kernel_size=3, padding=1)
         self.spatial = spatial
-
-        def conv() -> nn.Sequential:
-            return nn.Sequential(
-                conv_bn_relu(2 * channels, channels), *([conv_bn_relu(channels, channels)] if double else [])
-            )
-
-        self.take_in, self.refine = conv(), conv()
+        convs = (nn.Sequential(conv_bn_relu(2 * channels, channels), *second()) for _ in range(2))
+        self.take_in, self.refine = convs
 
     def channel_attention(self, semantics: Tensor, sentence: Tensor) -> Tensor:
         """C_i (E, C_i, 1, 1) from the sentence and the mean of I_i1, Eq. (11)."""

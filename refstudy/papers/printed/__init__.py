@@ -63,11 +63,9 @@ def load_printed(stem: str) -> "pd.DataFrame":
 
 def printed_rows(stem: str) -> "pd.DataFrame":
     """Load a printed table with one name per row, the block before it where the table has blocks: "small: 5 B"."""
-    import pandas as pd
-
     table = load_printed(stem)
-    if isinstance(table.index, pd.MultiIndex):
-        table.index = pd.Index([f"{block}: {row}" for block, row in table.index], name="row")
+    if table.index.nlevels > 1:
+        table = table.set_axis([f"{block}: {row}" for block, row in table.index]).rename_axis("row")
     return table
 
 
