@@ -120,10 +120,8 @@ def part_class(kind: str, config: PartConfig) -> type[nn.Module]:
 
 
 def build_part(kind: str, config: PartConfig, *sizes) -> Any:
-    """One part of a model, with what its class takes before its options (``refstudy.models.interfaces``).
-
-    Raises StudyError for an unknown part or option, and where the class refuses what it is given.
-    """
+    """One part of a model, with what its class takes before its options (``refstudy.models.interfaces``). Raises
+    StudyError for an unknown part or option, and where the class refuses what it is given."""
     part, about = part_class(kind, config), f"{kind} '{config.name}'"
     options = list(inspect.signature(part).parameters)[len(sizes) :]
     if unknown := sorted(set(config.options) - set(options)):
@@ -154,10 +152,8 @@ def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None
     The metadata hold what ``save_pretrained`` writes next to the weights, the settings and the tokenizer's files, as
     one text: safetensors writes several in no fixed order, and equal models should be equal files.
     """
-    tensors = {
-        name: (halved(tensor) if half else tensor).detach().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-    }
+    state = model.state_dict()
+    tensors = {name: (halved(x) if half else x).detach().cpu().contiguous() for name, x in state.items()}
     with tempfile.TemporaryDirectory() as folder:
         model.tokenizer.save_pretrained(folder)
         about = {name: (Path(folder) / name).read_text(encoding="utf-8") for name in TOKENIZER_FILES}

@@ -43,17 +43,11 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: ImageEncoderConfig, image_size: int):
         super().__init__()
-        sizes = {key: value for key in SWIN_NAMES if (value := getattr(config, key)) is not None}
+        sizes: dict[str, Any] = {key: value for key in SWIN_NAMES if (value := getattr(config, key)) is not None}
         try:
-            backbone: Any = timm.create_model(
-                config.name,
-                pretrained=config.pretrained,
-                features_only=True,
-                img_size=image_size,
-                strict_img_size=False,
-                drop_path_rate=config.drop_path_rate,
-                **sizes,
-            )
+            how = sizes | {"features_only": True, "img_size": image_size, "strict_img_size": False}
+            how |= {"pretrained": config.pretrained, "drop_path_rate": config.drop_path_rate}
+            backbone: Any = timm.create_model(config.name, **how)
         except (RuntimeError, OSError, TypeError, AssertionError, ValueError, KeyError, SafetensorError) as error:
             remedy = "name a Swin that timm knows, with sizes that fit together"
             if config.pretrained:
@@ -93,10 +87,8 @@ ATTENTION = {"attn_implementation": "sdpa"}
 
 
 class TextEncoder(nn.Module):
-    """BERT; one vector per word piece. Source: S²RM, Sec. III-A.
-
-    ``config`` becomes the settings that build the same encoder from scratch, wherever its weights came from.
-    """
+    """BERT; one vector per word piece. Source: S²RM, Sec. III-A. ``config`` becomes the settings that build the same
+    encoder from scratch, wherever its weights came from."""
 
     def __init__(self, config: TextEncoderConfig):
         super().__init__()

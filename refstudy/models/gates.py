@@ -59,10 +59,8 @@ def gate_ranges(totals: pd.DataFrame) -> pd.DataFrame:
 
 @contextmanager
 def watched_gates(model: nn.Module) -> Iterator[GateRanges]:
-    """Give the ranges of every ``Gate`` of the model over all its forward passes within the block.
-
-    Within the block, call the model itself and not its form from ``torch.compile``, which does not see such hooks.
-    """
+    """Give the ranges of every ``Gate`` of the model over all its forward passes within the block. There, call
+    the model itself and not its form from ``torch.compile``, which does not see such hooks."""
     ranges = GateRanges()
     gates = {name: module for name, module in model.named_modules() if isinstance(module, Gate)}
     handles = [

@@ -84,10 +84,8 @@ def tile(vectors: Tensor, height: int, width: int) -> Tensor:
 def position_planes(
     height: int, width: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """The eight position planes P of Eq. (1), (1, 8, height, width), as CMSA and BRINet define them.
-
-    Left, top, right, bottom border and centre x, y of each cell in [-1, 1], then 1/width and 1/height.
-    """
+    """The eight position planes P of Eq. (1), (1, 8, height, width), as CMSA and BRINet define them. Left, top, right,
+    bottom border and centre x, y of each cell in [-1, 1], then 1/width and 1/height."""
     cells = (torch.arange(side, device="cpu") for side in (height, width))
     rows, columns = torch.meshgrid(*cells, indexing="ij")
     left, right = columns / width * 2 - 1, (columns + 1) / width * 2 - 1

@@ -49,10 +49,8 @@ class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", licens
     def segment(
         self, features: ImageFeatures, token_ids: Tensor, token_mask: Tensor, image_index: Tensor | None = None
     ) -> Tensor:
-        """Mask logits (E, H, W) for E expressions: ids (E, L), bool mask (E, L).
-
-        ``image_index`` (E,) names the image of each expression; without it, expression k belongs to image k.
-        """
+        """Mask logits (E, H, W) for E expressions: ids (E, L), bool mask (E, L). ``image_index`` (E,) names the image
+        of each expression; without it, expression k belongs to image k."""
         if image_index is None:
             image_index = torch.arange(len(token_ids), device=token_ids.device)
         logits = self.logits(features, token_ids, token_mask, image_index)
@@ -96,9 +94,7 @@ class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", licens
 
 class ReferringSegmenter(Segmenter):
     """Image encoder, text encoder, a fusion module on the deepest map, and a decoder. Source: S²RM, Fig. 1.
-
-    ``encode_image`` keeps V_1 ... V_4.
-    """
+    ``encode_image`` keeps V_1 ... V_4."""
 
     def __init__(self, image_encoder: nn.Module, text_encoder: nn.Module, fusion: nn.Module, decoder: nn.Module):
         super().__init__()

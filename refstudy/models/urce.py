@@ -29,9 +29,7 @@ def patch_side(stage: int) -> int:
 
 def to_patches(x: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
     """Cut (E, C, H, W) into the patches of a grid of regions, (E, regions, side * side, C), all in row-major order.
-
-    Patches that reach over the right or lower border are filled with zeros.
-    """
+    Patches that reach over the right or lower border are filled with zeros."""
     height, width = x.shape[-2:]
     rows, columns = grid
     x = pad(x.permute(0, 2, 3, 1), (0, 0, 0, columns * side - width, 0, rows * side - height))
@@ -161,10 +159,8 @@ class URCE(nn.Module):
         return tuple(enhanced)
 
     def forward(self, maps: Sequence[Tensor], scores: Sequence[Tensor], word_mask: Tensor) -> Enhanced:
-        """F_1 ... F_4 (E, C_i, h_i, w_i), S_1 ... S_4 (E, L, h_i, w_i) and the bool mask (E, L) to ``Enhanced``.
-
-        Each stage's sides are half of those of the stage before, rounded up.
-        """
+        """F_1 ... F_4 (E, C_i, h_i, w_i), S_1 ... S_4 (E, L, h_i, w_i) and the bool mask (E, L) to ``Enhanced``. Each
+        stage's sides are half of those of the stage before, rounded up."""
         uncertainty = self.uncertainty(scores, word_mask)
         cells = self.choose(uncertainty)
         return Enhanced(self.enhance(maps, cells), uncertainty, cells)

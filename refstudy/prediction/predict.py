@@ -88,10 +88,8 @@ class Prediction:
 
 @torch.inference_mode()
 def predict(model: Segmenter, image: np.ndarray, expressions: Sequence[str]) -> np.ndarray:
-    """Mask probabilities float32 (E, S, S) for expressions about one uint8 image (S, S, 3), encoded once.
-
-    At most ``EXPRESSIONS_AT_ONCE`` expressions go through the model together, which bounds its memory.
-    """
+    """Mask probabilities float32 (E, S, S) for expressions about one uint8 image (S, S, 3), encoded once. At most
+    ``EXPRESSIONS_AT_ONCE`` expressions go through the model together, which bounds its memory."""
     model.eval()
     device = next(model.parameters()).device
     tokens = tokenize(model.tokenizer, expressions, model.config.max_words)

@@ -200,10 +200,8 @@ def prepare(model: Segmenter, settings: TrainConfig, accelerator: Accelerator) -
 
 
 def compiled(module: nn.Module, fullgraph: bool = False) -> nn.Module:
-    """``torch.compile``, anew for each run, with code that was kept on disk by an equal processor alone.
-
-    PyTorch's key of kept code leaves out how wide the processor's vectors are (docs/compiled_code.md).
-    """
+    """``torch.compile``, anew for each run, with code that was kept on disk by an equal processor alone. PyTorch's key
+    of kept code leaves out how wide the processor's vectors are (docs/compiled_code.md)."""
     torch.compiler.reset()  # Dynamo compiles one forward for so many models only, however many runs there are
     torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
     return torch.compile(module, fullgraph=fullgraph)  # type: ignore[return-value]

@@ -1,7 +1,7 @@
 """The bench of the checks: a part with its inputs, outputs and copies, made once for all of them."""
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
@@ -30,7 +30,6 @@ class Finding:
     detail: str = ""
 
 
-@dataclass
 class Bench:
     """A subject on the bench: the module as made with seed 0, its inputs, and what earlier checks ``found``.
 
@@ -38,17 +37,10 @@ class Bench:
     call cannot pass for a fault of another kind.
     """
 
-    subject: Subject
-    found: dict[str, Finding] = field(default_factory=dict)
-    steady: bool = True  # calls of one kind repeat, so that calls of two kinds can be compared
-
-    @cached_property
-    def module(self) -> nn.Module:
-        return self.subject.make().eval()
-
-    @cached_property
-    def inputs(self) -> Inputs:
-        return self.subject.draw()
+    def __init__(self, subject: Subject):
+        self.subject, self.module, self.inputs = subject, subject.make().eval(), subject.draw()
+        self.found: dict[str, Finding] = {}
+        self.steady = True  # calls of one kind repeat, so that calls of two kinds can be compared
 
     @cached_property
     def output(self) -> Tensor:

@@ -18,6 +18,9 @@ from refstudy.analysis.examination.watch import watched
 from refstudy.base.errors import StudyError
 
 TINY = 1e-3  # of the spread: what rounding cannot reach and what matters does
+DEAF = {"fusion": 0.02, "decoder": 0.005, "whole": 0.005}  # of the spread; see ``sentence``
+SATURATED = {"sigmoid": 0.05, "tanh": 0.2, "softmax": 0.25}  # shares; see ``gates``
+WRONG_SLOPE = 1e-5  # of the gradient's size; see ``gradients``
 
 
 def repeats(bench: Bench) -> Finding:
@@ -64,9 +67,6 @@ def repeats(bench: Bench) -> Finding:
     return Finding(SOUND, off)
 
 
-DEAF = {"fusion": 0.02, "decoder": 0.005, "whole": 0.005}
-
-
 def sentence(bench: Bench) -> Finding:
     """The output changes with the sentence before any training.
 
@@ -80,9 +80,6 @@ def sentence(bench: Bench) -> Finding:
     if not value >= DEAF[bench.subject.kind]:
         return Finding(FAULT, value, f"below {DEAF[bench.subject.kind]}: the words are too weak in what they join")
     return Finding(SOUND, value)
-
-
-SATURATED = {"sigmoid": 0.05, "tanh": 0.2, "softmax": 0.25}
 
 
 def gates(bench: Bench) -> Finding:
@@ -208,9 +205,6 @@ def place(bench: Bench) -> Finding:
     if value < 0.1:
         return Finding(FAULT, value, "far cells are heard as much as the own; look for a reshape without a transpose")
     return Finding(SOUND, value)
-
-
-WRONG_SLOPE = 1e-5
 
 
 def gradients(bench: Bench) -> Finding:

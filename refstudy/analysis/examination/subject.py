@@ -41,8 +41,7 @@ class Inputs:
     @property
     def floats(self) -> dict[str, Tensor]:
         """Those that a gradient reaches."""
-        both = self.pictures | self.language
-        return {name: tensor for name, tensor in both.items() if tensor.is_floating_point()}
+        return {name: x for name, x in (self.pictures | self.language).items() if x.is_floating_point()}
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Inputs":
         """The same with every tensor changed."""
@@ -79,10 +78,8 @@ class Subject:
         return study.run_config(self.profile, "examined", 0).model.from_scratch()
 
     def make(self, size: tuple[int, int] | None = None, seed: int = 0) -> nn.Module:
-        """The module with random weights, for pictures of ``size`` (H, W), by default the profile's.
-
-        Raises StudyError where its class fails.
-        """
+        """The module with random weights, for pictures of ``size`` (H, W), by default the profile's. Raises StudyError
+        where its class fails."""
         config = self.config()
         height, width = size or (config.image_size, config.image_size)
         channels, text = channels_of(config.image.model_dump_json()), config.text.hidden_size

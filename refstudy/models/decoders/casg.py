@@ -82,10 +82,8 @@ def lifted_first(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept for training too, even if the first call comes from inference
 def shifted_upsampling(small: int, large: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The matrix (large, 3 * small) that upsamples three sequences linearly, shifts them by 1, 0, -1 and adds them.
-
-    Row r reads row r - 1, r and r + 1 of the upsampled sequences; beyond the border is zero padding.
-    """
+    """The matrix (large, 3 * small) that upsamples three sequences linearly, shifts them by 1, 0, -1 and adds them. Row
+    r reads row r - 1, r and r + 1 of the upsampled sequences; beyond the border is zero padding."""
     cells, rows, taps = (
         torch.arange(*ends, dtype=torch.float64, device="cpu") for ends in ((0, small), (0, large), (-1, 2))
     )

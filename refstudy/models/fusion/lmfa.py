@@ -94,9 +94,7 @@ class LMFA(nn.Module):
 
     def forward(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """V_i (E, C, H, W), words (E, L, D), bool mask (E, L) to F_i (E, C, H, W) and the raw scores S_i of Eq. (5).
-
-        The scores (E, L, H, W) have a plane for padding words too, which means nothing. Without ``cross``: None.
-        """
+        The scores (E, L, H, W) have a plane for padding words too, which means nothing. Without ``cross``: None."""
         local = self.local(vision)
         activation = local
         for pair in self.strips.values():

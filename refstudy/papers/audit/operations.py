@@ -108,8 +108,9 @@ def ahead(table: str, row: Names, others: Names = (), but_not: Names = (), colum
     printed_cells(table, (*row, *others, *but_not))  # are they known?
     count = 0
     for own in row:
-        rivals = others or [key for key in scores.index if _block(key) == _block(own) and key not in (own, *but_not)]
-        count += (scores.loc[list(rivals)] > scores.loc[own]).to_numpy().sum()
+        block = own.rpartition(": ")[0]
+        same = [key for key in scores.index if key.rpartition(": ")[0] == block and key not in (own, *but_not)]
+        count += (scores.loc[list(others) or same] > scores.loc[own]).to_numpy().sum()
     return _exceptions(count)
 
 
@@ -121,10 +122,8 @@ def missing_rows(table: str, rows: Names) -> Recomputed:
 
 @operation
 def unequal_cells(groups: list[Annotated[list[Cells], Field(min_length=2)]]) -> Recomputed:
-    """Count the cells that differ from those of the first row of their group, which names the same thing.
-
-    Without columns a row has those of its group's first, and this one all that are numbers.
-    """
+    """Count the cells that differ from those of the first row of their group, which names the same thing. Without
+    columns a row has those of its group's first, and this one all that are numbers."""
     count = 0
     for first, *others in groups:
         own = printed_cells(first.table, [first.row], first.columns)
@@ -139,10 +138,8 @@ def unequal_cells(groups: list[Annotated[list[Cells], Field(min_length=2)]]) -> 
 
 @operation
 def outside_range(table: str, parts_table: str, rows: dict[str, str], columns: dict[str, Names]) -> Recomputed:
-    """Count the cells of a table that lie outside the range of those of ``parts_table`` that they sum up.
-
-    ``rows``: row -> its row of ``parts_table``; ``columns``: column -> its columns there.
-    """
+    """Count the cells of a table that lie outside the range of those of ``parts_table`` that they sum up. ``rows``: row
+    -> its row of ``parts_table``; ``columns``: column -> its columns there."""
     count = 0
     for (row, parts_row), (column, parts) in product(rows.items(), columns.items()):
         whole = printed_cells(table, [row], [column]).to_numpy().item()
@@ -199,7 +196,3 @@ def compute(operation: str, arguments: Mapping[str, Any]) -> Recomputed:
     if pd.isna(recomputed.value):
         raise StudyError(f"{operation}: no cell that it needs is printed; name other rows or columns")
     return recomputed
-
-
-def _block(row: str) -> str:
-    return row.rpartition(": ")[0]

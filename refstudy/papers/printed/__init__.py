@@ -70,10 +70,8 @@ def printed_rows(stem: str) -> "pd.DataFrame":
 
 
 def printed_cells(stem: str, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> "pd.DataFrame":
-    """Load the named rows and columns of ``printed_rows``; without names all rows, or all columns of numbers.
-
-    Raises StudyError for a name that the table does not have.
-    """
+    """Load the named rows and columns of ``printed_rows``; without names all rows, or all columns of numbers. Raises
+    StudyError for a name that the table does not have."""
     table = printed_rows(stem)
     for kind, names, known in (("row", rows, table.index), ("column", columns, table.columns)):
         for name in names:
