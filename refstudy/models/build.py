@@ -147,11 +147,9 @@ def build_part(kind: str, config: PartConfig, *sizes) -> Any:
 
 
 def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None:
-    """Write the whole model as one safetensors file; ``half`` stores it as ``halved`` does.
-
-    The metadata hold what ``save_pretrained`` writes next to the weights, the settings and the tokenizer's files, as
-    one text: safetensors writes several in no fixed order, and equal models should be equal files.
-    """
+    """Write the whole model as one safetensors file; ``half`` stores it as ``halved`` does. The metadata hold what
+    ``save_pretrained`` writes next to the weights, the settings and the tokenizer's files, as one text: safetensors
+    writes several in no fixed order, and equal models should be equal files."""
     state = model.state_dict()
     tensors = {name: (halved(x) if half else x).detach().cpu().contiguous() for name, x in state.items()}
     with tempfile.TemporaryDirectory() as folder:

@@ -67,10 +67,8 @@ def mean_word(words: Tensor, word_mask: Tensor) -> Tensor:
 
 def of_each(maps: Tensor, image_index: Tensor) -> Tensor:
     """The maps of each expression's image: (B, C, H, W) and indices (E,) to (E, C, H, W), a channels-last view.
-
     Indexing would do the same, but with several threads its gradient is added up in no fixed order, and no training
-    would be the same twice.
-    """
+    would be the same twice."""
     return maps.permute(0, 2, 3, 1).index_select(0, image_index).permute(0, 3, 1, 2)
 
 

@@ -70,11 +70,9 @@ class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", licens
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **options: Any) -> Self:
-        """The model of a folder that ``save_pretrained`` made, or of a name on the hub, in evaluation mode.
-
-        ``options`` are those of ``huggingface_hub.snapshot_download`` (revision, cache_dir, token, ...). Nothing that
-        was downloaded is executed. Raises StudyError when nothing is there, or no model of this class.
-        """
+        """The model of a folder that ``save_pretrained`` made, or of a name on the hub, in evaluation mode. ``options``
+        are those of ``huggingface_hub.snapshot_download`` (revision, cache_dir, token, ...). Nothing that was
+        downloaded is executed. Raises StudyError when nothing is there, or no model of this class."""
         load_model = import_module("refstudy.models.build").load_model  # late: that module builds on this one
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():

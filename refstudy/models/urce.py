@@ -99,11 +99,9 @@ class URCE(nn.Module):
 
     @torch.no_grad()
     def uncertainty(self, scores: Sequence[Tensor], word_mask: Tensor) -> Tensor:
-        """map_U (E, h_4, w_4) from S_1 ... S_4, Eq. (8); ``Down`` is the mean over a region.
-
-        A disagreement below 1e-5 of the largest correlation is round-off and counts as none; otherwise the choice among
-        equal cells would depend on the machine.
-        """
+        """map_U (E, h_4, w_4) from S_1 ... S_4, Eq. (8); ``Down`` is the mean over a region. A disagreement below 1e-5
+        of the largest correlation is round-off and counts as none; otherwise the choice among equal cells would depend
+        on the machine."""
         correlations = [self.correlation(stage_scores, word_mask).unsqueeze(1) for stage_scores in scores]
         pooled = torch.cat(
             [

@@ -168,10 +168,8 @@ def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Readi
 
 def read_photo(source: Source, name: str = "") -> np.ndarray:
     """A photograph as it is meant to be seen, uint8 (H, W, 3): turned as its EXIF says, where that can be read, and
-    then as ``data.pictures.pixels_of`` has it. ``name`` is what messages call it, by default its path.
-
-    Raises StudyError when it is missing, does not decode, or has more pixels than Pillow takes for safe.
-    """
+    then as ``data.pictures.pixels_of`` has it. ``name`` is what messages call it, by default its path. Raises
+    StudyError when it is missing, does not decode, or has more pixels than Pillow takes for safe."""
     with opened(source, name, "save it as JPEG or PNG") as picture:
         try:
             turn = dict(enumerate(TURNS, 2)).get(picture.getexif().get(ExifTags.Base.Orientation, 1))

@@ -86,12 +86,9 @@ class Trainer:
         return made_ahead(batches, pinned=self.device.type == "cuda")
 
     def step(self, batch: Batch) -> None:
-        """One update by this process' share of a batch.
-
-        Nothing here waits for the device, except at the points of the learning curve. Every expression of the whole
-        batch has the same weight, in any part and process. Raises NoNumber, at such a point, when the loss is not
-        finite.
-        """
+        """One update by this process' share of a batch. Nothing here waits for the device, except at the points of the
+        learning curve. Every expression of the whole batch has the same weight, in any part and process. Raises
+        NoNumber, at such a point, when the loss is not finite."""
         rate = learning_rate(self.settings, self.update, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]

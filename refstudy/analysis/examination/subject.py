@@ -130,10 +130,8 @@ class Subject:
 
     def run(self, module: nn.Module, inputs: Inputs, seed: int = 0) -> Tensor:
         """The output: a fused map (E, C, H, W), mask logits (E, 1, h, w) of a decoder, or (E, H, W) of a whole model.
-
         It is computed from copies of the inputs, and all random generators start from ``seed``. Raises StudyError, in
-        one line with the place in the class's file, where it fails.
-        """
+        one line with the place in the class's file, where it fails."""
         set_seed(seed)
         try:
             return module(*self.arguments(inputs.map(torch.clone)))
@@ -185,10 +183,8 @@ def find(
     name: str, study: Study, kind: str = "", options: dict[str, Any] | None = None, size: str = "scenes"
 ) -> Subject:
     """The part of this name: one of the study's, or a class ``file.py:Class`` or ``module:Class`` (a path starts here).
-
     ``kind`` is needed where the class does not tell it; ``size`` is one of ``PROFILES``. Raises StudyError for an
-    unknown name, kind or size, and for a class that does not load.
-    """
+    unknown name, kind or size, and for a class that does not load."""
     part, kind = named_part(name, kind, options, size)
     return Subject(study, part, kind or _kind(name, part_class("fusion", part)), PROFILES[size])
 

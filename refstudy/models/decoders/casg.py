@@ -62,11 +62,9 @@ class UpsampledConv(nn.Conv2d):
 
 
 def lifted_scores(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
-    """<lift(cells), sentence> in every cell, (E, h, w), without making the lifted map.
-
-    The lift is linear, so the sentence (E, D) is taken into its kernel first: one 3x3 kernel with a single output per
-    expression instead of D of them.
-    """
+    """<lift(cells), sentence> in every cell, (E, h, w), without making the lifted map. The lift is linear, so the
+    sentence (E, D) is taken into its kernel first: one 3x3 kernel with a single output per expression instead of D of
+    them."""
     height, width = cells.shape[-2:]
     kernels = torch.einsum("ed,dcyx->eyxc", sentence, lift.weight.flip(2, 3)).flatten(1, 2)  # (E, 9, C)
     planes = kernels @ cells.flatten(2)

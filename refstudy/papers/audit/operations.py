@@ -100,10 +100,8 @@ def total(table: str, row: str, columns: Names = ()) -> Recomputed:
 @operation
 def ahead(table: str, row: Names, others: Names = (), but_not: Names = (), columns: Names = ()) -> Recomputed:
     """Count the cells of other rows that lie above the cell of ``row`` in the same column; of several rows, all counts.
-
     Without ``others`` all other rows of the table, of the same block where it has blocks, except ``but_not``; without
-    ``columns`` all columns of numbers.
-    """
+    ``columns`` all columns of numbers."""
     scores = printed_cells(table, (), columns)
     printed_cells(table, (*row, *others, *but_not))  # are they known?
     count = 0

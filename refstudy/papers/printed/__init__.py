@@ -47,10 +47,8 @@ def stems() -> list[str]:
 
 def load_printed(stem: str) -> "pd.DataFrame":
     """Load a printed table, in the printed order: index ``row``, or (``block``, ``row``) where the table has blocks.
-
-    The columns are described above; a number that is not printed is NaN, a text that is not printed is empty.
-    Raises StudyError for a table that is not transcribed.
-    """
+    The columns are described above; a number that is not printed is NaN, a text that is not printed is empty. Raises
+    StudyError for a table that is not transcribed."""
     import pandas as pd  # slow to load, and the study file needs the names of the rows only
 
     if stem not in stems():
