@@ -26,12 +26,6 @@ def halving(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, kernel_size=3, stride=2, padding=1), nn.BatchNorm2d(outputs)]
 
 
-def feed_forward(width: int, hidden: int) -> nn.Sequential:
-    """Expand, look at the 3x3 neighbours, GELU, reduce."""
-    expand, reduce = nn.Conv2d(width, hidden, kernel_size=1), nn.Conv2d(hidden, width, kernel_size=1)
-    return nn.Sequential(expand, depthwise(hidden, 3, 3), nn.GELU(), reduce)
-
-
 class Block(nn.Module):
     """One block: attention, then a feed-forward network, each normalised before and scaled per channel after. Around
     LMFA are two 1x1 convolutions, a GELU and an inner shortcut, as in SegNeXt."""
@@ -42,7 +36,9 @@ class Block(nn.Module):
         self.enter = nn.Sequential(nn.Conv2d(width, width, kernel_size=1), nn.GELU())
         self.attention = attention
         self.leave = nn.Conv2d(width, width, kernel_size=1)
-        self.ffn = feed_forward(width, width * mlp_ratio)
+        hidden = width * mlp_ratio
+        expand, reduce = nn.Conv2d(width, hidden, kernel_size=1), nn.Conv2d(hidden, width, kernel_size=1)
+        self.ffn = nn.Sequential(expand, depthwise(hidden, 3, 3), nn.GELU(), reduce)
         self.scale1 = nn.Parameter(torch.full((width,), 1e-2))
         self.scale2 = nn.Parameter(torch.full((width,), 1e-2))
         self.drop_path = DropPath(drop_path)

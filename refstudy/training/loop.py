@@ -188,7 +188,10 @@ def run_epochs(
                 score = f"{trainer.validate(epoch):.1f}"
                 done.set_postfix(val_oIoU=score)
                 if progress and (done.disable or remark):
-                    measured = f"{trainer.settings.selection_split} oIoU {score}{_stuck(trainer)}"
+                    measured = f"{trainer.settings.selection_split} oIoU {score}"
+                    last = [row for row in trainer.gates if row["update"] == trainer.update]
+                    if stuck := [row["gate"] for row in last if row["saturated"] > STUCK]:
+                        measured += f"; gates at an end: {', '.join(stuck)}"
                     said = remark(epoch) if remark else ""
                     done.write(f"{name}: {trainer.update} of {trainer.total} updates, {measured}{said}")
                     sys.stdout.flush()
@@ -215,10 +218,3 @@ def train_one_epoch(
         if wanted == "stop":
             return False
     return True
-
-
-def _stuck(trainer: Trainer) -> str:
-    """The gates that the last validation found at an end, for the line that is printed; empty without any."""
-    last = [row for row in trainer.gates if row["update"] == trainer.update]
-    stuck = [str(row["gate"]) for row in last if row["saturated"] > STUCK]
-    return f"; gates at an end: {', '.join(stuck)}" if stuck else ""

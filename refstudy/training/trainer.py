@@ -187,8 +187,10 @@ def count_batches(settings: TrainConfig, corpus: Corpus, processes: int) -> int:
 
 def prepare(model: Segmenter, settings: TrainConfig, accelerator: Accelerator) -> tuple[Segmenter, nn.Module]:
     """Bring a model to the device; return it, and the form of it that is trained (see ``Trainer.learner``)."""
-    if settings.checkpointing:
-        recompute_blocks(model.image_encoder)
+    if settings.checkpointing:  # blocks are computed again in the backward pass: less memory, the same gradients
+        for module in model.image_encoder.modules():
+            if isinstance(module, SwinTransformerStage | MSCAN):
+                module.grad_checkpointing = True
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -202,10 +204,3 @@ def compiled(module: nn.Module, fullgraph: bool = False) -> nn.Module:
     torch.compiler.reset()  # Dynamo compiles one forward for so many models only, however many runs there are
     torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
     return torch.compile(module, fullgraph=fullgraph)  # type: ignore[return-value]
-
-
-def recompute_blocks(image_encoder: nn.Module) -> None:
-    """Let the blocks of a Swin or MSCAN be computed again in the backward pass: less memory, the same gradients."""
-    for module in image_encoder.modules():
-        if isinstance(module, SwinTransformerStage | MSCAN):
-            module.grad_checkpointing = True
