@@ -52,10 +52,8 @@ class ImageEncoder(nn.Module):
             remedy = "name a Swin that timm knows, with sizes that fit together"
             if config.pretrained:
                 name = "NAME" if ":" in config.name else config.name
-                remedy += (
-                    "; for its weights go online once, or download config.json and model.safetensors from "
-                    f"huggingface.co/timm/{name} into a folder and name it 'local-dir:FOLDER'"
-                )
+                folder = f"download config.json and model.safetensors from huggingface.co/timm/{name} into a folder"
+                remedy += f"; for its weights go online once, or {folder} and name it 'local-dir:FOLDER'"
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise StudyError(f"image encoder '{config.name}': {reason}; {remedy}") from error
         for module in backbone.modules():
@@ -121,10 +119,8 @@ class _Words(BertModel):
 
 def _pretrained_bert(name: str) -> BertModel:
     """The BERT of a folder or a hub name. Raises StudyError when it is missing, incomplete or no plain BERT."""
-    remedy = (
-        "name a folder with config.json, model.safetensors and vocab.txt, as huggingface.co has them for "
-        "google-bert/bert-base-uncased, or go online once"
-    )
+    files = "config.json, model.safetensors and vocab.txt, as huggingface.co has them for google-bert/bert-base-uncased"
+    remedy = f"name a folder with {files}, or go online once"
     try:
         # without it, the model would have the dtype of the file, and be trained in it
         options = {"add_pooling_layer": False, "output_loading_info": True, "dtype": torch.float32, **ATTENTION}

@@ -95,10 +95,8 @@ class MSCAN(nn.Module):
     ):
         super().__init__()
         if not len(widths) == len(depths) == len(mlp_ratios) == 4 or min(depths) < 1:
-            raise StudyError(
-                f"mscan: widths {list(widths)}, depths {list(depths)}, mlp_ratios {list(mlp_ratios)} must be "
-                "four positive numbers each"
-            )
+            given = f"widths {list(widths)}, depths {list(depths)}, mlp_ratios {list(mlp_ratios)}"
+            raise StudyError(f"mscan: {given} must be four positive numbers each")
         self.channels, self.fresh_strips = list(widths), fresh_strips
         half = widths[0] // 2
         stem = nn.Sequential(*halving(3, half), nn.GELU(), *halving(half, widths[0]))
@@ -222,10 +220,8 @@ def load_mscan_file(trunk: MSCAN, path: Path | str) -> None:
     path = Path(path)
     if path.is_dir():
         path = min(path.glob("mscan_b*"), default=path / "mscan_b.pth")
-    remedy = (
-        "get the ImageNet weights of MSCAN-B, mscan_b.pth, linked at github.com/Visual-Attention-Network/SegNeXt, "
-        "and name the file or its folder in SLViT's option 'pretrained'"
-    )
+    weights = "the ImageNet weights of MSCAN-B, mscan_b.pth, linked at github.com/Visual-Attention-Network/SegNeXt"
+    remedy = f"get {weights}, and name the file or its folder in SLViT's option 'pretrained'"
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)

@@ -16,9 +16,8 @@ UNREADABLE = (OSError, SafetensorError, KeyError, ValueError, TypeError)  # what
 def shipped_weights() -> Path:
     """The small model that comes with the repository. Raises StudyError where the package was installed without it."""
     if not SHIPPED_WEIGHTS.is_file():
-        raise StudyError(
-            "this installation comes without weights; give --weights, a file of refstudy or a folder of save_pretrained"
-        )
+        remedy = "give --weights, a file of refstudy or a folder of save_pretrained"
+        raise StudyError(f"this installation comes without weights; {remedy}")
     return SHIPPED_WEIGHTS
 
 

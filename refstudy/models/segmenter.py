@@ -80,10 +80,9 @@ class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", licens
                 name = str(pretrained_model_name_or_path)
                 folder = Path(snapshot_download(name, allow_patterns=["*.json", "model.safetensors"], **options))
             except (OSError, ValueError) as error:  # no such model, no network, no possible name
-                raise StudyError(
-                    f"{pretrained_model_name_or_path}: no such folder, and not found on the hub "
-                    f"({type(error).__name__}); name a folder that save_pretrained made, or go online once"
-                ) from error
+                where = f"no such folder, and not found on the hub ({type(error).__name__})"
+                remedy = "name a folder that save_pretrained made, or go online once"
+                raise StudyError(f"{pretrained_model_name_or_path}: {where}; {remedy}") from error
         model = load_model(folder)
         if not isinstance(model, cls):
             raise StudyError(f"{folder}: is a {type(model).__name__}; use {type(model).__name__}.from_pretrained")

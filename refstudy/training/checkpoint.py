@@ -43,10 +43,9 @@ def resume(trainer: Trainer, path: Path) -> None:
         if state["key"] != trainer.config.key():
             raise StudyError(f"{path}: is the checkpoint of another run; remove it to train afresh")
         if state["precision"] != trainer.precision:
-            raise StudyError(
-                f"{path}: this run began in {state['precision']}, and here it would go on in {trainer.precision}; go "
-                "on with it on a machine like the first, or remove it to train afresh"
-            )
+            about = f"{path}: this run began in {state['precision']}, and here it would go on in {trainer.precision}"
+            remedy = "go on with it on a machine like the first, or remove it to train afresh"
+            raise StudyError(f"{about}; {remedy}")
         trainer.model.load_state_dict(state["model"])
         trainer.optimizer.load_state_dict(state["optimizer"])
         for name in (*STATE, "seconds"):

@@ -157,11 +157,8 @@ def load_corpora(
     root = prepare_data(data, data_root, progress=progress)
     table = load_table(data, root)
     tokenizer = build_tokenizer(text.vocabulary)
-    cache = root / "cache"
-    corpora = {
-        split: build_corpus(table, split, data.image_size, tokenizer, data.max_words, cache, progress, data.keep_aspect)
-        for split in splits
-    }
+    how = (data.max_words, root / "cache", progress, data.keep_aspect)
+    corpora = {split: build_corpus(table, split, data.image_size, tokenizer, *how) for split in splits}
     return corpora, fingerprint(table)
 
 

@@ -119,10 +119,8 @@ class Trainer:
         """The sum of the losses since the last point of the curve. Raises NoNumber when it is not finite."""
         found = self.loss_sum.item()
         if not math.isfinite(found):
-            raise NoNumber(
-                f"{record_name(self.config)}: the loss is no number any more after {self.update} updates; lower "
-                "train.learning_rate or set train.clip_norm"
-            )
+            about = f"{record_name(self.config)}: the loss is no number any more after {self.update} updates"
+            raise NoNumber(f"{about}; lower train.learning_rate or set train.clip_norm")
         return found
 
     def awaits_validation(self) -> bool:
@@ -175,10 +173,8 @@ def count_batches(settings: TrainConfig, corpus: Corpus, processes: int) -> int:
     """Batches in an epoch. Raises StudyError where processes cannot share one, or the data do not fill one."""
     images, parts = settings.images_per_batch, settings.accumulate
     if images % (processes * parts):
-        raise StudyError(
-            f"train.images_per_batch: {images} images are not equally many for "
-            f"{processes} processes and train.accumulate {parts}; change one of them"
-        )
+        wrong = f"train.images_per_batch: {images} images are not equally many for"
+        raise StudyError(f"{wrong} {processes} processes and train.accumulate {parts}; change one of them")
     count = batches_per_epoch(corpus, images, settings.expressions_per_image, settings.sampling)
     if not count:
         raise StudyError(f"train: {images} images per batch, but the train split has fewer; lower it")

@@ -356,10 +356,8 @@ def scale(bench: Bench) -> Finding:
     return Finding(SOUND, size)
 
 
-CHECKS: dict[str, Callable[[Bench], Finding]] = {
-    check.__name__: check
-    for check in (repeats, sentence, gates, padding, batch, border, place, gradients, precision, sizes, device, scale)
-}
+ORDER = (repeats, sentence, gates, padding, batch, border, place, gradients, precision, sizes, device, scale)
+CHECKS: dict[str, Callable[[Bench], Finding]] = {check.__name__: check for check in ORDER}
 
 
 def meaning(check: str) -> str:

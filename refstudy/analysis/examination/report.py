@@ -131,14 +131,10 @@ def examine(
         progress("the same of " + " and ".join(labels))
         others = {label: _reference(study, one, size) for label, one in labels.items()}
     place, _, own = name.rpartition(":")
-    return Examination(
-        f"{Path(place).name}:{own}" if place else own,
-        KINDS[subject.kind],
-        subject.config().image_size,
-        found,
-        {label: checked for label, (checked, _) in others.items()},
-        pd.DataFrame(costs | {label: cost for label, (_, cost) in others.items()}),
-    )
+    title = f"{Path(place).name}:{own}" if place else own
+    references = {label: checked for label, (checked, _) in others.items()}
+    table = pd.DataFrame(costs | {label: cost for label, (_, cost) in others.items()})
+    return Examination(title, KINDS[subject.kind], subject.config().image_size, found, references, table)
 
 
 @contextmanager

@@ -199,7 +199,5 @@ def _kind(name: str, own: type[nn.Module]) -> str:
         for kind, count in ARGUMENTS.items():
             if len(parameters) == count:
                 return kind
-    raise StudyError(
-        f"'{name}': its forward takes {len(parameters)} arguments; a fusion module takes 3 (vision, words, word_mask), "
-        "a decoder 4 (maps, fused, sentence, image_index); name its kind by --kind"
-    )
+    known = "a fusion module takes 3 (vision, words, word_mask), a decoder 4 (maps, fused, sentence, image_index)"
+    raise StudyError(f"'{name}': its forward takes {len(parameters)} arguments; {known}; name its kind by --kind")

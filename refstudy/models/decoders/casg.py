@@ -204,10 +204,9 @@ class CASG(nn.Module):
     ):
         super().__init__()
         if attention not in GATES or reading not in READINGS or stages not in range(4):
-            raise StudyError(
-                f"casg: attention '{attention}', reading '{reading}' or stages {stages} is unknown; "
-                f"known: {', '.join(GATES)}; {', '.join(READINGS)}; 0 to 3"
-            )
+            given = f"attention '{attention}', reading '{reading}' or stages {stages}"
+            known = f"{', '.join(GATES)}; {', '.join(READINGS)}; 0 to 3"
+            raise StudyError(f"casg: {given} is unknown; known: {known}")
         options = (text_width, language, channel, spatial, attention, reading, scale)
         levels = [2, 1, 0][:stages]  # V_3, V_2, V_1
         self.levels = levels

@@ -152,11 +152,8 @@ class S2RM(nn.Module):
         products = gram(vision, language) * self.factor
         by_direction = {"l2v": products, "v2l": products.transpose(1, 2)}
         height, width = vision.shape[-2:]
-        return [
-            group
-            for direction in self.directions
-            for group in maps_of_gram(by_direction[direction], height, width, self.shift)
-        ]
+        pairs = [maps_of_gram(by_direction[way], height, width, self.shift) for way in self.directions]
+        return [group for pair in pairs for group in pair]
 
     def weights(self, groups: list[Tensor]) -> Tensor:
         """One weight in (0, 1) per group, (E, groups), Eq. (9); ones when balancing is off."""
