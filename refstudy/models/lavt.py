@@ -13,11 +13,9 @@ from refstudy.models.segmenter import ImageFeatures, Segmenter
 
 
 class LAVTDecoder(nn.Module):
-    """Upsample, join the next finer map, two convolutions, three times; ``width`` channels in between.
-
-    LAVT predicts two planes and trains them with cross-entropy. Here it is one plane, as for every decoder of the
-    study, which trains with dice loss. Upsampling aligns the corners, as LAVT's public code does.
-    """
+    """Upsample, join the next finer map, two convolutions, three times; ``width`` channels in between. LAVT predicts
+    two planes and trains them with cross-entropy. Here it is one plane, as for every decoder of the study, which trains
+    with dice loss. Upsampling aligns the corners, as LAVT's public code does."""
 
     def __init__(self, channels: Sequence[int], width: int):
         super().__init__()

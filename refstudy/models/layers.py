@@ -47,11 +47,9 @@ class Gate(nn.Module):
 
 
 class InstanceNorm(nn.Module):
-    """Each channel to mean 0 and variance 1 over its cells, without scale and shift.
-
-    Over a single cell the variance is 0 and the formula gives 0. PyTorch's own instance norm refuses that grid while
-    training and gives 0 in evaluation; here it is 0 in both.
-    """
+    """Each channel to mean 0 and variance 1 over its cells, without scale and shift. Over a single cell the variance is
+    0 and the formula gives 0. PyTorch's own instance norm refuses that grid while training and gives 0 in evaluation;
+    here it is 0 in both."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """(E, C, N) or (E, C, H, W) to the same shape."""

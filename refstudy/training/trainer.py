@@ -39,11 +39,9 @@ def launched() -> Accelerator:
 
 
 class Trainer:
-    """The state of a run: model, optimiser, schedule, place in the data, and the best weights so far.
-
-    Each of several processes has all of it, and they stay equal. ``learner`` is the model as it is trained: its
-    gradients are the mean over the processes, and it may be compiled.
-    """
+    """The state of a run: model, optimiser, schedule, place in the data, and the best weights so far. Each of several
+    processes has all of it, and they stay equal. ``learner`` is the model as it is trained: its gradients are the mean
+    over the processes, and it may be compiled."""
 
     def __init__(self, config: RunConfig, corpora: dict[str, Corpus], encoders: Path | str | None = None):
         self.config, self.settings, self.corpora = config, config.train, corpora

@@ -185,10 +185,8 @@ class CASGStage(nn.Module):
 
 class CASG(nn.Module):
     """The decoder with up to three attention-guided stages, at strides 16, 8 and 4 (D1, D2, D3 of Table VI).
-
     ``language``, ``channel``, ``spatial`` and ``attention`` ("tanh" or "sigmoid") are the switches of Table V;
-    ``reading`` and ``scale`` are those of ``CASGStage``.
-    """
+    ``reading`` and ``scale`` are those of ``CASGStage``."""
 
     def __init__(
         self,

@@ -12,12 +12,9 @@ from refstudy.models.layers import InstanceNorm
 
 
 class Strip(nn.Conv2d):
-    """A depth-wise convolution with one row or one column of taps that keeps the size: half of a strip pair.
-
-    On a CPU a row of taps runs as a column of taps on the transposed map, which is faster
-    (``benchmarks/bench_strips.py``), without the taps that lie outside the map for every cell. The result is the
-    same.
-    """
+    """A depth-wise convolution with one row or one column of taps that keeps the size: half of a strip pair. On a CPU a
+    row of taps runs as a column of taps on the transposed map, which is faster (``benchmarks/bench_strips.py``),
+    without the taps that lie outside the map for every cell. The result is the same."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(E, C, H, W) to the same."""

@@ -32,11 +32,9 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class Recomputed(NamedTuple):
-    """A number from the printed tables.
-
-    ``kind`` is "gain" (points), "cost" (G Flops), "size" (of a data set) or "statement": a sentence without a number,
-    for which exceptions are counted. ``slack`` is the largest error that the rounding of the cells can cause.
-    """
+    """A number from the printed tables. ``kind`` is "gain" (points), "cost" (G Flops), "size" (of a data set) or
+    "statement": a sentence without a number, for which exceptions are counted. ``slack`` is the largest error that the
+    rounding of the cells can cause."""
 
     value: float
     kind: Kind

@@ -23,11 +23,9 @@ class Question(Settings):
 
 
 class Claim(Question):
-    """A claim that one variant is better than another, with the table whose two rows say so in print.
-
-    ``worse_table`` is the table of the second row where the two stand in different ones; ``column`` is that of the
-    printed numbers where they are not under the metric's name.
-    """
+    """A claim that one variant is better than another, with the table whose two rows say so in print. ``worse_table``
+    is the table of the second row where the two stand in different ones; ``column`` is that of the printed numbers
+    where they are not under the metric's name."""
 
     paper: str
     text: str
