@@ -76,8 +76,7 @@ def train(
     trainer = Trainer(config, corpora, encoders)
     resume(trainer, checkpoint)
     _begin_stretch(trainer, checkpoint, told=progress and accelerator.is_main_process)
-    if not run_epochs(trainer, checkpoint, progress, watcher, stop, remark):
-        raise Unfinished(f"{name}: stopped after {trainer.update} of {trainer.total} updates; the same command goes on")
+    run_epochs(trainer, checkpoint, progress, watcher, stop, remark)
     if accelerator.is_main_process:
         trainer.seconds = trainer.elapsed()
         model = trainer.best_model()
@@ -169,8 +168,8 @@ def run_epochs(
     watcher: Watcher | None,
     stop: Callable[[], bool],
     remark: Callable[[int], str] | None,
-) -> bool:
-    """Train from where the run is to its end, leaving checkpoints on the way; False when ``stop`` ended it."""
+) -> None:
+    """Train from where the run is to its end, leaving checkpoints on the way; raises as ``train_one_epoch``."""
     if watcher is not None and trainer.update == 0:
         watcher(trainer.model, 0)
     name = f"{trainer.config.variant}-seed{trainer.config.seed}"
@@ -178,8 +177,8 @@ def run_epochs(
     shown = progress and sys.stderr.isatty()
     with bar(total=trainer.total, initial=trainer.update, desc=name, shown=shown) as done:
         while trainer.update < trainer.total or trainer.awaits_validation():
-            if not trainer.awaits_validation() and not train_one_epoch(trainer, checkpoint, stop, done.update):
-                return False
+            if not trainer.awaits_validation():
+                train_one_epoch(trainer, checkpoint, stop, done.update)
             if trainer.awaits_validation():
                 epoch = trainer.update // trainer.per_epoch
                 score = f"{trainer.validate(epoch):.1f}"
@@ -195,13 +194,12 @@ def run_epochs(
                 if watcher is not None:
                     watcher(trainer.model, trainer.update)
             save(trainer, checkpoint)
-    return True
 
 
 def train_one_epoch(
     trainer: Trainer, checkpoint: Path, stop: Callable[[], bool], updated: Callable[[], object]
-) -> bool:
-    """Train what the epoch has left, saving now and then; False when ``stop`` ended it."""
+) -> None:
+    """Train what the epoch has left, saving now and then. Raises Unfinished when ``stop`` ends it."""
     saved = time.time()
     for batch in trainer.rest_of_epoch():
         trainer.step(batch)
@@ -213,5 +211,5 @@ def train_one_epoch(
             save(trainer, checkpoint)
             saved = time.time()
         if wanted == "stop":
-            return False
-    return True
+            about = f"{record_name(trainer.config)}: stopped after {trainer.update} of {trainer.total} updates"
+            raise Unfinished(f"{about}; the same command goes on")
