@@ -58,12 +58,6 @@ class Bench:
         return max(self.output.double().std().item(), 1e-12)
 
     @cached_property
-    def sees(self) -> bool:
-        """Tell whether the output depends on the pictures at all."""
-        other = replace(self.inputs, pictures=self.subject.draw(pictures=1).pictures)
-        return not torch.equal(self.call(other), self.output)
-
-    @cached_property
     def reach(self) -> dict[str, tuple[float, float]]:
         """The reach of the borders, see ``reach``; on 8 x 8 cells or more, where the module can be made for it."""
         side = self.subject.config().image_size

@@ -160,7 +160,8 @@ def batch(bench: Bench) -> Finding:
         for k in range(int(index.max()) + 1):
             moved = bench.moved(replace(inputs, pictures=put(inputs.pictures, k, other.pictures)), train)
             worst = max(worst, moved[index != k].max().item())
-            if not moved[index == k].min() > 0 and not train and bench.sees:
+            still = not train and not moved[index == k].min() > 0
+            if still and not torch.equal(bench.call(replace(inputs, pictures=other.pictures)), bench.output):
                 return Finding(FAULT, worst, "an expression does not follow its own picture; read it by image_index")
         if not worst <= TINY:
             return Finding(FAULT, worst, "an expression moves with others of its batch" + " in training" * train)
