@@ -58,8 +58,7 @@ OPERATIONS: dict[str, Callable[..., Recomputed]] = {}
 
 def operation(function: Callable[..., Recomputed]) -> Callable[..., Recomputed]:
     """Enter a function in ``OPERATIONS``, under its name; it validates its arguments."""
-    OPERATIONS[function.__name__] = validate_call(function)
-    return OPERATIONS[function.__name__]
+    return OPERATIONS.setdefault(function.__name__, validate_call(function))
 
 
 @operation
