@@ -29,6 +29,8 @@ STUCK = 0.95  # a gate more saturated than this is named in the line of the vali
 CHECKPOINT_EVERY = 120  # seconds between two checkpoints
 AGREE_EVERY = 8  # updates after which several processes agree on stopping and saving, for which all wait
 Watcher = Callable[[Segmenter, int], None]
+Stop = Callable[[], bool]
+Remark = Callable[[int], str]
 
 
 class Unfinished(Exception):
@@ -43,9 +45,9 @@ def train(
     encoders: Path | str | None = None,
     progress: bool = True,
     watcher: Watcher | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Stop = lambda: False,
     ship: Path | str | None = None,
-    remark: Callable[[int], str] | None = None,
+    remark: Remark | None = None,
 ) -> Path:
     """Train one run and write its record under ``records``; return the record's folder.
 
@@ -162,12 +164,7 @@ def load_corpora(
 
 
 def run_epochs(
-    trainer: Trainer,
-    checkpoint: Path,
-    progress: bool,
-    watcher: Watcher | None,
-    stop: Callable[[], bool],
-    remark: Callable[[int], str] | None,
+    trainer: Trainer, checkpoint: Path, progress: bool, watcher: Watcher | None, stop: Stop, remark: Remark | None
 ) -> None:
     """Train from where the run is to its end, leaving checkpoints on the way; raises as ``train_one_epoch``."""
     if watcher is not None and trainer.update == 0:
@@ -196,9 +193,7 @@ def run_epochs(
             save(trainer, checkpoint)
 
 
-def train_one_epoch(
-    trainer: Trainer, checkpoint: Path, stop: Callable[[], bool], updated: Callable[[], object]
-) -> None:
+def train_one_epoch(trainer: Trainer, checkpoint: Path, stop: Stop, updated: Callable[[], object]) -> None:
     """Train what the epoch has left, saving now and then. Raises Unfinished when ``stop`` ends it."""
     saved = time.time()
     for batch in trainer.rest_of_epoch():

@@ -33,6 +33,8 @@ from refstudy.training.optim import parameter_groups
 
 STRIDE = 4  # of the pixel labels and of V_1
 OFTEN = 4500  # a step counts that is in one of so many training expressions
+Corpora = dict[str, Corpus]  # by split
+Labels = dict[str, np.ndarray]
 
 
 def pretrain(
@@ -121,11 +123,7 @@ class PixelNamer(nn.Module):
 
 
 def pretrain_image_encoder(
-    encoder: ImageEncoder | MSCAN,
-    corpora: dict[str, Corpus],
-    labels: dict[str, np.ndarray],
-    settings: PretrainConfig,
-    progress: bool,
+    encoder: ImageEncoder | MSCAN, corpora: Corpora, labels: Labels, settings: PretrainConfig, progress: bool
 ) -> dict[str, float]:
     """Train the encoder to name pixels; return the percentages of val's pixels with the right category and colour."""
     see = encoder.see if isinstance(encoder, MSCAN) else encoder  # the function that makes V_1 ... V_4 of images
@@ -157,7 +155,7 @@ def pretrain_image_encoder(
     return {"category_accuracy": float(category), "colour_accuracy": float(colour)}
 
 
-def said(data: DataConfig, corpora: dict[str, Corpus], data_root: Path | str | None) -> dict[str, np.ndarray]:
+def said(data: DataConfig, corpora: Corpora, data_root: Path | str | None) -> Labels:
     """The content of every expression, bool (n, K), by split: the category of its referent and the steps of its
     program; steps about other things count as steps of their own. Steps in fewer than one of ``OFTEN`` training
     expressions are left out."""
@@ -184,11 +182,7 @@ def _flat(program: Sequence[Sequence[Any]], whose: str = "") -> Iterator[str]:
 
 
 def pretrain_text_encoder(
-    encoder: TextEncoder,
-    corpora: dict[str, Corpus],
-    labels: dict[str, np.ndarray],
-    settings: PretrainConfig,
-    progress: bool,
+    encoder: TextEncoder, corpora: Corpora, labels: Labels, settings: PretrainConfig, progress: bool
 ) -> dict[str, float]:
     """Train the encoder to tell the content of an expression from the mean of its words; return the percentage of val's
     expressions whose whole content is recognised."""
