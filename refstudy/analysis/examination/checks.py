@@ -276,14 +276,14 @@ def precision(bench: Bench) -> Finding:
         detail = f"gives {bench.output.dtype} for torch.float32; make its constants in the input's type"
         return Finding(FAULT, None, detail)
     alive: set[str] | None = None
-    for scale in (1.0, 16.0):
+    large = bench.inputs.map(lambda x: 16 * x if x.is_floating_point() else x)
+    for scale, inputs in ((1.0, bench.inputs), (16.0, large)):
         for lowered in (False, True):
             about = f"in {'bfloat16' if lowered else 'float32'}" + ", inputs 16 times as large" * (scale > 1)
-            larger = bench.inputs.map(lambda x, scale=scale: scale * x if x.is_floating_point() else x)
             with low_precision(enabled=lowered):
-                finite = bench.call(larger, train=True).isfinite().all()
+                finite = bench.call(inputs, train=True).isfinite().all()
             if not finite:
-                where = bench.first_bad(larger, lowered)
+                where = bench.first_bad(inputs, lowered)
                 return Finding(FAULT, None, f"NaN or infinity {about}, first at {where or 'an unknown line'}")
             try:
                 found = Slope(bench, torch.float32, scale, lowered).gradients
