@@ -33,7 +33,6 @@ from refstudy.models.build import load_or_build
 from refstudy.models.fusion.s2rm import Steps, coparse, coparse_literal
 from refstudy.models.segmenter import Segmenter
 from refstudy.models.urce import STAGES, patch_side
-from refstudy.prediction.photos import remarks
 from refstudy.prediction.predict import model_view, segment_photo
 from refstudy.study.file import PAPERS_SWIN_T, ProfileStudy
 
@@ -283,9 +282,9 @@ def ask(model: Segmenter, picture: np.ndarray, sentence: str) -> Trace:
     """Show the answer of a model with S²RM to a sentence about a picture uint8 (H, W, 3): mask, word attention and the
     maps of the cell that holds most of the mask; return its steps. Raises StudyError as ``segment_photo`` and
     ``trace``."""
-    for line in remarks(model, [sentence]):
-        print(line)
     (found,) = segment_photo(model, picture, [sentence])
+    for line in found.reading.notes:
+        print(line)
     seen = model_view(model, picture)
     steps = trace(model, seen, sentence)
     height, width = steps.attention.shape[1:]

@@ -104,9 +104,8 @@ def _own_class(config: PartConfig) -> type[nn.Module]:
             cast(Loader, spec.loader).exec_module(module)
         except Exception as error:  # any error of that code
             del sys.modules[module_name]
-            raise StudyError(
-                f"'{config.name}': {place_of(error, path)} fails: {type(error).__name__}: {error}"
-            ) from error
+            place = place_of(error, path)
+            raise StudyError(f"'{config.name}': {place} fails: {type(error).__name__}: {error}") from error
     found = getattr(module, name)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise StudyError(f"'{config.name}': is no torch.nn.Module; derive it from one")
@@ -121,24 +120,19 @@ def part_class(kind: str, config: PartConfig) -> type[nn.Module]:
 
 
 def build_part(kind: str, config: PartConfig, *sizes) -> Any:
-    """One part of a model, with what its class takes before its options (``refstudy.models.interfaces``).
-
-    Raises StudyError for an unknown part or option, and where the class refuses what it is given.
-    """
-    part = part_class(kind, config)
+    """One part of a model, with what its class takes before its options (``refstudy.models.interfaces``). Raises
+    StudyError for an unknown part or option, and where the class refuses what it is given."""
+    part, about = part_class(kind, config), f"{kind} '{config.name}'"
     options = list(inspect.signature(part).parameters)[len(sizes) :]
     if unknown := sorted(set(config.options) - set(options)):
-        raise StudyError(
-            f"{kind} '{config.name}': unknown option '{unknown[0]}'; known: {', '.join(options) or 'none'}"
-        )
+        raise StudyError(f"{about}: unknown option '{unknown[0]}'; known: {', '.join(options) or 'none'}")
     kinds = get_type_hints(part.__init__)
     for name, value in config.options.items():
         try:
             # strictly, since the text "false" is true; as JSON, since a study file has lists for tuples
             TypeAdapter(kinds.get(name, Any)).validate_json(json.dumps(value, default=str), strict=True)
         except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise StudyError(f"{kind} '{config.name}': option {name} is {value!r}; {reason}") from None
+            raise StudyError(f"{about}: option {name} is {value!r}; {error.errors()[0]['msg']}") from None
     try:
         return part(*sizes, **config.options)
     except StudyError:
@@ -146,22 +140,18 @@ def build_part(kind: str, config: PartConfig, *sizes) -> Any:
     except Exception as error:  # options of the wrong kind or size, or any error of a class of your own
         if is_own(config.name):
             place = place_of(error, source_of(config.name, config.source))
-            raise StudyError(f"{kind} '{config.name}': {place} fails: {type(error).__name__}: {error}") from error
+            raise StudyError(f"{about}: {place} fails: {type(error).__name__}: {error}") from error
         if not isinstance(error, TypeError | ValueError | RuntimeError | ArithmeticError):
             raise
-        raise StudyError(f"{kind} '{config.name}', options {config.options}: {error}") from error
+        raise StudyError(f"{about}, options {config.options}: {error}") from error
 
 
 def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None:
-    """Write the whole model as one safetensors file; ``half`` stores it as ``halved`` does.
-
-    The metadata hold what ``save_pretrained`` writes next to the weights, the settings and the tokenizer's files, as
-    one text: safetensors writes several in no fixed order, and equal models should be equal files.
-    """
-    tensors = {
-        name: (halved(tensor) if half else tensor).detach().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-    }
+    """Write the whole model as one safetensors file; ``half`` stores it as ``halved`` does. The metadata hold what
+    ``save_pretrained`` writes next to the weights, the settings and the tokenizer's files, as one text: safetensors
+    writes several in no fixed order, and equal models should be equal files."""
+    state = model.state_dict()
+    tensors = {name: (halved(x) if half else x).detach().cpu().contiguous() for name, x in state.items()}
     with tempfile.TemporaryDirectory() as folder:
         model.tokenizer.save_pretrained(folder)
         about = {name: (Path(folder) / name).read_text(encoding="utf-8") for name in TOKENIZER_FILES}

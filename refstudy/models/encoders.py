@@ -43,25 +43,17 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: ImageEncoderConfig, image_size: int):
         super().__init__()
-        sizes = {key: value for key in SWIN_NAMES if (value := getattr(config, key)) is not None}
+        sizes: dict[str, Any] = {key: value for key in SWIN_NAMES if (value := getattr(config, key)) is not None}
         try:
-            backbone: Any = timm.create_model(
-                config.name,
-                pretrained=config.pretrained,
-                features_only=True,
-                img_size=image_size,
-                strict_img_size=False,
-                drop_path_rate=config.drop_path_rate,
-                **sizes,
-            )
+            how = sizes | {"features_only": True, "img_size": image_size, "strict_img_size": False}
+            how |= {"pretrained": config.pretrained, "drop_path_rate": config.drop_path_rate}
+            backbone: Any = timm.create_model(config.name, **how)
         except (RuntimeError, OSError, TypeError, AssertionError, ValueError, KeyError, SafetensorError) as error:
             remedy = "name a Swin that timm knows, with sizes that fit together"
             if config.pretrained:
                 name = "NAME" if ":" in config.name else config.name
-                remedy += (
-                    "; for its weights go online once, or download config.json and model.safetensors from "
-                    f"huggingface.co/timm/{name} into a folder and name it 'local-dir:FOLDER'"
-                )
+                folder = f"download config.json and model.safetensors from huggingface.co/timm/{name} into a folder"
+                remedy += f"; for its weights go online once, or {folder} and name it 'local-dir:FOLDER'"
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise StudyError(f"image encoder '{config.name}': {reason}; {remedy}") from error
         for module in backbone.modules():
@@ -73,20 +65,13 @@ class ImageEncoder(nn.Module):
         self.channels: list[int] = backbone.feature_info.channels()
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
         if ":" in config.name:  # a folder or a hub name, which brings sizes of its own
-            sizes = self._sizes()
+            stages = [module for name, module in backbone.named_children() if name.startswith("layers_")]
+            depths = tuple(len(stage.blocks) for stage in stages)
+            heads = tuple(stage.blocks[0].attn.num_heads for stage in stages)
+            window = stages[0].blocks[0].attn.window_size[0]
+            sizes = {"embed_dim": self.channels[0], "depths": depths, "num_heads": heads, "window_size": window}
         known = {"name": backbone.pretrained_cfg["architecture"], "pretrained": False, "weights": ""}
         self.config = config.model_copy(update=sizes | known)
-
-    def _sizes(self) -> dict[str, Any]:
-        """The sizes as they were built."""
-        stages: Any = [module for name, module in self.backbone.named_children() if name.startswith("layers_")]
-        first = stages[0].blocks[0].attn
-        return {
-            "embed_dim": self.channels[0],
-            "depths": tuple(len(stage.blocks) for stage in stages),
-            "num_heads": tuple(stage.blocks[0].attn.num_heads for stage in stages),
-            "window_size": first.window_size[0],
-        }
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to V_1 ... V_4, each (B, C_i, H / 2^(i+1), W / 2^(i+1))."""
@@ -100,10 +85,8 @@ ATTENTION = {"attn_implementation": "sdpa"}
 
 
 class TextEncoder(nn.Module):
-    """BERT; one vector per word piece. Source: S²RM, Sec. III-A.
-
-    ``config`` becomes the settings that build the same encoder from scratch, wherever its weights came from.
-    """
+    """BERT; one vector per word piece. Source: S²RM, Sec. III-A. ``config`` becomes the settings that build the same
+    encoder from scratch, wherever its weights came from."""
 
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
@@ -136,10 +119,8 @@ class _Words(BertModel):
 
 def _pretrained_bert(name: str) -> BertModel:
     """The BERT of a folder or a hub name. Raises StudyError when it is missing, incomplete or no plain BERT."""
-    remedy = (
-        "name a folder with config.json, model.safetensors and vocab.txt, as huggingface.co has them for "
-        "google-bert/bert-base-uncased, or go online once"
-    )
+    files = "config.json, model.safetensors and vocab.txt, as huggingface.co has them for google-bert/bert-base-uncased"
+    remedy = f"name a folder with {files}, or go online once"
     try:
         # without it, the model would have the dtype of the file, and be trained in it
         options = {"add_pooling_layer": False, "output_loading_info": True, "dtype": torch.float32, **ATTENTION}

@@ -21,7 +21,7 @@ class GateRanges:
     """Collects the ranges of a model's gates. Nothing waits for the device before ``totals`` is asked for."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, ...], list[tuple[Tensor, int]]] = {}
+        self._seen: list[tuple[tuple[str, ...], Tensor, int]] = []
 
     @torch.no_grad()
     def see(self, names: tuple[str, ...], gate: Gate, inputs: Any, weights: Tensor) -> None:
@@ -31,15 +31,14 @@ class GateRanges:
         columns = weights.reshape(-1, len(names))
         near = (columns < low + NEAR) | (columns > high - NEAR)
         numbers = (columns.amin(0), columns.sum(0, dtype=torch.float64), columns.amax(0), near.sum(0))
-        self._seen.setdefault(names, []).append((torch.stack([each.double() for each in numbers]), len(columns)))
+        self._seen.append((names, torch.stack([each.double() for each in numbers], dim=1), len(columns)))
 
     def totals(self) -> pd.DataFrame:
         """The columns ``TOTALS``, a row per gate, or part of one, and call; ``gate_ranges`` adds them up."""
         rows = [
             (name, *column, count)
-            for names, seen in self._seen.items()
-            for call, (_, count) in zip(torch.stack([numbers for numbers, _ in seen]).tolist(), seen, strict=True)
-            for name, column in zip(names, zip(*call, strict=True), strict=True)
+            for names, numbers, count in self._seen
+            for name, column in zip(names, numbers.tolist(), strict=True)
         ]
         return pd.DataFrame(rows, columns=list(TOTALS))
 
@@ -59,10 +58,8 @@ def gate_ranges(totals: pd.DataFrame) -> pd.DataFrame:
 
 @contextmanager
 def watched_gates(model: nn.Module) -> Iterator[GateRanges]:
-    """Give the ranges of every ``Gate`` of the model over all its forward passes within the block.
-
-    Within the block, call the model itself and not its form from ``torch.compile``, which does not see such hooks.
-    """
+    """Give the ranges of every ``Gate`` of the model over all its forward passes within the block. There, call
+    the model itself and not its form from ``torch.compile``, which does not see such hooks."""
     ranges = GateRanges()
     gates = {name: module for name, module in model.named_modules() if isinstance(module, Gate)}
     handles = [

@@ -26,17 +26,9 @@ def halving(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, kernel_size=3, stride=2, padding=1), nn.BatchNorm2d(outputs)]
 
 
-def feed_forward(width: int, hidden: int) -> nn.Sequential:
-    """Expand, look at the 3x3 neighbours, GELU, reduce."""
-    expand, reduce = nn.Conv2d(width, hidden, kernel_size=1), nn.Conv2d(hidden, width, kernel_size=1)
-    return nn.Sequential(expand, depthwise(hidden, 3, 3), nn.GELU(), reduce)
-
-
 class Block(nn.Module):
-    """One block: attention, then a feed-forward network, each normalised before and scaled per channel after.
-
-    Around LMFA are two 1x1 convolutions, a GELU and an inner shortcut, as in SegNeXt.
-    """
+    """One block: attention, then a feed-forward network, each normalised before and scaled per channel after. Around
+    LMFA are two 1x1 convolutions, a GELU and an inner shortcut, as in SegNeXt."""
 
     def __init__(self, width: int, mlp_ratio: int, drop_path: float, attention: LMFA):
         super().__init__()
@@ -44,7 +36,9 @@ class Block(nn.Module):
         self.enter = nn.Sequential(nn.Conv2d(width, width, kernel_size=1), nn.GELU())
         self.attention = attention
         self.leave = nn.Conv2d(width, width, kernel_size=1)
-        self.ffn = feed_forward(width, width * mlp_ratio)
+        hidden = width * mlp_ratio
+        expand, reduce = nn.Conv2d(width, hidden, kernel_size=1), nn.Conv2d(hidden, width, kernel_size=1)
+        self.ffn = nn.Sequential(expand, depthwise(hidden, 3, 3), nn.GELU(), reduce)
         self.scale1 = nn.Parameter(torch.full((width,), 1e-2))
         self.scale2 = nn.Parameter(torch.full((width,), 1e-2))
         self.drop_path = DropPath(drop_path)
@@ -101,10 +95,8 @@ class MSCAN(nn.Module):
     ):
         super().__init__()
         if not len(widths) == len(depths) == len(mlp_ratios) == 4 or min(depths) < 1:
-            raise StudyError(
-                f"mscan: widths {list(widths)}, depths {list(depths)}, mlp_ratios {list(mlp_ratios)} must be "
-                "four positive numbers each"
-            )
+            given = f"widths {list(widths)}, depths {list(depths)}, mlp_ratios {list(mlp_ratios)}"
+            raise StudyError(f"mscan: {given} must be four positive numbers each")
         self.channels, self.fresh_strips = list(widths), fresh_strips
         half = widths[0] // 2
         stem = nn.Sequential(*halving(3, half), nn.GELU(), *halving(half, widths[0]))
@@ -146,10 +138,8 @@ class MSCAN(nn.Module):
                 vision = self.downs[stage](vision)
             for block in blocks:  # type: ignore[attr-defined]
                 if self.grad_checkpointing and self.training:
-                    contexts = partial(_first_and_again, block)
-                    vision, scores = checkpoint(
-                        block, vision, words, word_mask, use_reentrant=False, context_fn=contexts
-                    )
+                    again = partial(_first_and_again, block)
+                    vision, scores = checkpoint(block, vision, words, word_mask, use_reentrant=False, context_fn=again)
                 else:
                     vision, scores = block(vision, words, word_mask)
             vision = norm(vision.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # F_i, Eq. (1); a channels-last view
@@ -184,8 +174,8 @@ NOT_NEEDED = re.compile(r"head\.|.*\.num_batches_tracked$|.*\.spatial_gating_uni
 
 def published_names(trunk: MSCAN) -> dict[str, str]:
     """The trunk's tensors that published weights set: our name -> the published name."""
-    names = {name: published_name(name) for name in trunk.pretrained_part(trunk.state_dict())}
-    return {name: source for name, source in names.items() if source is not None}
+    own = trunk.pretrained_part(trunk.state_dict())
+    return {name: source for name in own if (source := published_name(name)) is not None}
 
 
 def published_name(name: str) -> str | None:
@@ -230,10 +220,8 @@ def load_mscan_file(trunk: MSCAN, path: Path | str) -> None:
     path = Path(path)
     if path.is_dir():
         path = min(path.glob("mscan_b*"), default=path / "mscan_b.pth")
-    remedy = (
-        "get the ImageNet weights of MSCAN-B, mscan_b.pth, linked at github.com/Visual-Attention-Network/SegNeXt, "
-        "and name the file or its folder in SLViT's option 'pretrained'"
-    )
+    weights = "the ImageNet weights of MSCAN-B, mscan_b.pth, linked at github.com/Visual-Attention-Network/SegNeXt"
+    remedy = f"get {weights}, and name the file or its folder in SLViT's option 'pretrained'"
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)

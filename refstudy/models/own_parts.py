@@ -47,10 +47,9 @@ def source_of(name: str, digest: str) -> Path:
     """The file of a class that a study file named. Raises StudyError when none did, or the file was edited since."""
     path = _files.get((name, digest))
     if path is None:
-        raise StudyError(
-            f"'{name}' is a class of your own, and no study file that was read names it with this source; "
-            "give that study file by --study, or load_study, and leave the source as it was in training"
-        )
+        about = f"'{name}' is a class of your own, and no study file that was read names it with this source"
+        remedy = "give that study file by --study, or load_study, and leave the source as it was in training"
+        raise StudyError(f"{about}; {remedy}")
     if not path.is_file() or path_digest(path) != digest:
         raise StudyError(f"'{name}': {path} was edited after the study file was read; start again")
     return path

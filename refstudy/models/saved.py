@@ -16,18 +16,15 @@ UNREADABLE = (OSError, SafetensorError, KeyError, ValueError, TypeError)  # what
 def shipped_weights() -> Path:
     """The small model that comes with the repository. Raises StudyError where the package was installed without it."""
     if not SHIPPED_WEIGHTS.is_file():
-        raise StudyError(
-            "this installation comes without weights; give --weights, a file of refstudy or a folder of save_pretrained"
-        )
+        remedy = "give --weights, a file of refstudy or a folder of save_pretrained"
+        raise StudyError(f"this installation comes without weights; {remedy}")
     return SHIPPED_WEIGHTS
 
 
 def saved_settings(path: Path) -> tuple[ModelConfig, dict[str, str]]:
     """The settings of a model that ``save_weights`` or ``save_pretrained`` wrote, and what else the metadata of the
-    file hold: its tokenizer's files by name, where it has them.
-
-    Raises StudyError when it is missing, broken or not one of ours.
-    """
+    file hold: its tokenizer's files by name, where it has them. Raises StudyError when it is missing, broken or not one
+    of ours."""
     if not path.exists():
         raise StudyError(f"{path}: weights not found; train them or fetch them again")
     if path.is_dir() and not (path / "model.safetensors").is_file():

@@ -1,6 +1,7 @@
 """URCE, Uncertain Region Cross-Scale Enhancement (SLViT, IJCAI 2023, Sec. 3.4)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -29,9 +30,7 @@ def patch_side(stage: int) -> int:
 
 def to_patches(x: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
     """Cut (E, C, H, W) into the patches of a grid of regions, (E, regions, side * side, C), all in row-major order.
-
-    Patches that reach over the right or lower border are filled with zeros.
-    """
+    Patches that reach over the right or lower border are filled with zeros."""
     height, width = x.shape[-2:]
     rows, columns = grid
     x = pad(x.permute(0, 2, 3, 1), (0, 0, 0, columns * side - width, 0, rows * side - height))
@@ -75,21 +74,18 @@ class URCE(nn.Module):
         if not set(self.restored) <= set(self.stages) <= set(STAGES) or not self.restored:
             raise StudyError(f"urce: stages {list(self.stages)} must be of {list(STAGES)}, and one be restored")
         if score_source not in SCORE_SOURCES or regions < 1 or width % heads:
-            raise StudyError(
-                f"urce: score_source '{score_source}' is one of {list(SCORE_SOURCES)}, regions {regions} is positive, "
-                f"and heads {heads} divides width {width}"
-            )
+            sizes = f"regions {regions} is positive, and heads {heads} divides width {width}"
+            raise StudyError(f"urce: score_source '{score_source}' is one of {list(SCORE_SOURCES)}, {sizes}")
         self.regions, self.score_source, self.heads = regions, score_source, heads
         self.unify = nn.ModuleDict({str(stage): nn.Linear(channels[stage - 1], width) for stage in self.stages})
         self.norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         self.reverse = nn.ModuleDict({str(stage): nn.Linear(width, channels[stage - 1]) for stage in self.restored})
-
-        def join(count: int) -> nn.Sequential:
-            return nn.Sequential(nn.Linear(2 * count, count), nn.LayerNorm(count), nn.ReLU())
-
-        self.joins = nn.ModuleDict({str(stage): join(channels[stage - 1]) for stage in self.restored} if skip else {})
+        self.joins = nn.ModuleDict()
+        for stage in self.restored if skip else ():
+            count = channels[stage - 1]
+            self.joins[str(stage)] = nn.Sequential(nn.Linear(2 * count, count), nn.LayerNorm(count), nn.ReLU())
 
     def correlation(self, scores: Tensor, word_mask: Tensor) -> Tensor:
         """R_i (E, h_i, w_i): the scores S_i (E, L, h_i, w_i) summed over the words that are there, in float32."""
@@ -101,19 +97,13 @@ class URCE(nn.Module):
 
     @torch.no_grad()
     def uncertainty(self, scores: Sequence[Tensor], word_mask: Tensor) -> Tensor:
-        """map_U (E, h_4, w_4) from S_1 ... S_4, Eq. (8); ``Down`` is the mean over a region.
-
-        A disagreement below 1e-5 of the largest correlation is round-off and counts as none; otherwise the choice among
-        equal cells would depend on the machine.
-        """
-        correlations = [self.correlation(stage_scores, word_mask).unsqueeze(1) for stage_scores in scores]
-        pooled = torch.cat(
-            [
-                avg_pool2d(correlation, patch_side(stage), ceil_mode=True, count_include_pad=False)
-                for stage, correlation in zip(STAGES, correlations, strict=True)
-            ],
-            dim=1,
-        )  # (E, 4, h_4, w_4)
+        """map_U (E, h_4, w_4) from S_1 ... S_4, Eq. (8); ``Down`` is the mean over a region. A disagreement below 1e-5
+        of the largest correlation is round-off and counts as none; otherwise the choice among equal cells would depend
+        on the machine."""
+        correlations = [self.correlation(one, word_mask).unsqueeze(1) for one in scores]
+        down = partial(avg_pool2d, ceil_mode=True, count_include_pad=False)
+        levels = [down(x, patch_side(stage)) for stage, x in zip(STAGES, correlations, strict=True)]
+        pooled = torch.cat(levels, dim=1)  # (E, 4, h_4, w_4)
         uncertainty = pooled.diff(dim=1).abs().sum(1)  # Eq. (8)
         largest = pooled.abs().amax((1, 2, 3))[:, None, None]
         return uncertainty.masked_fill(uncertainty < 1e-5 * largest, 0)
@@ -161,10 +151,8 @@ class URCE(nn.Module):
         return tuple(enhanced)
 
     def forward(self, maps: Sequence[Tensor], scores: Sequence[Tensor], word_mask: Tensor) -> Enhanced:
-        """F_1 ... F_4 (E, C_i, h_i, w_i), S_1 ... S_4 (E, L, h_i, w_i) and the bool mask (E, L) to ``Enhanced``.
-
-        Each stage's sides are half of those of the stage before, rounded up.
-        """
+        """F_1 ... F_4 (E, C_i, h_i, w_i), S_1 ... S_4 (E, L, h_i, w_i) and the bool mask (E, L) to ``Enhanced``. Each
+        stage's sides are half of those of the stage before, rounded up."""
         uncertainty = self.uncertainty(scores, word_mask)
         cells = self.choose(uncertainty)
         return Enhanced(self.enhance(maps, cells), uncertainty, cells)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
@@ -27,13 +27,12 @@ SLUG = 40  # characters of an expression in a file name
 def planned_files(
     photos: Sequence[Path], expressions: Sequence[str], output: Path, overwrite: bool
 ) -> dict[Path, list[Path]]:
-    """The files that ``segment_files`` writes for each photo; the folder is made.
-
-    Raises StudyError for expressions without words, for an output that is no folder to write to and, unless
-    ``overwrite``, for files that exist already.
-    """
+    """The files that ``segment_files`` writes for each photo; the folder is made. Raises StudyError for expressions
+    without words, for an output that is no folder to write to and, unless ``overwrite``, for files that exist
+    already."""
     plain_expressions(expressions)
-    planned = {photo: _outputs(output, stem, expressions) for photo, stem in zip(photos, _stems(photos), strict=True)}
+    short = len({photo.stem for photo in photos}) == len(photos)  # without the suffix they are all different, too
+    planned = {photo: _outputs(output, photo.stem if short else photo.name, expressions) for photo in photos}
     if taken := [] if overwrite else [p for files in planned.values() for p in files if os.path.exists(p)]:
         raise StudyError(f"{taken[0]}: exists ({len(taken)} such files); give --overwrite or another --output")
     try:
@@ -83,33 +82,17 @@ def segment_files(
 def _write(
     photo: Path, pixels: np.ndarray, answers: "list[Prediction]", name: str, about: Path, pictures: list[Path]
 ) -> None:
+    """Write the files of one photo. In the JSON a box is (x, y, width, height) or null, and a mask is COCO's RLE."""
     described = []
     for answer, mask, overlay in zip(answers, pictures[::2], pictures[1::2], strict=True):
         with atomic_write(mask) as temporary:
             Image.fromarray(answer.mask.astype(np.uint8) * 255).save(temporary)
         answer.save(overlay)
-        described.append(describe(answer) | {"mask": mask.name, "overlay": overlay.name})
+        plain = {key: getattr(answer, key) for key in ("expression", "score", "box", "rle", "notes")}
+        read = {"clipped": answer.reading.clipped, "unknown_words": list(answer.reading.strange)}
+        described.append(plain | read | {"mask": mask.name, "overlay": overlay.name})
     content = {"image": str(photo), "size": list(pixels.shape[:2]), "model": name, "predictions": described}
     write_text(about, json.dumps(content, indent=1) + "\n", encoding="ascii")  # a name may be no UTF-8
-
-
-def describe(answer: "Prediction") -> dict[str, Any]:
-    """An answer as JSON holds it: box (x, y, width, height) or null, and the mask as COCO's RLE."""
-    plain = {key: getattr(answer, key) for key in ("expression", "score", "box", "rle", "notes")}
-    return plain | {"clipped": answer.reading.clipped, "unknown_words": list(answer.reading.strange)}
-
-
-def remarks(model: "Segmenter", expressions: Sequence[str]) -> list[str]:
-    """``Reading.notes`` of the expressions. Raises StudyError for one without words, and for none at all."""
-    from refstudy.prediction.predict import read_expressions
-
-    return [line for reading in read_expressions(model, expressions) for line in reading.notes]
-
-
-def _stems(photos: Sequence[Path]) -> list[str]:
-    """The beginning of each photo's output names: its own name, without the suffix where that keeps all different."""
-    stems = [photo.stem for photo in photos]
-    return stems if len(set(stems)) == len(photos) else [photo.name for photo in photos]
 
 
 def _outputs(output: Path, stem: str, expressions: Sequence[str]) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from refstudy.base.config import THRESHOLD
 from refstudy.base.errors import StudyError
@@ -25,16 +25,8 @@ from refstudy.prediction.overlay import outlined
 
 MANY_WORDS = 5000  # a vocabulary this large is BERT's; that of RefScenes has some hundred words
 SEEN = 320  # pixels that the longer side of an overlay has at least
-ORIENTATION = 0x0112  # the EXIF tag; and what undoes each of its values
-TURNS: dict[Any, Image.Transpose] = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# The turns that undo EXIF's orientations 2 to 8.
+TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90".split()
 
 
 @dataclass(frozen=True)
@@ -96,10 +88,8 @@ class Prediction:
 
 @torch.inference_mode()
 def predict(model: Segmenter, image: np.ndarray, expressions: Sequence[str]) -> np.ndarray:
-    """Mask probabilities float32 (E, S, S) for expressions about one uint8 image (S, S, 3), encoded once.
-
-    At most ``EXPRESSIONS_AT_ONCE`` expressions go through the model together, which bounds its memory.
-    """
+    """Mask probabilities float32 (E, S, S) for expressions about one uint8 image (S, S, 3), encoded once. At most
+    ``EXPRESSIONS_AT_ONCE`` expressions go through the model together, which bounds its memory."""
     model.eval()
     device = next(model.parameters()).device
     tokens = tokenize(model.tokenizer, expressions, model.config.max_words)
@@ -178,13 +168,11 @@ def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Readi
 
 def read_photo(source: Source, name: str = "") -> np.ndarray:
     """A photograph as it is meant to be seen, uint8 (H, W, 3): turned as its EXIF says, where that can be read, and
-    then as ``data.pictures.pixels_of`` has it. ``name`` is what messages call it, by default its path.
-
-    Raises StudyError when it is missing, does not decode, or has more pixels than Pillow takes for safe.
-    """
+    then as ``data.pictures.pixels_of`` has it. ``name`` is what messages call it, by default its path. Raises
+    StudyError when it is missing, does not decode, or has more pixels than Pillow takes for safe."""
     with opened(source, name, "save it as JPEG or PNG") as picture:
         try:
-            turn = TURNS.get(picture.getexif().get(ORIENTATION))
+            turn = dict(enumerate(TURNS, 2)).get(picture.getexif().get(ExifTags.Base.Orientation, 1))
         except Exception:  # a broken EXIF can make Pillow raise almost anything, and the pixels are none the worse
             turn = None
-        return pixels_of(picture if turn is None else picture.transpose(turn))
+        return pixels_of(picture if turn is None else picture.transpose(Image.Transpose[turn]))

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
 
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_write
@@ -18,7 +17,8 @@ BROKEN = (pickle.UnpicklingError, RuntimeError, LookupError, ValueError, EOFErro
 
 def save(trainer: Trainer, path: Path) -> None:
     """Write the checkpoint; an earlier one stays whole until this one is complete. The main process writes it."""
-    random = gather_object([random_state(trainer.device)])
+    own = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if trainer.device.type == "cuda" else [])]
+    random = gather_object([own])  # of every process
     if not trainer.accelerator.is_main_process:
         return
     state = {name: getattr(trainer, name) for name in STATE} | {
@@ -34,10 +34,8 @@ def save(trainer: Trainer, path: Path) -> None:
 
 
 def resume(trainer: Trainer, path: Path) -> None:
-    """Go on from a checkpoint, if there is one, written by any number of processes.
-
-    Raises StudyError for one that is broken, of another run, or computed in another precision.
-    """
+    """Go on from a checkpoint, if there is one, written by any number of processes. Raises StudyError for one that is
+    broken, of another run, or computed in another precision."""
     if not path.exists():
         return
     try:
@@ -45,30 +43,19 @@ def resume(trainer: Trainer, path: Path) -> None:
         if state["key"] != trainer.config.key():
             raise StudyError(f"{path}: is the checkpoint of another run; remove it to train afresh")
         if state["precision"] != trainer.precision:
-            raise StudyError(
-                f"{path}: this run began in {state['precision']}, and here it would go on in {trainer.precision}; go "
-                "on with it on a machine like the first, or remove it to train afresh"
-            )
+            about = f"{path}: this run began in {state['precision']}, and here it would go on in {trainer.precision}"
+            remedy = "go on with it on a machine like the first, or remove it to train afresh"
+            raise StudyError(f"{about}; {remedy}")
         trainer.model.load_state_dict(state["model"])
         trainer.optimizer.load_state_dict(state["optimizer"])
         for name in (*STATE, "seconds"):
             setattr(trainer, name, state[name])
         trainer.loss_sum = trainer.loss_sum.to(trainer.device)
         if trainer.accelerator.process_index < len(state["random"]):
-            set_random_state(state["random"][trainer.accelerator.process_index])
+            generators = (torch.set_rng_state, torch.cuda.set_rng_state)
+            for put_back, kept in zip(generators, state["random"][trainer.accelerator.process_index], strict=False):
+                put_back(kept)
     except StudyError:
         raise
     except BROKEN as error:
         raise StudyError(f"{path}: unusable checkpoint ({type(error).__name__}); remove it to train afresh") from error
-
-
-def random_state(device: torch.device) -> list[Tensor]:
-    """The state of torch's generators: that of the CPU and, for a GPU, its own."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if device.type == "cuda" else [])]
-
-
-def set_random_state(states: list[Tensor]) -> None:
-    """Put generators back into a state that ``random_state`` gave."""
-    torch.set_rng_state(states[0])
-    for state in states[1:]:
-        torch.cuda.set_rng_state(state)

@@ -29,6 +29,8 @@ STUCK = 0.95  # a gate more saturated than this is named in the line of the vali
 CHECKPOINT_EVERY = 120  # seconds between two checkpoints
 AGREE_EVERY = 8  # updates after which several processes agree on stopping and saving, for which all wait
 Watcher = Callable[[Segmenter, int], None]
+Stop = Callable[[], bool]
+Remark = Callable[[int], str]
 
 
 class Unfinished(Exception):
@@ -43,9 +45,9 @@ def train(
     encoders: Path | str | None = None,
     progress: bool = True,
     watcher: Watcher | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Stop = lambda: False,
     ship: Path | str | None = None,
-    remark: Callable[[int], str] | None = None,
+    remark: Remark | None = None,
 ) -> Path:
     """Train one run and write its record under ``records``; return the record's folder.
 
@@ -76,8 +78,7 @@ def train(
     trainer = Trainer(config, corpora, encoders)
     resume(trainer, checkpoint)
     _begin_stretch(trainer, checkpoint, told=progress and accelerator.is_main_process)
-    if not run_epochs(trainer, checkpoint, progress, watcher, stop, remark):
-        raise Unfinished(f"{name}: stopped after {trainer.update} of {trainer.total} updates; the same command goes on")
+    run_epochs(trainer, checkpoint, progress, watcher, stop, remark)
     if accelerator.is_main_process:
         trainer.seconds = trainer.elapsed()
         model = trainer.best_model()
@@ -152,30 +153,20 @@ def load_corpora(
     data_root: Path | str | None = None,
     progress: bool = True,
 ) -> tuple[dict[str, Corpus], str]:
-    """The decoded splits of these data, made first where they can be, and the data's fingerprint.
-
-    A pretrained text encoder brings its own vocabulary; one that starts from scratch has that of RefScenes.
-    """
+    """The decoded splits of these data, made first where they can be, and the data's fingerprint. A pretrained text
+    encoder brings its own vocabulary; one that starts from scratch has that of RefScenes."""
     root = prepare_data(data, data_root, progress=progress)
     table = load_table(data, root)
     tokenizer = build_tokenizer(text.vocabulary)
-    cache = root / "cache"
-    corpora = {
-        split: build_corpus(table, split, data.image_size, tokenizer, data.max_words, cache, progress, data.keep_aspect)
-        for split in splits
-    }
+    how = (data.max_words, root / "cache", progress, data.keep_aspect)
+    corpora = {split: build_corpus(table, split, data.image_size, tokenizer, *how) for split in splits}
     return corpora, fingerprint(table)
 
 
 def run_epochs(
-    trainer: Trainer,
-    checkpoint: Path,
-    progress: bool,
-    watcher: Watcher | None,
-    stop: Callable[[], bool],
-    remark: Callable[[int], str] | None,
-) -> bool:
-    """Train from where the run is to its end, leaving checkpoints on the way; False when ``stop`` ended it."""
+    trainer: Trainer, checkpoint: Path, progress: bool, watcher: Watcher | None, stop: Stop, remark: Remark | None
+) -> None:
+    """Train from where the run is to its end, leaving checkpoints on the way; raises as ``train_one_epoch``."""
     if watcher is not None and trainer.update == 0:
         watcher(trainer.model, 0)
     name = f"{trainer.config.variant}-seed{trainer.config.seed}"
@@ -183,27 +174,27 @@ def run_epochs(
     shown = progress and sys.stderr.isatty()
     with bar(total=trainer.total, initial=trainer.update, desc=name, shown=shown) as done:
         while trainer.update < trainer.total or trainer.awaits_validation():
-            if not trainer.awaits_validation() and not train_one_epoch(trainer, checkpoint, stop, done.update):
-                return False
+            if not trainer.awaits_validation():
+                train_one_epoch(trainer, checkpoint, stop, done.update)
             if trainer.awaits_validation():
                 epoch = trainer.update // trainer.per_epoch
                 score = f"{trainer.validate(epoch):.1f}"
                 done.set_postfix(val_oIoU=score)
                 if progress and (done.disable or remark):
-                    measured = f"{trainer.settings.selection_split} oIoU {score}{_stuck(trainer)}"
+                    measured = f"{trainer.settings.selection_split} oIoU {score}"
+                    last = [row for row in trainer.gates if row["update"] == trainer.update]
+                    if stuck := [row["gate"] for row in last if row["saturated"] > STUCK]:
+                        measured += f"; gates at an end: {', '.join(stuck)}"
                     said = remark(epoch) if remark else ""
                     done.write(f"{name}: {trainer.update} of {trainer.total} updates, {measured}{said}")
                     sys.stdout.flush()
                 if watcher is not None:
                     watcher(trainer.model, trainer.update)
             save(trainer, checkpoint)
-    return True
 
 
-def train_one_epoch(
-    trainer: Trainer, checkpoint: Path, stop: Callable[[], bool], updated: Callable[[], object]
-) -> bool:
-    """Train what the epoch has left, saving now and then; False when ``stop`` ended it."""
+def train_one_epoch(trainer: Trainer, checkpoint: Path, stop: Stop, updated: Callable[[], object]) -> None:
+    """Train what the epoch has left, saving now and then. Raises Unfinished when ``stop`` ends it."""
     saved = time.time()
     for batch in trainer.rest_of_epoch():
         trainer.step(batch)
@@ -215,12 +206,5 @@ def train_one_epoch(
             save(trainer, checkpoint)
             saved = time.time()
         if wanted == "stop":
-            return False
-    return True
-
-
-def _stuck(trainer: Trainer) -> str:
-    """The gates that the last validation found at an end, for the line that is printed; empty without any."""
-    last = [row for row in trainer.gates if row["update"] == trainer.update]
-    stuck = [str(row["gate"]) for row in last if row["saturated"] > STUCK]
-    return f"; gates at an end: {', '.join(stuck)}" if stuck else ""
+            about = f"{record_name(trainer.config)}: stopped after {trainer.update} of {trainer.total} updates"
+            raise Unfinished(f"{about}; the same command goes on")

@@ -15,15 +15,11 @@ def learning_rate(settings: TrainConfig, update: int, total: int) -> float:
 
 
 def parameter_groups(
-    model: nn.Module,
-    weight_decay: float,
-    rates: dict[nn.Module, float] | None = None,
-    fresh: Collection[str] = (),
+    model: nn.Module, weight_decay: float, rates: dict[nn.Module, float] | None = None, fresh: Collection[str] = ()
 ) -> list[dict[str, Any]]:
     """The optimiser's groups. Weight decay is for matrices and kernels, not for norms, biases, embeddings and position
     tables. ``rates`` gives some submodules a factor on the learning rate, kept as the group's ``rate``; parameters that
-    are ``fresh``, by name in the model, have the factor 1.0.
-    """
+    are ``fresh``, by name in the model, have the factor 1.0."""
     factor = {id(p): rate for module, rate in (rates or {}).items() for p in module.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

@@ -33,6 +33,8 @@ from refstudy.training.optim import parameter_groups
 
 STRIDE = 4  # of the pixel labels and of V_1
 OFTEN = 4500  # a step counts that is in one of so many training expressions
+Corpora = dict[str, Corpus]  # by split
+Labels = dict[str, np.ndarray]
 
 
 def pretrain(
@@ -43,19 +45,15 @@ def pretrain(
     data_root: Path | str | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Pretrain the encoders, write them to ``path`` (safetensors, fp16) and return their accuracies on val, in
-    percent.
-
-    The file's tensors are named ``image.*`` and ``text.*``; its metadata hold the settings and the accuracies.
-    """
+    """Pretrain the encoders, write them to ``path`` (safetensors, fp16) and return their accuracies on val, in percent.
+    The file's tensors are named ``image.*`` and ``text.*``; its metadata hold the settings and the accuracies."""
     corpora, digest = load_corpora(data, model.text, ("train", "val"), data_root, progress)
     labels = {split: pixel_labels(data, corpus, data_root) for split, corpus in corpora.items()}
     torch.manual_seed(settings.seed)
     device = default_device()
     image_encoder = wordless_image_encoder(model)
     image_encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    see = image_encoder.see if isinstance(image_encoder, MSCAN) else image_encoder
-    reached = pretrain_image_encoder(image_encoder, see, corpora, labels, settings, progress)
+    reached = pretrain_image_encoder(image_encoder, corpora, labels, settings, progress)
     encoders: dict[str, nn.Module] = {"image": image_encoder}
     if settings.text_updates:
         torch.manual_seed(settings.seed)  # so the text encoder is the same with every image encoder
@@ -86,10 +84,8 @@ def wordless_image_encoder(model: ModelConfig) -> ImageEncoder | MSCAN:
 
 
 def pixel_labels(data: DataConfig, corpus: Corpus, data_root: Path | str | None) -> np.ndarray:
-    """Category and colour numbers (N, 2, S/4, S/4) of every image of the corpus, uint8; 0 where nothing is listed.
-
-    They come from the annotations of all things and stuff in RefScenes' instances.json.
-    """
+    """Category and colour numbers (N, 2, S/4, S/4) of every image of the corpus, uint8; 0 where nothing is listed. They
+    come from the annotations of all things and stuff in RefScenes' instances.json."""
     root = prepare_data(data, data_root, progress=False)
     instances = json.loads((root / data.dataset / "instances.json").read_text(encoding="utf-8"))
     categories = {category["id"]: k for k, category in enumerate(instances["categories"], start=1)}
@@ -127,17 +123,10 @@ class PixelNamer(nn.Module):
 
 
 def pretrain_image_encoder(
-    encoder: ImageEncoder | MSCAN,
-    see: Callable[[Tensor], tuple[Tensor, ...]],
-    corpora: dict[str, Corpus],
-    labels: dict[str, np.ndarray],
-    settings: PretrainConfig,
-    progress: bool,
+    encoder: ImageEncoder | MSCAN, corpora: Corpora, labels: Labels, settings: PretrainConfig, progress: bool
 ) -> dict[str, float]:
-    """Train the encoder to name pixels; return the percentages of val's pixels with the right category and colour.
-
-    ``see`` is the function of the encoder that makes V_1 ... V_4 of images.
-    """
+    """Train the encoder to name pixels; return the percentages of val's pixels with the right category and colour."""
+    see = encoder.see if isinstance(encoder, MSCAN) else encoder  # the function that makes V_1 ... V_4 of images
     device = next(encoder.parameters()).device
     counts = labels["train"].max(axis=(0, 2, 3)) + 1
     namer = PixelNamer(encoder.channels, *counts.tolist())
@@ -166,7 +155,7 @@ def pretrain_image_encoder(
     return {"category_accuracy": float(category), "colour_accuracy": float(colour)}
 
 
-def said(data: DataConfig, corpora: dict[str, Corpus], data_root: Path | str | None) -> dict[str, np.ndarray]:
+def said(data: DataConfig, corpora: Corpora, data_root: Path | str | None) -> Labels:
     """The content of every expression, bool (n, K), by split: the category of its referent and the steps of its
     program; steps about other things count as steps of their own. Steps in fewer than one of ``OFTEN`` training
     expressions are left out."""
@@ -193,11 +182,7 @@ def _flat(program: Sequence[Sequence[Any]], whose: str = "") -> Iterator[str]:
 
 
 def pretrain_text_encoder(
-    encoder: TextEncoder,
-    corpora: dict[str, Corpus],
-    labels: dict[str, np.ndarray],
-    settings: PretrainConfig,
-    progress: bool,
+    encoder: TextEncoder, corpora: Corpora, labels: Labels, settings: PretrainConfig, progress: bool
 ) -> dict[str, float]:
     """Train the encoder to tell the content of an expression from the mean of its words; return the percentage of val's
     expressions whose whole content is recognised."""

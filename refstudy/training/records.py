@@ -32,10 +32,8 @@ BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what read
 
 @dataclass(frozen=True)
 class Record:
-    """A record that was read. ``metrics``: split -> metric -> percent, recomputed from the counts.
-
-    Its methods raise StudyError for a file that is missing or broken.
-    """
+    """A record that was read. ``metrics``: split -> metric -> percent, recomputed from the counts. Its methods raise
+    StudyError for a file that is missing or broken."""
 
     path: Path
     config: RunConfig
@@ -110,8 +108,11 @@ def read_record(folder: Path | str) -> Record:
     folder = Path(folder)
     try:
         record = _checked(folder, *((folder / name).read_bytes() for name in ("record.json", "counts.parquet")))
-    except OSError as error:
-        raise StudyError(f"{folder}: unreadable run record ({error}); restore it or train the run again") from error
+    except StudyError:
+        raise
+    except BROKEN as error:
+        first = str(error).splitlines()[0]
+        raise StudyError(f"{folder}: unreadable run record ({first}); restore it or train the run again") from error
     note("read", folder)
     return record
 
@@ -119,15 +120,10 @@ def read_record(folder: Path | str) -> Record:
 @lru_cache(maxsize=1024)  # pooling seeds reads every record, for every table
 def _checked(folder: Path, about: bytes, pixels: bytes) -> Record:
     """``read_record`` of a folder whose record.json and counts.parquet hold these bytes."""
-    try:
-        content = json.loads(about)
-        config = RunConfig.model_validate(content.pop("config"))
-        metrics = _metrics(pd.read_parquet(BytesIO(pixels)))
-        follows = _alike(content.pop("metrics"), metrics)
-        key = content.pop("key")
-    except BROKEN as error:
-        first = str(error).splitlines()[0]
-        raise StudyError(f"{folder}: unreadable run record ({first}); restore it or train the run again") from error
+    content = json.loads(about)
+    config = RunConfig.model_validate(content.pop("config"))
+    metrics = _metrics(pd.read_parquet(BytesIO(pixels)))
+    follows, key = _alike(content.pop("metrics"), metrics), content.pop("key")
     if key != config.key() or not follows:
         what, path = "key" if key != config.key() else "metrics", folder / "record.json"
         raise StudyError(f"{path}: {what} does not follow from its contents; restore it or train again")

@@ -39,11 +39,9 @@ def launched() -> Accelerator:
 
 
 class Trainer:
-    """The state of a run: model, optimiser, schedule, place in the data, and the best weights so far.
-
-    Each of several processes has all of it, and they stay equal. ``learner`` is the model as it is trained: its
-    gradients are the mean over the processes, and it may be compiled.
-    """
+    """The state of a run: model, optimiser, schedule, place in the data, and the best weights so far. Each of several
+    processes has all of it, and they stay equal. ``learner`` is the model as it is trained: its gradients are the mean
+    over the processes, and it may be compiled."""
 
     def __init__(self, config: RunConfig, corpora: dict[str, Corpus], encoders: Path | str | None = None):
         self.config, self.settings, self.corpora = config, config.train, corpora
@@ -59,11 +57,9 @@ class Trainer:
         if not self.accelerator.is_main_process:
             torch.manual_seed(config.seed + 10**6 * self.accelerator.process_index)
         rates = {self.model.image_encoder: config.train.image_rate, self.model.text_encoder: config.train.text_rate}
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, config.train.weight_decay, rates, fresh),
-            lr=config.train.learning_rate,
-            fused=self.device.type == "cuda",
-        )
+        groups = parameter_groups(self.model, config.train.weight_decay, rates, fresh)
+        on_gpu = self.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(groups, lr=config.train.learning_rate, fused=on_gpu)
         self.update = self.pairs = 0
         self.seconds, self.began = 0.0, time.time()  # of earlier stretches; of this one
         self.best, self.best_epoch = -1.0, 0
@@ -81,26 +77,16 @@ class Trainer:
     def rest_of_epoch(self) -> Iterator[Batch]:
         """This process' share of the batches that the epoch has left."""
         epoch, first = divmod(self.update, self.per_epoch)
-        batches = grouped_batches(
-            self.corpora["train"],
-            self.settings.images_per_batch,
-            self.settings.expressions_per_image,
-            self.config.seed,
-            epoch,
-            start=first,
-            sampling=self.settings.sampling,
-            share=self.accelerator.process_index,
-            shares=self.processes,
-        )
+        how, share = self.settings, (self.accelerator.process_index, self.processes)
+        sizes = (how.images_per_batch, how.expressions_per_image)
+        place = (self.config.seed, epoch, first)
+        batches = grouped_batches(self.corpora["train"], *sizes, *place, how.sampling, *share)
         return made_ahead(batches, pinned=self.device.type == "cuda")
 
     def step(self, batch: Batch) -> None:
-        """One update by this process' share of a batch.
-
-        Nothing here waits for the device, except at the points of the learning curve. Every expression of the whole
-        batch has the same weight, in any part and process. Raises NoNumber, at such a point, when the loss is not
-        finite.
-        """
+        """One update by this process' share of a batch. Nothing here waits for the device, except at the points of the
+        learning curve. Every expression of the whole batch has the same weight, in any part and process. Raises
+        NoNumber, at such a point, when the loss is not finite."""
         rate = learning_rate(self.settings, self.update, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
@@ -131,10 +117,8 @@ class Trainer:
         """The sum of the losses since the last point of the curve. Raises NoNumber when it is not finite."""
         found = self.loss_sum.item()
         if not math.isfinite(found):
-            raise NoNumber(
-                f"{record_name(self.config)}: the loss is no number any more after {self.update} updates; lower "
-                "train.learning_rate or set train.clip_norm"
-            )
+            about = f"{record_name(self.config)}: the loss is no number any more after {self.update} updates"
+            raise NoNumber(f"{about}; lower train.learning_rate or set train.clip_norm")
         return found
 
     def awaits_validation(self) -> bool:
@@ -187,10 +171,8 @@ def count_batches(settings: TrainConfig, corpus: Corpus, processes: int) -> int:
     """Batches in an epoch. Raises StudyError where processes cannot share one, or the data do not fill one."""
     images, parts = settings.images_per_batch, settings.accumulate
     if images % (processes * parts):
-        raise StudyError(
-            f"train.images_per_batch: {images} images are not equally many for "
-            f"{processes} processes and train.accumulate {parts}; change one of them"
-        )
+        wrong = f"train.images_per_batch: {images} images are not equally many for"
+        raise StudyError(f"{wrong} {processes} processes and train.accumulate {parts}; change one of them")
     count = batches_per_epoch(corpus, images, settings.expressions_per_image, settings.sampling)
     if not count:
         raise StudyError(f"train: {images} images per batch, but the train split has fewer; lower it")
@@ -199,8 +181,10 @@ def count_batches(settings: TrainConfig, corpus: Corpus, processes: int) -> int:
 
 def prepare(model: Segmenter, settings: TrainConfig, accelerator: Accelerator) -> tuple[Segmenter, nn.Module]:
     """Bring a model to the device; return it, and the form of it that is trained (see ``Trainer.learner``)."""
-    if settings.checkpointing:
-        recompute_blocks(model.image_encoder)
+    if settings.checkpointing:  # blocks are computed again in the backward pass: less memory, the same gradients
+        for module in model.image_encoder.modules():
+            if isinstance(module, SwinTransformerStage | MSCAN):
+                module.grad_checkpointing = True
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -209,17 +193,8 @@ def prepare(model: Segmenter, settings: TrainConfig, accelerator: Accelerator) -
 
 
 def compiled(module: nn.Module, fullgraph: bool = False) -> nn.Module:
-    """``torch.compile``, anew for each run, with code that was kept on disk by an equal processor alone.
-
-    PyTorch's key of kept code leaves out how wide the processor's vectors are (docs/compiled_code.md).
-    """
+    """``torch.compile``, anew for each run, with code that was kept on disk by an equal processor alone. PyTorch's key
+    of kept code leaves out how wide the processor's vectors are (docs/compiled_code.md)."""
     torch.compiler.reset()  # Dynamo compiles one forward for so many models only, however many runs there are
     torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
     return torch.compile(module, fullgraph=fullgraph)  # type: ignore[return-value]
-
-
-def recompute_blocks(image_encoder: nn.Module) -> None:
-    """Let the blocks of a Swin or MSCAN be computed again in the backward pass: less memory, the same gradients."""
-    for module in image_encoder.modules():
-        if isinstance(module, SwinTransformerStage | MSCAN):
-            module.grad_checkpointing = True

@@ -1,7 +1,7 @@
 """The bench of the checks: a part with its inputs, outputs and copies, made once for all of them."""
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
@@ -30,25 +30,15 @@ class Finding:
     detail: str = ""
 
 
-@dataclass
 class Bench:
-    """A subject on the bench: the module as made with seed 0, its inputs, and what earlier checks ``found``.
+    """A subject on the bench: the module as made with seed 0, its inputs, and what earlier checks ``found``. Every call
+    is of a copy of the module, on copies of the inputs, with one seed: what a module changes or draws in one call
+    cannot pass for a fault of another kind."""
 
-    Every call is of a copy of the module, on copies of the inputs, with one seed: what a module changes or draws in one
-    call cannot pass for a fault of another kind.
-    """
-
-    subject: Subject
-    found: dict[str, Finding] = field(default_factory=dict)
-    steady: bool = True  # calls of one kind repeat, so that calls of two kinds can be compared
-
-    @cached_property
-    def module(self) -> nn.Module:
-        return self.subject.make().eval()
-
-    @cached_property
-    def inputs(self) -> Inputs:
-        return self.subject.draw()
+    def __init__(self, subject: Subject):
+        self.subject, self.module, self.inputs = subject, subject.make().eval(), subject.draw()
+        self.found: dict[str, Finding] = {}
+        self.steady = True  # calls of one kind repeat, so that calls of two kinds can be compared
 
     @cached_property
     def output(self) -> Tensor:
@@ -68,12 +58,6 @@ class Bench:
         return max(self.output.double().std().item(), 1e-12)
 
     @cached_property
-    def sees(self) -> bool:
-        """Tell whether the output depends on the pictures at all."""
-        other = replace(self.inputs, pictures=self.subject.draw(pictures=1).pictures)
-        return not torch.equal(self.call(other), self.output)
-
-    @cached_property
     def reach(self) -> dict[str, tuple[float, float]]:
         """The reach of the borders, see ``reach``; on 8 x 8 cells or more, where the module can be made for it."""
         side = self.subject.config().image_size
@@ -83,15 +67,11 @@ class Bench:
         except StudyError:  # the check of sizes says so
             return reach(self.subject, self.fresh(), self.inputs)
 
-    def larger(self, scale: float) -> Inputs:
-        """The inputs, so many times as large."""
-        return self.inputs.map(lambda x: scale * x if x.is_floating_point() else x)
-
     @cached_property
     def papers(self) -> tuple[list[Seen], int, str]:
         """Gates and attentions at the papers' size, its cells, and why it does not work there (then, at this size)."""
         try:
-            return *seen_gates(self.subject.under(PROFILES["papers"])), ""
+            return *seen_gates(replace(self.subject, profile=PROFILES["papers"])), ""
         except StudyError as error:
             return *seen_gates(self.subject), str(error)
 
@@ -113,8 +93,7 @@ class Bench:
 
     @torch.no_grad()
     def call(self, inputs: Inputs, train: bool = False, frozen: bool = True) -> Tensor:
-        module = self.fresh(train, frozen)
-        return self.subject.run(module, inputs.map(torch.clone, mask_too=True))
+        return self.subject.run(self.fresh(train, frozen), inputs)
 
     def moved(self, inputs: Inputs, train: bool = False) -> Tensor:
         """The largest change of each expression's output when the inputs become these, over the spread, (E,)."""

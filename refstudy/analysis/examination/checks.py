@@ -18,6 +18,9 @@ from refstudy.analysis.examination.watch import watched
 from refstudy.base.errors import StudyError
 
 TINY = 1e-3  # of the spread: what rounding cannot reach and what matters does
+DEAF = {"fusion": 0.02, "decoder": 0.005, "whole": 0.005}  # of the spread; see ``sentence``
+SATURATED = {"sigmoid": 0.05, "tanh": 0.2, "softmax": 0.25}  # shares; see ``gates``
+WRONG_SLOPE = 1e-5  # of the gradient's size; see ``gradients``
 
 
 def repeats(bench: Bench) -> Finding:
@@ -30,13 +33,13 @@ def repeats(bench: Bench) -> Finding:
     others = subject.draw(pictures=1, words=1)
     with torch.no_grad():
         calls = ((inputs, 0), (inputs, 1), (others, 0))
-        outputs = [subject.run(module, one.map(torch.clone), seed) for one, seed in calls]
+        outputs = [subject.run(module, one, seed) for one, seed in calls]
     expected = (bench.output, bench.output, bench.call(others))
     off = max(bench.apart(a, b) for a, b in zip(outputs, expected, strict=True))
     if not off <= TINY:
         bench.steady = False
         return Finding(FAULT, off, "two calls in evaluation differ: it draws, or keeps a state from call to call")
-    given = subject.arguments(inputs.map(torch.clone, mask_too=True))
+    given = subject.arguments(inputs.map(torch.clone))
     versions = [x._version for x in tree_leaves(given)]
     with torch.no_grad():
         bench.fresh()(*given)
@@ -49,22 +52,19 @@ def repeats(bench: Bench) -> Finding:
     except RuntimeError as error:
         return Finding(FAULT, None, f"weights do not load into another one: {' '.join(str(error).split())}")
     with torch.no_grad():
-        off = bench.apart(subject.run(other, inputs.map(torch.clone)), bench.output)
+        off = bench.apart(subject.run(other, inputs), bench.output)
     if not off <= TINY:
         return Finding(FAULT, off, "another one with the same weights differs: a tensor is no parameter and no buffer")
     try:
         with torch.inference_mode():
-            subject.run(module, inputs.map(torch.clone))
-        output = subject.run(module.train(), inputs.map(torch.clone))
+            subject.run(module, inputs)
+        output = subject.run(module.train(), inputs)
         if output.requires_grad:
             output.float().square().mean().backward()
     except (StudyError, RuntimeError) as error:
         bench.steady = False
         return Finding(FAULT, None, f"training after a call under inference_mode fails: {error}")
     return Finding(SOUND, off)
-
-
-DEAF = {"fusion": 0.02, "decoder": 0.005, "whole": 0.005}
 
 
 def sentence(bench: Bench) -> Finding:
@@ -80,9 +80,6 @@ def sentence(bench: Bench) -> Finding:
     if not value >= DEAF[bench.subject.kind]:
         return Finding(FAULT, value, f"below {DEAF[bench.subject.kind]}: the words are too weak in what they join")
     return Finding(SOUND, value)
-
-
-SATURATED = {"sigmoid": 0.05, "tanh": 0.2, "softmax": 0.25}
 
 
 def gates(bench: Bench) -> Finding:
@@ -158,14 +155,13 @@ def batch(bench: Bench) -> Finding:
     worst, index = 0.0, inputs.image_index
     for train in (False, True):
         for k in range(len(index)):
-            language = {name: put(x, k, other.language[name]) for name, x in inputs.language.items()}
-            moved = bench.moved(replace(inputs, language=language), train)
-            worst = max(worst, put(moved, k, torch.zeros_like(moved)).max().item())
+            moved = bench.moved(replace(inputs, language=put(inputs.language, k, other.language)), train)
+            worst = max(worst, moved[torch.arange(len(index)) != k].max().item())
         for k in range(int(index.max()) + 1):
-            pictures = {name: put(x, k, other.pictures[name]) for name, x in inputs.pictures.items()}
-            moved = bench.moved(replace(inputs, pictures=pictures), train)
+            moved = bench.moved(replace(inputs, pictures=put(inputs.pictures, k, other.pictures)), train)
             worst = max(worst, moved[index != k].max().item())
-            if not moved[index == k].min() > 0 and not train and bench.sees:
+            still = not train and not moved[index == k].min() > 0
+            if still and not torch.equal(bench.call(replace(inputs, pictures=other.pictures)), bench.output):
                 return Finding(FAULT, worst, "an expression does not follow its own picture; read it by image_index")
         if not worst <= TINY:
             return Finding(FAULT, worst, "an expression moves with others of its batch" + " in training" * train)
@@ -180,11 +176,9 @@ def batch(bench: Bench) -> Finding:
     return Finding(SOUND, worst, "batch normalisation joins samples in training" if norms else "")
 
 
-def put(tensor: Tensor, k: int, other: Tensor) -> Tensor:
-    """The tensor with entry k of another one."""
-    changed = tensor.clone()
-    changed[k] = other[k]
-    return changed
+def put(tensors: dict[str, Tensor], k: int, others: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by name, each with entry k of the other one of this name."""
+    return {name: x.index_put((torch.tensor(k),), others[name][k]) for name, x in tensors.items()}
 
 
 def border(bench: Bench) -> Finding:
@@ -214,9 +208,6 @@ def place(bench: Bench) -> Finding:
     return Finding(SOUND, value)
 
 
-WRONG_SLOPE = 1e-5
-
-
 def gradients(bench: Bench) -> Finding:
     """Every parameter and input gets a gradient, and the true one.
 
@@ -230,14 +221,14 @@ def gradients(bench: Bench) -> Finding:
     """
     module = bench.fresh(train=True, frozen=False)
     with watched(module) as watch, torch.no_grad():
-        bench.subject.run(module, bench.inputs.map(torch.clone))
+        bench.subject.run(module, bench.inputs)
     if relus := [one.module or "forward" for one in watch.seen if one.kind == "relu" and one.saturated > 0.98]:
         return Finding(FAULT, None, f"dead ReLU in '{relus[0]}': its inputs are far below 0")
     try:
         try:
-            slope = Slope.of(bench, torch.float64)
+            slope = Slope(bench, torch.float64)
         except (StudyError, RuntimeError):  # it does not compute in float64
-            slope = Slope.of(bench, torch.float32)
+            slope = Slope(bench, torch.float32)
     except RuntimeError as error:
         detail = f"no gradient: {' '.join(str(error).split())}"
         return Finding(FAULT if bench.steady else NONE, None, detail)  # what changes its inputs has none
@@ -285,17 +276,17 @@ def precision(bench: Bench) -> Finding:
         detail = f"gives {bench.output.dtype} for torch.float32; make its constants in the input's type"
         return Finding(FAULT, None, detail)
     alive: set[str] | None = None
-    for scale in (1.0, 16.0):
+    large = bench.inputs.map(lambda x: 16 * x if x.is_floating_point() else x)
+    for scale, inputs in ((1.0, bench.inputs), (16.0, large)):
         for lowered in (False, True):
             about = f"in {'bfloat16' if lowered else 'float32'}" + ", inputs 16 times as large" * (scale > 1)
-            larger = bench.larger(scale)
             with low_precision(enabled=lowered):
-                finite = bench.call(larger, train=True).isfinite().all()
+                finite = bench.call(inputs, train=True).isfinite().all()
             if not finite:
-                where = bench.first_bad(larger, lowered)
+                where = bench.first_bad(inputs, lowered)
                 return Finding(FAULT, None, f"NaN or infinity {about}, first at {where or 'an unknown line'}")
             try:
-                found = Slope.of(bench, torch.float32, scale, lowered).gradients
+                found = Slope(bench, torch.float32, scale, lowered).gradients
             except RuntimeError:  # no gradient at all: another check says so
                 continue
             if wrong := [name for name, x in found.items() if x is not None and not x.isfinite().all()]:
@@ -325,7 +316,7 @@ def sizes(bench: Bench) -> Finding:
         try:
             module, inputs = subject.make(size).eval(), subject.draw(size)
             with torch.no_grad():
-                output = subject.run(module, inputs.map(torch.clone))
+                output = subject.run(module, inputs)
             wrong = subject.right_shape(inputs, output) or ("" if output.isfinite().all() else "gives NaN or infinity")
         except StudyError as error:
             wrong = str(error)
@@ -344,7 +335,7 @@ def device(bench: Bench) -> Finding:
     module = bench.fresh().to("meta")
     try:
         with torch.no_grad():
-            bench.subject.run(module, bench.inputs.map(lambda x: x.to("meta"), mask_too=True))
+            bench.subject.run(module, bench.inputs.map(lambda x: x.to("meta")))
     except StudyError as error:
         if "device" in str(error) and "cpu" in str(error):
             return Finding(FAULT, None, f"{error}; register the tensor as a buffer, or make it on its input's device")
@@ -366,10 +357,8 @@ def scale(bench: Bench) -> Finding:
     return Finding(SOUND, size)
 
 
-CHECKS: dict[str, Callable[[Bench], Finding]] = {
-    check.__name__: check
-    for check in (repeats, sentence, gates, padding, batch, border, place, gradients, precision, sizes, device, scale)
-}
+ORDER = (repeats, sentence, gates, padding, batch, border, place, gradients, precision, sizes, device, scale)
+CHECKS: dict[str, Callable[[Bench], Finding]] = {check.__name__: check for check in ORDER}
 
 
 def meaning(check: str) -> str:

@@ -25,16 +25,13 @@ def reach(subject: Subject, module: nn.Module, inputs: Inputs) -> dict[str, tupl
     """
     leaves = inputs.map(lambda x: x.clone().requires_grad_(x.is_floating_point()))
     words = (leaves.language, subject.draw(words=1).language)
-    outputs = [subject.run(module, replace(leaves, language=one).map(torch.clone)) for one in words]
+    outputs = [subject.run(module, replace(leaves, language=one)) for one in words]
     signs = torch.randn(outputs[0].shape, generator=torch.Generator().manual_seed(0))
     maps = [x for x in leaves.floats.values() if x.ndim == 4 and min(x.shape[-2:]) >= 4]
     found = {}
     for name, axis, turned in (("top", -2, False), ("left", -1, False), ("bottom", -2, True), ("right", -1, True)):
-        size = signs.shape[axis]
-        quarter = max(1, size // 4)
         fars, owns = [-1.0], [1.0]
-        start = size - quarter if turned else 0
-        heard = [(one * signs).narrow(axis, start, quarter).sum() for one in outputs]
+        heard = [parts(one * signs, axis, turned)[0].sum() for one in outputs]
         both = [torch.autograd.grad(one, maps, retain_graph=True, allow_unused=True) for one in heard]
         reached = [(one, other) for one, other in zip(*both, strict=True) if one is not None and other is not None]
         for gradients in ([one for one, _ in reached], [one - other for one, other in reached]):

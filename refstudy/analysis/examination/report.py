@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -131,14 +131,10 @@ def examine(
         progress("the same of " + " and ".join(labels))
         others = {label: _reference(study, one, size) for label, one in labels.items()}
     place, _, own = name.rpartition(":")
-    return Examination(
-        f"{Path(place).name}:{own}" if place else own,
-        KINDS[subject.kind],
-        subject.config().image_size,
-        found,
-        {label: checked for label, (checked, _) in others.items()},
-        pd.DataFrame(costs | {label: cost for label, (_, cost) in others.items()}),
-    )
+    title = f"{Path(place).name}:{own}" if place else own
+    references = {label: checked for label, (checked, _) in others.items()}
+    table = pd.DataFrame(costs | {label: cost for label, (_, cost) in others.items()})
+    return Examination(title, KINDS[subject.kind], subject.config().image_size, found, references, table)
 
 
 @contextmanager
@@ -215,10 +211,7 @@ def cost_of(bench: Bench) -> pd.Series:
     millions and the milliseconds (the median of five, on one thread of this CPU, now); the memory that a training step
     of them holds besides the weights. NaN where it fails."""
     module = bench.fresh()
-
-    def call() -> torch.Tensor:
-        return bench.subject.run(module, bench.inputs.map(torch.clone))
-
+    call = partial(bench.subject.run, module, bench.inputs)
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             call()

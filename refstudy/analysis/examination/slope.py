@@ -1,41 +1,36 @@
 """The gradient of an output in training, and the same from differences of the output."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from refstudy.analysis.examination.bench import Bench, low_precision
 
 
-@dataclass
 class Slope:
-    """A weighted sum of the output in training, its ``gradients`` at the ``inputs`` and parameters, by name (None: not
-    reached), and how many learned tensors outside the parameters it depends on: ``strangers``."""
+    """A weighted sum of the output in training, computed in the type ``dtype``, for inputs ``scale`` times as large, or
+    ``lowered`` to bfloat16 by autocast; its ``gradients`` at the ``inputs`` and parameters, by name (None: not
+    reached), and how many learned tensors outside the parameters it depends on: ``strangers``.
 
-    bench: Bench
-    module: nn.Module
-    inputs: dict[str, Tensor]
-    gradients: dict[str, Tensor | None]
-    strangers: int
-    steps: tuple[float, float]
+    Raises StudyError where the module fails, RuntimeError where it has no gradient.
+    """
 
-    @classmethod
-    def of(cls, bench: Bench, dtype: torch.dtype, scale: float = 1.0, lowered: bool = False) -> "Slope":
-        """Computed in this type, for inputs ``scale`` times as large, or ``lowered`` to bfloat16 by autocast. Raises
-        StudyError where the module fails, RuntimeError where it has no gradient."""
-        module = bench.fresh(train=True, frozen=False).to(dtype)
-        inputs = {name: (scale * x).to(dtype).requires_grad_() for name, x in bench.inputs.floats.items()}
-        slope = cls(bench, module, inputs, {}, 0, (1e-6, 1e-8) if dtype == torch.float64 else (1e-2, 1e-3))
+    def __init__(self, bench: Bench, dtype: torch.dtype, scale: float = 1.0, lowered: bool = False):
+        self.bench, self.module = bench, bench.fresh(train=True, frozen=False).to(dtype)
+        self.inputs = {name: (scale * x).to(dtype).requires_grad_() for name, x in bench.inputs.floats.items()}
+        self.steps = (1e-6, 1e-8) if dtype == torch.float64 else (1e-2, 1e-3)
         with low_precision(enabled=lowered):
-            value = slope.value()
-        named = {**inputs, **{name: x for name, x in module.named_parameters() if x.requires_grad}}
+            value = self.value()
+        named = self.inputs | self._parameters()
         known = {id(x) for x in named.values()}
-        slope.strangers = sum(id(leaf) not in known for leaf in leaves(value))
+        self.strangers = sum(id(leaf) not in known for leaf in leaves(value))
         found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
-        slope.gradients = dict(zip(named, found, strict=True))
-        return slope
+        self.gradients: dict[str, Tensor | None] = dict(zip(named, found, strict=True))
+
+    def _parameters(self) -> dict[str, Tensor]:
+        return {name: x for name, x in self.module.named_parameters() if x.requires_grad}
 
     def value(self) -> Tensor:
         """The weighted sum."""
@@ -43,8 +38,7 @@ class Slope:
         pictures, language = (
             {name: self.inputs.get(name, x) for name, x in group.items()} for group in (given.pictures, given.language)
         )
-        filled = replace(given, pictures=pictures, language=language)
-        output = self.bench.subject.run(self.module, filled.map(torch.clone))
+        output = self.bench.subject.run(self.module, replace(given, pictures=pictures, language=language))
         signs = torch.randn(output.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         return (output.double() * signs).sum() / output.numel() ** 0.5
 
@@ -63,7 +57,7 @@ class Slope:
         that of the better of two steps, and how far these lie apart. The worst of pictures, words and parameters."""
         given = (self.bench.inputs.pictures, self.bench.inputs.language)
         groups = [{name: self.inputs[name] for name in part if name in self.inputs} for part in given]
-        groups.append({name: x for name, x in self.module.named_parameters() if x.requires_grad})
+        groups.append(self._parameters())
         found, random = [], torch.Generator().manual_seed(0)
         for group in filter(None, groups):
             true, ways = [], []

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,20 +41,11 @@ class Inputs:
     @property
     def floats(self) -> dict[str, Tensor]:
         """Those that a gradient reaches."""
-        both = self.pictures | self.language
-        return {name: tensor for name, tensor in both.items() if tensor.is_floating_point()}
+        return {name: x for name, x in (self.pictures | self.language).items() if x.is_floating_point()}
 
-    @property
-    def cells(self) -> int:
-        """Cells of the last of the pictures' maps."""
-        *_, height, width = list(self.pictures.values())[-1].shape
-        return height * width
-
-    def map(self, change: Callable[[Tensor], Tensor], mask_too: bool = False) -> "Inputs":
-        """The same with every tensor of numbers changed."""
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Inputs":
+        """The same with every tensor changed."""
         changed = [{name: change(x) for name, x in group.items()} for group in (self.pictures, self.language)]
-        if not mask_too:
-            return replace(self, pictures=changed[0], language=changed[1])
         return Inputs(changed[0], changed[1], change(self.mask), change(self.image_index))
 
     def of(self, chosen: list[int]) -> "Inputs":
@@ -78,10 +69,6 @@ class Subject:
         """The file of a new class; None for a part of the study."""
         return source_of(self.part.name, self.part.source) if is_own(self.part.name) else None
 
-    def under(self, profile: str) -> "Subject":
-        """The same at the size of another profile."""
-        return replace(self, profile=profile)
-
     def config(self) -> ModelConfig:
         """The settings of the model it stands in: a fusion module before an FPN, a decoder behind Tile & Concat."""
         others = {"fusion": {"decoder": PartConfig(name="fpn")}, "decoder": {"fusion": PartConfig(name="tile_concat")}}
@@ -91,10 +78,8 @@ class Subject:
         return study.run_config(self.profile, "examined", 0).model.from_scratch()
 
     def make(self, size: tuple[int, int] | None = None, seed: int = 0) -> nn.Module:
-        """The module with random weights, for pictures of ``size`` (H, W), by default the profile's.
-
-        Raises StudyError where its class fails.
-        """
+        """The module with random weights, for pictures of ``size`` (H, W), by default the profile's. Raises StudyError
+        where its class fails."""
         config = self.config()
         height, width = size or (config.image_size, config.image_size)
         channels, text = channels_of(config.image.model_dump_json()), config.text.hidden_size
@@ -145,21 +130,16 @@ class Subject:
 
     def run(self, module: nn.Module, inputs: Inputs, seed: int = 0) -> Tensor:
         """The output: a fused map (E, C, H, W), mask logits (E, 1, h, w) of a decoder, or (E, H, W) of a whole model.
-
-        All random generators start from ``seed``. Raises StudyError, with the line of the class's file, where it fails.
-        """
+        It is computed from copies of the inputs, and all random generators start from ``seed``. Raises StudyError, in
+        one line with the place in the class's file, where it fails."""
         set_seed(seed)
         try:
-            return module(*self.arguments(inputs))
+            return module(*self.arguments(inputs.map(torch.clone)))
         except Exception as error:  # any error of that code
-            raise self.one_line(error) from error
-
-    def one_line(self, error: Exception) -> StudyError:
-        """An error of the class in one line."""
-        memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
-        remedy = "too much memory; make it narrower, or choose a smaller --size" if memory else str(error)[:300]
-        place = place_of(error, self.source) if self.source else self.part.name
-        return StudyError(f"{place} fails: {type(error).__name__}: {' '.join(remedy.split())}")
+            memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+            reason = "too much memory; make it narrower, or choose a smaller --size" if memory else str(error)[:300]
+            place = place_of(error, self.source) if self.source else self.part.name
+            raise StudyError(f"{place} fails: {type(error).__name__}: {' '.join(reason.split())}") from error
 
     def right_shape(self, inputs: Inputs, output: Any) -> str:
         """The shape that the output should have had, where it has another; empty where it is right."""
@@ -203,10 +183,8 @@ def find(
     name: str, study: Study, kind: str = "", options: dict[str, Any] | None = None, size: str = "scenes"
 ) -> Subject:
     """The part of this name: one of the study's, or a class ``file.py:Class`` or ``module:Class`` (a path starts here).
-
     ``kind`` is needed where the class does not tell it; ``size`` is one of ``PROFILES``. Raises StudyError for an
-    unknown name, kind or size, and for a class that does not load.
-    """
+    unknown name, kind or size, and for a class that does not load."""
     part, kind = named_part(name, kind, options, size)
     return Subject(study, part, kind or _kind(name, part_class("fusion", part)), PROFILES[size])
 
@@ -221,7 +199,5 @@ def _kind(name: str, own: type[nn.Module]) -> str:
         for kind, count in ARGUMENTS.items():
             if len(parameters) == count:
                 return kind
-    raise StudyError(
-        f"'{name}': its forward takes {len(parameters)} arguments; a fusion module takes 3 (vision, words, word_mask), "
-        "a decoder 4 (maps, fused, sentence, image_index); name its kind by --kind"
-    )
+    known = "a fusion module takes 3 (vision, words, word_mask), a decoder 4 (maps, fused, sentence, image_index)"
+    raise StudyError(f"'{name}': its forward takes {len(parameters)} arguments; {known}; name its kind by --kind")

@@ -38,7 +38,7 @@ class Watch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[Seen] = []
-        self.inside: list[str] = []  # the modules that are being called, outermost first
+        self.inside = [""]  # the modules that are being called, outermost first, after their caller
         self._exp = False
 
     def __torch_dispatch__(self, function, types, given=(), named=None):
@@ -78,13 +78,10 @@ class Watch(TorchDispatchMode):
         if weights.ndim and weights.shape[axis] > 1:
             others = tuple(size for k, size in enumerate(weights.shape) if k != axis % weights.ndim)
             alone = (weights.amax(axis) > 1 - NEAR).double().mean().item()
-            self.seen.append(Seen(self._place(), "softmax", weights.shape[axis], others, alone))
+            self.seen.append(Seen(self.inside[-1], "softmax", weights.shape[axis], others, alone))
 
     def _note(self, kind: str, saturated: float) -> None:
-        self.seen.append(Seen(self._place(), kind, 0, (), saturated))
-
-    def _place(self) -> str:
-        return self.inside[-1] if self.inside else ""
+        self.seen.append(Seen(self.inside[-1], kind, 0, (), saturated))
 
 
 def near(weights: Tensor, low: float, high: float) -> float:
@@ -122,7 +119,7 @@ def seen_gates(subject: Subject) -> tuple[list[Seen], int]:
     for seed in range(3 if fusion else 1):
         module = subject.make(seed=seed).train()
         with watched(module) as watch, torch.no_grad():
-            output = subject.run(module, inputs.map(torch.clone))
+            output = subject.run(module, inputs)
         if wrong := subject.right_shape(inputs, output):
             raise StudyError(wrong)
         for one in watch.seen:
@@ -130,4 +127,4 @@ def seen_gates(subject: Subject) -> tuple[list[Seen], int]:
         if all(one.kind == "relu" for one in watch.seen):
             break  # no gate: other weights have none either
     mean = [replace(one, saturated=sum(shares) / len(shares)) for one, shares in calls.items()]
-    return mean, inputs.cells
+    return mean, list(inputs.pictures.values())[-1][0, 0].numel()

@@ -62,11 +62,9 @@ class UpsampledConv(nn.Conv2d):
 
 
 def lifted_scores(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
-    """<lift(cells), sentence> in every cell, (E, h, w), without making the lifted map.
-
-    The lift is linear, so the sentence (E, D) is taken into its kernel first: one 3x3 kernel with a single output per
-    expression instead of D of them.
-    """
+    """<lift(cells), sentence> in every cell, (E, h, w), without making the lifted map. The lift is linear, so the
+    sentence (E, D) is taken into its kernel first: one 3x3 kernel with a single output per expression instead of D of
+    them."""
     height, width = cells.shape[-2:]
     kernels = torch.einsum("ed,dcyx->eyxc", sentence, lift.weight.flip(2, 3)).flatten(1, 2)  # (E, 9, C)
     planes = kernels @ cells.flatten(2)
@@ -82,10 +80,8 @@ def lifted_first(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept for training too, even if the first call comes from inference
 def shifted_upsampling(small: int, large: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The matrix (large, 3 * small) that upsamples three sequences linearly, shifts them by 1, 0, -1 and adds them.
-
-    Row r reads row r - 1, r and r + 1 of the upsampled sequences; beyond the border is zero padding.
-    """
+    """The matrix (large, 3 * small) that upsamples three sequences linearly, shifts them by 1, 0, -1 and adds them. Row
+    r reads row r - 1, r and r + 1 of the upsampled sequences; beyond the border is zero padding."""
     cells, rows, taps = (
         torch.arange(*ends, dtype=torch.float64, device="cpu") for ends in ((0, small), (0, large), (-1, 2))
     )
@@ -130,9 +126,12 @@ class CASGStage(nn.Module):
     ):
         super().__init__()
         double = reading == "double"
+
+        def second() -> list[nn.Module]:
+            return [conv_bn_relu(channels, channels)] if double else []
+
         self.coordinate = UpsampledConv(deeper, channels)
-        tail = [conv_bn_relu(channels, channels)] if double else []
-        self.coordinate_tail = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), *tail)
+        self.coordinate_tail = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), *second())
         self.channel_gate, self.spatial_gate = Gate(attention), Gate(attention)
         self.language, self.scale = language, scale
         self.channel_mlp = self.lift = self.project = None
@@ -146,13 +145,8 @@ class CASGStage(nn.Module):
         elif spatial:
             self.lift = nn.Conv2d(channels, text_width, kernel_size=3, padding=1)
         self.spatial = spatial
-
-        def conv() -> nn.Sequential:
-            return nn.Sequential(
-                conv_bn_relu(2 * channels, channels), *([conv_bn_relu(channels, channels)] if double else [])
-            )
-
-        self.take_in, self.refine = conv(), conv()
+        convs = (nn.Sequential(conv_bn_relu(2 * channels, channels), *second()) for _ in range(2))
+        self.take_in, self.refine = convs
 
     def channel_attention(self, semantics: Tensor, sentence: Tensor) -> Tensor:
         """C_i (E, C_i, 1, 1) from the sentence and the mean of I_i1, Eq. (11)."""
@@ -191,10 +185,8 @@ class CASGStage(nn.Module):
 
 class CASG(nn.Module):
     """The decoder with up to three attention-guided stages, at strides 16, 8 and 4 (D1, D2, D3 of Table VI).
-
     ``language``, ``channel``, ``spatial`` and ``attention`` ("tanh" or "sigmoid") are the switches of Table V;
-    ``reading`` and ``scale`` are those of ``CASGStage``.
-    """
+    ``reading`` and ``scale`` are those of ``CASGStage``."""
 
     def __init__(
         self,
@@ -210,10 +202,9 @@ class CASG(nn.Module):
     ):
         super().__init__()
         if attention not in GATES or reading not in READINGS or stages not in range(4):
-            raise StudyError(
-                f"casg: attention '{attention}', reading '{reading}' or stages {stages} is unknown; "
-                f"known: {', '.join(GATES)}; {', '.join(READINGS)}; 0 to 3"
-            )
+            given = f"attention '{attention}', reading '{reading}' or stages {stages}"
+            known = f"{', '.join(GATES)}; {', '.join(READINGS)}; 0 to 3"
+            raise StudyError(f"casg: {given} is unknown; known: {known}")
         options = (text_width, language, channel, spatial, attention, reading, scale)
         levels = [2, 1, 0][:stages]  # V_3, V_2, V_1
         self.levels = levels

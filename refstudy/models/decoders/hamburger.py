@@ -31,12 +31,11 @@ class NMF(nn.Module):
         with full_precision(x.device):
             x = at_least_float32(x)
             bases = self.bases.to(x.dtype).expand(len(x), -1, -1)
+            steps = self.eval_steps
             if self.training:
-                bases = torch.rand_like(bases)
+                bases, steps = torch.rand_like(bases), self.train_steps
             with torch.no_grad():
-                bases, codes = factorise(
-                    x, normalize(bases, dim=1), self.train_steps if self.training else self.eval_steps
-                )
+                bases, codes = factorise(x, normalize(bases, dim=1), steps)
             return bases @ update_codes(x, bases, codes)
 
 
@@ -60,23 +59,19 @@ class Hamburger(nn.Module):
 
     as_written = False  # True: upsample before mixing, to count what the paper's own order costs
 
-    def __init__(
-        self, channels: Sequence[int], width: int = 512, rank: int = 64, train_steps: int = 6, eval_steps: int = 7
-    ):
+    def __init__(self, channels: Sequence[int], width: int = 512, rank: int = 64):
         super().__init__()
         self.channels = tuple(channels)
         self.squeeze = nn.Conv2d(sum(channels), width, kernel_size=1, bias=False)
         self.squeeze_tail = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())
         self.lower = nn.Sequential(nn.Conv2d(width, width, kernel_size=1), nn.ReLU())
-        self.nmf = NMF(width, rank, train_steps, eval_steps)
+        self.nmf = NMF(width, rank, train_steps=6, eval_steps=7)
         self.upper = nn.Conv2d(width, width, kernel_size=1)
         self.predict = nn.Conv2d(width, 1, kernel_size=1)
 
     def join(self, maps: Sequence[Tensor]) -> Tensor:
         """The maps upsampled to the first one's size, concatenated, and mixed by a 1x1 convolution (E, width, h, w).
-
-        Mixing commutes with upsampling, so each map is mixed at its own size: the same function, far less work.
-        """
+        Mixing commutes with upsampling, so each map is mixed at its own size: the same function, far less work."""
         size = (maps[0].shape[-2], maps[0].shape[-1])
         weights = self.squeeze.weight.split(self.channels, dim=1)
         total = conv2d(maps[0], weights[0])

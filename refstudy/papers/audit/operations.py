@@ -32,11 +32,9 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class Recomputed(NamedTuple):
-    """A number from the printed tables.
-
-    ``kind`` is "gain" (points), "cost" (G Flops), "size" (of a data set) or "statement": a sentence without a number,
-    for which exceptions are counted. ``slack`` is the largest error that the rounding of the cells can cause.
-    """
+    """A number from the printed tables. ``kind`` is "gain" (points), "cost" (G Flops), "size" (of a data set) or
+    "statement": a sentence without a number, for which exceptions are counted. ``slack`` is the largest error that the
+    rounding of the cells can cause."""
 
     value: float
     kind: Kind
@@ -60,8 +58,7 @@ OPERATIONS: dict[str, Callable[..., Recomputed]] = {}
 
 def operation(function: Callable[..., Recomputed]) -> Callable[..., Recomputed]:
     """Enter a function in ``OPERATIONS``, under its name; it validates its arguments."""
-    OPERATIONS[function.__name__] = validate_call(function)
-    return OPERATIONS[function.__name__]
+    return OPERATIONS.setdefault(function.__name__, validate_call(function))
 
 
 @operation
@@ -100,16 +97,15 @@ def total(table: str, row: str, columns: Names = ()) -> Recomputed:
 @operation
 def ahead(table: str, row: Names, others: Names = (), but_not: Names = (), columns: Names = ()) -> Recomputed:
     """Count the cells of other rows that lie above the cell of ``row`` in the same column; of several rows, all counts.
-
     Without ``others`` all other rows of the table, of the same block where it has blocks, except ``but_not``; without
-    ``columns`` all columns of numbers.
-    """
+    ``columns`` all columns of numbers."""
     scores = printed_cells(table, (), columns)
     printed_cells(table, (*row, *others, *but_not))  # are they known?
     count = 0
     for own in row:
-        rivals = others or [key for key in scores.index if _block(key) == _block(own) and key not in (own, *but_not)]
-        count += (scores.loc[list(rivals)] > scores.loc[own]).to_numpy().sum()
+        block = own.rpartition(": ")[0]
+        same = [key for key in scores.index if key.rpartition(": ")[0] == block and key not in (own, *but_not)]
+        count += (scores.loc[list(others) or same] > scores.loc[own]).to_numpy().sum()
     return _exceptions(count)
 
 
@@ -121,10 +117,8 @@ def missing_rows(table: str, rows: Names) -> Recomputed:
 
 @operation
 def unequal_cells(groups: list[Annotated[list[Cells], Field(min_length=2)]]) -> Recomputed:
-    """Count the cells that differ from those of the first row of their group, which names the same thing.
-
-    Without columns a row has those of its group's first, and this one all that are numbers.
-    """
+    """Count the cells that differ from those of the first row of their group, which names the same thing. Without
+    columns a row has those of its group's first, and this one all that are numbers."""
     count = 0
     for first, *others in groups:
         own = printed_cells(first.table, [first.row], first.columns)
@@ -139,10 +133,8 @@ def unequal_cells(groups: list[Annotated[list[Cells], Field(min_length=2)]]) -> 
 
 @operation
 def outside_range(table: str, parts_table: str, rows: dict[str, str], columns: dict[str, Names]) -> Recomputed:
-    """Count the cells of a table that lie outside the range of those of ``parts_table`` that they sum up.
-
-    ``rows``: row -> its row of ``parts_table``; ``columns``: column -> its columns there.
-    """
+    """Count the cells of a table that lie outside the range of those of ``parts_table`` that they sum up. ``rows``: row
+    -> its row of ``parts_table``; ``columns``: column -> its columns there."""
     count = 0
     for (row, parts_row), (column, parts) in product(rows.items(), columns.items()):
         whole = printed_cells(table, [row], [column]).to_numpy().item()
@@ -199,7 +191,3 @@ def compute(operation: str, arguments: Mapping[str, Any]) -> Recomputed:
     if pd.isna(recomputed.value):
         raise StudyError(f"{operation}: no cell that it needs is printed; name other rows or columns")
     return recomputed
-
-
-def _block(row: str) -> str:
-    return row.rpartition(": ")[0]
