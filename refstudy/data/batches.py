@@ -413,8 +413,10 @@ def _mean_and_deviation(device: torch.device) -> tuple[Tensor, ...]:
 
 
 def fingerprint(table: "pd.DataFrame") -> str:
-    """16 hexadecimal digits of the SHA-256 over expressions, splits, segmentations and the bytes of the images. Raises
-    StudyError for a missing image."""
+    """16 hexadecimal digits of the SHA-256 over expressions, splits, segmentations and the bytes of the images.
+
+    Raises StudyError for a missing image.
+    """
     digest = hashlib.sha256()
     for row in table.itertuples():
         about = [row.sent_id, row.ref_id, row.split, row.expression, row.segmentation]

@@ -32,8 +32,10 @@ def check_dataset(
     table: pd.DataFrame, dataset: str = "", split_by: str = "", images: bool = False, progress: bool = False
 ) -> pd.DataFrame:
     """Find what is wrong with ``load_refer``'s table, its pictures and its counts: level, kind, entry, message; a row
-    each. ``level`` is ``problem`` or ``note``. With ``images`` every picture is decoded, otherwise its header is
-    read."""
+    each.
+
+    ``level`` is ``problem`` or ``note``. With ``images`` every picture is decoded, otherwise its header is read.
+    """
     if table.empty:
         return problem_table([Problem("no expressions", "the table", "nothing could be read")])
     found = [*_counts(table, dataset, split_by), *_splits(table, dataset, split_by), *_duplicates(table)]
@@ -65,8 +67,10 @@ def published() -> pd.DataFrame:
 
 
 def compare(found: pd.DataFrame, dataset: str, split_by: str) -> pd.DataFrame:
-    """The published figures next to these counts: the columns of ``published``, found and difference (a number). The
-    whole is compared only where no split of the released files is missing."""
+    """The published figures next to these counts: the columns of ``published``, found and difference (a number).
+
+    The whole is compared only where no split of the released files is missing.
+    """
     figures = published().query("dataset == @dataset and split_by == @split_by and measure in @MEASURES")
     splits = set(figures.query("kind == 'released'")["split"]) - {"all"}
     there = figures["split"].isin(found.index) & ((figures["split"] != "all") | (splits <= set(found.index)))
@@ -189,7 +193,9 @@ def check_root(
     root: Path | str, dataset: str = "", split_by: str = "", images: bool = False, progress: bool = False
 ) -> Iterator[tuple[Found, pd.DataFrame, pd.DataFrame]]:
     """For every data set under ``root``, or those that are asked for: where it was found, its counts and its problems.
-    Where ``root`` itself holds none, its folders are looked into. Raises StudyError when nothing is found."""
+
+    Where ``root`` itself holds none, its folders are looked into. Raises StudyError when nothing is found.
+    """
     root, found = Path(root), find_below(root)
     wanted = [(at, one) for at, one in found if dataset in ("", one.dataset) and split_by in ("", one.split_by)]
     if not wanted:

@@ -46,9 +46,11 @@ def load_mirrors() -> dict[str, Mirror]:
 
 
 def fetch(mirror: Mirror, root: Path | str, progress: bool = True) -> str:
-    """Fetch a file into ``root``, verify and unpack it; return a line that says what was done. What a broken connection
-    left behind (``.part``) is taken up again; of several processes that fetch one file at once, one does and the others
-    wait. Raises StudyError when no mirror gives the file, or ``root`` cannot be made."""
+    """Fetch a file into ``root``, verify and unpack it; return a line that says what was done.
+
+    What a broken connection left behind (``.part``) is taken up again; of several processes that fetch one file at
+    once, one does and the others wait. Raises StudyError when no mirror gives the file, or ``root`` cannot be made.
+    """
     root = Path(root)
     folder, archive = root / mirror.unpack, root / mirror.file
     if filled(folder):

@@ -41,10 +41,12 @@ class Problem:
 
 @dataclass
 class Entries:
-    """One data set, not yet checked: REFER's referents and COCO's images, annotations and categories. ``source`` and
-    ``instances`` are the files that messages name; image names are relative to ``image_folder``. A form without masks
-    has empty segmentations, one without image sizes gives 0 for height and width. ``problems`` are those that the
-    reader found."""
+    """One data set, not yet checked: REFER's referents and COCO's images, annotations and categories.
+
+    ``source`` and ``instances`` are the files that messages name; image names are relative to ``image_folder``.
+    A form without masks has empty segmentations, one without image sizes gives 0 for height and width. ``problems``
+    are those that the reader found.
+    """
 
     refs: list[Any]
     images: list[Any]
@@ -100,8 +102,11 @@ def image_folder(root: Path, dataset: str) -> Path:
 
 
 class Pictures:
-    """The pictures of a folder by name, however deep they lie in it and whatever the case of their suffix. SAIAPR-12
-    has them in ``00/images`` to ``40/images``; COCO's release of 2017 calls ``COCO_train2014_X.jpg`` ``X.jpg``."""
+    """The pictures of a folder by name, however deep they lie in it and whatever the case of their suffix.
+
+    SAIAPR-12 has them in ``00/images`` to ``40/images``; COCO's release of 2017 calls ``COCO_train2014_X.jpg``
+    ``X.jpg``.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -145,9 +150,11 @@ def numbered(texts: Any, first: int = 0) -> Any:
 
 
 def make_table(entries: Entries, report: Report, sentence_field: SentenceField = "sent") -> "pd.DataFrame":
-    """One row per expression, with its referent, annotation and image: the columns of ``refer.load_refer``. Every entry
-    that is not as ``refstudy.data.schema`` has it is given to ``report`` and left out; what depends on it is left out
-    without another word. A ``report`` that raises makes the reading strict."""
+    """One row per expression, with its referent, annotation and image: the columns of ``refer.load_refer``.
+
+    Every entry that is not as ``refstudy.data.schema`` has it is given to ``report`` and left out; what depends on it
+    is left out without another word. A ``report`` that raises makes the reading strict.
+    """
     import pandas as pd  # what only looks for data needs none of it
 
     for problem in entries.problems:

@@ -17,10 +17,12 @@ PACKED = re.compile(rb"([P-o]{0,6}[0-O])+")  # compressed counts: digits from "P
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """A COCO segmentation as bool (height, width). Polygons (a list of flat [x, y, ...] lists) are united, so
-    overlapping parts count once; RLE may be compressed or not, and a list of them, as ReferIt has it, is united too.
-    Raises StudyError for an RLE of another size or one that does not decode, and for anything else that is no
-    segmentation."""
+    """A COCO segmentation as bool (height, width).
+
+    Polygons (a list of flat [x, y, ...] lists) are united, so overlapping parts count once; RLE may be compressed or
+    not, and a list of them, as ReferIt has it, is united too. Raises StudyError for an RLE of another size or one that
+    does not decode, and for anything else that is no segmentation.
+    """
     try:
         if isinstance(segmentation, list) and segmentation and not isinstance(segmentation[0], dict):
             if any(not isinstance(part, list) or len(part) < 6 or len(part) % 2 for part in segmentation):
@@ -38,8 +40,10 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 def mask_polygons(mask: np.ndarray) -> list[list[int]]:
     """A bool (height, width) mask as COCO polygons, flat lists [x, y, ...] of corners along the edges of its pixels.
+
     Each is the outline of a part whose pixels touch by their sides; no pixel lies in two. A part with a hole is cut
-    from top to bottom at the hole's left end, for a polygon has none. pycocotools decodes them to the same mask."""
+    from top to bottom at the hole's left end, for a polygon has none. pycocotools decodes them to the same mask.
+    """
     padded = np.pad(mask, 1)
     corner = [padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]]  # pixels around each grid point
     upper_left, upper_right, lower_left, lower_right = corner

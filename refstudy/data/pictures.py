@@ -23,8 +23,10 @@ TOPS = (255, 4095, 65535)  # the white of 8, 12 and 16 bits
 
 @contextmanager
 def opened(source: Source, name: str = "", remedy: str = "fetch it again") -> Iterator[Image.Image]:
-    """An open picture, whose decoding may go on within the block. ``name`` is what messages call it. Raises StudyError
-    when it is missing, has more pixels than Pillow takes for safe, or for whatever Pillow raises."""
+    """An open picture, whose decoding may go on within the block. ``name`` is what messages call it.
+
+    Raises StudyError when it is missing, has more pixels than Pillow takes for safe, or for whatever Pillow raises.
+    """
     path = name or source
     try:
         bombs = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
@@ -44,8 +46,10 @@ def opened(source: Source, name: str = "", remedy: str = "fetch it again") -> It
 
 def pixels_of(image: Image.Image) -> np.ndarray:
     """A picture of any mode as uint8 (H, W, 3): grey and CMYK made RGB, transparency put on white, grey of more than 8
-    bits, or of floats, scaled by the least range that holds it: 0 to 1 (floats), 255, 4095 or 65535. Raises ValueError
-    for values outside of these."""
+    bits, or of floats, scaled by the least range that holds it: 0 to 1 (floats), 255, 4095 or 65535.
+
+    Raises ValueError for values outside of these.
+    """
     if image.mode[0] in "IF":
         values = np.asarray(image, np.float64)
         tops = (1, *TOPS) if image.mode == "F" else TOPS
@@ -60,8 +64,10 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 
 
 def read_image(path: Path | str, height: int | None = None, width: int | None = None) -> np.ndarray:
-    """A picture as uint8 (height, width, 3), not turned: annotations belong to the pixels as they are stored. Raises
-    StudyError when it is missing, does not decode, or is not of the size that the annotations give."""
+    """A picture as uint8 (height, width, 3), not turned: annotations belong to the pixels as they are stored.
+
+    Raises StudyError when it is missing, does not decode, or is not of the size that the annotations give.
+    """
     with opened(path) as image:
         pixels = pixels_of(image)
     if height is not None and pixels.shape[:2] != (height, width):
@@ -71,7 +77,9 @@ def read_image(path: Path | str, height: int | None = None, width: int | None = 
 
 def find_photos(path: Path | str) -> tuple[list[Path], list[Path]]:
     """The picture itself, or all files of a folder that have the suffix of a picture, by name, and the others there.
-    Raises StudyError when there is nothing there."""
+
+    Raises StudyError when there is nothing there.
+    """
     path = Path(path)
     if not path.is_dir():
         if not path.exists():

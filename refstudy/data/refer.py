@@ -58,9 +58,11 @@ def load_leniently(found: Found) -> "tuple[pd.DataFrame, list[Problem]]":
 
 
 def find_data(root: Path | str) -> list[Found]:
-    """List the data under ``root``, in any form; a data set in two forms once, in the first. Raises DataMissing when
-    there is no such folder, StudyError when it is one of the data sets; a file that does not read is reported when it
-    is read."""
+    """List the data under ``root``, in any form; a data set in two forms once, in the first.
+
+    Raises DataMissing when there is no such folder, StudyError when it is one of the data sets; a file that does
+    not read is reported when it is read.
+    """
     root = Path(root)
     if not root.is_dir():
         raise DataMissing(f"{root}: no such folder; name the folder that holds the data sets")
@@ -81,8 +83,10 @@ def find_below(root: Path | str) -> list[tuple[Path, Found]]:
 
 
 def choose(root: Path | str, dataset: str, split_by: str) -> Found:
-    """Choose the folder and the form of this data set under ``root``. Raises DataMissing, with what lies there, when
-    none of its partitions does, StudyError when another one does."""
+    """Choose the folder and the form of this data set under ``root``.
+
+    Raises DataMissing, with what lies there, when none of its partitions does, StudyError when another one does.
+    """
     found = find_data(root)
     partitions = {one.split_by: one for one in found if one.dataset == dataset}
     folder = Path(root) / dataset

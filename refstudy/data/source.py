@@ -17,9 +17,11 @@ def default_data_root(root: Path | str = ".") -> Path:
 def prepare_data(
     config: DataConfig, data_root: Path | str | None = None, workers: int = 1, progress: bool = True
 ) -> Path:
-    """The root that ``load_refer`` takes for these data; RefScenes is made first if it is not there yet. Each size,
-    seed and number of scenes has a root of its own, so that sets do not mix. Raises StudyError when the settings ask
-    for scenes of another version than this code makes."""
+    """The root that ``load_refer`` takes for these data; RefScenes is made first if it is not there yet.
+
+    Each size, seed and number of scenes has a root of its own, so that sets do not mix. Raises StudyError when the
+    settings ask for scenes of another version than this code makes.
+    """
     data_root = Path(data_root or default_data_root())
     if config.dataset not in FLAVOURS:
         return data_root
@@ -34,9 +36,11 @@ def prepare_data(
 
 
 def lay_out(root: Path, flavour: str, to: Path) -> Path:
-    """Link one flavour of RefScenes under ``root`` to the place where code for its benchmark looks for that, and return
-    its annotations' folder: ``<to>/refcoco``, and for its pictures ``<to>/images/mscoco/images/train2014``. Raises
-    StudyError when something else lies there, or links cannot be made."""
+    """Link one flavour of RefScenes under ``root`` to the place where code for its benchmark looks for that, and
+    return its annotations' folder: ``<to>/refcoco``, and for its pictures ``<to>/images/mscoco/images/train2014``.
+
+    Raises StudyError when something else lies there, or links cannot be made.
+    """
     from refstudy.data.entries import COCO_FOLDERS, IMAGE_FOLDERS
 
     name = FLAVOURS[flavour].stands_for

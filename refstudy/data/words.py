@@ -16,9 +16,11 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def build_tokenizer(vocab: Path | str | None = None) -> BertTokenizerFast:
-    """The uncased BERT tokenizer: that of RefScenes, or the one of a vocabulary file or of a pretrained BERT. ``vocab``
-    is a file with one word piece a line, a folder as transformers saves it, or a name on the hub. RefScenes' vocabulary
-    ends in single characters, so that any word can be spelled. Raises StudyError when nothing is there."""
+    """The uncased BERT tokenizer: that of RefScenes, or the one of a vocabulary file or of a pretrained BERT.
+
+    ``vocab`` is a file with one word piece a line, a folder as transformers saves it, or a name on the hub. RefScenes'
+    vocabulary ends in single characters, so that any word can be spelled. Raises StudyError when nothing is there.
+    """
     if vocab is None:
         return _scenes_tokenizer()
     remedy = f"{vocab}: vocabulary not found; name a BERT vocab.txt or a folder that holds one"
@@ -42,8 +44,10 @@ def _scenes_tokenizer() -> BertTokenizerFast:
 
 
 def tokenize(tokenizer: BertTokenizerFast, expressions: Sequence[str], max_words: int = 20) -> tuple[np.ndarray, ...]:
-    """Expressions to ids int64 (E, max_words) and mask bool (E, max_words). [CLS] and [SEP] are among the ``max_words``
-    places, as in LAVT; longer expressions are clipped before [SEP]."""
+    """Expressions to ids int64 (E, max_words) and mask bool (E, max_words).
+
+    [CLS] and [SEP] are among the ``max_words`` places, as in LAVT; longer expressions are clipped before [SEP].
+    """
     padded = {"padding": "max_length", "truncation": True, "max_length": max_words, "return_tensors": "np"}
     encoded = tokenizer(list(expressions), **padded)
     return encoded["input_ids"].astype(np.int64), encoded["attention_mask"].astype(bool)

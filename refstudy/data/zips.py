@@ -25,8 +25,10 @@ def filled(folder: Path) -> bool:
 
 def unpack(archive: Path, folder: Path, progress: bool = True) -> Path:
     """Unpack ``archive`` as ``folder``, unless that is filled; a top folder of that name in the archive is not doubled.
+
     Raises StudyError, and leaves nothing behind, for members that lead out of the folder, links, encrypted members,
-    archives that unpack to far more than their size, and broken ones."""
+    archives that unpack to far more than their size, and broken ones.
+    """
     if filled(folder):  # where nothing may be written, either
         return folder
     with locked(folder, f"{archive}: cannot be unpacked to {folder}"):

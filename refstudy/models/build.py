@@ -120,8 +120,10 @@ def part_class(kind: str, config: PartConfig) -> type[nn.Module]:
 
 
 def build_part(kind: str, config: PartConfig, *sizes) -> Any:
-    """One part of a model, with what its class takes before its options (``refstudy.models.interfaces``). Raises
-    StudyError for an unknown part or option, and where the class refuses what it is given."""
+    """One part of a model, with what its class takes before its options (``refstudy.models.interfaces``).
+
+    Raises StudyError for an unknown part or option, and where the class refuses what it is given.
+    """
     part, about = part_class(kind, config), f"{kind} '{config.name}'"
     options = list(inspect.signature(part).parameters)[len(sizes) :]
     if unknown := sorted(set(config.options) - set(options)):
@@ -147,9 +149,11 @@ def build_part(kind: str, config: PartConfig, *sizes) -> Any:
 
 
 def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None:
-    """Write the whole model as one safetensors file; ``half`` stores it as ``halved`` does. The metadata hold what
-    ``save_pretrained`` writes next to the weights, the settings and the tokenizer's files, as one text: safetensors
-    writes several in no fixed order, and equal models should be equal files."""
+    """Write the whole model as one safetensors file; ``half`` stores it as ``halved`` does.
+
+    The metadata hold what ``save_pretrained`` writes next to the weights, the settings and the tokenizer's files, as
+    one text: safetensors writes several in no fixed order, and equal models should be equal files.
+    """
     state = model.state_dict()
     tensors = {name: (halved(x) if half else x).detach().cpu().contiguous() for name, x in state.items()}
     with tempfile.TemporaryDirectory() as folder:

@@ -85,8 +85,10 @@ ATTENTION = {"attn_implementation": "sdpa"}
 
 
 class TextEncoder(nn.Module):
-    """BERT; one vector per word piece. Source: S²RM, Sec. III-A. ``config`` becomes the settings that build the same
-    encoder from scratch, wherever its weights came from."""
+    """BERT; one vector per word piece. Source: S²RM, Sec. III-A.
+
+    ``config`` becomes the settings that build the same encoder from scratch, wherever its weights came from.
+    """
 
     def __init__(self, config: TextEncoderConfig):
         super().__init__()

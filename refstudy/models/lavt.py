@@ -13,9 +13,11 @@ from refstudy.models.segmenter import ImageFeatures, Segmenter
 
 
 class LAVTDecoder(nn.Module):
-    """Upsample, join the next finer map, two convolutions, three times; ``width`` channels in between. LAVT predicts
-    two planes and trains them with cross-entropy. Here it is one plane, as for every decoder of the study, which trains
-    with dice loss. Upsampling aligns the corners, as LAVT's public code does."""
+    """Upsample, join the next finer map, two convolutions, three times; ``width`` channels in between.
+
+    LAVT predicts two planes and trains them with cross-entropy. Here it is one plane, as for every decoder of the
+    study, which trains with dice loss. Upsampling aligns the corners, as LAVT's public code does.
+    """
 
     def __init__(self, channels: Sequence[int], width: int):
         super().__init__()
@@ -57,8 +59,10 @@ class LAVT(Segmenter):
         self.decoder = LAVTDecoder(channels, width or channels[3] // 2)
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
-        """(B, 3, H, W), normalised with ImageNet's mean and deviation, to the first stage's output of B images. That is
-        the one map of the features, (B, C_1, H/4, W/4), before its attention and without a norm."""
+        """(B, 3, H, W), normalised with ImageNet's mean and deviation, to the first stage's output of B images.
+
+        That is the one map of the features, (B, C_1, H/4, W/4), before its attention and without a norm.
+        """
         patches = self.image_encoder.backbone.get_submodule("patch_embed")(images)
         return ImageFeatures((self._stage(0, patches).permute(0, 3, 1, 2),), (images.shape[-2], images.shape[-1]))
 

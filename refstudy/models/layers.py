@@ -47,9 +47,11 @@ class Gate(nn.Module):
 
 
 class InstanceNorm(nn.Module):
-    """Each channel to mean 0 and variance 1 over its cells, without scale and shift. Over a single cell the variance is
-    0 and the formula gives 0. PyTorch's own instance norm refuses that grid while training and gives 0 in evaluation;
-    here it is 0 in both."""
+    """Each channel to mean 0 and variance 1 over its cells, without scale and shift.
+
+    Over a single cell the variance is 0 and the formula gives 0. PyTorch's own instance norm refuses that grid while
+    training and gives 0 in evaluation; here it is 0 in both.
+    """
 
     def forward(self, maps: Tensor) -> Tensor:
         """(E, C, N) or (E, C, H, W) to the same shape."""
@@ -65,8 +67,10 @@ def mean_word(words: Tensor, word_mask: Tensor) -> Tensor:
 
 def of_each(maps: Tensor, image_index: Tensor) -> Tensor:
     """The maps of each expression's image: (B, C, H, W) and indices (E,) to (E, C, H, W), a channels-last view.
+
     Indexing would do the same, but with several threads its gradient is added up in no fixed order, and no training
-    would be the same twice."""
+    would be the same twice.
+    """
     return maps.permute(0, 2, 3, 1).index_select(0, image_index).permute(0, 3, 1, 2)
 
 
@@ -80,8 +84,10 @@ def tile(vectors: Tensor, height: int, width: int) -> Tensor:
 def position_planes(
     height: int, width: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """The eight position planes P of Eq. (1), (1, 8, height, width), as CMSA and BRINet define them. Left, top, right,
-    bottom border and centre x, y of each cell in [-1, 1], then 1/width and 1/height."""
+    """The eight position planes P of Eq. (1), (1, 8, height, width), as CMSA and BRINet define them.
+
+    Left, top, right, bottom border and centre x, y of each cell in [-1, 1], then 1/width and 1/height.
+    """
     cells = (torch.arange(side, device="cpu") for side in (height, width))
     rows, columns = torch.meshgrid(*cells, indexing="ij")
     left, right = columns / width * 2 - 1, (columns + 1) / width * 2 - 1

@@ -27,8 +27,10 @@ def halving(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 class Block(nn.Module):
-    """One block: attention, then a feed-forward network, each normalised before and scaled per channel after. Around
-    LMFA are two 1x1 convolutions, a GELU and an inner shortcut, as in SegNeXt."""
+    """One block: attention, then a feed-forward network, each normalised before and scaled per channel after.
+
+    Around LMFA are two 1x1 convolutions, a GELU and an inner shortcut, as in SegNeXt.
+    """
 
     def __init__(self, width: int, mlp_ratio: int, drop_path: float, attention: LMFA):
         super().__init__()

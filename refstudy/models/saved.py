@@ -23,8 +23,10 @@ def shipped_weights() -> Path:
 
 def saved_settings(path: Path) -> tuple[ModelConfig, dict[str, str]]:
     """The settings of a model that ``save_weights`` or ``save_pretrained`` wrote, and what else the metadata of the
-    file hold: its tokenizer's files by name, where it has them. Raises StudyError when it is missing, broken or not one
-    of ours."""
+    file hold: its tokenizer's files by name, where it has them.
+
+    Raises StudyError when it is missing, broken or not one of ours.
+    """
     if not path.exists():
         raise StudyError(f"{path}: weights not found; train them or fetch them again")
     if path.is_dir() and not (path / "model.safetensors").is_file():

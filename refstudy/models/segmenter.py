@@ -49,8 +49,10 @@ class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", licens
     def segment(
         self, features: ImageFeatures, token_ids: Tensor, token_mask: Tensor, image_index: Tensor | None = None
     ) -> Tensor:
-        """Mask logits (E, H, W) for E expressions: ids (E, L), bool mask (E, L). ``image_index`` (E,) names the image
-        of each expression; without it, expression k belongs to image k."""
+        """Mask logits (E, H, W) for E expressions: ids (E, L), bool mask (E, L).
+
+        ``image_index`` (E,) names the image of each expression; without it, expression k belongs to image k.
+        """
         if image_index is None:
             image_index = torch.arange(len(token_ids), device=token_ids.device)
         logits = self.logits(features, token_ids, token_mask, image_index)
@@ -70,9 +72,11 @@ class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", licens
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **options: Any) -> Self:
-        """The model of a folder that ``save_pretrained`` made, or of a name on the hub, in evaluation mode. ``options``
-        are those of ``huggingface_hub.snapshot_download`` (revision, cache_dir, token, ...). Nothing that was
-        downloaded is executed. Raises StudyError when nothing is there, or no model of this class."""
+        """The model of a folder that ``save_pretrained`` made, or of a name on the hub, in evaluation mode.
+
+        ``options`` are those of ``huggingface_hub.snapshot_download`` (revision, cache_dir, token, ...). Nothing that
+        was downloaded is executed. Raises StudyError when nothing is there, or no model of this class.
+        """
         load_model = import_module("refstudy.models.build").load_model  # late: that module builds on this one
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
@@ -91,7 +95,9 @@ class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", licens
 
 class ReferringSegmenter(Segmenter):
     """Image encoder, text encoder, a fusion module on the deepest map, and a decoder. Source: S²RM, Fig. 1.
-    ``encode_image`` keeps V_1 ... V_4."""
+
+    ``encode_image`` keeps V_1 ... V_4.
+    """
 
     def __init__(self, image_encoder: nn.Module, text_encoder: nn.Module, fusion: nn.Module, decoder: nn.Module):
         super().__init__()

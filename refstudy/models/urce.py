@@ -30,7 +30,9 @@ def patch_side(stage: int) -> int:
 
 def to_patches(x: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
     """Cut (E, C, H, W) into the patches of a grid of regions, (E, regions, side * side, C), all in row-major order.
-    Patches that reach over the right or lower border are filled with zeros."""
+
+    Patches that reach over the right or lower border are filled with zeros.
+    """
     height, width = x.shape[-2:]
     rows, columns = grid
     x = pad(x.permute(0, 2, 3, 1), (0, 0, 0, columns * side - width, 0, rows * side - height))
@@ -97,9 +99,11 @@ class URCE(nn.Module):
 
     @torch.no_grad()
     def uncertainty(self, scores: Sequence[Tensor], word_mask: Tensor) -> Tensor:
-        """map_U (E, h_4, w_4) from S_1 ... S_4, Eq. (8); ``Down`` is the mean over a region. A disagreement below 1e-5
-        of the largest correlation is round-off and counts as none; otherwise the choice among equal cells would depend
-        on the machine."""
+        """map_U (E, h_4, w_4) from S_1 ... S_4, Eq. (8); ``Down`` is the mean over a region.
+
+        A disagreement below 1e-5 of the largest correlation is round-off and counts as none; otherwise the choice among
+        equal cells would depend on the machine.
+        """
         correlations = [self.correlation(one, word_mask).unsqueeze(1) for one in scores]
         down = partial(avg_pool2d, ceil_mode=True, count_include_pad=False)
         levels = [down(x, patch_side(stage)) for stage, x in zip(STAGES, correlations, strict=True)]
@@ -151,8 +155,10 @@ class URCE(nn.Module):
         return tuple(enhanced)
 
     def forward(self, maps: Sequence[Tensor], scores: Sequence[Tensor], word_mask: Tensor) -> Enhanced:
-        """F_1 ... F_4 (E, C_i, h_i, w_i), S_1 ... S_4 (E, L, h_i, w_i) and the bool mask (E, L) to ``Enhanced``. Each
-        stage's sides are half of those of the stage before, rounded up."""
+        """F_1 ... F_4 (E, C_i, h_i, w_i), S_1 ... S_4 (E, L, h_i, w_i) and the bool mask (E, L) to ``Enhanced``.
+
+        Each stage's sides are half of those of the stage before, rounded up.
+        """
         uncertainty = self.uncertainty(scores, word_mask)
         cells = self.choose(uncertainty)
         return Enhanced(self.enhance(maps, cells), uncertainty, cells)

@@ -27,9 +27,11 @@ SLUG = 40  # characters of an expression in a file name
 def planned_files(
     photos: Sequence[Path], expressions: Sequence[str], output: Path, overwrite: bool
 ) -> dict[Path, list[Path]]:
-    """The files that ``segment_files`` writes for each photo; the folder is made. Raises StudyError for expressions
-    without words, for an output that is no folder to write to and, unless ``overwrite``, for files that exist
-    already."""
+    """The files that ``segment_files`` writes for each photo; the folder is made.
+
+    Raises StudyError for expressions without words, for an output that is no folder to write to and, unless
+    ``overwrite``, for files that exist already.
+    """
     plain_expressions(expressions)
     short = len({photo.stem for photo in photos}) == len(photos)  # without the suffix they are all different, too
     planned = {photo: _outputs(output, photo.stem if short else photo.name, expressions) for photo in photos}

@@ -88,8 +88,10 @@ class Prediction:
 
 @torch.inference_mode()
 def predict(model: Segmenter, image: np.ndarray, expressions: Sequence[str]) -> np.ndarray:
-    """Mask probabilities float32 (E, S, S) for expressions about one uint8 image (S, S, 3), encoded once. At most
-    ``EXPRESSIONS_AT_ONCE`` expressions go through the model together, which bounds its memory."""
+    """Mask probabilities float32 (E, S, S) for expressions about one uint8 image (S, S, 3), encoded once.
+
+    At most ``EXPRESSIONS_AT_ONCE`` expressions go through the model together, which bounds its memory.
+    """
     model.eval()
     device = next(model.parameters()).device
     tokens = tokenize(model.tokenizer, expressions, model.config.max_words)
@@ -168,8 +170,10 @@ def read_expressions(model: Segmenter, expressions: Sequence[str]) -> list[Readi
 
 def read_photo(source: Source, name: str = "") -> np.ndarray:
     """A photograph as it is meant to be seen, uint8 (H, W, 3): turned as its EXIF says, where that can be read, and
-    then as ``data.pictures.pixels_of`` has it. ``name`` is what messages call it, by default its path. Raises
-    StudyError when it is missing, does not decode, or has more pixels than Pillow takes for safe."""
+    then as ``data.pictures.pixels_of`` has it. ``name`` is what messages call it, by default its path.
+
+    Raises StudyError when it is missing, does not decode, or has more pixels than Pillow takes for safe.
+    """
     with opened(source, name, "save it as JPEG or PNG") as picture:
         try:
             turn = dict(enumerate(TURNS, 2)).get(picture.getexif().get(ExifTags.Base.Orientation, 1))

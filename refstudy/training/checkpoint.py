@@ -34,8 +34,10 @@ def save(trainer: Trainer, path: Path) -> None:
 
 
 def resume(trainer: Trainer, path: Path) -> None:
-    """Go on from a checkpoint, if there is one, written by any number of processes. Raises StudyError for one that is
-    broken, of another run, or computed in another precision."""
+    """Go on from a checkpoint, if there is one, written by any number of processes.
+
+    Raises StudyError for one that is broken, of another run, or computed in another precision.
+    """
     if not path.exists():
         return
     try:

@@ -31,7 +31,9 @@ def corpus_for(
     model: Segmenter, table: pd.DataFrame, split: str, cache: Path | None = None, progress: bool = True
 ) -> Corpus:
     """One split of ``load_refer``'s table, in the size, number of words and aspect that this model was trained with.
-    ``cache`` and the errors are those of ``build_corpus``."""
+
+    ``cache`` and the errors are those of ``build_corpus``.
+    """
     how, tokenizer = model.config, model.tokenizer
     return build_corpus(table, split, how.image_size, tokenizer, how.max_words, cache, progress, how.keep_aspect)
 
@@ -137,7 +139,9 @@ def sample_masks(
     model: Segmenter, corpus: Corpus, images: int, threshold: float = THRESHOLD, **batching: Any
 ) -> dict[int, dict[str, Any]]:
     """The predicted masks (S, S) of all expressions about the first ``images`` images, to be shown: sent_id -> RLE.
-    ``batching`` are further arguments of ``predictions``."""
+
+    ``batching`` are further arguments of ``predictions``.
+    """
     sample = corpus.subset(images)
     sentences = sample.table["sent_id"].to_numpy()
     return {

@@ -153,8 +153,10 @@ def load_corpora(
     data_root: Path | str | None = None,
     progress: bool = True,
 ) -> tuple[dict[str, Corpus], str]:
-    """The decoded splits of these data, made first where they can be, and the data's fingerprint. A pretrained text
-    encoder brings its own vocabulary; one that starts from scratch has that of RefScenes."""
+    """The decoded splits of these data, made first where they can be, and the data's fingerprint.
+
+    A pretrained text encoder brings its own vocabulary; one that starts from scratch has that of RefScenes.
+    """
     root = prepare_data(data, data_root, progress=progress)
     table = load_table(data, root)
     tokenizer = build_tokenizer(text.vocabulary)

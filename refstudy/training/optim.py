@@ -19,7 +19,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The optimiser's groups. Weight decay is for matrices and kernels, not for norms, biases, embeddings and position
     tables. ``rates`` gives some submodules a factor on the learning rate, kept as the group's ``rate``; parameters that
-    are ``fresh``, by name in the model, have the factor 1.0."""
+    are ``fresh``, by name in the model, have the factor 1.0.
+    """
     factor = {id(p): rate for module, rate in (rates or {}).items() for p in module.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

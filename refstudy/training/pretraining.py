@@ -45,8 +45,11 @@ def pretrain(
     data_root: Path | str | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Pretrain the encoders, write them to ``path`` (safetensors, fp16) and return their accuracies on val, in percent.
-    The file's tensors are named ``image.*`` and ``text.*``; its metadata hold the settings and the accuracies."""
+    """Pretrain the encoders, write them to ``path`` (safetensors, fp16) and return their accuracies on val, in
+    percent.
+
+    The file's tensors are named ``image.*`` and ``text.*``; its metadata hold the settings and the accuracies.
+    """
     corpora, digest = load_corpora(data, model.text, ("train", "val"), data_root, progress)
     labels = {split: pixel_labels(data, corpus, data_root) for split, corpus in corpora.items()}
     torch.manual_seed(settings.seed)
@@ -84,8 +87,10 @@ def wordless_image_encoder(model: ModelConfig) -> ImageEncoder | MSCAN:
 
 
 def pixel_labels(data: DataConfig, corpus: Corpus, data_root: Path | str | None) -> np.ndarray:
-    """Category and colour numbers (N, 2, S/4, S/4) of every image of the corpus, uint8; 0 where nothing is listed. They
-    come from the annotations of all things and stuff in RefScenes' instances.json."""
+    """Category and colour numbers (N, 2, S/4, S/4) of every image of the corpus, uint8; 0 where nothing is listed.
+
+    They come from the annotations of all things and stuff in RefScenes' instances.json.
+    """
     root = prepare_data(data, data_root, progress=False)
     instances = json.loads((root / data.dataset / "instances.json").read_text(encoding="utf-8"))
     categories = {category["id"]: k for k, category in enumerate(instances["categories"], start=1)}

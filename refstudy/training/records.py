@@ -32,8 +32,10 @@ BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what read
 
 @dataclass(frozen=True)
 class Record:
-    """A record that was read. ``metrics``: split -> metric -> percent, recomputed from the counts. Its methods raise
-    StudyError for a file that is missing or broken."""
+    """A record that was read. ``metrics``: split -> metric -> percent, recomputed from the counts.
+
+    Its methods raise StudyError for a file that is missing or broken.
+    """
 
     path: Path
     config: RunConfig

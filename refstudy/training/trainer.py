@@ -39,9 +39,11 @@ def launched() -> Accelerator:
 
 
 class Trainer:
-    """The state of a run: model, optimiser, schedule, place in the data, and the best weights so far. Each of several
-    processes has all of it, and they stay equal. ``learner`` is the model as it is trained: its gradients are the mean
-    over the processes, and it may be compiled."""
+    """The state of a run: model, optimiser, schedule, place in the data, and the best weights so far.
+
+    Each of several processes has all of it, and they stay equal. ``learner`` is the model as it is trained: its
+    gradients are the mean over the processes, and it may be compiled.
+    """
 
     def __init__(self, config: RunConfig, corpora: dict[str, Corpus], encoders: Path | str | None = None):
         self.config, self.settings, self.corpora = config, config.train, corpora
@@ -84,9 +86,12 @@ class Trainer:
         return made_ahead(batches, pinned=self.device.type == "cuda")
 
     def step(self, batch: Batch) -> None:
-        """One update by this process' share of a batch. Nothing here waits for the device, except at the points of the
-        learning curve. Every expression of the whole batch has the same weight, in any part and process. Raises
-        NoNumber, at such a point, when the loss is not finite."""
+        """One update by this process' share of a batch.
+
+        Nothing here waits for the device, except at the points of the learning curve. Every expression of the whole
+        batch has the same weight, in any part and process. Raises NoNumber, at such a point, when the loss is not
+        finite.
+        """
         rate = learning_rate(self.settings, self.update, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
@@ -193,8 +198,10 @@ def prepare(model: Segmenter, settings: TrainConfig, accelerator: Accelerator) -
 
 
 def compiled(module: nn.Module, fullgraph: bool = False) -> nn.Module:
-    """``torch.compile``, anew for each run, with code that was kept on disk by an equal processor alone. PyTorch's key
-    of kept code leaves out how wide the processor's vectors are (docs/compiled_code.md)."""
+    """``torch.compile``, anew for each run, with code that was kept on disk by an equal processor alone.
+
+    PyTorch's key of kept code leaves out how wide the processor's vectors are (docs/compiled_code.md).
+    """
     torch.compiler.reset()  # Dynamo compiles one forward for so many models only, however many runs there are
     torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
     return torch.compile(module, fullgraph=fullgraph)  # type: ignore[return-value]

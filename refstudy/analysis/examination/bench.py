@@ -31,9 +31,11 @@ class Finding:
 
 
 class Bench:
-    """A subject on the bench: the module as made with seed 0, its inputs, and what earlier checks ``found``. Every call
-    is of a copy of the module, on copies of the inputs, with one seed: what a module changes or draws in one call
-    cannot pass for a fault of another kind."""
+    """A subject on the bench: the module as made with seed 0, its inputs, and what earlier checks ``found``.
+
+    Every call is of a copy of the module, on copies of the inputs, with one seed: what a module changes or draws in one
+    call cannot pass for a fault of another kind.
+    """
 
     def __init__(self, subject: Subject):
         self.subject, self.module, self.inputs = subject, subject.make().eval(), subject.draw()

@@ -78,8 +78,10 @@ class Subject:
         return study.run_config(self.profile, "examined", 0).model.from_scratch()
 
     def make(self, size: tuple[int, int] | None = None, seed: int = 0) -> nn.Module:
-        """The module with random weights, for pictures of ``size`` (H, W), by default the profile's. Raises StudyError
-        where its class fails."""
+        """The module with random weights, for pictures of ``size`` (H, W), by default the profile's.
+
+        Raises StudyError where its class fails.
+        """
         config = self.config()
         height, width = size or (config.image_size, config.image_size)
         channels, text = channels_of(config.image.model_dump_json()), config.text.hidden_size
@@ -183,8 +185,10 @@ def find(
     name: str, study: Study, kind: str = "", options: dict[str, Any] | None = None, size: str = "scenes"
 ) -> Subject:
     """The part of this name: one of the study's, or a class ``file.py:Class`` or ``module:Class`` (a path starts here).
+
     ``kind`` is needed where the class does not tell it; ``size`` is one of ``PROFILES``. Raises StudyError for an
-    unknown name, kind or size, and for a class that does not load."""
+    unknown name, kind or size, and for a class that does not load.
+    """
     part, kind = named_part(name, kind, options, size)
     return Subject(study, part, kind or _kind(name, part_class("fusion", part)), PROFILES[size])
 

@@ -170,8 +170,10 @@ def _embedded_pictures(folder: Path, files: list[Path]) -> Path | None:
 
 
 def _write_picture(row: dict[str, Any], folder: Path, source: Path) -> None:
-    """Write an embedded picture, unless its row has none. Raises StudyError for a picture that is no struct of
-    ``bytes``, and for names that are none or more than a name."""
+    """Write an embedded picture, unless its row has none.
+
+    Raises StudyError for a picture that is no struct of ``bytes``, and for names that are none or more than a name.
+    """
     picture = row["image"] or {}
     if not isinstance(picture, dict) or not isinstance(content := picture.get("bytes"), bytes | None):
         raise StudyError(f"{source}: column 'image' is no struct of 'bytes' and 'path'; fetch it again")

@@ -32,8 +32,10 @@ Sum = list[tuple[float, str]]  # numbers, each times a name, "" for none
 
 @dataclass(frozen=True)
 class Pose:
-    """The differences between two things of one category and colour. ``extras`` of people: dress or jacket, walking,
-    waving, bag, beard, glasses; of a bird: flying."""
+    """The differences between two things of one category and colour.
+
+    ``extras`` of people: dress or jacket, walking, waving, bag, beard, glasses; of a bird: flying.
+    """
 
     lean: float = 0.0  # -1..1: legs, tail
     skin: int = 0
@@ -44,8 +46,10 @@ class Pose:
 
 
 class Part(NamedTuple):
-    """A line of `drawings.yaml`, drawn in all states that it ``needs`` and none of those that ``bar`` it. ``groups``:
-    of each shape, the points (x, y), or an arc as the numbers that describe it. ``options``: of the pen."""
+    """A line of `drawings.yaml`, drawn in all states that it ``needs`` and none of those that ``bar`` it.
+
+    ``groups``: of each shape, the points (x, y), or an arc as the numbers that describe it. ``options``: of the pen.
+    """
 
     shape: str
     sizes: list[Sum]

@@ -1,5 +1,7 @@
-"""Places, sizes and relations of the things of a scene: the tests by which the grammar calls them true. Comparisons
-keep a margin, so that a person who looks at the picture agrees."""
+"""Places, sizes and relations of the things of a scene: the tests by which the grammar calls them true.
+
+Comparisons keep a margin, so that a person who looks at the picture agrees.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -26,8 +28,10 @@ def leading(values: list[float], among: frozenset[int], margin: float, ratio: bo
 
 
 class Positions:
-    """The positions of a scene's things, and their comparisons, from which places are built. Each comparison takes the
-    things ``among`` which the words so far leave the choice, and the thing ``k``."""
+    """The positions of a scene's things, and their comparisons, from which places are built.
+
+    Each comparison takes the things ``among`` which the words so far leave the choice, and the thing ``k``.
+    """
 
     def __init__(self, scene: Scene):
         self.boxes = scene.boxes
@@ -74,10 +78,12 @@ class Positions:
 
 
 def places_of(scene: Scene) -> dict[str, Test]:
-    """Every place of `words.yaml` with the test that a thing, among those the words so far are true of, has it. A place
-    is where a person would say so: a side only in its half, "far" in the outer fifth, "middle" in the central third,
-    "top" and "bottom" in their half or clearly beyond all others. Front and back are by nearness alone, where the
-    picture shows it, among things that all stand on something."""
+    """Every place of `words.yaml` with the test that a thing, among those the words so far are true of, has it.
+
+    A place is where a person would say so: a side only in its half, "far" in the outer fifth, "middle" in the central
+    third, "top" and "bottom" in their half or clearly beyond all others. Front and back are by nearness alone, where
+    the picture shows it, among things that all stand on something.
+    """
     at = Positions(scene)
     x, y, top, bottom = at.x, at.y, partial(at.outermost, 1), partial(at.outermost, -1)
     left, right = at.first(x, 1), at.first(x, -1)
@@ -124,9 +130,11 @@ def sizes_of(scene: Scene) -> dict[str, Test]:
 
 
 def relations_of(scene: Scene, k: int, anchor: int) -> Iterator[tuple[str, frozenset[int]]]:
-    """Relations in which ``k`` clearly stands to ``anchor``, each with all things of which it could be said. ``k`` must
-    meet a strict bound, while all things within a looser bound count as meant too: then an expression is unambiguous
-    even for a reader whose idea of "next to" is wider than ours."""
+    """Relations in which ``k`` clearly stands to ``anchor``, each with all things of which it could be said.
+
+    ``k`` must meet a strict bound, while all things within a looser bound count as meant too: then an expression is
+    unambiguous even for a reader whose idea of "next to" is wider than ours.
+    """
     things, boxes, centres = scene.things, scene.boxes, scene.centres
     others = [one for one in range(len(things)) if one != anchor and scene.areas[one] > 0]
     gaps = {one: gap(boxes[one], boxes[anchor]) for one in others}

@@ -1,6 +1,8 @@
-"""A scene: a place, the things in it, and the picture with the map of the visible thing at each pixel. All random
-numbers come from Python's own generator, and everything is computed by plain arithmetic and square roots, so that
-scenes are equal on every machine."""
+"""A scene: a place, the things in it, and the picture with the map of the visible thing at each pixel.
+
+All random numbers come from Python's own generator, and everything is computed by plain arithmetic and square roots,
+so that scenes are equal on every machine.
+"""
 
 import itertools
 import math
@@ -71,9 +73,11 @@ class Thing:
 
 @dataclass
 class Scene:
-    """Things and stuff with the rendered picture. ``picture`` is uint8 (side, side, 3). ``numbers`` is uint8 (side,
-    side): k for ``things[k - 1]``, 200 + k for ``stuff[k]``, 0 for neither. ``shown``: of the part of each thing in the
-    picture, the share that nothing hides."""
+    """Things and stuff with the rendered picture.
+
+    ``picture`` is uint8 (side, side, 3). ``numbers`` is uint8 (side, side): k for ``things[k - 1]``, 200 + k for
+    ``stuff[k]``, 0 for neither. ``shown``: of the part of each thing in the picture, the share that nothing hides.
+    """
 
     place: Place
     things: list[Thing]
@@ -108,9 +112,11 @@ class Scene:
 
 
 def make_scene(rng: Random, side: int, people: bool | None = None, sizes: tuple = (0.09, 0.14, 0.25)) -> Scene:
-    """Compose and draw one scene of ``side`` x ``side`` pixels. ``people`` True asks for a scene about people, False
-    for one about other things, None for either. ``sizes`` are shares of the picture; the box of the thing that the
-    scene is about has about one of them."""
+    """Compose and draw one scene of ``side`` x ``side`` pixels.
+
+    ``people`` True asks for a scene about people, False for one about other things, None for either. ``sizes`` are
+    shares of the picture; the box of the thing that the scene is about has about one of them.
+    """
     place = rng.choice(PERSON_PLACES if people else PLACES)
     # The ground: how much it sinks from left to right; where in its middle the farthest things stand; how much lower
     # the nearest stand, little for a low camera, much for a high one.

@@ -62,9 +62,11 @@ class UpsampledConv(nn.Conv2d):
 
 
 def lifted_scores(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
-    """<lift(cells), sentence> in every cell, (E, h, w), without making the lifted map. The lift is linear, so the
-    sentence (E, D) is taken into its kernel first: one 3x3 kernel with a single output per expression instead of D of
-    them."""
+    """<lift(cells), sentence> in every cell, (E, h, w), without making the lifted map.
+
+    The lift is linear, so the sentence (E, D) is taken into its kernel first: one 3x3 kernel with a single output per
+    expression instead of D of them.
+    """
     height, width = cells.shape[-2:]
     kernels = torch.einsum("ed,dcyx->eyxc", sentence, lift.weight.flip(2, 3)).flatten(1, 2)  # (E, 9, C)
     planes = kernels @ cells.flatten(2)
@@ -80,8 +82,10 @@ def lifted_first(cells: Tensor, lift: nn.Conv2d, sentence: Tensor) -> Tensor:
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept for training too, even if the first call comes from inference
 def shifted_upsampling(small: int, large: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The matrix (large, 3 * small) that upsamples three sequences linearly, shifts them by 1, 0, -1 and adds them. Row
-    r reads row r - 1, r and r + 1 of the upsampled sequences; beyond the border is zero padding."""
+    """The matrix (large, 3 * small) that upsamples three sequences linearly, shifts them by 1, 0, -1 and adds them.
+
+    Row r reads row r - 1, r and r + 1 of the upsampled sequences; beyond the border is zero padding.
+    """
     cells, rows, taps = (
         torch.arange(*ends, dtype=torch.float64, device="cpu") for ends in ((0, small), (0, large), (-1, 2))
     )
@@ -185,8 +189,10 @@ class CASGStage(nn.Module):
 
 class CASG(nn.Module):
     """The decoder with up to three attention-guided stages, at strides 16, 8 and 4 (D1, D2, D3 of Table VI).
+
     ``language``, ``channel``, ``spatial`` and ``attention`` ("tanh" or "sigmoid") are the switches of Table V;
-    ``reading`` and ``scale`` are those of ``CASGStage``."""
+    ``reading`` and ``scale`` are those of ``CASGStage``.
+    """
 
     def __init__(
         self,

@@ -18,8 +18,10 @@ class FPN(nn.Module):
         self.predict = nn.Conv2d(width, 1, kernel_size=3, padding=1)
 
     def forward(self, maps: Sequence[Tensor], fused: Tensor, sentence: Tensor, image_index: Tensor) -> Tensor:
-        """Mask logits (E, 1, H/4, W/4); arguments as for ``interfaces.Decoder``. The sentence is not used. The laterals
-        depend on the image alone and are computed once for all of its expressions."""
+        """Mask logits (E, 1, H/4, W/4); arguments as for ``interfaces.Decoder``. The sentence is not used.
+
+        The laterals depend on the image alone and are computed once for all of its expressions.
+        """
         level = self.laterals[3](fused)
         for stage in (2, 1, 0):
             lateral = of_each(self.laterals[stage](maps[stage]), image_index)

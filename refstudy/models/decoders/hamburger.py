@@ -71,7 +71,9 @@ class Hamburger(nn.Module):
 
     def join(self, maps: Sequence[Tensor]) -> Tensor:
         """The maps upsampled to the first one's size, concatenated, and mixed by a 1x1 convolution (E, width, h, w).
-        Mixing commutes with upsampling, so each map is mixed at its own size: the same function, far less work."""
+
+        Mixing commutes with upsampling, so each map is mixed at its own size: the same function, far less work.
+        """
         size = (maps[0].shape[-2], maps[0].shape[-1])
         weights = self.squeeze.weight.split(self.channels, dim=1)
         total = conv2d(maps[0], weights[0])

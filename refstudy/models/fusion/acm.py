@@ -22,8 +22,10 @@ def unit(vectors: Tensor, dim: int = 1) -> Tensor:
 
 
 class CoAttention(nn.Module):
-    """ACM itself: both modalities are mixed by one attention of the cells over 110 pooled anchors. It is asymmetric in
-    that every cell asks, but only anchors answer: H*W x 110 scores instead of H*W x H*W."""
+    """ACM itself: both modalities are mixed by one attention of the cells over 110 pooled anchors.
+
+    It is asymmetric in that every cell asks, but only anchors answer: H*W x 110 scores instead of H*W x H*W.
+    """
 
     def __init__(self, width: int, inner: int):
         super().__init__()

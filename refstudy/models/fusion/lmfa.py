@@ -12,9 +12,12 @@ from refstudy.models.layers import InstanceNorm
 
 
 class Strip(nn.Conv2d):
-    """A depth-wise convolution with one row or one column of taps that keeps the size: half of a strip pair. On a CPU a
-    row of taps runs as a column of taps on the transposed map, which is faster (``benchmarks/bench_strips.py``),
-    without the taps that lie outside the map for every cell. The result is the same."""
+    """A depth-wise convolution with one row or one column of taps that keeps the size: half of a strip pair.
+
+    On a CPU a row of taps runs as a column of taps on the transposed map, which is faster
+    (``benchmarks/bench_strips.py``), without the taps that lie outside the map for every cell. The result is the
+    same.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """(E, C, H, W) to the same."""
@@ -91,7 +94,9 @@ class LMFA(nn.Module):
 
     def forward(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """V_i (E, C, H, W), words (E, L, D), bool mask (E, L) to F_i (E, C, H, W) and the raw scores S_i of Eq. (5).
-        The scores (E, L, H, W) have a plane for padding words too, which means nothing. Without ``cross``: None."""
+
+        The scores (E, L, H, W) have a plane for padding words too, which means nothing. Without ``cross``: None.
+        """
         local = self.local(vision)
         activation = local
         for pair in self.strips.values():

@@ -46,8 +46,10 @@ def coparse_literal(parsed: Tensor, generator: Tensor, shift: bool = True) -> tu
 
 
 def gram(parsed: Tensor, generator: Tensor) -> Tensor:
-    """Inner products of all cells: two (B, C, H, W) to (B, H*W, H*W), entry [p, q] = <parsed[p], generator[q]>. They
-    are computed at least in float32, also under autocast: gates are computed from sums of hundreds of them."""
+    """Inner products of all cells: two (B, C, H, W) to (B, H*W, H*W), entry [p, q] = <parsed[p], generator[q]>.
+
+    They are computed at least in float32, also under autocast: gates are computed from sums of hundreds of them.
+    """
     with full_precision(parsed.device):
         return at_least_float32(parsed).flatten(2).transpose(1, 2) @ at_least_float32(generator).flatten(2)
 
@@ -163,8 +165,10 @@ class S2RM(nn.Module):
             return self.balance(self.gate(torch.cat(groups, dim=1)).mean((2, 3)))
 
     def steps(self, vision: Tensor, words: Tensor, word_mask: Tensor) -> Steps:
-        """Everything between V_4 (E, C, H, W), words (E, L, D), bool mask (E, L) and the fused map. Raises ValueError
-        when V_4 is not on the grid that the module was made for."""
+        """Everything between V_4 (E, C, H, W), words (E, L, D), bool mask (E, L) and the fused map.
+
+        Raises ValueError when V_4 is not on the grid that the module was made for.
+        """
         if tuple(vision.shape[-2:]) != tuple(self.grid):
             raise ValueError(f"S²RM was made for a grid of {self.grid}, V_4 has {tuple(vision.shape[-2:])}")
         language, attention = self.distribute(vision, words, word_mask)

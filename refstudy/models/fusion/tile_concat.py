@@ -7,8 +7,10 @@ from refstudy.models.layers import conv_bn_relu, mean_word, position_planes, til
 
 
 class TileConcat(nn.Module):
-    """1x1 Conv-BN-ReLU over V_4, the tiled mean word and the position planes: Eq. (1) used as the whole fusion. Within
-    S²RM the same layer makes the query Q."""
+    """1x1 Conv-BN-ReLU over V_4, the tiled mean word and the position planes: Eq. (1) used as the whole fusion.
+
+    Within S²RM the same layer makes the query Q.
+    """
 
     def __init__(self, channels: int, text_width: int, grid: tuple[int, int]):
         super().__init__()

@@ -32,9 +32,11 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class Recomputed(NamedTuple):
-    """A number from the printed tables. ``kind`` is "gain" (points), "cost" (G Flops), "size" (of a data set) or
-    "statement": a sentence without a number, for which exceptions are counted. ``slack`` is the largest error that the
-    rounding of the cells can cause."""
+    """A number from the printed tables.
+
+    ``kind`` is "gain" (points), "cost" (G Flops), "size" (of a data set) or "statement": a sentence without a number,
+    for which exceptions are counted. ``slack`` is the largest error that the rounding of the cells can cause.
+    """
 
     value: float
     kind: Kind
@@ -58,7 +60,8 @@ OPERATIONS: dict[str, Callable[..., Recomputed]] = {}
 
 def operation(function: Callable[..., Recomputed]) -> Callable[..., Recomputed]:
     """Enter a function in ``OPERATIONS``, under its name; it validates its arguments."""
-    return OPERATIONS.setdefault(function.__name__, validate_call(function))
+    OPERATIONS[function.__name__] = validate_call(function)
+    return OPERATIONS[function.__name__]
 
 
 @operation
@@ -97,8 +100,10 @@ def total(table: str, row: str, columns: Names = ()) -> Recomputed:
 @operation
 def ahead(table: str, row: Names, others: Names = (), but_not: Names = (), columns: Names = ()) -> Recomputed:
     """Count the cells of other rows that lie above the cell of ``row`` in the same column; of several rows, all counts.
+
     Without ``others`` all other rows of the table, of the same block where it has blocks, except ``but_not``; without
-    ``columns`` all columns of numbers."""
+    ``columns`` all columns of numbers.
+    """
     scores = printed_cells(table, (), columns)
     printed_cells(table, (*row, *others, *but_not))  # are they known?
     count = 0
@@ -117,8 +122,10 @@ def missing_rows(table: str, rows: Names) -> Recomputed:
 
 @operation
 def unequal_cells(groups: list[Annotated[list[Cells], Field(min_length=2)]]) -> Recomputed:
-    """Count the cells that differ from those of the first row of their group, which names the same thing. Without
-    columns a row has those of its group's first, and this one all that are numbers."""
+    """Count the cells that differ from those of the first row of their group, which names the same thing.
+
+    Without columns a row has those of its group's first, and this one all that are numbers.
+    """
     count = 0
     for first, *others in groups:
         own = printed_cells(first.table, [first.row], first.columns)
@@ -133,8 +140,10 @@ def unequal_cells(groups: list[Annotated[list[Cells], Field(min_length=2)]]) -> 
 
 @operation
 def outside_range(table: str, parts_table: str, rows: dict[str, str], columns: dict[str, Names]) -> Recomputed:
-    """Count the cells of a table that lie outside the range of those of ``parts_table`` that they sum up. ``rows``: row
-    -> its row of ``parts_table``; ``columns``: column -> its columns there."""
+    """Count the cells of a table that lie outside the range of those of ``parts_table`` that they sum up.
+
+    ``rows``: row -> its row of ``parts_table``; ``columns``: column -> its columns there.
+    """
     count = 0
     for (row, parts_row), (column, parts) in product(rows.items(), columns.items()):
         whole = printed_cells(table, [row], [column]).to_numpy().item()

@@ -23,9 +23,11 @@ class Question(Settings):
 
 
 class Claim(Question):
-    """A claim that one variant is better than another, with the table whose two rows say so in print. ``worse_table``
-    is the table of the second row where the two stand in different ones; ``column`` is that of the printed numbers
-    where they are not under the metric's name."""
+    """A claim that one variant is better than another, with the table whose two rows say so in print.
+
+    ``worse_table`` is the table of the second row where the two stand in different ones; ``column`` is that of the
+    printed numbers where they are not under the metric's name.
+    """
 
     paper: str
     text: str
@@ -36,8 +38,10 @@ class Claim(Question):
 
     @property
     def printed(self) -> float:
-        """Subtract the printed numbers of the two rows: the gain in points. Raises StudyError for a row or column that
-        is not printed."""
+        """Subtract the printed numbers of the two rows: the gain in points.
+
+        Raises StudyError for a row or column that is not printed.
+        """
         tables, column = (self.table, self.worse_table or self.table), self.column or self.metric
         try:
             cells = zip(tables, self.rows, strict=True)

@@ -47,8 +47,10 @@ def stems() -> list[str]:
 
 def load_printed(stem: str) -> "pd.DataFrame":
     """Load a printed table, in the printed order: index ``row``, or (``block``, ``row``) where the table has blocks.
-    The columns are described above; a number that is not printed is NaN, a text that is not printed is empty. Raises
-    StudyError for a table that is not transcribed."""
+
+    The columns are described above; a number that is not printed is NaN, a text that is not printed is empty.
+    Raises StudyError for a table that is not transcribed.
+    """
     import pandas as pd  # slow to load, and the study file needs the names of the rows only
 
     if stem not in stems():
@@ -68,8 +70,10 @@ def printed_rows(stem: str) -> "pd.DataFrame":
 
 
 def printed_cells(stem: str, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> "pd.DataFrame":
-    """Load the named rows and columns of ``printed_rows``; without names all rows, or all columns of numbers. Raises
-    StudyError for a name that the table does not have."""
+    """Load the named rows and columns of ``printed_rows``; without names all rows, or all columns of numbers.
+
+    Raises StudyError for a name that the table does not have.
+    """
     table = printed_rows(stem)
     for kind, names, known in (("row", rows, table.index), ("column", columns, table.columns)):
         for name in names:
