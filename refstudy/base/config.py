@@ -92,21 +92,11 @@ class PartConfig(Settings):
 
 # Names of our settings -> names in the config.json of timm's or transformers' folders.
 SWIN_NAMES = {name: name for name in ("embed_dim", "depths", "num_heads", "window_size")}
-BERT_NAMES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "dropout": "hidden_dropout_prob",
-}
+BERT_NAMES = {name: name for name in ("vocab_size", "hidden_size", "intermediate_size")}
+BERT_NAMES |= {"layers": "num_hidden_layers", "heads": "num_attention_heads", "dropout": "hidden_dropout_prob"}
 SHARED = ("image_size", "keep_aspect", "max_words")  # the model has these settings from the data
 # The names that ``models/build.py`` knows, here because the study file is checked without loading PyTorch.
-PARTS = {
-    "fusion": ("s2rm", "tile_concat", "acm", "pwam"),
-    "decoder": ("fpn", "casg"),
-    "whole": ("lavt", "slvit"),
-}
+PARTS = {"fusion": ("s2rm", "tile_concat", "acm", "pwam"), "decoder": ("fpn", "casg"), "whole": ("lavt", "slvit")}
 
 
 class ModelConfig(Settings):
@@ -204,9 +194,8 @@ class RunConfig(Settings):
     def _weights_know_their_data(self) -> Self:
         for name in ("keep_aspect", "max_words"):
             if getattr(self.model, name) != getattr(self.data, name):
-                raise ValueError(
-                    f"model.{name} and data.{name} differ; weights keep how data were prepared: make them equal"
-                )
+                remedy = "weights keep how data were prepared: make them equal"
+                raise ValueError(f"model.{name} and data.{name} differ; {remedy}")
         return self
 
     def key(self) -> str:

@@ -42,11 +42,6 @@ class Journal:
     lines: list[dict[str, Any]]
     end: dict[str, Any]
 
-    @property
-    def seconds(self) -> float | None:
-        """The seconds that the notebook took; None when it did not end."""
-        return self.end.get("seconds")
-
     def provenance(self) -> dict[str, Any]:
         """The provenance of what the notebook made: ``PROVENANCE``, as far as the journal has it."""
         known = self.head | self.end

@@ -241,21 +241,20 @@ class Study:
         """The folder of the data: the one that REFSTUDY_DATA names, otherwise ``data`` next to the study file."""
         return default_data_root(self.root)
 
-    def special(self, profile: str, variant: str) -> Special | None:
-        """The settings of the profile for the whole model of this variant alone; None for a variant of parts."""
+    def special(self, profile: str, variant: str) -> Special:
+        """The settings of the profile for the whole model of this variant alone; none for a variant of parts."""
         whole = self.variants[variant].whole
-        return self.profile(profile).special.get(whole.name, Special()) if whole else None
+        return self.profile(profile).special.get(whole.name if whole else "", Special())
 
     def encoders(self, profile: str, variant: str) -> Path | None:
         """The file of pretrained encoders that a variant starts from, if the profile has one."""
-        special = self.special(profile, variant)
-        name = special.encoders if special and special.encoders else self.profile(profile).encoders
+        name = self.special(profile, variant).encoders or self.profile(profile).encoders
         return self.root / name if name else None
 
     def run_config(self, profile: str, variant: str, seed: int) -> RunConfig:
         """All settings of one training run. Raises StudyError for an unknown profile or variant."""
         settings, parts = self.profile(profile), _known(self.path, "variant", variant, self.variants)
-        special = self.special(profile, variant) or Special()
+        special = self.special(profile, variant)
         data, train = settings.data.replaced(special.data), settings.train.replaced(special.train)
         chosen = {
             kind: part.model_copy(update={"options": settings.part_options.get(part.name, {}) | part.options})
