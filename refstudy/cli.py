@@ -23,6 +23,7 @@ app.add_typer(data_app, name="data")
 # Largest message from a page to the kernel: a photo from a camera fits; Jupyter breaks the connection at 10 MiB.
 LARGE_UPLOADS = {"websocket_max_message_size": 128 * 2**20}
 
+WEIGHTS = "a weights file or a folder of save_pretrained"
 Texts = list[str] | None
 Profile = Annotated[str, Option(metavar="NAME", help="a profile of the study file")]
 StudyOption = Annotated[str, Option("--study", metavar="FILE", help="the study file")]
@@ -335,7 +336,7 @@ def show(
 
 @app.command("evaluate")
 def evaluate_command(
-    weights: Annotated[Path, Argument(metavar="FILE", help="a weights file or a folder of save_pretrained")],
+    weights: Annotated[Path, Argument(metavar="FILE", help=WEIGHTS)],
     profile: Annotated[str, Option(metavar="NAME", help="whose data, splits and protocol are taken")] = "scenes",
     split: Annotated[Texts, Option(metavar="NAME", help="only this one; repeatable; default: the profile's")] = None,
     csv: Annotated[Path | None, Option(metavar="FILE", help="also write the counts of every expression here")] = None,
@@ -392,10 +393,7 @@ def predict(
         list[str], Argument(metavar="EXPRESSION", help='what to look for, e.g. "the dog on the left"')
     ],
     weights: Annotated[
-        Path | None,
-        Option(
-            metavar="FILE", help="a weights file or a folder of save_pretrained; default: a small model of RefScenes"
-        ),
+        Path | None, Option(metavar="FILE", help=f"{WEIGHTS}; default: a small model of RefScenes")
     ] = None,
     output: Annotated[Path, Option(metavar="FOLDER", help="for masks, overlays and JSON")] = Path("predictions"),
     overwrite: Annotated[bool, Option("--overwrite", help="replace what an earlier call wrote")] = False,
