@@ -229,12 +229,9 @@ def pretrain(
     if path is None:
         raise StudyError(f"{loaded.path}: profile '{profile}' has no key '{key}'; add it or give --output")
     data = settings.data.replaced(special.data)
-    model = ModelConfig(
-        image_size=data.image_size,
-        image=settings.model.image.replaced(special.image),
-        text=settings.model.text,
-        whole=PartConfig(name=whole, options=settings.part_options.get(whole, {})) if whole else None,
-    )
+    image = settings.model.image.replaced(special.image)
+    part = PartConfig(name=whole, options=settings.part_options.get(whole, {})) if whole else None
+    model = ModelConfig(image_size=data.image_size, image=image, text=settings.model.text, whole=part)
     from refstudy.training.pretraining import pretrain as pretrain_encoders
 
     how = settings.pretraining.replaced(special.pretraining)

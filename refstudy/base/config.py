@@ -43,11 +43,8 @@ class DataConfig(Settings):
     referents: Count = Field(1, description="only pictures about which ``kinds`` leave so many referents or more")
 
 
-WEIGHTS = Field(
-    "",
-    exclude_if=lambda digest: not digest,
-    description="SHA-256 of the weights, where the name is that of a folder: it stands for the folder in a run's key",
-)
+OF_A_FOLDER = "SHA-256 of the weights, where the name is that of a folder: it stands for the folder in a run's key"
+WEIGHTS = Field("", exclude_if=lambda digest: not digest, description=OF_A_FOLDER)
 
 
 class ImageEncoderConfig(Settings):

@@ -111,16 +111,9 @@ class Progress:
     def __init__(self, steps: list[Step], console: Console):
         self.running: dict[str, tuple[rich_progress.TaskID, float]] = {}
         self._steps, self._console = {step.name: step for step in steps}, console
-        self.view = rich_progress.Progress(
-            "{task.description}",
-            rich_progress.BarColumn(),
-            rich_progress.MofNCompleteColumn(),
-            rich_progress.TimeElapsedColumn(),
-            rich_progress.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        times = rich_progress.TimeElapsedColumn(), rich_progress.TimeRemainingColumn()
+        columns = ("{task.description}", rich_progress.BarColumn(), rich_progress.MofNCompleteColumn(), *times)
+        self.view = rich_progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._total = self.view.add_task("notebooks", total=len(steps))
 
     def hear(self, event: tuple[float, dict[str, Any]]) -> None:

@@ -261,20 +261,12 @@ class Study:
             for kind in ("fusion", "decoder", "whole")
             if (part := getattr(parts, kind)) is not None
         }
-        config = RunConfig(
-            variant=variant,
-            seed=seed,
-            data=data,
-            model=ModelConfig(
-                **{name: getattr(data, name) for name in SHARED},
-                image=_from_folder(settings.model.image.replaced(special.image), self.root),
-                text=_from_folder(settings.model.text, self.root),
-                **chosen,
-            ),
-            train=train.model_copy(update={"epochs": train.epochs * parts.longer}),
-            splits=settings.splits,
-            evaluation=settings.evaluation,
-        )
+        image = _from_folder(settings.model.image.replaced(special.image), self.root)
+        encoders: dict[str, Any] = {"image": image, "text": _from_folder(settings.model.text, self.root)}
+        model = ModelConfig(**{name: getattr(data, name) for name in SHARED}, **encoders, **chosen)
+        train = train.model_copy(update={"epochs": train.epochs * parts.longer})
+        about: dict[str, Any] = {"variant": variant, "seed": seed, "splits": settings.splits}
+        config = RunConfig(**about, data=data, model=model, train=train, evaluation=settings.evaluation)
         return with_changes(config, self.changes) if self.changes else config
 
     def live_config(self, profile: str) -> RunConfig:
