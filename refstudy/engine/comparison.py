@@ -143,10 +143,8 @@ def _comparable_data(study: Compared) -> Corpora:
     corpora, digest = load_corpora(config.data, config.model.text, splits_of(config), root, shown)
     for record in firsts:
         if record.summary.get("data_fingerprint") != digest:
-            raise StudyError(
-                f"{record.path}: measured on other data than those in {root} (data_fingerprint); bring the same data, "
-                "or name other baselines by --against"
-            )
+            remedy = "bring the same data, or name other baselines by --against"
+            raise StudyError(f"{record.path}: measured on other data than those in {root} (data_fingerprint); {remedy}")
     return corpora
 
 
