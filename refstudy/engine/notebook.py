@@ -32,7 +32,7 @@ from refstudy.engine.plan import Step
 
 PATIENCE = 300  # seconds for what is slow on a busy machine: a kernel's start, its last outputs
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-HOW = {"engine_name": "refstudy", "kernel_name": NATIVE_KERNEL_NAME, "language": "python", "progress_bar": False}
+PAPERMILL = {"engine_name": "refstudy", "kernel_name": NATIVE_KERNEL_NAME, "language": "python", "progress_bar": False}
 # Environment variables that a kernel does not inherit, by their first letters, and the exceptions.
 OF_A_SHELL = ("MPL", "MATPLOTLIB", "JUPYTER", "JPY_", "IPYTHON", "LC_", "LANG", "PYTHON")
 KEPT = ("MPLCONFIGDIR", "PYTHONPATH")
@@ -80,7 +80,7 @@ def execute_notebook(step: Step, root: Path, journal_head: str, share: int, topi
         with open(output.with_suffix(".log"), "w", encoding="utf-8") as log, watch:  # what the kernel says of itself
             kernel = {"cwd": str(root), "env": environment, "stderr": log}
             paths = _literal(step.notebook), _literal(unfinished)
-            book = papermill.execute_notebook(*paths, step.parameters, watch=watch, kernel=kernel, **HOW)
+            book = papermill.execute_notebook(*paths, step.parameters, watch=watch, kernel=kernel, **PAPERMILL)
         refuse_without_figures(book, journal)
         end_journal(journal, time.monotonic() - start, watch.client and watch.client.usage)
         if noted := read_journal(journal):
@@ -220,4 +220,4 @@ class _Engine(NBClientEngine):
         watch.client.execute(**kernel)
 
 
-papermill_engines.register(HOW["engine_name"], _Engine)
+papermill_engines.register(PAPERMILL["engine_name"], _Engine)
