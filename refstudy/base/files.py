@@ -19,8 +19,8 @@ JOURNAL_SUFFIX = ".journal.jsonl"  # of the journal next to an executed notebook
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path next to ``path``, with its suffix, by which writers choose a format; rename it over ``path``
-    when the block ends well, remove it otherwise. The parent folder is made when missing."""
+    """Give a temporary path next to ``path``, with its suffix, by which writers choose a format; rename it over
+    ``path`` when the block ends well, remove it otherwise. The parent folder is made when missing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)

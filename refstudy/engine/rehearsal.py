@@ -53,11 +53,11 @@ def rehearse(
 ) -> pd.DataFrame:
     """Rehearse these (profile, variant) with ``images`` photographs, and return a row for each, with ``COLUMNS``.
 
-    ``result`` is "finite" where loss, gradients, masks and the table's cell are; otherwise it says what is not, or gives
-    the first line of an error. update_s is of one photograph with three expressions, GB (10^9 bytes) the most that
-    PyTorch held in it, and in an update of two photographs with as many expressions each as a batch of the profile has
-    at most. full_GB extrapolates the second to the full batch, what it holds beyond weights and moments by photographs:
-    an upper bound. full_h is about what a training takes at the rate of the timed update.
+    ``result`` is "finite" where loss, gradients, masks and the table's cell are; otherwise it says what is not, or
+    gives the first line of an error. update_s is of one photograph with three expressions, GB (10^9 bytes) the most
+    that PyTorch held in it, and in an update of two photographs with as many expressions each as a batch of the profile
+    has at most. full_GB extrapolates the second to the full batch, what it holds beyond weights and moments by
+    photographs: an upper bound. full_h is about what a training takes at the rate of the timed update.
 
     Every row is kept in the CSV at ``path`` once it is there. A later call takes over the rows of equal settings,
     photographs, weights, code and device that were finite, unless their code was not committed.
