@@ -34,7 +34,7 @@ def edges() -> Counter[tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("refstudy"):
                 rooms |= {f"{node.module}.{alias.name}".split(".")[1] for alias in node.names}
-        found.update((own, room) for room in rooms if own in ROOMS and room in ROOMS and room != own)
+        found.update((own, room) for room in sorted(rooms) if own in ROOMS and room in ROOMS and room != own)
     return found
 
 
