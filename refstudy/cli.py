@@ -23,6 +23,7 @@ app.add_typer(data_app, name="data")
 # Largest message from a page to the kernel: a photo from a camera fits; Jupyter breaks the connection at 10 MiB.
 LARGE_UPLOADS = {"websocket_max_message_size": 128 * 2**20}
 
+WEIGHTS = "a weights file or a folder of save_pretrained"
 Texts = list[str] | None
 Profile = Annotated[str, Option(metavar="NAME", help="a profile of the study file")]
 StudyOption = Annotated[str, Option("--study", metavar="FILE", help="the study file")]
@@ -50,12 +51,11 @@ def _tell_version(asked: bool) -> None:
         raise typer.Exit
 
 
+Version = Annotated[bool, Option("--version", help="show version and commit", is_eager=True, callback=_tell_version)]
+
+
 @app.callback()
-def options(
-    version: Annotated[
-        bool, Option("--version", help="show version and commit", is_eager=True, callback=_tell_version)
-    ] = False,
-) -> None:
+def options(version: Version = False) -> None:
     """refstudy: a study of referring image segmentation."""
 
 
@@ -85,8 +85,7 @@ def run(
     from refstudy.study.changes import parse_changes
 
     asked = (train, only or (), fresh, parse_changes(settings or ()))
-    if status := run_profile(_study(study), profile, *asked, workers, scheduler, time_budget, dry_run):
-        raise typer.Exit(status)
+    raise typer.Exit(run_profile(_study(study), profile, *asked, workers, scheduler, time_budget, dry_run))
 
 
 @app.command()
@@ -131,8 +130,7 @@ def train(
     from refstudy.engine.trainings import train_all  # PyTorch takes seconds to import
 
     refuse_without(loaded, loaded.together(profile) if beside else (profile,), cases)
-    if status := train_all(loaded, cases, Stop(time_budget), at_once, again, scheduler):
-        raise typer.Exit(status)
+    raise typer.Exit(train_all(loaded, cases, Stop(time_budget), at_once, again, scheduler))
 
 
 @app.command()
@@ -168,8 +166,7 @@ def compare(
     written = write_study(source, decoder, against or (), seeds, flavour, profile, output, study)
     from refstudy.engine.comparison import compare as compare_with  # PyTorch takes seconds to import
 
-    if status := compare_with(written, minutes, at_once, scheduler):
-        raise typer.Exit(status)
+    raise typer.Exit(compare_with(written, minutes, at_once, scheduler))
 
 
 @app.command()
@@ -201,9 +198,9 @@ def rehearse(
     except KeyboardInterrupt:
         echo(f"stopped; {path} keeps what is done, and the same command goes on", err=True)
         raise typer.Exit(130) from None
-    echo(f"{sum(found['result'] == FINE)} of {len(found)} variants are sound; {path}")
-    if (found["result"] != FINE).any():
-        raise typer.Exit(1)
+    sound = found["result"] == FINE
+    echo(f"{sound.sum()} of {len(found)} variants are sound; {path}")
+    raise typer.Exit(0 if sound.all() else 1)
 
 
 @app.command()
@@ -226,19 +223,15 @@ def pretrain(
     if settings.data.dataset not in FLAVOURS:
         raise StudyError(f"--profile {profile}: pretraining needs RefScenes, not {settings.data.dataset}; name another")
     special = settings.special.get(whole, Special())
-    key, own = "encoders", settings.encoders
-    if whole:  # never the file of the encoders that the others share
-        key, own = f"special.{whole}.encoders", special.encoders
+    # never the file of the encoders that the others share
+    key, own = (f"special.{whole}.encoders", special.encoders) if whole else ("encoders", settings.encoders)
     path = output or (loaded.root / own if own else None)
     if path is None:
         raise StudyError(f"{loaded.path}: profile '{profile}' has no key '{key}'; add it or give --output")
     data = settings.data.replaced(special.data)
-    model = ModelConfig(
-        image_size=data.image_size,
-        image=settings.model.image.replaced(special.image),
-        text=settings.model.text,
-        whole=PartConfig(name=whole, options=settings.part_options.get(whole, {})) if whole else None,
-    )
+    image = settings.model.image.replaced(special.image)
+    part = PartConfig(name=whole, options=settings.part_options.get(whole, {})) if whole else None
+    model = ModelConfig(image_size=data.image_size, image=image, text=settings.model.text, whole=part)
     from refstudy.training.pretraining import pretrain as pretrain_encoders
 
     how = settings.pretraining.replaced(special.pretraining)
@@ -340,7 +333,7 @@ def show(
 
 @app.command("evaluate")
 def evaluate_command(
-    weights: Annotated[Path, Argument(metavar="FILE", help="a weights file or a folder of save_pretrained")],
+    weights: Annotated[Path, Argument(metavar="FILE", help=WEIGHTS)],
     profile: Annotated[str, Option(metavar="NAME", help="whose data, splits and protocol are taken")] = "scenes",
     split: Annotated[Texts, Option(metavar="NAME", help="only this one; repeatable; default: the profile's")] = None,
     csv: Annotated[Path | None, Option(metavar="FILE", help="also write the counts of every expression here")] = None,
@@ -397,10 +390,7 @@ def predict(
         list[str], Argument(metavar="EXPRESSION", help='what to look for, e.g. "the dog on the left"')
     ],
     weights: Annotated[
-        Path | None,
-        Option(
-            metavar="FILE", help="a weights file or a folder of save_pretrained; default: a small model of RefScenes"
-        ),
+        Path | None, Option(metavar="FILE", help=f"{WEIGHTS}; default: a small model of RefScenes")
     ] = None,
     output: Annotated[Path, Option(metavar="FOLDER", help="for masks, overlays and JSON")] = Path("predictions"),
     overwrite: Annotated[bool, Option("--overwrite", help="replace what an earlier call wrote")] = False,
@@ -430,8 +420,7 @@ def predict(
         echo(f"{level}: {line}", err=True)
         failed += level == "error"
     echo(f"{len(photos) - failed} of {len(photos)} photos segmented, results in {output}")
-    if failed:
-        raise typer.Exit(1)
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -486,8 +475,7 @@ def examine_command(
     told = (lambda step: echo(f"looking: {step}", err=True)) if sys.stderr.isatty() else (lambda step: None)
     made = examine(name, kind, size, options, loaded, told)
     echo(made)
-    if not made.sound:
-        raise typer.Exit(1)
+    raise typer.Exit(0 if made.sound else 1)
 
 
 @app.command("report")
@@ -613,8 +601,7 @@ def check(
         echo(counted.to_string(float_format="{:.3f}".format))
         echo("\n".join([*summary(problems), ""]))
         broken |= bool((problems["level"] == "problem").any())
-    if broken:
-        raise typer.Exit(1)
+    raise typer.Exit(1 if broken else 0)
 
 
 @data_app.command()
@@ -631,9 +618,8 @@ def download(
         for known, mirror in mirrors.items():
             size = f"{mirror.size / 1e6:,.0f} MB" if mirror.size else "size unknown"
             echo(f"{known}: {mirror.about}; {size}, {'SHA-256 known' if mirror.sha256 else 'not verified'}")
-    for one in name or ():
-        if one not in mirrors:
-            raise StudyError(f"no data '{one}'; known: {', '.join(mirrors)}")
+    if unknown := [one for one in name or () if one not in mirrors]:
+        raise StudyError(f"no data '{unknown[0]}'; known: {', '.join(mirrors)}")
     for one in name or ():
         echo(fetch(mirrors[one], to or _study(study).data_root))
 
@@ -661,17 +647,12 @@ def main() -> None:
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        _interrupted()
-    except SystemExit as ended:
-        if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):  # of which typer says nothing
-            _interrupted()
-        raise
-
-
-def _interrupted() -> None:
-    print("\ninterrupted", file=sys.stderr)
-    raise SystemExit(130) from None
+    except (KeyboardInterrupt, SystemExit) as ended:
+        cause = getattr(ended.__context__, "__cause__", None)
+        if isinstance(ended, SystemExit) and not isinstance(cause, KeyboardInterrupt):  # of which typer says nothing
+            raise
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

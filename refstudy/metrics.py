@@ -13,9 +13,8 @@ def iou(intersection: ArrayLike, union: ArrayLike) -> np.ndarray:
     """IoU per expression, in 0..1; 0 where the union is empty. Raises StudyError for impossible counts."""
     inter, whole = np.asarray(intersection, np.float64), np.asarray(union, np.float64)
     if inter.shape != whole.shape or inter.ndim != 1 or not len(inter):
-        raise StudyError(
-            f"metrics: intersection {inter.shape} and union {whole.shape} must be equally long and not empty"
-        )
+        both = f"intersection {inter.shape} and union {whole.shape}"
+        raise StudyError(f"metrics: {both} must be equally long and not empty")
     if (inter < 0).any() or (inter > whole).any():
         raise StudyError("metrics: every intersection must lie between 0 and its union")
     return np.divide(inter, whole, out=np.zeros_like(inter), where=whole > 0)

@@ -27,8 +27,7 @@ from refstudy.base.files import JOURNAL, JOURNAL_SUFFIX, file_digest, note
 from refstudy.base.provenance import code_version
 from refstudy.engine.journal import end_journal, journal_head, read_journal
 from refstudy.engine.manifest import write_manifest
-from refstudy.engine.report import WIDGET, relinked, write_report
-from refstudy.engine.titles import TITLES
+from refstudy.engine.report import TITLES, WIDGET, relinked, write_report
 from refstudy.training.records import circumstances, find_records
 
 from .helpers import ROOT, STUDY, fake_counts, put_counts

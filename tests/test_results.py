@@ -31,7 +31,7 @@ from refstudy.data.refer import load_refer
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.engine.manifest import FILE_NAME, read_manifest, write_manifest
-from refstudy.engine.titles import PAPER_FIGURES
+from refstudy.engine.report import PAPER_FIGURES
 from refstudy.engine.verify import verify
 from refstudy.study.load import load_study
 from refstudy.training.evaluation import ceilings, read_ceilings

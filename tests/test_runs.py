@@ -25,9 +25,8 @@ from refstudy.engine import workers
 from refstudy.engine.journal import read_journal
 from refstudy.engine.notebook import refuse_without_figures
 from refstudy.engine.plan import Step, plan
-from refstudy.engine.progress import Progress
 from refstudy.engine.run import run_profile
-from refstudy.engine.workers import execute
+from refstudy.engine.workers import Progress, execute
 from refstudy.study.load import load_study
 from tests.test_study import notebook, study_file
 from tests.test_users import held

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import time
-from queue import SimpleQueue
 
 import pandas as pd
 import pytest
@@ -18,7 +17,7 @@ from refstudy.cli import app
 from refstudy.engine import trainings
 from refstudy.engine.run import run_profile
 from refstudy.engine.signals import Stop
-from refstudy.engine.trainings import _in_a_process, _places
+from refstudy.engine.trainings import _in_processes, _places
 from refstudy.engine.workers import connect
 from refstudy.models.build import load_model
 from refstudy.study.load import load_study
@@ -168,8 +167,7 @@ def test_two_runs_at_once_then_none_then_one_again(study):
     assert changed == {"plain-seed4"}
 
 
-def test_runs_that_cannot_be_started_give_their_places_back(study, monkeypatch):
-    """With the place kept, the next run would wait for it for ever."""
+def test_runs_that_cannot_be_started_keep_nothing_waiting(study, monkeypatch):
     asked = []
 
     def refused(command, **options):
@@ -177,12 +175,9 @@ def test_runs_that_cannot_be_started_give_their_places_back(study, monkeypatch):
         raise OSError("no process")
 
     monkeypatch.setattr(subprocess, "Popen", refused)
-    places = SimpleQueue()
-    places.put({})
-    for seed in (3, 4):
-        with pytest.raises(OSError, match="no process"):
-            _in_a_process(study, ("small", "plain", seed), Stop(None), places, False)
-    assert len(asked) == 2 and places.get_nowait() == {}
+    with pytest.raises(OSError, match="no process"):
+        _in_processes(study, [("small", "plain", seed) for seed in (3, 4)], Stop(None), 1, False)
+    assert asked
 
 
 @pytest.mark.slow

@@ -52,14 +52,12 @@ def rendered(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
             cell.execution_count = count
             cell.outputs = [output for output in done.outputs if WIDGET not in output.get("data", {})]
             for output in cell.outputs:
-                output.pop("execution_count", None)
-                output["metadata"] = {}
+                if "execution_count" in output:
+                    output["execution_count"] = count
+                if "metadata" in output:
+                    output["metadata"] = {}
                 if "image/png" in output.get("data", {}):
                     output["data"]["image/png"] = small(output["data"]["image/png"])
-                if output.output_type == "execute_result":
-                    output["execution_count"] = count
-                if output.output_type == "stream":
-                    del output["metadata"]
     copy.metadata["refstudy_source"] = source_digest(source)
     return copy
 

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 os.environ.setdefault("KINETO_LOG_LEVEL", "7")  # the profiler would write a line at each start and end
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-LARGEST = 32 << 20  # bytes; the most that glibc takes for the second
-NEVER = 2**31 - 1
+NEVER, LARGEST = 2**31 - 1, 32 << 20  # bytes; LARGEST is the most that glibc takes for the second
 
 
 def keep_freed_memory() -> bool:
@@ -20,9 +19,7 @@ def keep_freed_memory() -> bool:
     step. Results do not change. ``benchmarks/bench_allocation.py`` measures what it saves.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(
-        mallopt(parameter, value) for parameter, value in ((M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, NEVER))
-    )
+    return bool(mallopt and mallopt(M_MMAP_THRESHOLD, LARGEST) and mallopt(M_TRIM_THRESHOLD, NEVER))
 
 
 @contextmanager
@@ -38,18 +35,10 @@ def without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def return_freed_memory() -> None:
-    """Return the freed blocks that glibc keeps to the system; do nothing without glibc."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
-
-
 def added_megabytes(action: Callable[[], object]) -> float:
-    """The most memory, in MiB, that PyTorch holds during ``action`` beyond what it held before.
-
-    On a GPU the allocator counts it; on a CPU the profiler lists every allocation and its end.
-    """
-    import torch  # here, since ``provenance`` loads this module and nothing heavy
+    """The most memory, in MiB, that PyTorch holds during ``action`` beyond what it held before. On a GPU the allocator
+    counts it; on a CPU the profiler lists every allocation and its end."""
+    import torch  # here, since reading data needs none of it
     from torch.profiler import ProfilerActivity, profile
 
     if torch.cuda.is_available():

@@ -43,11 +43,8 @@ class DataConfig(Settings):
     referents: Count = Field(1, description="only pictures about which ``kinds`` leave so many referents or more")
 
 
-WEIGHTS = Field(
-    "",
-    exclude_if=lambda digest: not digest,
-    description="SHA-256 of the weights, where the name is that of a folder: it stands for the folder in a run's key",
-)
+OF_A_FOLDER = "SHA-256 of the weights, where the name is that of a folder: it stands for the folder in a run's key"
+WEIGHTS = Field("", exclude_if=lambda digest: not digest, description=OF_A_FOLDER)
 
 
 class ImageEncoderConfig(Settings):
@@ -92,21 +89,11 @@ class PartConfig(Settings):
 
 # Names of our settings -> names in the config.json of timm's or transformers' folders.
 SWIN_NAMES = {name: name for name in ("embed_dim", "depths", "num_heads", "window_size")}
-BERT_NAMES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "dropout": "hidden_dropout_prob",
-}
+BERT_NAMES = {name: name for name in ("vocab_size", "hidden_size", "intermediate_size")}
+BERT_NAMES |= {"layers": "num_hidden_layers", "heads": "num_attention_heads", "dropout": "hidden_dropout_prob"}
 SHARED = ("image_size", "keep_aspect", "max_words")  # the model has these settings from the data
 # The names that ``models/build.py`` knows, here because the study file is checked without loading PyTorch.
-PARTS = {
-    "fusion": ("s2rm", "tile_concat", "acm", "pwam"),
-    "decoder": ("fpn", "casg"),
-    "whole": ("lavt", "slvit"),
-}
+PARTS = {"fusion": ("s2rm", "tile_concat", "acm", "pwam"), "decoder": ("fpn", "casg"), "whole": ("lavt", "slvit")}
 
 
 class ModelConfig(Settings):
@@ -204,9 +191,8 @@ class RunConfig(Settings):
     def _weights_know_their_data(self) -> Self:
         for name in ("keep_aspect", "max_words"):
             if getattr(self.model, name) != getattr(self.data, name):
-                raise ValueError(
-                    f"model.{name} and data.{name} differ; weights keep how data were prepared: make them equal"
-                )
+                remedy = "weights keep how data were prepared: make them equal"
+                raise ValueError(f"model.{name} and data.{name} differ; {remedy}")
         return self
 
     def key(self) -> str:

@@ -19,12 +19,8 @@ JOURNAL_SUFFIX = ".journal.jsonl"  # of the journal next to an executed notebook
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path in the folder of ``path``; rename it over ``path`` when the block ends well, remove it
-    otherwise.
-
-    The parent folder is made when missing. The temporary name keeps the suffix, so that writers which choose a format
-    by suffix work on it.
-    """
+    """Give a temporary path next to ``path``, with its suffix, by which writers choose a format; rename it over
+    ``path`` when the block ends well, remove it otherwise. The parent folder is made when missing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
@@ -77,10 +73,8 @@ def exists(path: Path | str) -> bool:
 
 
 def note(action: Literal["read", "missed", "wrote"], path: Path | str) -> None:
-    """Add a line to the journal of the notebook being executed; do nothing if there is no journal.
-
-    A line is {time, action, path, sha256}, with the digest of what lies there: see ``refstudy.engine.journal``.
-    """
+    """Add a line to the journal of the notebook being executed, if there is one: {time, action, path, sha256}, with the
+    digest of what lies there; see ``refstudy.engine.journal``."""
     if journal := os.environ.get(JOURNAL):
         path = Path(path).resolve()
         line = {"time": datetime.now(UTC).isoformat(), "action": action, "path": str(path)}

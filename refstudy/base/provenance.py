@@ -3,6 +3,7 @@
 Nothing heavy is imported: of torch only what its process has loaded already is asked.
 """
 
+import ctypes
 import os
 import platform
 import re
@@ -14,8 +15,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from refstudy.base.allocation import return_freed_memory
-
 LIBRARIES = ("torch", "timm", "transformers", "numpy", "pillow", "pycocotools")
 
 
@@ -26,11 +25,9 @@ def code_version() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str:
-    here = Path(__file__).parent
     try:
-        return subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, errors="replace", check=True
-        ).stdout.strip()
+        command, here = ("git", *arguments), Path(__file__).parent
+        return subprocess.check_output(command, cwd=here, stderr=subprocess.DEVNULL).decode(errors="replace").strip()
     except (OSError, subprocess.CalledProcessError):
         return ""  # an installed package has no repository around it
 
@@ -64,7 +61,8 @@ def peak_memory() -> dict[str, int]:
 
 def forget_peak_memory() -> None:
     """Let ``peak_memory`` count from now on, if the system allows it; freed memory is returned first."""
-    return_freed_memory()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps freed blocks
+        trim(0)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM: proc(5)
     if cuda := _used_cuda():

@@ -143,10 +143,8 @@ def _comparable_data(study: Compared) -> Corpora:
     corpora, digest = load_corpora(config.data, config.model.text, splits_of(config), root, shown)
     for record in firsts:
         if record.summary.get("data_fingerprint") != digest:
-            raise StudyError(
-                f"{record.path}: measured on other data than those in {root} (data_fingerprint); bring the same data, "
-                "or name other baselines by --against"
-            )
+            remedy = "bring the same data, or name other baselines by --against"
+            raise StudyError(f"{record.path}: measured on other data than those in {root} (data_fingerprint); {remedy}")
     return corpora
 
 
@@ -163,9 +161,7 @@ def _checkpoint(study: Compared, seed: int) -> Path:
 
 def _trial(study: Compared, sources: Sources, seeds: Sequence[int], corpora: Corpora) -> dict[int, float]:
     """The seconds that each of these seeds still takes here, from a few updates and evaluated pictures that are timed.
-
-    Raises StudyError for a class whose result has another shape than its interface says.
-    """
+    Raises StudyError for a class whose result has another shape than its interface says."""
     trainer = _trainer(study, seeds[0], corpora)
     for kind in ("fusion", "decoder"):
         part = getattr(trainer.model, kind, None)

@@ -8,7 +8,7 @@ its kernel ran on and used (``refstudy.base.provenance.usage``).
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +27,7 @@ PROVENANCE: dict[str, Any] = {  # with what stands for the unknown; ``key``: a d
     "seeds": [],
     "versions": {},
     "device": "",
-    "seconds": None,
-    "cpu_seconds": None,
-    "peak_memory_mb": None,
-    "peak_gpu_memory_mb": None,
+    **dict.fromkeys(("seconds", "cpu_seconds", "peak_memory_mb", "peak_gpu_memory_mb")),
 }
 
 
@@ -42,18 +39,15 @@ class Journal:
     lines: list[dict[str, Any]]
     end: dict[str, Any]
 
-    @property
-    def seconds(self) -> float | None:
-        """The seconds that the notebook took; None when it did not end."""
-        return self.end.get("seconds")
-
     def provenance(self) -> dict[str, Any]:
         """The provenance of what the notebook made: ``PROVENANCE``, as far as the journal has it."""
         known = self.head | self.end
         if "code_cells" in known:  # paths differ from machine to machine, what lies there does not
             inputs = sorted(set(self.read().values()))
             known["key"] = content_digest([[known[name] for name in EXECUTED_FROM], inputs])[:12]
-        known["seeds"] = seeds(line["path"] for line in self.lines if line["action"] != "missed")
+        paths = (line["path"] for line in self.lines if line["action"] != "missed")
+        found = (re.search(r"-seed(\d+)-[0-9a-f]+$", path) for path in paths)  # of run records
+        known["seeds"] = sorted({int(match[1]) for match in found if match})
         return {name: known.get(name, default) for name, default in PROVENANCE.items()}
 
     def written(self, folder: Path) -> dict[Path, str]:
@@ -71,12 +65,6 @@ class Journal:
 def journal_head(notebook: str, code: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> str:
     """The first line of a journal: the notebook, the version of the code, what it is known to depend on."""
     return json.dumps({"notebook": notebook} | dict(code) | dict(known or {}), default=str) + "\n"
-
-
-def seeds(records: Iterable[str]) -> list[int]:
-    """The seeds in names or paths of run records, sorted; other paths have none."""
-    found = (re.search(r"-seed(\d+)-[0-9a-f]+$", record) for record in records)
-    return sorted({int(match[1]) for match in found if match})
 
 
 def end_journal(path: Path, seconds: float, usage: Mapping[str, Any] | None = None) -> None:

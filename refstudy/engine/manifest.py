@@ -129,19 +129,14 @@ def _latest(
             named = set(table["variant"]) | set(table.get("reference", ()))
             records = [name for name in records if name.rsplit("-", 2)[0] in named]
     data = sorted({"/".join(path.parts[-2:]) for path in read if path.parent.name != "records"})
-    around = journal.provenance()
-    own = {"notebook": around.pop("notebook"), "records": records, "data": data}
-    return own | explanation(executed, time), around | {"time": time[:19]}
-
-
-def explanation(executed: Path, time: str) -> dict[str, str]:
-    """The heading above the cell of an executed notebook that ran at ``time``, and the caption below it."""
     import nbformat  # reading a manifest needs none of it
 
-    for cell, section, caption in explained(nbformat.read(executed, as_version=4).cells):
-        if _ran_at(cell, time):
-            return {"section": section, "caption": " ".join(caption.strip("*").split())}
-    return {"section": "", "caption": ""}
+    cells = explained(nbformat.read(executed, as_version=4).cells)
+    texts = ((section, caption) for cell, section, caption in cells if _ran_at(cell, time))
+    section, caption = next(texts, ("", ""))
+    around = journal.provenance()
+    own = {"notebook": around.pop("notebook"), "section": section, "caption": " ".join(caption.strip("*").split())}
+    return own | {"records": records, "data": data}, around | {"time": time[:19]}
 
 
 def explained(cells: "Sequence[NotebookNode]") -> "Iterator[tuple[NotebookNode, str, str]]":

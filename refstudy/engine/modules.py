@@ -6,6 +6,7 @@ a module that is edited while a notebook runs never passes for the one that the 
 
 import ast
 from collections.abc import Iterable, Iterator
+from importlib.util import resolve_name
 from pathlib import Path
 
 from refstudy.base.files import content_digest, path_digest
@@ -45,10 +46,9 @@ class Modules:
 
 def _file(module: str) -> Path | None:
     """The file of a module of the package; None when there is no such module."""
-    first, *rest = module.split(".")
-    path = PACKAGE.joinpath(*rest)
-    files = (path / "__init__.py", path.with_suffix(".py")) if rest else (path / "__init__.py",)
-    return next((file for file in files if first == "refstudy" and file.is_file()), None)
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    files = (path / "__init__.py", path.with_suffix(".py")) if path.is_relative_to(PACKAGE) else ()
+    return next((file for file in files if file.is_file()), None)
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
@@ -59,10 +59,8 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
             names = ["refstudy.analysis.opened"]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")
-            start = ".".join(parents[: len(parents) + 1 - node.level]) if node.level else ""
-            base = ".".join(filter(None, (start, node.module)))
+        elif isinstance(node, ast.ImportFrom) and (package or not node.level):
+            base = resolve_name("." * node.level + (node.module or ""), package)
             names = [f"{base}.{alias.name}" for alias in node.names]
         for name in names:
             parts = name.split(".")

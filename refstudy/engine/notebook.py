@@ -32,6 +32,7 @@ from refstudy.engine.plan import Step
 
 PATIENCE = 300  # seconds for what is slow on a busy machine: a kernel's start, its last outputs
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+PAPERMILL = {"engine_name": "refstudy", "kernel_name": NATIVE_KERNEL_NAME, "language": "python", "progress_bar": False}
 # Environment variables that a kernel does not inherit, by their first letters, and the exceptions.
 OF_A_SHELL = ("MPL", "MATPLOTLIB", "JUPYTER", "JPY_", "IPYTHON", "LC_", "LANG", "PYTHON")
 KEPT = ("MPLCONFIGDIR", "PYTHONPATH")
@@ -77,18 +78,9 @@ def execute_notebook(step: Step, root: Path, journal_head: str, share: int, topi
         output.parent.mkdir(parents=True, exist_ok=True)
         journal.write_text(journal_head, encoding="utf-8")
         with open(output.with_suffix(".log"), "w", encoding="utf-8") as log, watch:  # what the kernel says of itself
-            book = papermill.execute_notebook(
-                _literal(step.notebook),
-                _literal(unfinished),
-                step.parameters,
-                kernel_name=NATIVE_KERNEL_NAME,
-                language="python",
-                engine_name=_Engine.__name__,
-                progress_bar=False,
-                start_timeout=PATIENCE,
-                watch=watch,
-                kernel={"cwd": str(root), "env": environment, "stderr": log},
-            )
+            kernel = {"cwd": str(root), "env": environment, "stderr": log}
+            paths = _literal(step.notebook), _literal(unfinished)
+            book = papermill.execute_notebook(*paths, step.parameters, watch=watch, kernel=kernel, **PAPERMILL)
         refuse_without_figures(book, journal)
         end_journal(journal, time.monotonic() - start, watch.client and watch.client.usage)
         if noted := read_journal(journal):
@@ -111,14 +103,9 @@ def kernel_environment(threads: str, ipython: str) -> dict[str, str]:
     """The environment of a kernel. A shell's settings of Matplotlib, Jupyter, IPython, Python and the locale do not
     reach it, nor do a user's matplotlibrc and start-up files; ``ipython`` is the folder for what IPython keeps."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OF_A_SHELL) or name in KEPT}
-    set_here = {
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "MATPLOTLIBRC": str(Path(matplotlib.get_data_path(), "matplotlibrc")),
-        "IPYTHONDIR": ipython,
-        "LC_ALL": "C.UTF-8",
-        "PYTHONUTF8": "1",
-        "PYTHONHASHSEED": "0",
-    }
+    set_here = {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0", "IPYTHONDIR": ipython}
+    set_here |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    set_here |= {"MATPLOTLIBRC": str(Path(matplotlib.get_data_path(), "matplotlibrc"))}
     return inherited | set_here | dict.fromkeys(THREADS, threads)
 
 
@@ -223,19 +210,14 @@ class _Engine(NBClientEngine):
     """Papermill's engine, with a folder, an environment and a log for each kernel, since a worker has several."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, watch, kernel, start_timeout, **_):  # type: ignore[override]
+    def execute_managed_notebook(cls, nb_man, kernel_name, watch, kernel, **_):  # type: ignore[override]
         def on_cell_start(cell: Any, cell_index: int) -> None:
             watch.cell = cell_index
             watch.tell(cell=cell_index, cells=len(nb_man.nb.cells))
 
-        watch.client = _Client(
-            nb_man,
-            kernel_name=kernel_name,
-            startup_timeout=start_timeout,
-            iopub_timeout=PATIENCE,
-            on_cell_start=on_cell_start,
-        )
+        waits = {"startup_timeout": PATIENCE, "iopub_timeout": PATIENCE}
+        watch.client = _Client(nb_man, kernel_name=kernel_name, on_cell_start=on_cell_start, **waits)
         watch.client.execute(**kernel)
 
 
-papermill_engines.register(_Engine.__name__, _Engine)
+papermill_engines.register(PAPERMILL["engine_name"], _Engine)

@@ -79,10 +79,9 @@ def findings(study: Study, folder: Path) -> list[str]:
     if path.exists():
         verdicts = pd.read_csv(path)["verdict"].value_counts()
         agree, near, differ = (verdicts.get(verdict, 0) for verdict in ("agrees", "last digit", "differs"))
-        said.append(
-            f"**Print.** Of {verdicts.sum()} statements of the papers that their own tables can check, {agree} agree "
-            f"with the tables, {near} are off in the last digit, {differ} differ."
-        )
+        checked = f"Of {verdicts.sum()} statements of the papers that their own tables can check"
+        numbers = f"{agree} agree with the tables, {near} are off in the last digit, {differ} differ"
+        said.append(f"**Print.** {checked}, {numbers}.")
     return said
 
 

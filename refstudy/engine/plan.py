@@ -55,11 +55,6 @@ class Step:
         """The journal of its last execution."""
         return self.output.with_suffix(JOURNAL_SUFFIX)
 
-    @property
-    def results(self) -> Path:
-        """The folder of the profile's results."""
-        return self.output.parent.parent
-
 
 def plan(
     study: Study,
@@ -92,7 +87,8 @@ def plan(
         reasons = ["new"]
         journal = read_journal(step.journal)
         if journal and "code_cells" in journal.head:
-            step.estimate, reasons = journal.seconds, _differences(step, journal, modules, digest, study.root)
+            step.estimate = journal.end.get("seconds")
+            reasons = _differences(step, journal, modules, digest, study.root)
             if awaited := sorted(path.name for path in coming.intersection(journal.read())):
                 reasons.append(f"after training {_some(awaited)}")
         if fresh:
@@ -118,12 +114,10 @@ def _change(steps: list[Step], changes: Mapping[str, Any]) -> None:
     for key, value in changes.items():
         if key not in known_names:
             raise StudyError(f"--set {key}: no selected run has this parameter; known: {', '.join(known_names)}")
-        for step in steps:
-            own = declared[step.name]
-            if key in own:
-                if wrong := wrong_parameter(step.notebook, own, key, value):
-                    raise StudyError(f"--set {key}: run '{step.name}': {wrong}")
-                step.parameters = step.parameters | {key: value}
+        for step in (one for one in steps if key in declared[one.name]):
+            if wrong := wrong_parameter(step.notebook, declared[step.name], key, value):
+                raise StudyError(f"--set {key}: run '{step.name}': {wrong}")
+            step.parameters = step.parameters | {key: value}
 
 
 def _settings(study: Study, profile: str) -> dict[str, str]:
@@ -154,7 +148,7 @@ def _differences(
     step: Step, journal: Journal, modules: Modules, digest: Callable[[Path], str], root: Path
 ) -> list[str]:
     then, now = journal.head, known(step, modules)
-    read, written = journal.read(), journal.written(step.results)
+    read, written = journal.read(), journal.written(step.output.parent.parent)
     outputs = {path: digest(path) for path in written}
     found = {
         "parameters changed": _unequal(then["parameters"], now["parameters"]),
@@ -188,22 +182,19 @@ def show(steps: list[Step], console: Console) -> None:
     for step in steps:
         table.add_row(step.name, step.state, step.reason, "" if step.estimate is None else f"{step.estimate:.0f} s")
     console.print(table, markup=False)
-    waiting = [step for step in steps if step.state == "to run"]
-    total = sum(step.estimate or 0 for step in waiting)
-    unknown = sum(step.estimate is None for step in waiting)
-    last_time = f", {total:.0f} s when they last ran" if total else ""
-    never = f", {unknown} never timed" if unknown and total else ""
-    console.print(f"{len(waiting)} of {len(steps)} to run{last_time}{never}")
+    estimates = [step.estimate for step in steps if step.state == "to run"]
+    unknown, timed = estimates.count(None), ""
+    if total := sum(filter(None, estimates)):
+        timed = f", {total:.0f} s when they last ran" + (f", {unknown} never timed" if unknown else "")
+    console.print(f"{len(estimates)} of {len(steps)} to run{timed}")
 
 
 def show_trainings(study: Study, profile: str, console: Console, asked: bool = False) -> None:
     """Print which runs have no record and, unless it is ``asked`` to train them, the commands that do."""
     missing, every = without_record(study, profile), study.cases(profile)
     to_come = "; these are trained first" if missing and asked else ""
-    console.print(
-        f"trainings: {len(every)}, {len(every) - len(missing)} with a run record, {len(missing)} without{to_come}",
-        soft_wrap=True,
-    )
+    records = f"{len(every) - len(missing)} with a run record, {len(missing)} without"
+    console.print(f"trainings: {len(every)}, {records}{to_come}", soft_wrap=True)
     variants: dict[str, list[str]] = {}  # by the seeds that they lack
     for one in dict.fromkeys(variant for _, variant, _ in missing):
         lacked = " ".join(str(seed) for _, variant, seed in missing if variant == one)

@@ -34,7 +34,7 @@ from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.engine.needs import missing_weights, offline
 from refstudy.models.build import count_parameters
-from refstudy.study.file import Study
+from refstudy.study.file import ProfileStudy, Study
 from refstudy.training.records import GATE_COLUMNS, circumstances, find_record, write_record
 from refstudy.training.trainer import CURVE_COLUMNS, Trainer
 
@@ -53,12 +53,11 @@ def rehearse(
 ) -> pd.DataFrame:
     """Rehearse these (profile, variant) with ``images`` photographs, and return a row for each, with ``COLUMNS``.
 
-    ``result`` is "finite" where loss, gradients, masks and the table's cell are; otherwise it says what is not, or, of
-    a variant that failed, the first line of the error. update_s is of one photograph with three expressions, GB
-    (10^9 bytes) the most that PyTorch held in it, and in an update of two photographs with as many expressions each as
-    a batch of the profile has at most. full_GB is extrapolated to the full batch: what the second one holds beyond
-    weights and moments, by photographs; an upper bound, since not all of that grows with the batch. full_h is about
-    what a training takes at the rate of the timed update.
+    ``result`` is "finite" where loss, gradients, masks and the table's cell are; otherwise it says what is not, or
+    gives the first line of an error. update_s is of one photograph with three expressions, GB (10^9 bytes) the most
+    that PyTorch held in it, and in an update of two photographs with as many expressions each as a batch of the profile
+    has at most. full_GB extrapolates the second to the full batch, what it holds beyond weights and moments by
+    photographs: an upper bound. full_h is about what a training takes at the rate of the timed update.
 
     Every row is kept in the CSV at ``path`` once it is there. A later call takes over the rows of equal settings,
     photographs, weights, code and device that were finite, unless their code was not committed.
@@ -70,30 +69,30 @@ def rehearse(
     keep_freed_memory()
     here = circumstances()
     made_here = {"device": here["device"], "commit": here["commit"] + "+" * here["uncommitted_changes"]}
-    done = pd.read_csv(path, dtype={"key": str, "commit": str}) if path.exists() else pd.DataFrame(columns=COLUMNS)
-    done = done.reindex(columns=COLUMNS)
-    done = done[(done[list(made_here)] == pd.Series(made_here)).all(axis=1) & (done["result"] == FINE)]
-    if here["uncommitted_changes"]:
-        done = done.iloc[:0]
-    rows = {tuple(row[name] for name in SAME): dict(row) for _, row in done.iterrows()}
+    rows: dict[tuple, dict[str, Any]] = {}
+    if path.exists() and not here["uncommitted_changes"]:
+        done = pd.read_csv(path, dtype={"key": str, "commit": str}).reindex(columns=COLUMNS)
+        done = done[(done[list(made_here)] == pd.Series(made_here)).all(axis=1) & (done["result"] == FINE)]
+        rows = {tuple(row[name] for name in SAME): dict(row) for _, row in done.iterrows()}
     shown = []
     runs = [(name, study.run_config(name, variant, study.seeds(name, variant)[0])) for name, variant in cases]
     with offline(), tempfile.TemporaryDirectory() as folder:
         for number, (profile, config) in enumerate(runs, 1):
             about = {"profile": profile, "variant": config.variant, "image_size": config.data.image_size}
-            photographs, weights = pictures(study, profile, images, Path(folder))[1], _start(study, profile, config)[2]
+            table, photographs = pictures(study, profile, images, Path(folder))
+            under = study.under(profile, Path(folder) / profile)
+            model, encoders, weights = _start(under, config)
             about |= {"key": config.key(), "images": images, "photographs": photographs, "weights": weights}
             same = tuple(about[name] for name in SAME)
             kept = same in rows
             if not kept:
                 start, used = time.perf_counter(), time.process_time()
                 try:
-                    found = _rehearsed(study, profile, config, images, Path(folder))
+                    found = _rehearsed(under, config, table, model, encoders)
                 except Exception as error:  # whatever it is, the others go on
                     found = {"result": f"{type(error).__name__}: {error}".splitlines()[0]}
                 gc.collect()
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                torch.cuda.empty_cache()
                 found["seconds"] = round(time.perf_counter() - start, 1)
                 found["cpu_seconds"] = round(time.process_time() - used, 1)
                 rows[same] = about | made_here | found
@@ -118,16 +117,16 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def _rehearsed(study: Study, profile: str, config: RunConfig, images: int, folder: Path) -> dict[str, Any]:
-    table, _ = pictures(study, profile, images, folder)
-    model, encoders, _ = _start(study, profile, config)
+def _rehearsed(
+    study: ProfileStudy, config: RunConfig, table: pd.DataFrame, model: ModelConfig, encoders: Path | None
+) -> dict[str, Any]:
     own: dict[str, Any] = {"images_per_batch": 1, "expressions_per_image": EXPRESSIONS, "sampling": "sentence"}
     own |= {"accumulate": 1, "compile": False}
     if not encoders:
         own["encoder_weights"] = ""
     small = config.model_copy(update={"model": model, "train": config.train.model_copy(update=own)})
     corpora = _corpora(table, small)
-    with chdir(study.root):  # where relative paths of pretrained parts start
+    with chdir(study.file.root):  # where relative paths of pretrained parts start
         trainer = Trainer(small, corpora, encoders)
     full = config.train.images_per_batch // config.train.accumulate
     fewer = table.groupby("image_id", sort=False).head(config.train.expressions_per_image)
@@ -142,7 +141,7 @@ def _rehearsed(study: Study, profile: str, config: RunConfig, images: int, folde
     start = time.perf_counter()
     trainer.validate(1)
     validation = time.perf_counter() - start
-    cell = _cell(study, profile, config, trainer, corpora[config.splits[0]], folder)
+    cell = _cell(study, config, trainer, corpora[config.splits[0]])
     if not math.isfinite(cell):
         finite.wrong.append("the table's cell")
     counted = cost(small.model)
@@ -163,11 +162,14 @@ def _rehearsed(study: Study, profile: str, config: RunConfig, images: int, folde
     }
 
 
-def _start(study: Study, profile: str, config: RunConfig) -> tuple[ModelConfig, Path | None, str]:
+def _start(study: ProfileStudy, config: RunConfig) -> tuple[ModelConfig, Path | None, str]:
     """The start of a rehearsal on this machine: the model, the file of encoders that refstudy has pretrained, and
     which weights these give: "published", "pretrained" or "random"."""
-    model, weights = at_hand(config.model.model_dump_json(), study.root)
-    encoders = study.encoders(profile, config.variant)
+    model, weights = config.model, "published"
+    with chdir(study.file.root):
+        if not model.published or missing_weights([model], fetch=False):
+            model, weights = model.from_scratch(), "random"
+    encoders = study.file.encoders(study.profile, config.variant)
     if encoders is None or not encoders.exists():
         return model, None, weights
     return model, encoders, "pretrained" if config.train.encoder_weights else weights
@@ -223,19 +225,19 @@ def _update(trainer: Trainer, finite: _Finite, corpus: Corpus, images: int) -> t
     return added, seconds
 
 
-def _cell(study: Study, profile: str, config: RunConfig, trainer: Trainer, corpus: Corpus, folder: Path) -> float:
+def _cell(study: ProfileStudy, config: RunConfig, trainer: Trainer, corpus: Corpus) -> float:
     """Overall IoU, in percent, as it stands in the variant's table, or would where it is in none: written as a record
     under the true settings, and read from there."""
-    results = folder / profile
+    records = study.folder / "records"
     curve = pd.DataFrame(trainer.curve, columns=list(CURVE_COLUMNS))
     gates = pd.DataFrame(trainer.gates, columns=list(GATE_COLUMNS))
     summary = {"updates": trainer.update, "pairs": trainer.pairs, "best_epoch": trainer.best_epoch}
-    write_record(results / "records", config, summary, curve, trainer.counts(corpus), circumstances(), gates=gates)
-    stem = next((stem for stem in study.variants[config.variant].tables if stem in TABLES), None)
+    write_record(records, config, summary, curve, trainer.counts(corpus), circumstances(), gates=gates)
+    stem = next((stem for stem in study.file.variants[config.variant].tables if stem in TABLES), None)
     if stem is None:
-        record = find_record(results / "records", config)
+        record = find_record(records, config)
         return float(sampled_metrics(record, config.splits[0])["oIoU"].iloc[0]) if record else math.nan
-    table = pd.read_csv(write_table(build_table(stem, study.under(profile, results)), results / "tables", stem))
+    table = pd.read_csv(write_table(build_table(stem, study), study.folder / "tables", stem))
     found = table.loc[(table["variant"] == config.variant) & (table["metric"] == "oIoU"), "ours"].dropna()
     return float(found.iloc[0]) if len(found) else math.nan  # rows of other encoders have no record here
 
@@ -287,13 +289,3 @@ def _corpora(table: pd.DataFrame, config: RunConfig) -> dict[str, Corpus]:
         for split in ("train", config.splits[0])
     )
     return {"train": train, config.splits[0]: counted, config.train.selection_split: counted}
-
-
-@lru_cache(maxsize=16)
-def at_hand(settings: str, root: Path) -> tuple[ModelConfig, str]:
-    """The model of these settings (JSON) with its published weights where all of them lie on this machine, otherwise
-    with none; and which it is."""
-    model = ModelConfig.model_validate_json(settings)
-    with chdir(root):
-        there = bool(model.published) and not missing_weights([model], fetch=False)
-    return (model, "published") if there else (model.from_scratch(), "random")

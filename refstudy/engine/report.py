@@ -29,9 +29,9 @@ from refstudy.analysis.inference import UNMEASURED
 from refstudy.analysis.table_text import render, render_comparison, untrained
 from refstudy.analysis.tables import COMPARISONS, PAPER_TABLES, TABLES
 from refstudy.base.files import atomic_folder
+from refstudy.base.yaml_files import read_yaml
 from refstudy.engine.manifest import executed_notebooks, explained, write_manifest
 from refstudy.engine.pages import findings
-from refstudy.engine.titles import FIRST_FIGURES, PAPER_FIGURES, title_of
 from refstudy.metrics import METRICS
 from refstudy.study.file import ProfileStudy
 
@@ -48,6 +48,9 @@ GROUPS = {  # of notebooks, by their names after the number; all others are less
     "Audit": ("paper_audit",),
 }
 HEADING = r'<h([1-4])(?: id="([^"]*)")?[^>]*>(.*?)</h\1>'
+TITLES_FILE = read_yaml(Path(__file__).with_name("titles.yaml")).content
+FIRST_FIGURES, PAPER_FIGURES = TITLES_FILE["first_figures"], TITLES_FILE["paper_figures"]
+TITLES = PAPER_TABLES | PAPER_FIGURES | TITLES_FILE["others"]
 
 
 class _Renderer(IPythonRenderer):
@@ -63,15 +66,6 @@ class _Renderer(IPythonRenderer):
 class CellExporter(HTMLExporter):
     """nbconvert's exporter of a notebook's cells, without a page around them, with the report's formulas."""
 
-    def __init__(self, **options: Any):
-        super().__init__(
-            template_name="report",
-            extra_template_basedirs=[str(TEMPLATES)],
-            exclude_input_prompt=True,
-            exclude_output_prompt=True,
-            **options,
-        )
-
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
         return _html(source, context.get("cell", {}).get("attachments", {}))
@@ -83,24 +77,20 @@ def _html(markdown: str, attachments: Any = None) -> str:
 
 
 def write_report(study: ProfileStudy) -> Path:
-    """Write ``manifest.json`` and ``report/index.html`` into a profile's results; return the path of the latter.
-
-    An earlier report is replaced when the new one is complete.
-    """
-    folder, exporter = study.folder, CellExporter()
-    manifest, pages = write_manifest(study), []
-    for path in executed_notebooks(folder):
-        if path.stem not in study.file.runs:  # left by an earlier study
-            continue
-        notebook = nbformat.read(path, as_version=4)
-        pages.append(_about(path, notebook) | {"notebook": notebook})
-    names = [about["name"] for about in pages]
+    """Write ``manifest.json`` and ``report/index.html`` into a profile's results; return the path of the latter. An
+    earlier report is replaced when the new one is complete."""
+    folder, manifest = study.folder, write_manifest(study)
+    kept = [path for path in executed_notebooks(folder) if path.stem in study.file.runs]  # others: of an earlier study
+    notebooks = [nbformat.read(path, as_version=4) for path in kept]
+    pages = [_about(path, notebook) for path, notebook in zip(kept, notebooks, strict=True)]
+    names, no_prompts = [path.stem for path in kept], {"exclude_input_prompt": True, "exclude_output_prompt": True}
+    exporter = CellExporter(template_name="report", extra_template_basedirs=[str(TEMPLATES)], **no_prompts)
     with atomic_folder(folder / "report") as new:
-        for number, about in enumerate(pages):
-            body = exporter.from_notebook_node(prepared(about.pop("notebook"), study.file.root, about["group"]))[0]
+        for notebook, about, before, after in zip(notebooks, pages, [None, *pages], [*pages[1:], None], strict=False):
+            body = exporter.from_notebook_node(prepared(notebook, study.file.root, about["group"]))[0]
             body = relinked(body, names, study.file.root, folder / "report")
-            links = {"before": pages[number - 1] if number else None, "after": (*pages[number + 1 :], None)[0]}
-            (new / f"{about['name']}.html").write_text(whole_page(about["title"], body, **links), encoding="utf-8")
+            page = whole_page(about["title"], body, before=before, after=after)
+            (new / f"{about['name']}.html").write_text(page, encoding="utf-8")
         contents = PAGES.get_template("contents.html.j2").render(contents_of(study, manifest, pages))
         text = whole_page(f"refstudy report: {study.profile}", contents)
         (new / "index.html").write_text(text, encoding="utf-8")
@@ -193,8 +183,7 @@ def accessible(body: str) -> str:
         head = re.sub(r"<th(?=[ >])(?![^>]*scope=)(?=[^>]*colspan)", '<th scope="colgroup"', head)
         head = re.sub(r"<th(?=[ >])(?![^>]*scope=)", '<th scope="col"', head)
         rest = re.sub(r"<th(?=[ >])(?![^>]*scope=)", '<th scope="row"', rest)
-        emptied = re.compile(r'<th(?: scope="\w+")?([^>]*)>\s*(?:&nbsp;)?</th>')
-        text = emptied.sub(r"<td\1></td>", head + mark + rest)
+        text = re.sub(r'<th(?: scope="\w+")?([^>]*)>\s*(?:&nbsp;)?</th>', r"<td\1></td>", head + mark + rest)
         caption = "" if "<caption" in text else f'<caption class="quiet">{section}</caption>'
         text = re.sub(r"(<table[^>]*>)", rf"\1{caption}", text, count=1).replace(' border="1"', "")
         tables[section] += 1
@@ -215,6 +204,7 @@ def contents_of(study: ProfileStudy, manifest: dict[str, Any], pages: list[dict[
     figures = [_figure(stem, manifest, names) for stem in sorted(manifest["figures"])]
     first = next((figure for name in FIRST_FIGURES for figure in figures if figure["stem"] == name), None)
     groups = {group: [page for page in pages if page["group"] == group] for group in ("Lessons", *GROUPS)}
+    texts = [_plain(path) for path in sorted((folder / "tables").glob("[!.]*.csv"))]
     return {
         "profile": study.profile,
         "about": f"{about[:1].upper()}{about[1:]}",
@@ -229,17 +219,21 @@ def contents_of(study: ProfileStudy, manifest: dict[str, Any], pages: list[dict[
         "other_figures": [one for one in figures if one["stem"] not in PAPER_FIGURES],
         "missing": [title_of(name) for name in PAPER_FIGURES if name not in manifest["figures"]],
         "records": _records(manifest),
-        "untrained": Markup(_html(_untrained(folder))),
+        "untrained": Markup(_html(untrained(*(text for text in texts if "missing" in text)))),
     }
+
+
+def title_of(stem: str) -> str:
+    """The title of a table or figure; of one that has none its name in words."""
+    return TITLES.get(stem, stem.replace("_", " ").capitalize())
 
 
 def _table(stem: str, folder: Path, manifest: dict[str, Any], pages: list[str]) -> dict[str, Any]:
     """The part of the page for a table: title, where both sides were measured, the table, its origin."""
     path = folder / "tables" / f"{stem}.csv"
     table = _plain(path)
-    measured = [name for name in table.get("data", pd.Series(dtype=str)).unique() if name]
-    if "metric" in table:  # costs are counted, not measured
-        measured = [n for n in table.loc[table["metric"].isin(METRICS), "data"].unique() if n] if measured else []
+    own = table[table["metric"].isin(METRICS)] if "metric" in table else table  # costs are counted, not measured
+    measured = [name for name in dict.fromkeys(own.get("data", ())) if name]
     note = f"Printed: {TABLES[stem].printed_on}." if stem in TABLES else ""
     note += f" Ours: {', '.join(measured)}." if stem in PAPER_TABLES and measured else ""
     if stem in TABLES:
@@ -337,13 +331,10 @@ def _figure(stem: str, manifest: dict[str, Any], pages: list[str]) -> dict[str, 
 
 def _origin(files: dict[str, str], entry: dict[str, Any], manifest: dict[str, Any], pages: list[str]) -> dict[str, Any]:
     """The origin of a table or figure: files, notebook and section that made it, data, circumstances, records."""
-    around, parts = manifest.get("notebooks", {}).get(entry["notebook"]), []
-    data = [
-        *entry["data"],
-        *dict.fromkeys(manifest["records"][r]["data"] for r in entry["records"] if r in manifest["records"]),
-    ]
-    if data:
-        parts.append(f"data: {', '.join(data)}")
+    around = manifest.get("notebooks", {}).get(entry["notebook"])
+    of_records = (manifest["records"][name]["data"] for name in entry["records"] if name in manifest["records"])
+    data = [*entry["data"], *dict.fromkeys(of_records)]
+    parts = [f"data: {', '.join(data)}"] if data else []
     if around:
         changes = " with uncommitted changes" if around["uncommitted_changes"] else ""
         parts.append(f"commit {around['commit'][:12] or 'unknown'}{changes}")
@@ -368,8 +359,3 @@ def _records(manifest: dict[str, Any]) -> Any:
     table = pd.DataFrame.from_dict(manifest["records"], orient="index").drop(columns="sha256")
     table["commit"] = table["commit"].str[:12]
     return Markup(table_html(table.rename_axis("record").reset_index().fillna("").astype(str)))
-
-
-def _untrained(folder: Path) -> str:
-    tables = [table for path in sorted((folder / "tables").glob("[!.]*.csv")) if "missing" in (table := _plain(path))]
-    return untrained(*tables)

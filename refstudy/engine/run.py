@@ -1,7 +1,7 @@
 """``refstudy run`` from beginning to end: trainings that are asked for, notebooks that are not up to date, a report."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from refstudy.base.errors import StudyError
 from refstudy.base.locks import locked
 from refstudy.engine.plan import INPUT_CHANGED, Step, plan, released, show, show_trainings, without_record
 from refstudy.engine.signals import Stop, ended_in_time
-from refstudy.study.file import Case, Study
+from refstudy.study.file import Study
 
 
 def run_profile(
@@ -48,11 +48,21 @@ def run_profile(
         if dry_run:
             _show_missing_data(study, profile, console)
             return 0
-        data = any(step.data for step in waiting)
-        status, in_time = _prepare(study, profile, cases, data, workers, scheduler, minutes)
-        if status:
-            return status
-        with in_time:
+        stop = Stop(minutes) if cases or minutes is not None else None
+        if cases or any(step.data for step in waiting):
+            from dask.system import CPU_COUNT
+
+            from refstudy.data.source import prepare_data
+            from refstudy.engine.needs import refuse_without
+
+            refuse_without(study, (profile,), cases)
+            prepare_data(study.profile(profile).data, study.data_root, workers=CPU_COUNT)
+        if stop and cases:
+            from refstudy.engine.trainings import train_all  # PyTorch takes seconds to import
+
+            if status := train_all(study, cases, stop, 1 if scheduler else workers or 1, scheduler=scheduler):
+                return status
+        with ended_in_time(stop) if stop and (minutes is not None or stop()) else nullcontext():
             executed = _execute(study.root, planned(fresh=fresh) if cases else steps, workers, console, scheduler)
             if executed and all(step.state == "done" for step in executed):
                 again = [step for step in planned() if INPUT_CHANGED in step.reason]  # another one wrote it meanwhile
@@ -76,27 +86,6 @@ def _show_missing_data(study: Study, profile: str, console: Console) -> None:
         lines = [f"missing: {line}" for line in missing_data(study, study.together(profile))]
         lines.append(f"GPU-hours: refstudy cost --profile {profile}; several GPUs, queues: docs/cluster.md")
         console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
-
-
-def _prepare(
-    study: Study, profile: str, cases: list[Case], data: bool, workers: int, scheduler: str, minutes: float | None
-) -> tuple[int, AbstractContextManager[None]]:
-    """Make the data if they are needed, train the ``cases``; an exit status, and a context that ends notebooks in
-    time."""
-    stop, status = Stop(minutes) if cases or minutes is not None else None, 0
-    if cases or data:
-        from dask.system import CPU_COUNT
-
-        from refstudy.data.source import prepare_data
-        from refstudy.engine.needs import refuse_without
-
-        refuse_without(study, (profile,), cases)
-        prepare_data(study.profile(profile).data, study.data_root, workers=CPU_COUNT)
-    if stop and cases:
-        from refstudy.engine.trainings import train_all  # PyTorch takes seconds to import
-
-        status = train_all(study, cases, stop, 1 if scheduler else workers or 1, scheduler=scheduler)
-    return status, ended_in_time(stop) if stop and (minutes is not None or stop()) else nullcontext()
 
 
 def _execute(root: Path, steps: list[Step], workers: int, console: Console, scheduler: str) -> list[Step]:

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, chdir, contextmanager
 from math import inf
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -216,11 +215,9 @@ def _on_a_worker(path: str, changes: dict[str, Any], case: Case, again: bool) ->
 
 def _in_processes(study: Study, cases: Sequence[Case], stop: Stop, at_once: int, again: bool) -> list[int]:
     """Train the runs at once, each in a process of its own; their exit statuses, 1 for each that failed."""
-    places = SimpleQueue[dict[str, str]]()
-    for place in _places(at_once):
-        places.put(place)
-    with ThreadPoolExecutor(at_once) as pool:
-        found = list(pool.map(lambda case: _in_a_process(study, case, stop, places, again), cases))
+    own, places = threading.local(), iter(_places(at_once))
+    with ThreadPoolExecutor(at_once, initializer=lambda: setattr(own, "place", next(places))) as pool:
+        found = list(pool.map(lambda case: _in_a_process(study, case, stop, own.place, again), cases))
     return [status if status in (0, UNFINISHED) else 1 for status in found]
 
 
@@ -233,8 +230,8 @@ def _places(at_once: int) -> list[dict[str, str]]:
     return [os.environ | {"OMP_NUM_THREADS": threads} | gpu for gpu in shared]
 
 
-def _in_a_process(study: Study, case: Case, stop: Stop, places: "SimpleQueue[dict[str, str]]", again: bool) -> int:
-    """Train one run by the command line, in one of the ``places`` that is free; its exit status."""
+def _in_a_process(study: Study, case: Case, stop: Stop, place: dict[str, str], again: bool) -> int:
+    """Train one run by the command line, in the environment ``place``; its exit status."""
     if stop():
         return UNFINISHED
     profile, variant, seed = case
@@ -244,16 +241,12 @@ def _in_a_process(study: Study, case: Case, stop: Stop, places: "SimpleQueue[dic
         command += ["--set", f"{key}={json.dumps(value)}"]  # JSON is YAML
     if stop.end < inf:
         command += ["--time-budget", f"{max(0.0, stop.end - time.monotonic()) / 60:.3f}"]
-    place = places.get()
-    try:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        with subprocess.Popen(command, env=place, text=True, errors="replace", **pipes) as child:  # type: ignore[call-overload]
-            stop.children.append(child)
-            if stop.asked:  # between the question above and now
-                child.terminate()
-            for line in child.stdout or ():
-                print(line, end="", flush=True)
-    finally:
-        places.put(place)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, env=place, text=True, errors="replace", **pipes) as child:  # type: ignore[call-overload]
+        stop.children.append(child)
+        if stop.asked:  # between the question above and now
+            child.terminate()
+        for line in child.stdout or ():
+            print(line, end="", flush=True)
     ended_by_signal = stop.asked and child.returncode in (-signal.SIGTERM, -signal.SIGINT, 130)
     return UNFINISHED if ended_by_signal else child.returncode

@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, as_completed
+from rich import progress as rich_progress
 from rich.console import Console
 
 from refstudy.base.errors import StudyError
@@ -19,7 +21,6 @@ from refstudy.engine.journal import journal_head
 from refstudy.engine.modules import Modules
 from refstudy.engine.notebook import NotebookError, clear_away, execute_notebook
 from refstudy.engine.plan import Step, known
-from refstudy.engine.progress import Progress
 from refstudy.engine.signals import exit_on_signals
 
 PATIENCE = 20  # seconds that interrupted notebooks have to end
@@ -102,3 +103,41 @@ def connect(scheduler: str, threads: int = 1) -> Iterator[Client]:
         client = Client(n_workers=1, threads_per_worker=threads, processes=False, **quiet)
     with client:
         yield client
+
+
+class Progress:
+    """Bars (``view``) from the news that workers send. ``running``: name -> bar and start of what runs now."""
+
+    def __init__(self, steps: list[Step], console: Console):
+        self.running: dict[str, tuple[rich_progress.TaskID, float]] = {}
+        self._steps, self._console = {step.name: step for step in steps}, console
+        times = rich_progress.TimeElapsedColumn(), rich_progress.TimeRemainingColumn()
+        columns = ("{task.description}", rich_progress.BarColumn(), rich_progress.MofNCompleteColumn(), *times)
+        self.view = rich_progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._total = self.view.add_task("notebooks", total=len(steps))
+
+    def hear(self, event: tuple[float, dict[str, Any]]) -> None:
+        """Take a worker's news: see ``refstudy.engine.notebook.execute_notebook``."""
+        name = event[1]["name"]
+        if "ended" in event[1]:
+            self._remove(name)
+        elif event[1]["cells"] == 0:
+            self.running[name] = (self.view.add_task(f"{name}, cells", total=None), time.monotonic())
+            self._console.print(f"started  {name}")
+        elif name in self.running:
+            self.view.update(self.running[name][0], completed=event[1]["cell"], total=event[1]["cells"])
+
+    def end(self, step: Step) -> None:
+        """Print how a step ended."""
+        self._remove(step.name)
+        self.view.advance(self._total)
+        ended = sum(one.state in ("done", "failed") for one in self._steps.values())
+        self._console.print(f"{step.state:8} {step.name} after {step.seconds:.0f} s ({ended} of {len(self._steps)})")
+        if step.error:
+            self._console.print(step.error, markup=False, highlight=False, soft_wrap=True)
+
+    def _remove(self, name: str) -> None:
+        if name in self.running:
+            bar, start = self.running.pop(name)
+            self._steps[name].seconds = time.monotonic() - start
+            self.view.remove_task(bar)

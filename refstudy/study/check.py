@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 
 from pydantic import ValidationError
 
-from refstudy.base.config import PARTS
+from refstudy.base.config import PARTS, Settings
 from refstudy.base.errors import StudyError
 from refstudy.data.scenes import FLAVOURS
 from refstudy.models.own_parts import is_own
@@ -116,14 +116,10 @@ def _wrong_specials(profile: Profile) -> Iterator[Problem]:
             yield ("special", whole), _unknown("whole model", whole, PARTS["whole"])
         if not all(hasattr(profile, key) for key in ("data", "model", "train")):  # mistakes of their own, found before
             continue
-        for kind, usual, own in (
-            ("data", profile.data, special.data),
-            ("image", profile.model.image, special.image),
-            ("train", profile.train, special.train),
-            ("pretraining", profile.pretraining, special.pretraining),
-        ):
+        usual: dict[str, Settings] = {"data": profile.data, "image": profile.model.image, "train": profile.train}
+        for kind, settings in (usual | {"pretraining": profile.pretraining}).items():
             try:
-                usual.replaced(own)
+                settings.replaced(getattr(special, kind))
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ("special", whole, kind, *first["loc"])
@@ -151,10 +147,8 @@ def _wrong_rows(study: Study) -> Iterator[Problem]:
     for name, profile in study.profiles.items():
         for row, own in profile.rows.items():
             tables = [stem for stem, filled_row in filled if filled_row == row]
-            problem = "" if tables else f"no variant fills a row '{row}'"
-            if tables and not any(own in printed[stem] for stem in tables):
-                problem = f"no row '{own}' in {', '.join(tables)}"
-            if problem:
+            if not any(own in printed[stem] for stem in tables):
+                problem = f"no row '{own}' in {', '.join(tables)}" if tables else f"no variant fills a row '{row}'"
                 yield ("profiles", name, "rows", row), f"profile '{name}': {problem}; correct 'rows'"
 
 

@@ -196,10 +196,8 @@ class Study:
         return [name for name, of in alike.items() if own.splits[0] in of.splits]
 
     def rows(self, table: str, profiles: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """Row of a printed table -> the profile and the variant that fill it.
-
-        The profile is the first of ``profiles`` that trains such a variant; if none does, the first.
-        """
+        """Row of a printed table -> the profile and the variant that fill it. The profile is the first of ``profiles``
+        that trains such a variant; if none does, the first."""
         found: dict[str, tuple[str, str]] = {}
         for trained, names in ((True, profiles), (False, profiles[:1])):
             for profile in names:
@@ -241,41 +239,32 @@ class Study:
         """The folder of the data: the one that REFSTUDY_DATA names, otherwise ``data`` next to the study file."""
         return default_data_root(self.root)
 
-    def special(self, profile: str, variant: str) -> Special | None:
-        """The settings of the profile for the whole model of this variant alone; None for a variant of parts."""
+    def special(self, profile: str, variant: str) -> Special:
+        """The settings of the profile for the whole model of this variant alone; none for a variant of parts."""
         whole = self.variants[variant].whole
-        return self.profile(profile).special.get(whole.name, Special()) if whole else None
+        return self.profile(profile).special.get(whole.name if whole else "", Special())
 
     def encoders(self, profile: str, variant: str) -> Path | None:
         """The file of pretrained encoders that a variant starts from, if the profile has one."""
-        special = self.special(profile, variant)
-        name = special.encoders if special and special.encoders else self.profile(profile).encoders
+        name = self.special(profile, variant).encoders or self.profile(profile).encoders
         return self.root / name if name else None
 
     def run_config(self, profile: str, variant: str, seed: int) -> RunConfig:
         """All settings of one training run. Raises StudyError for an unknown profile or variant."""
         settings, parts = self.profile(profile), _known(self.path, "variant", variant, self.variants)
-        special = self.special(profile, variant) or Special()
+        special = self.special(profile, variant)
         data, train = settings.data.replaced(special.data), settings.train.replaced(special.train)
         chosen = {
             kind: part.model_copy(update={"options": settings.part_options.get(part.name, {}) | part.options})
             for kind in ("fusion", "decoder", "whole")
             if (part := getattr(parts, kind)) is not None
         }
-        config = RunConfig(
-            variant=variant,
-            seed=seed,
-            data=data,
-            model=ModelConfig(
-                **{name: getattr(data, name) for name in SHARED},
-                image=_from_folder(settings.model.image.replaced(special.image), self.root),
-                text=_from_folder(settings.model.text, self.root),
-                **chosen,
-            ),
-            train=train.model_copy(update={"epochs": train.epochs * parts.longer}),
-            splits=settings.splits,
-            evaluation=settings.evaluation,
-        )
+        image = _from_folder(settings.model.image.replaced(special.image), self.root)
+        encoders: dict[str, Any] = {"image": image, "text": _from_folder(settings.model.text, self.root)}
+        model = ModelConfig(**{name: getattr(data, name) for name in SHARED}, **encoders, **chosen)
+        train = train.model_copy(update={"epochs": train.epochs * parts.longer})
+        about: dict[str, Any] = {"variant": variant, "seed": seed, "splits": settings.splits}
+        config = RunConfig(**about, data=data, model=model, train=train, evaluation=settings.evaluation)
         return with_changes(config, self.changes) if self.changes else config
 
     def live_config(self, profile: str) -> RunConfig:
