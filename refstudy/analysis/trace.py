@@ -49,13 +49,12 @@ def trace(model: Segmenter, image: np.ndarray, expression: str) -> Trace:
     vision = model.encode_image(pixels).maps[3]
     steps = fusion.steps(vision, model.text_encoder(ids, mask), mask)
     column, row = coparse(vision, steps.language)
-    names = [f"{direction} {kind}" for direction in fusion.directions for kind in ("column", "row")]
     return Trace(
         tuple(model.tokenizer.convert_ids_to_tokens(ids[0])),
         steps.attention[0].T.unflatten(1, vision.shape[-2:]).numpy(),
         column[0].numpy(),
         row[0].numpy(),
-        dict(zip(names, steps.weights[0].tolist(), strict=True)),
+        dict(zip(fusion.balance.parts, steps.weights[0].tolist(), strict=True)),
     )
 
 
