@@ -190,29 +190,27 @@ def length_verdicts(records: list[Record], split: str, buckets: Sequence[Bucket]
     present = [kind for kind in KINDS if (counts["kind"] == kind).any()]
     filled = set(both(counts).dropna()) if present else set()  # released data do not name kinds
     short, *longer_ones = names = [str(bucket) for bucket in buckets]
-    lines: list[tuple[str, str, str, str, tuple[str, ...]]] = []
-    gaps: list[Estimate] = []
+    lines: list[tuple[str, str, str, str, tuple[str, ...], Estimate]] = []
     for longer in longer_ones:
-        found = length_gaps(records, split, by_bucket(buckets), short, longer)
+        gaps = length_gaps(records, split, by_bucket(buckets), short, longer)
         claim = f"{short} words are easier than {longer}"
-        lines.append((claim, "as they are", short, longer, ()))
-        gaps.append(found["as they are"])
+        lines.append((claim, "as they are", short, longer, (), gaps["as they are"]))
         if shared := tuple(kind for kind in present if {f"{kind}, {short}", f"{kind}, {longer}"} <= filled):
             named = f"{claim}, at one mix of kinds ({', '.join(shared)})"
             for how, text in (("one mix of kinds", named), ("owed to kinds", f"{claim} by their kinds")):
-                lines.append((text, how, short, longer, shared))
-                gaps.append(found[how])
+                lines.append((text, how, short, longer, shared, gaps[how]))
     for kind in present:
         own = [name for name in names if f"{kind}, {name}" in filled]
         if len(own) > 1:
             claim = f"among expressions of kind *{kind}*, {own[0]} words are easier than {own[-1]}"
-            lines.append((claim, "one kind", own[0], own[-1], (kind,)))
-            gaps.append(group_gap(records, split, both, f"{kind}, {own[0]}", f"{kind}, {own[-1]}"))
+            gap = group_gap(records, split, both, f"{kind}, {own[0]}", f"{kind}, {own[-1]}")
+            lines.append((claim, "one kind", own[0], own[-1], (kind,), gap))
     for kind in HARDER:
         if {kind, "attribute"} <= set(present):
-            lines.append((f"*attribute* is easier than *{kind}*", "two kinds", "", "", ("attribute", kind)))
-            gaps.append(group_gap(records, split, by_kind, "attribute", kind))
-    return judged(pd.DataFrame(lines, columns="claim compared short longer kinds".split()), gaps, len(records))
+            gap = group_gap(records, split, by_kind, "attribute", kind)
+            lines.append((f"*attribute* is easier than *{kind}*", "two kinds", "", "", ("attribute", kind), gap))
+    table = pd.DataFrame(lines, columns="claim compared short longer kinds gap".split())
+    return judged(table.drop(columns="gap"), table["gap"], len(records))
 
 
 def length_table(study: ProfileStudy) -> pd.DataFrame:
@@ -254,26 +252,19 @@ def printed_dataset(data: DataConfig) -> str:
 
 
 def length_curve(study: ProfileStudy) -> pd.DataFrame:
-    """Overall IoU by the exact number of words, from 1 to the largest, for every variant with a record.
-
-    Columns: variant, words, ours, ours_low, ours_high, expressions, runs, data, missing.
-    """
+    """Overall IoU by the exact number of words, from 1 to the largest, for every variant with a record. Columns:
+    variant, words, ours, ours_low, ours_high, expressions, runs, data, missing."""
     return _per_variant(study, by_words, "words")
 
 
 def kind_table(study: ProfileStudy) -> pd.DataFrame:
-    """Overall IoU by kind of expression (``KINDS`` of the grammar), for every variant with a record.
-
-    Columns: variant, kind, ours, ours_low, ours_high, expressions, runs, data, missing.
-    """
+    """Overall IoU by kind of expression (``KINDS`` of the grammar): ``length_curve`` with kind instead of words."""
     return _per_variant(study, by_kind, "kind")
 
 
 def kinds_by_run(study: ProfileStudy) -> pd.DataFrame:
-    """``kind_table`` of every single run, which shows the influence of the seed.
-
-    Columns: variant, seed, kind, ours, expressions, data.
-    """
+    """``kind_table`` of every single run, which shows the influence of the seed: variant, seed, kind, ours,
+    expressions, data."""
     lines, split = [], study.settings.splits[0]
     for variant, records in recorded(study).items():
         for record in records:

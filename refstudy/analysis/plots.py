@@ -264,14 +264,12 @@ def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
     """Overall IoU against cost. Columns of ``points``: label, macs, image_size, runs, ours, ours_low, ours_high. Labels
     stand at the right, in the order of the points."""
     figure, axes = plt.subplots(figsize=(7.8, 4.0))
-    points = points.sort_values("ours").reset_index(drop=True)
+    points, names = points.sort_values("ours"), []
     for k, point in enumerate(points.itertuples()):
         colour = line_style(k)["color"]
         axes.vlines(point.macs, point.ours_low, point.ours_high, color=colour, linewidth=1.5)
         axes.plot(point.macs, point.ours, **mark(colour, point.runs, MARKS[k % len(MARKS)]) | {"markersize": 7})
-    names = [
-        f"{with_runs(point.label, point.runs)}, {point.image_size:.0f} px" for point in points.itertuples(index=False)
-    ]
+        names.append(f"{with_runs(point.label, point.runs)}, {point.image_size:.0f} px")
     right = 1.03 * points["macs"].max()
     _names_at_the_right(axes, points.assign(name=names, x=points["macs"]), right)
     axes.set(xlabel="cost at the size of the paper's pictures (G multiply-adds)", ylabel=f"overall IoU (%)\n{ours_on}")
@@ -309,8 +307,7 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     axes.step(best["core_minutes"], best["ours"], where="post", label="the best within so many minutes", **style)
     named, right = rising if len(rising) <= 12 else best, 1.25 * points["core_minutes"].max()
     _names_at_the_right(axes, named.assign(name=named["label"], x=named["core_minutes"]), right)
-    axes.set(xlabel="training (minutes of one core)", ylabel=f"overall IoU (%)\n{ours_on}")
-    axes.set_xlim(0, right)
+    axes.set(xlabel="training (minutes of one core)", ylabel=f"overall IoU (%)\n{ours_on}", xlim=(0, right))
     if (points["runs"] < LOOKS[0]).any():
         axes.set_title(HOLLOW, loc="left", fontsize=9)
     axes.legend(loc="upper left")
@@ -327,7 +324,7 @@ def growth(measured: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
     for column, axis in enumerate(grown):
         for row, (name, label) in enumerate({"seconds": "seconds", "peak_MB": "memory added (MiB)"}.items()):
             drawn = axes[row, column]
-            drawn.set(xscale="log", yscale="log")
+            drawn.set(xscale="log", yscale="log", ylabel="" if column else label)
             for k, model in enumerate(models):
                 some = measured[(measured["axis"] == axis) & (measured["model"] == model)]
                 style = line_style(k) | {"marker": MARKS[k], "markersize": 5, "fillstyle": "none"}
@@ -339,7 +336,6 @@ def growth(measured: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
                 drawn.annotate(f"{fitted.loc[(model, axis), name] + 0.0:.2f}", (1.01, 0.3 + 0.13 * place), **at)
             drawn.set_xticks(sorted(set(some["value"])), [str(value) for value in sorted(set(some["value"]))])
             drawn.minorticks_off()
-            drawn.set_ylabel("" if column else label)
         axes[1, column].set_xlabel(GROWTH_AXES.get(axis, axis))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(models))
     return figure

@@ -38,10 +38,8 @@ class Trace:
 
 @torch.inference_mode()
 def trace(model: Segmenter, image: np.ndarray, expression: str) -> Trace:
-    """The steps for one expression about an image uint8 (S, S, 3), as ``model_view`` makes it.
-
-    Raises StudyError for a model without S²RM.
-    """
+    """The steps for one expression about an image uint8 (S, S, 3), as ``model_view`` makes it. Raises StudyError for a
+    model without S²RM."""
     fusion = getattr(model, "fusion", None)
     if not isinstance(fusion, S2RM):
         raise StudyError("trace: this model has no S²RM to look into; use one whose fusion is s2rm")
@@ -94,10 +92,8 @@ class SLViTTrace:
 
 @torch.no_grad()
 def trace_slvit(model: SLViT, image: np.ndarray, expression: str) -> SLViTTrace:
-    """The steps for one expression about an image uint8 (S, S, 3), as ``model_view`` makes it.
-
-    Raises StudyError for another model, and for one without URCE.
-    """
+    """The steps for one expression about an image uint8 (S, S, 3), as ``model_view`` makes it. Raises StudyError for
+    another model, and for one without URCE."""
     if getattr(model, "urce", None) is None:
         raise StudyError("trace: this model has no URCE to look into; use an slvit that has it")
     pixels, ids, mask = inputs(model, image, expression)
@@ -148,12 +144,9 @@ def reach(lmfa: LMFA, given: tuple[Tensor, Tensor, Tensor]) -> dict[str, np.ndar
 @torch.no_grad()
 def loudness(model: SLViT, given: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, np.ndarray]:
     """The root mean square of each branch of the stages' last LMFAs, (4,), as a share of the sum of its stage."""
-    found: dict[str, list[float]] = {}
-    for lmfa, its in zip(last_lmfas(model), given, strict=True):
-        for name, response in lmfa_branches(lmfa, *its).items():
-            found.setdefault(name, []).append(response.square().mean().sqrt().item())
-    total = np.sum(list(found.values()), axis=0)
-    return {name: np.array(values) / total for name, values in found.items()}
+    stages = [lmfa_branches(lmfa, *its) for lmfa, its in zip(last_lmfas(model), given, strict=True)]
+    loud = {name: np.array([its[name].square().mean().sqrt().item() for its in stages]) for name in stages[0]}
+    return {name: values / sum(loud.values()) for name, values in loud.items()}
 
 
 def main_direction(map_: Tensor, mask: np.ndarray) -> Tensor:
