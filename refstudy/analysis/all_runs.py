@@ -33,7 +33,7 @@ def all_runs(study: ProfileStudy) -> pd.DataFrame:
             line |= level.points.to_dict() | spelled("oIoU", level["oIoU"], percent=True)
             if REFERENCE in ends and name != REFERENCE:
                 line |= spelled("gain", one.above(ends[REFERENCE])["oIoU"])
-            line |= {"tables": " ".join(variant.tables), "data": measured_by(list(one.records), split)}
+            line |= {"tables": " ".join(variant.tables), "data": measured_by(one.records, split)}
             lines.append(line | {"records": " ".join(record.path.name for record in one.records)})
     columns = "profile variant label tables runs oIoU oIoU_low oIoU_high gain gain_low gain_high".split()
     return pd.DataFrame(lines, columns=[*columns, *METRICS[1:], "data", "records"])

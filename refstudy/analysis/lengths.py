@@ -11,7 +11,7 @@ import pandas as pd
 from refstudy.analysis.data_names import DATA_NAMES, measured_by
 from refstudy.analysis.inference import Estimate, judge
 from refstudy.analysis.measures import Ends, Measure, draws, own_ends
-from refstudy.analysis.rows import benchmark_splits, missing_runs, recorded, table_rows
+from refstudy.analysis.rows import Row, benchmark_splits, missing_runs, recorded, table_rows
 from refstudy.base.config import DataConfig
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.scenes.grammar import KINDS
@@ -232,12 +232,10 @@ def length_table(study: ProfileStudy) -> pd.DataFrame:
     lines = []
     for row in printed.index:
         for dataset, (split, rows, label, names, measure) in found.items():
-            ours = rows.get(row)
-            records = [record for record in ours.records if split in record.metrics] if ours else []
-            ends = measure(ours.profile, ours.variant, records) if ours and records else None
-            about = {"runs": len(records), "data": "", "missing": ""}
-            if ours:
-                about |= {"data": ours.data(split), "missing": ours.missing}
+            ours = rows.get(row, Row())
+            records = [record for record in ours.records if split in record.metrics]
+            ends = measure(ours.profile, ours.variant, records) if records else None
+            about = {"runs": len(records), "data": ours.data(split), "missing": ours.missing}
             for bucket, numbers in measured_groups(records, split, label, names, ends).iterrows():
                 line = {"row": row, "variant": variants.get(row, ""), "dataset": dataset, "bucket": bucket}
                 lines.append(line | {"printed": printed.loc[row, f"{dataset} {bucket}"]} | numbers.to_dict() | about)
