@@ -76,7 +76,8 @@ def gains(panels: Sequence[tuple[str, str, pd.DataFrame, int]], printed_on: str,
     figure, grid = plt.subplots(len(panels), 1, figsize=size, squeeze=False, height_ratios=heights)
     for axes, (title, label, lines, sign) in zip(grid[:, 0], panels, strict=True):
         shown = sign * lines[["printed_gain", "gain"]].to_numpy(float)
-        limit = _limit(shown)
+        sizes = np.sort(np.abs(shown[~np.isnan(shown)]))
+        limit = sizes[-2 if len(sizes) > 1 and sizes[-1] > max(15, 2.5 * sizes[-2]) else -1]  # of what is to scale
         for y, (line, (printed, ours)) in enumerate(zip(lines.iloc[::-1].itertuples(), shown[::-1], strict=True)):
             axes.plot(printed, y, "o", markerfacecolor="white", markersize=6, color="black")
             side: dict[str, Any] = {"y": y, "va": "center", "fontsize": 8, "transform": axes.get_yaxis_transform()}
@@ -98,12 +99,6 @@ def gains(panels: Sequence[tuple[str, str, pd.DataFrame, int]], printed_on: str,
     handles += axes.plot([], [], **own, label=f"ours ({ours_on}), 95 % interval; {HOLLOW}")
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
-
-
-def _limit(values: np.ndarray) -> float:
-    """The largest size that is drawn to scale."""
-    sizes = np.sort(np.abs(values[~np.isnan(values)]))
-    return float(sizes[-1] if len(sizes) < 2 or sizes[-1] <= max(15, 2.5 * sizes[-2]) else sizes[-2])
 
 
 def precision_gains(lines: pd.DataFrame) -> Figure:
