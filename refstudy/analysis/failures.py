@@ -4,7 +4,7 @@ Fig. 6 of S²RM shows misplaced masks. Here every miss gets one cause, by what i
 picture.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,8 +35,7 @@ CAUSES = {
 }
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(NamedTuple):
     """The cause (a key of ``CAUSES``) and the numbers behind it. ``rival``: the number of the other thing with most of
     the mask's pixels, -1 when the mask touches none."""
 

@@ -3,8 +3,7 @@ scores and regions."""
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -23,8 +22,7 @@ from refstudy.models.urce import URCE
 from refstudy.training.evaluation import ABOUT
 
 
-@dataclass(frozen=True)
-class Trace:
+class Trace(NamedTuple):
     """The steps of S²RM for one expression with L word pieces, on the grid (H, W) of V_4: attention (L, H, W), which
     sums to 1 in every cell; column and row map of Eqs. (5)-(8), l2v and without scale, (H*W, H, W); gates of Eq. (9) by
     group, as in "l2v column"."""
@@ -77,8 +75,7 @@ def decoder_maps(model: Segmenter, image: np.ndarray, expression: str) -> list[T
     return [*maps, *fused]
 
 
-@dataclass(frozen=True)
-class SLViTTrace:
+class SLViTTrace(NamedTuple):
     """The steps of SLViT for one expression with L word pieces: the ``words``; what the LMFA of each stage's last block
     was ``given`` (V_i (1, C_i, h_i, w_i), words (1, L, D), mask (1, L)) and ``made`` (the product of Eq. (7), like
     V_i); and, as the model makes them, the stem's output, ``features``, and all that follows, ``steps``."""
