@@ -36,7 +36,9 @@ COLUMNS = (
 
 def explanations(study: ProfileStudy) -> pd.DataFrame:
     """List every explanation with the result of the runs that test it, in overall IoU, a line each, judged together.
-    Columns: outcome, explanation, and those of ``ledger`` from variant on, without printed."""
+
+    Columns: outcome, explanation, and those of ``ledger`` from variant on, without printed.
+    """
     table = answers(study, EXPLANATIONS)
     table.insert(0, "outcome", [one.outcome for one in EXPLANATIONS])
     table.insert(1, "explanation", [one.text for one in EXPLANATIONS])
@@ -171,8 +173,10 @@ def variants_by_regions(study: ProfileStudy) -> dict[int, str]:
 
 def cost_ledger(study: Study) -> pd.DataFrame:
     """List the claims about cost, which need no training: multiply-adds counted at one size for both sides, the text
-    encoder included, every equation computed as the papers write it. Columns as ``ledger``, without gains and variants;
-    printed and measured are percent by which the first costs less than the second."""
+    encoder included, every equation computed as the papers write it. Columns as ``ledger``, without gains and variants.
+
+    ``printed`` and ``measured`` are percent by which the first costs less than the second.
+    """
     rows = []
     for claim in FILE.costs:
         counts = []

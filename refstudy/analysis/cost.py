@@ -42,7 +42,9 @@ class Cost(NamedTuple):
 
 def cost(config: ModelConfig) -> Cost:
     """Count what the model of these settings costs, once. Multiply-adds are those of convolutions and matrix products.
-    Raises StudyError as ``build_model`` does."""
+
+    Raises StudyError as ``build_model`` does.
+    """
     return _counted(config.from_scratch().model_dump_json())
 
 

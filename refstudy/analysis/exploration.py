@@ -58,8 +58,10 @@ def make_flavours(study: ProfileStudy, scenes_per_split: int, seed: int) -> Flav
 
 def read_own(flavours: Flavours, folder: str) -> dict[str, pd.DataFrame]:
     """The data sets in a folder that `refstudy data check` accepts, by name: ``load_refer``'s tables without broken
-    entries, whose number is printed. A relative path starts at the study file. No folder, no data. Raises StudyError
-    where the folder holds no data set, or one that does not read."""
+    entries, whose number is printed. A relative path starts at the study file. No folder, no data.
+
+    Raises StudyError where the folder holds no data set, or one that does not read.
+    """
     root, tables = flavours.study.file.root / folder, {}
     for _, found in find_below(root) if folder else ():
         table, broken = load_leniently(found)

@@ -37,7 +37,9 @@ VOLATILE = re.compile(r'(?<=[#"])[a-z]+[\da-f]{10}(?=[")])')
 
 def save(figure: Figure, folder: Path | str, name: str) -> Path:
     """Write ``<name>.png`` and, unless the figure shows pictures, ``<name>.svg`` into ``folder``; return the former.
-    Files that agree with the drawing, as the module says, are left as they are."""
+
+    Files that agree with the drawing, as the module says, are left as they are.
+    """
     folder = Path(folder)
     figure.canvas.draw()
     figure.set_layout_engine("none")  # the layout is found once, for both files

@@ -250,8 +250,10 @@ def printed_dataset(data: DataConfig) -> str:
 
 
 def length_curve(study: ProfileStudy) -> pd.DataFrame:
-    """Overall IoU by the exact number of words, from 1 to the largest, for every variant with a record. Columns:
-    variant, words, ours, ours_low, ours_high, expressions, runs, data, missing."""
+    """Overall IoU by the exact number of words, from 1 to the largest, for every variant with a record.
+
+    Columns: variant, words, ours, ours_low, ours_high, expressions, runs, data, missing.
+    """
     return _per_variant(study, by_words, "words")
 
 
@@ -261,8 +263,10 @@ def kind_table(study: ProfileStudy) -> pd.DataFrame:
 
 
 def kinds_by_run(study: ProfileStudy) -> pd.DataFrame:
-    """``kind_table`` of every single run, which shows the influence of the seed: variant, seed, kind, ours,
-    expressions, data."""
+    """``kind_table`` of every single run, which shows the influence of the seed.
+
+    Columns: variant, seed, kind, ours, expressions, data.
+    """
     lines, split = [], study.settings.splits[0]
     for variant, records in recorded(study).items():
         for record in records:

@@ -42,7 +42,9 @@ SCENES = 20  # pictures that a lesson makes at least
 @dataclass(frozen=True)
 class Example:
     """The ``model`` of a ``variant`` (``trained`` or not) and one ``sentence`` about picture ``scene`` of a ``corpus``.
-    ``row`` is the row of the sentence in the corpus's table; None for a sentence of the reader's own."""
+
+    ``row`` is the row of the sentence in the corpus's table; None for a sentence of the reader's own.
+    """
 
     study: ProfileStudy
     variant: str

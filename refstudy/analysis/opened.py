@@ -26,7 +26,10 @@ class OpenStudy(ProfileStudy):
 
     def table(self, stem: str) -> "pd.DataFrame":
         """A table, e.g. "s2rm_table4" or "claims", computed from the records; the function of
-        ``refstudy.analysis.results`` that makes it names its columns. Raises StudyError for an unknown table."""
+        ``refstudy.analysis.results`` that makes it names its columns.
+
+        Raises StudyError for an unknown table.
+        """
         from refstudy.analysis.results import BUILDERS
 
         if stem not in BUILDERS:
@@ -79,7 +82,9 @@ class OpenStudy(ProfileStudy):
 
 
 def open_study(profile: str = "scenes", study: str | Path = FILE_NAME, results: str = "") -> OpenStudy:
-    """Open a study file under one of its profiles; ``results`` names another folder than the profile's own. Raises
-    StudyError for mistakes in the file and for an unknown profile."""
+    """Open a study file under one of its profiles; ``results`` names another folder than the profile's own.
+
+    Raises StudyError for mistakes in the file and for an unknown profile.
+    """
     under = load_study(study).under(profile, results)
     return OpenStudy(under.file, under.profile, under.folder)

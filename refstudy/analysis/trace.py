@@ -36,8 +36,10 @@ class Trace(NamedTuple):
 
 @torch.inference_mode()
 def trace(model: Segmenter, image: np.ndarray, expression: str) -> Trace:
-    """The steps for one expression about an image uint8 (S, S, 3), as ``model_view`` makes it. Raises StudyError for a
-    model without S²RM."""
+    """The steps for one expression about an image uint8 (S, S, 3), as ``model_view`` makes it.
+
+    Raises StudyError for a model without S²RM.
+    """
     fusion = getattr(model, "fusion", None)
     if not isinstance(fusion, S2RM):
         raise StudyError("trace: this model has no S²RM to look into; use one whose fusion is s2rm")
@@ -89,8 +91,10 @@ class SLViTTrace(NamedTuple):
 
 @torch.no_grad()
 def trace_slvit(model: SLViT, image: np.ndarray, expression: str) -> SLViTTrace:
-    """The steps for one expression about an image uint8 (S, S, 3), as ``model_view`` makes it. Raises StudyError for
-    another model, and for one without URCE."""
+    """The steps for one expression about an image uint8 (S, S, 3), as ``model_view`` makes it.
+
+    Raises StudyError for another model, and for one without URCE.
+    """
     if getattr(model, "urce", None) is None:
         raise StudyError("trace: this model has no URCE to look into; use an slvit that has it")
     pixels, ids, mask = inputs(model, image, expression)
