@@ -1,11 +1,12 @@
 """Expressions that are true of nothing: the masks of a model for them, and its confidence in these masks."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from refstudy.analysis.failures import RESPONSE, SMALL, diagnose, most_covered, share_of
+from refstudy.analysis.failures import RESPONSE, SMALL, diagnose, most_covered
+from refstudy.analysis.measures import resampled_mean, spelled
 from refstudy.analysis.scene_things import Thing, stacked, true_of
 from refstudy.data.batches import Corpus
 from refstudy.data.scenes.things import CATEGORIES
@@ -15,8 +16,7 @@ from refstudy.prediction.predict import confidence, predict
 PROBES = ("present", "colour absent", "category absent")
 
 
-@dataclass(frozen=True)
-class Probe:
+class Probe(NamedTuple):
     """An expression of noun and colour. ``kind`` is one of ``PROBES``; ``target`` the thing it is true of, or -1."""
 
     text: str
@@ -27,35 +27,25 @@ class Probe:
 
 
 def probes(things: list[Thing], rng: np.random.Generator) -> list[Probe]:
-    """At most one expression of each of ``PROBES``, all of one noun and one colour.
+    """At most one expression of each of ``PROBES``, all of one noun and one colour, as the grammar of RefScenes joins
+    them.
 
     *present*: true of exactly one thing, not a small one. *colour absent*: things go by that noun, none in that colour.
     *category absent*: nothing goes by that noun. Colours are those in which RefScenes draws the category.
     """
-    chosen: dict[str, list[tuple[str, str, int]]] = {kind: [] for kind in PROBES}
+    chosen: dict[str, list[Probe]] = {kind: [] for kind in PROBES}
     for category in CATEGORIES:
         for noun in category.nouns:
-            named = any(noun in thing.nouns for thing in things)
+            absent = "colour absent" if any(noun in thing.nouns for thing in things) else "category absent"
             for colour in category.colours:
+                text = f"{noun} in {colour}" if category.group == "person" else f"{colour} {noun}"
                 meant = true_of(things, noun, colour)
+                only = things[meant[0]] if len(meant) == 1 else None
                 if not meant:
-                    chosen["colour absent" if named else "category absent"].append((noun, colour, -1))
-                elif len(meant) == 1:
-                    (only,) = meant
-                    if things[only].group != "stuff" and things[only].mask.mean() >= SMALL:
-                        chosen["present"].append((noun, colour, only))
-    found = []
-    for kind, options in chosen.items():
-        if options:
-            noun, colour, target = options[int(rng.integers(len(options)))]
-            found.append(Probe(_phrase(noun, colour), kind, noun, colour, target))
-    return found
-
-
-def _phrase(noun: str, colour: str) -> str:
-    """Noun and colour as the grammar of RefScenes joins them."""
-    person = any(noun in category.nouns for category in CATEGORIES if category.group == "person")
-    return f"{noun} in {colour}" if person else f"{colour} {noun}"
+                    chosen[absent].append(Probe(text, absent, noun, colour, -1))
+                elif only and only.group != "stuff" and only.mask.mean() >= SMALL:
+                    chosen["present"].append(Probe(text, "present", noun, colour, meant[0]))
+    return [options[int(rng.integers(len(options)))] for options in chosen.values() if options]
 
 
 def probe_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]], seed: int = 0) -> pd.DataFrame:
@@ -77,11 +67,10 @@ def probe_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]
             rivals = [t for k, t in enumerate(around) if k != probe.target and t.group != "stuff"]
             most, _ = most_covered(predicted, stacked(around, predicted.shape))
             cause = diagnose(predicted, truth, stacked(rivals, predicted.shape)).cause
-            on_noun = most >= 0 and probe.noun in around[most].nouns
-            on_colour = most >= 0 and probe.colour == around[most].colour
-            about = (image, image_id, probe.text, probe.kind, probe.noun, probe.colour)
+            on = (most >= 0 and probe.noun in around[most].nouns, most >= 0 and probe.colour == around[most].colour)
             marked = float(predicted.mean())
-            lines.append((*about, marked, marked >= RESPONSE, confidence(probability), cause, on_noun, on_colour))
+            about = (image, image_id, *probe[:4], marked, marked >= RESPONSE)
+            lines.append((*about, confidence(probability), cause, *on))
     columns = "image image_id expression kind noun colour marked responds confidence cause on_noun on_colour"
     return pd.DataFrame(lines, columns=columns.split())
 
@@ -98,7 +87,8 @@ def probe_table(probed: pd.DataFrame) -> pd.DataFrame:
         part = probed[probed["kind"] == kind]
         if len(part):
             responses = part[part["responds"]]
-            line = {"kind": kind, "expressions": len(part)} | share_of(part["image_id"], part["responds"])
+            share = spelled("share", resampled_mean(100 * part["responds"], part["image_id"]))
+            line = {"kind": kind, "expressions": len(part)} | share
             line |= {"hits": 100 * (part["cause"] == "hit").mean(), "marked": 100 * part["marked"].mean()}
             line["confidence"] = part["confidence"].mean()
             lines.append(line | {name: 100 * responses[name].mean() for name in ("on_noun", "on_colour")})

@@ -44,11 +44,9 @@ def ranked_rows(study: ProfileStudy) -> pd.DataFrame:
     return pd.DataFrame(lines, columns="table row variant runs printed measured error".split())
 
 
-def kendall(
-    rows: pd.DataFrame, least: float = 0.0, resamples: int = RESAMPLES, seed: int = SEED
-) -> tuple[float, float, float]:
-    """Kendall's tau over the pairs of rows of one table that differ in print by more than ``least`` points, of all
-    tables together, with its 95 % interval; NaN without such a pair.
+def kendall(rows: pd.DataFrame, resamples: int = RESAMPLES) -> tuple[float, float, float]:
+    """Kendall's tau over the pairs of rows of one table that differ in print, of all tables together, with its 95 %
+    interval; NaN without such a pair.
 
     Args:
         rows: columns table, printed, measured and error, as ``ranked_rows`` has them.
@@ -57,23 +55,22 @@ def kendall(
     error. It is NaN of fewer than ``FEWEST`` rows, or where an error is unknown.
     """
     table, printed, measured, error = (rows[name].to_numpy() for name in ("table", "printed", "measured", "error"))
-    estimate = _tau(table, printed, measured, least)
+    estimate = _tau(table, printed, measured)
     if len(rows) < FEWEST or np.isnan(error).any() or np.isnan(estimate):
         return estimate, np.nan, np.nan
-    random, places = np.random.default_rng(seed), list(rows.groupby("table", sort=True).indices.values())
+    random, places = np.random.default_rng(SEED), list(rows.groupby("table", sort=True).indices.values())
     drawn = []
     for _ in range(resamples):
         moved = random.normal(measured, error)
         some = np.concatenate([random.choice(own, len(own)) for own in places])
-        drawn.append(_tau(table[some], printed[some], moved[some], least))
+        drawn.append(_tau(table[some], printed[some], moved[some]))
     low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return estimate, float(low), float(high)
 
 
-def _tau(table: np.ndarray, printed: np.ndarray, measured: np.ndarray, least: float) -> float:
-    """Pairs that agree minus pairs that disagree, divided by all pairs within a table that differ in print by more than
-    ``least``."""
+def _tau(table: np.ndarray, printed: np.ndarray, measured: np.ndarray) -> float:
+    """Pairs that agree minus pairs that disagree, divided by all pairs within a table that differ in print."""
     apart = np.triu(printed[:, None] - printed)
-    counted = np.triu(table[:, None] == table, k=1) & (np.abs(apart) > least)
+    counted = np.triu(table[:, None] == table, k=1) & (apart != 0)
     agree = np.sign(apart) * np.sign(measured[:, None] - measured)
     return float(agree[counted].mean()) if counted.any() else np.nan

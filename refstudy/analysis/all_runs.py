@@ -24,18 +24,17 @@ def all_runs(study: ProfileStudy) -> pd.DataFrame:
     lines = []
     for profile in study.file.together(study.profile):
         own = study.beside(profile)
-        split, by_variant = own.settings.splits[0], recorded(own)
+        split = own.settings.splits[0]
         ends_of = metrics_of(own, split)
-        ends = {name: ends_of(profile, name, records) for name, records in by_variant.items()}
-        for name, records in by_variant.items():
-            variant, level = own.file.variants[name], ends[name].level()
-            line: dict[str, object] = {"profile": profile, "variant": name, "label": variant.label}
-            line |= {"tables": " ".join(variant.tables)}
-            line |= {"runs": len(records), **level.points.to_dict(), **spelled("oIoU", level["oIoU"], percent=True)}
+        ends = {name: ends_of(profile, name, records) for name, records in recorded(own).items()}
+        for name, one in ends.items():
+            variant, level = own.file.variants[name], one.level()
+            line: dict[str, object] = {"profile": profile, "variant": name, "label": variant.label, "runs": one.runs}
+            line |= level.points.to_dict() | spelled("oIoU", level["oIoU"], percent=True)
             if REFERENCE in ends and name != REFERENCE:
-                line |= spelled("gain", ends[name].above(ends[REFERENCE])["oIoU"])
-            names = " ".join(record.path.name for record in records)
-            lines.append(line | {"data": measured_by(records, split), "records": names})
+                line |= spelled("gain", one.above(ends[REFERENCE])["oIoU"])
+            line |= {"tables": " ".join(variant.tables), "data": measured_by(one.records, split)}
+            lines.append(line | {"records": " ".join(record.path.name for record in one.records)})
     columns = "profile variant label tables runs oIoU oIoU_low oIoU_high gain gain_low gain_high".split()
     return pd.DataFrame(lines, columns=[*columns, *METRICS[1:], "data", "records"])
 

@@ -28,8 +28,6 @@ SATURATED = 1.0  # points; a gain below counts as none
 REACH = 60.0  # percent; every full model reaches it, so a ceiling below it limits a row
 # Kinds of expressions: those that a thing's looks answer, and those that ask for its place.
 STRATA = {"looks": ("category", "attribute", "superlative"), "places": ("location", "relation")}
-
-
 COLUMNS = (
     "variant reference metric printed measured low high p runs reference_runs verdict smallest ceiling looks places "
     "elsewhere data missing"
@@ -188,7 +186,6 @@ def cost_ledger(study: Study) -> pd.DataFrame:
         printed = printed_cells(claim.table, claim.rows)["Flops"].tolist() if claim.table else [np.nan, np.nan]
         about: dict[str, Any] = {"paper": claim.paper, "claim": claim.text, "metric": "multiply-adds, % less"}
         saved, printed_saved = (100 * (1 - first / second) for first, second in (counts, printed))
-        verdict = SUPPORTED if saved > 0 else CONTRADICTED
         about |= {"printed": printed_saved, "measured": saved, "data": f"counted at {claim.size} px, BERT included"}
-        rows.append(about | {"verdict": verdict})
+        rows.append(about | {"verdict": SUPPORTED if saved > 0 else CONTRADICTED})
     return pd.DataFrame(rows)

@@ -112,9 +112,9 @@ def _said(study: Compared, line, runs: int) -> str:
         return f"undecided; a gain of {line.smallest:.1f} would be seen"
     if line.verdict != UNMEASURED:
         return WORDS.get(line.verdict, line.verdict)
-    if runs < max(LOOKS[0], len(study.planned)):
-        return f"no verdict: {_runs(runs)} of {len(study.planned)} seeds" if runs < len(study.planned) else few(runs)
-    return few(line.reference_runs, " of it")
+    if runs < len(study.planned):
+        return f"no verdict: {_runs(runs)} of {len(study.planned)} seeds"
+    return few(runs) if runs < LOOKS[0] else few(line.reference_runs, " of it")
 
 
 def few(runs: int, of: str = "") -> str:
@@ -185,7 +185,8 @@ def smallest_gains(study: Compared) -> dict[str, float]:
     split, metric = study.settings.splits[0], METRICS[0]
     measure, recorded = metrics_of(study, split), study.recorded()
     ends = {name: measure(study.profile, name, records) for name, records in recorded.items()}
-    pilot = [[sampled_metrics(record, split)[metric] for record in runs] for runs in _pilot(study)]
+    others = [seed_records(study, name, study.settings.pilot) for name in study.variant_names if name != study.own]
+    pilot = [[sampled_metrics(record, split)[metric] for record in runs] for runs in others if len(runs) > 1]
     alone = Spread(pooled([[run.iloc[0] for run in runs] for runs in pilot]).variance, 0)
     family = {name: study.file.variants[name].family for name in (*ends, study.own)}
     spreads = {family[name]: one.spread for name, one in ends.items() if one.spread.freedom}
@@ -205,13 +206,6 @@ def smallest_gains(study: Compared) -> dict[str, float]:
         gain = estimate(0.0, pictures, *sides)
         found[name] = float(smallest_gain(gain.error, gain.freedom, ALPHA / len(LOOKS) / judged))
     return found
-
-
-def _pilot(study: Compared) -> list[list[Record]]:
-    """The recorded runs of the pilot, of each variant that has two or more."""
-    others = [name for name in study.variant_names if name != study.own]
-    found = [seed_records(study, name, study.settings.pilot) for name in others]
-    return [runs for runs in found if len(runs) > 1]
 
 
 def epoch_scores(study: Compared) -> dict[str, dict[int, float]]:

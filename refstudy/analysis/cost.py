@@ -1,9 +1,8 @@
 """The cost of a model: parameters, multiply-adds by component; counted in seconds on shapes, without weights."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -26,8 +25,7 @@ IMAGE_ENCODER, TEXT_ENCODER = cache(ImageEncoder), cache(TextEncoder)  # each ma
 WORDS = 20  # word pieces of an expression, as S²RM and the public code of SLViT clip them
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """Parameters, in millions, and multiply-adds, in thousand millions, of one image with one expression.
 
     ``parameters`` and ``macs`` are by component: image_encoder, text_encoder, and what else the model consists of.

@@ -37,7 +37,7 @@ def measured_on(study: ProfileStudy) -> str:
     return data_name(settings.data, settings.splits[0], settings.evaluation)
 
 
-def measured_by(records: list[Record], split: str) -> str:
+def measured_by(records: list[Record] | tuple[Record, ...], split: str) -> str:
     """The data that these records of one variant were measured on, ``data_name`` of a split; empty without records."""
     config = records[0].config if records else None
     return data_name(config.data, split, config.evaluation) if config else ""

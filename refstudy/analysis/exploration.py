@@ -40,9 +40,9 @@ class Flavours:
 
     def keep(self, table: pd.DataFrame, name: str) -> None:
         """Write a table, with its index if that has a name, among those of the results."""
+        indexed = table.index.name is not None
         with atomic_write(self.study.folder / "tables" / f"{name}.csv") as temporary:
-            named = table.index.name is not None
-            table.to_csv(temporary, index=named, float_format="%.3f", lineterminator="\n")
+            table.to_csv(temporary, index=indexed, float_format="%.3f", lineterminator="\n")
 
 
 def make_flavours(study: ProfileStudy, scenes_per_split: int, seed: int) -> Flavours:
@@ -79,10 +79,8 @@ def measures(table: pd.DataFrame) -> dict[str, float]:
     """Figures of a data set: ``MEANS``, which papers publish; in percent, ``SHARES`` of expressions and pictures, and
     ``SIZES``, quantiles of the share of the picture that a referent's box covers."""
     referents = table["ref_id"].nunique()
-    found = speech(table["expression"]) | {
-        ONE_WORD: float((table["words"] == 1).mean()),
-        FIVE: float(referents_per_picture(table).loc[5:].sum()),
-    }
+    found = speech(table["expression"])
+    found |= {ONE_WORD: (table["words"] == 1).mean(), FIVE: referents_per_picture(table).loc[5:].sum()}
     found |= dict(zip(SIZES, np.quantile(box_shares(table), QUANTILES), strict=True))
     means = (table["words"].mean(), len(table) / referents, referents / table["image_id"].nunique())
     return dict(zip(MEANS, means, strict=True)) | {name: 100 * float(share) for name, share in found.items()}
@@ -92,10 +90,9 @@ def real_measures(flavour: str) -> dict[str, float]:
     """``measures`` of the benchmark that a flavour imitates: the means as published, the others of its validation
     split."""
     target = FLAVOURS[flavour].target
-    benchmark, sizes = target.benchmark, real_figures("box over picture, quantile")[target.benchmark]
-    found = {name: real_figures(name)[benchmark].iloc[0] for name in (WHERE, THE)}
-    found[ONE_WORD] = real_figures("expressions by words")[benchmark].loc[1]
-    found[FIVE] = real_figures("pictures by referents")[benchmark].loc[5:].sum()
+    names = (WHERE, THE, "expressions by words", "pictures by referents", "box over picture, quantile")
+    where, the, words, referents, sizes = (real_figures(name)[target.benchmark] for name in names)
+    found = {WHERE: where.iloc[0], THE: the.iloc[0], ONE_WORD: words.loc[1], FIVE: referents.loc[5:].sum()}
     found |= {name: sizes[at] for name, at in zip(SIZES, QUANTILES, strict=True)}
     means = (target.words_per_expression, target.expressions_per_referent, target.referents_per_image)
     return dict(zip(MEANS, means, strict=True)) | {name: 100 * float(share) for name, share in found.items()}
@@ -113,14 +110,13 @@ def beside_real(flavours: Flavours) -> pd.DataFrame:
 def statistics(both: pd.DataFrame) -> pd.DataFrame:
     """The published ``MEANS`` and ours, from ``beside_real``: flavour, benchmark, statistic, ours, published,
     difference_percent."""
-    rows = []
-    for name, flavour in FLAVOURS.items():
-        for what in MEANS:
-            ours, published = both.loc[(what, DATA_NAMES[name])]
-            about = (DATA_NAMES[name], flavour.target.benchmark, what)
-            rows.append((*about, ours, published, 100 * (ours / published - 1)))
-    columns = ["flavour", "benchmark", "statistic", "ours", "published", "difference_percent"]
-    return pd.DataFrame(rows, columns=columns)
+    lines = [
+        (DATA_NAMES[name], flavour.target.benchmark, mean, *both.loc[(mean, DATA_NAMES[name])])
+        for name, flavour in FLAVOURS.items()
+        for mean in MEANS
+    ]
+    table = pd.DataFrame(lines, columns="flavour benchmark statistic ours published".split())
+    return table.assign(difference_percent=100 * (table["ours"] / table["published"] - 1))
 
 
 def own_statistics(own: Mapping[str, pd.DataFrame], flavours: Flavours) -> pd.DataFrame:
@@ -132,6 +128,5 @@ def own_statistics(own: Mapping[str, pd.DataFrame], flavours: Flavours) -> pd.Da
 
 def held(flavours: Flavours) -> pd.DataFrame:
     """The ``census`` of every flavour, a column each."""
-    roots = flavours.roots.items()
-    counted = {DATA_NAMES[name]: census(root / name, FLAVOURS[name].split_by[0]) for name, root in roots}
-    return pd.DataFrame(counted).rename_axis("figure")
+    counted = {name: census(root / name, FLAVOURS[name].split_by[0]) for name, root in flavours.roots.items()}
+    return pd.DataFrame(counted).rename(columns=DATA_NAMES).rename_axis("figure")

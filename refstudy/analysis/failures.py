@@ -4,12 +4,12 @@ Fig. 6 of S²RM shows misplaced masks. Here every miss gets one cause, by what i
 picture.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from refstudy.analysis.measures import draws, interval
+from refstudy.analysis.measures import resampled_mean, spelled
 from refstudy.analysis.scene_things import Thing, stacked
 from refstudy.base.config import THRESHOLD
 from refstudy.data.batches import Corpus
@@ -35,8 +35,7 @@ CAUSES = {
 }
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(NamedTuple):
     """The cause (a key of ``CAUSES``) and the numbers behind it. ``rival``: the number of the other thing with most of
     the mask's pixels, -1 when the mask touches none."""
 
@@ -150,15 +149,6 @@ def cause_table(diagnosed: pd.DataFrame) -> pd.DataFrame:
         for cause in CAUSES:
             rows = part[part["cause"] == cause]
             line = {"kind": kind, "cause": cause, "expressions": len(rows)}
-            line |= share_of(part["image_id"], part["cause"] == cause)
+            line |= spelled("share", resampled_mean(100 * (part["cause"] == cause), part["image_id"]))
             lines.append(line | {"iou": rows["iou"].mean(), "confidence": rows["confidence"].mean()})
     return pd.DataFrame(lines)
-
-
-def share_of(images: pd.Series, happened: pd.Series) -> dict[str, float]:
-    """Percent of expressions for which ``happened`` is true, with the interval over resampled images."""
-    per_image = happened.groupby(images).agg(["sum", "count"]).to_numpy(float)
-    drawn = draws(len(per_image)) @ per_image
-    shares = 100 * drawn[:, 0] / drawn[:, 1]
-    low, high = interval(shares)
-    return {"share": float(shares[0]), "share_low": low, "share_high": high}

@@ -87,11 +87,7 @@ def _agree(path: Path, drawing: str, pixels: bytes) -> bool:
     else:
         before = getattr(Image.open(path), "text", {}).get(DRAWING, "")
         old, new = [_pixels(path.read_bytes())], [_pixels(pixels)]
-    return (
-        _drawings_agree(PICTURE.sub('"', before), PICTURE.sub('"', drawing))
-        and len(old) == len(new)
-        and all(map(_pictures_agree, old, new))
-    )
+    return len(old) == len(new) and _drawings_agree(before, drawing) and all(map(_pictures_agree, old, new))
 
 
 def _pixels(png: bytes) -> np.ndarray:
@@ -112,9 +108,10 @@ def _drawings_agree(old: str, new: str) -> bool:
 
 
 def _plain(svg: str) -> str:
-    """An SVG without glyphs and outlines, its ids numbered in their order."""
+    """An SVG without pictures, glyphs and outlines, its ids numbered in their order."""
     names: dict[str, str] = {}
-    return VOLATILE.sub(lambda found: names.setdefault(found[0], f"id-{len(names)}"), LEFT_OUT.sub("", svg))
+    svg = LEFT_OUT.sub("", PICTURE.sub('"', svg))
+    return VOLATILE.sub(lambda found: names.setdefault(found[0], f"id-{len(names)}"), svg)
 
 
 def _near(old: str, new: str, number: re.Pattern[str], allowed: float = 0.0) -> bool:

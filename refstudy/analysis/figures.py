@@ -212,5 +212,4 @@ def coparsed_cell(
 
 def grid(rows: int, columns: int, cell: float = 1.9) -> tuple[Figure, np.ndarray]:
     """A figure of ``rows`` x ``columns`` pictures, each about ``cell`` inches; the axes as a 2-d array."""
-    figure, axes = plt.subplots(rows, columns, figsize=(cell * columns, cell * 1.18 * rows), squeeze=False)
-    return figure, axes
+    return plt.subplots(rows, columns, figsize=(cell * columns, cell * 1.18 * rows), squeeze=False)

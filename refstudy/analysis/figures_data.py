@@ -19,12 +19,12 @@ from refstudy.data.scenes import FLAVOURS
 OURS, REAL = PALETTE["blue"], PALETTE["vermilion"]
 
 
-def gallery(name: str, table: pd.DataFrame, columns: int = 6, start: int = 3) -> Figure | None:
-    """One picture as it is, then one referent each of several pictures of the validation split, or of all data without
+def gallery(name: str, table: pd.DataFrame) -> Figure | None:
+    """One picture as it is, then one referent each of six pictures of the validation split, or of all data without
     one: outlined, by its box where there is no mask. None where no picture is at hand."""
     own = table[table["split"] == "val"] if (table["split"] == "val").any() else table
-    images = own.drop_duplicates("image_id").iloc[start if name in FLAVOURS else 0 :]
-    images = images[images["image_path"].map(exists)].iloc[:columns]
+    images = own.drop_duplicates("image_id").iloc[3 if name in FLAVOURS else 0 :]
+    images = images[images["image_path"].map(exists)].iloc[:6]
     if images.empty:
         return None
     figure, axes = grid(1, len(images) + 1, cell=1.7)

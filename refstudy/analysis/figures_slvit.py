@@ -112,8 +112,7 @@ def reach(shares: Mapping[str, np.ndarray]) -> Figure:
         drawn = axis.imshow(share, cmap="cividis", norm=LogNorm(1e-5, 1), interpolation="nearest")
         touched = np.argwhere(share > 0)
         rows, across = touched.max(0) - touched.min(0) + 1
-        axis.set_title(f"{name}\n{rows} × {across} cells")
-        axis.set(xticks=[], yticks=[])
+        axis.set(title=f"{name}\n{rows} × {across} cells", xticks=[], yticks=[])
         axis.spines[:].set_visible(True)
     figure.colorbar(drawn, ax=axes[0], shrink=0.7, label="share of the gradient")
     return figure

@@ -39,7 +39,7 @@ def curve(training: Training, floors: Mapping[str, pd.DataFrame]) -> Figure:
         side = right.get_yaxis_transform()
         right.text(1.02, height, textwrap.fill(name, 21), va="center", fontsize=8, transform=side)
     top = 1.15 * max(*(value for _, value in score), *heights.values())
-    right.set(xlabel="update", ylabel="overall IoU (%)", title=f"{training.measured_on}", ylim=(0, top))
+    right.set(xlabel="update", ylabel="overall IoU (%)", title=training.measured_on, ylim=(0, top))
     return figure
 
 

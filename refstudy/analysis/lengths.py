@@ -11,7 +11,7 @@ import pandas as pd
 from refstudy.analysis.data_names import DATA_NAMES, measured_by
 from refstudy.analysis.inference import Estimate, judge
 from refstudy.analysis.measures import Ends, Measure, draws, own_ends
-from refstudy.analysis.rows import benchmark_splits, missing_runs, recorded, table_rows
+from refstudy.analysis.rows import Row, benchmark_splits, missing_runs, recorded, table_rows
 from refstudy.base.config import DataConfig
 from refstudy.data.scenes import FLAVOURS
 from refstudy.data.scenes.grammar import KINDS
@@ -190,29 +190,27 @@ def length_verdicts(records: list[Record], split: str, buckets: Sequence[Bucket]
     present = [kind for kind in KINDS if (counts["kind"] == kind).any()]
     filled = set(both(counts).dropna()) if present else set()  # released data do not name kinds
     short, *longer_ones = names = [str(bucket) for bucket in buckets]
-    lines: list[tuple[str, str, str, str, tuple[str, ...]]] = []
-    gaps: list[Estimate] = []
+    lines: list[tuple[str, str, str, str, tuple[str, ...], Estimate]] = []
     for longer in longer_ones:
-        found = length_gaps(records, split, by_bucket(buckets), short, longer)
+        gaps = length_gaps(records, split, by_bucket(buckets), short, longer)
         claim = f"{short} words are easier than {longer}"
-        lines.append((claim, "as they are", short, longer, ()))
-        gaps.append(found["as they are"])
+        lines.append((claim, "as they are", short, longer, (), gaps["as they are"]))
         if shared := tuple(kind for kind in present if {f"{kind}, {short}", f"{kind}, {longer}"} <= filled):
             named = f"{claim}, at one mix of kinds ({', '.join(shared)})"
             for how, text in (("one mix of kinds", named), ("owed to kinds", f"{claim} by their kinds")):
-                lines.append((text, how, short, longer, shared))
-                gaps.append(found[how])
+                lines.append((text, how, short, longer, shared, gaps[how]))
     for kind in present:
         own = [name for name in names if f"{kind}, {name}" in filled]
         if len(own) > 1:
             claim = f"among expressions of kind *{kind}*, {own[0]} words are easier than {own[-1]}"
-            lines.append((claim, "one kind", own[0], own[-1], (kind,)))
-            gaps.append(group_gap(records, split, both, f"{kind}, {own[0]}", f"{kind}, {own[-1]}"))
+            gap = group_gap(records, split, both, f"{kind}, {own[0]}", f"{kind}, {own[-1]}")
+            lines.append((claim, "one kind", own[0], own[-1], (kind,), gap))
     for kind in HARDER:
         if {kind, "attribute"} <= set(present):
-            lines.append((f"*attribute* is easier than *{kind}*", "two kinds", "", "", ("attribute", kind)))
-            gaps.append(group_gap(records, split, by_kind, "attribute", kind))
-    return judged(pd.DataFrame(lines, columns="claim compared short longer kinds".split()), gaps, len(records))
+            gap = group_gap(records, split, by_kind, "attribute", kind)
+            lines.append((f"*attribute* is easier than *{kind}*", "two kinds", "", "", ("attribute", kind), gap))
+    table = pd.DataFrame(lines, columns="claim compared short longer kinds gap".split())
+    return judged(table.drop(columns="gap"), table["gap"], len(records))
 
 
 def length_table(study: ProfileStudy) -> pd.DataFrame:
@@ -234,12 +232,10 @@ def length_table(study: ProfileStudy) -> pd.DataFrame:
     lines = []
     for row in printed.index:
         for dataset, (split, rows, label, names, measure) in found.items():
-            ours = rows.get(row)
-            records = [record for record in ours.records if split in record.metrics] if ours else []
-            ends = measure(ours.profile, ours.variant, records) if ours and records else None
-            about = {"runs": len(records), "data": "", "missing": ""}
-            if ours:
-                about |= {"data": ours.data(split), "missing": ours.missing}
+            ours = rows.get(row, Row())
+            records = [record for record in ours.records if split in record.metrics]
+            ends = measure(ours.profile, ours.variant, records) if records else None
+            about = {"runs": len(records), "data": ours.data(split), "missing": ours.missing}
             for bucket, numbers in measured_groups(records, split, label, names, ends).iterrows():
                 line = {"row": row, "variant": variants.get(row, ""), "dataset": dataset, "bucket": bucket}
                 lines.append(line | {"printed": printed.loc[row, f"{dataset} {bucket}"]} | numbers.to_dict() | about)
@@ -262,10 +258,7 @@ def length_curve(study: ProfileStudy) -> pd.DataFrame:
 
 
 def kind_table(study: ProfileStudy) -> pd.DataFrame:
-    """Overall IoU by kind of expression (``KINDS`` of the grammar), for every variant with a record.
-
-    Columns: variant, kind, ours, ours_low, ours_high, expressions, runs, data, missing.
-    """
+    """Overall IoU by kind of expression (``KINDS`` of the grammar): ``length_curve`` with kind instead of words."""
     return _per_variant(study, by_kind, "kind")
 
 

@@ -21,7 +21,7 @@ from refstudy.analysis import figures
 from refstudy.analysis.claims import variants_by_regions
 from refstudy.analysis.cost import cost
 from refstudy.analysis.data_names import data_name
-from refstudy.analysis.measures import draws, interval, resampled_counts
+from refstudy.analysis.measures import interval, resampled_counts, resampled_mean, spelled
 from refstudy.analysis.opened import OpenStudy
 from refstudy.analysis.table_files import write_table
 from refstudy.analysis.trace import Trace, corpus_steps, inputs, region_counts, trace
@@ -230,12 +230,12 @@ def map_scales(example: Example) -> pd.DataFrame:
 def region_sweep(example: Example, numbers: Sequence[int]) -> pd.DataFrame:
     """Overall IoU over all expressions of the lesson when URCE refines K regions, a row for each of ``numbers``, the
     first of which is 0: K, expressions, oIoU, gain on K = 0 with its 95 % interval over pictures (_low, _high)."""
-    counts, lines = region_counts(example.model, example.corpus, numbers), []  # type: ignore[arg-type]
+    counts, asked = region_counts(example.model, example.corpus, numbers), len(example.corpus.table)  # type: ignore[arg-type]
     resampled = {K: resampled_counts(some)["oIoU"] for K, some in counts.groupby("K")}
-    for K, values in resampled.items():
-        gain = values - resampled[0]
-        lines.append((K, len(example.corpus.table), values[0], gain[0], *interval(gain)))
-    return pd.DataFrame(lines, columns=["K", "expressions", "oIoU", "gain", "gain_low", "gain_high"])
+    return pd.DataFrame(
+        {"K": K, "expressions": asked, "oIoU": values[0]} | spelled("gain", values - resampled[0])
+        for K, values in resampled.items()
+    )
 
 
 def region_costs(study: ProfileStudy) -> dict[int, float]:
@@ -272,9 +272,8 @@ def region_choices(example: Example) -> Choices:
     often = torch.bincount(chosen.flatten(), minlength=borders[0].numel()) / len(chosen)
     different = len({tuple(sorted(row)) for row in chosen.tolist()})
     hits, any_hits = borders.flatten(1).gather(1, chosen).mean(1), borders.flatten(1).mean(1)
-    more = pd.DataFrame({"sum": (hits - any_hits).numpy(), "expressions": 1.0})
-    drawn = draws(len(sums := more.groupby(np.concatenate(pictures)).sum())) @ sums.to_numpy()
-    shares = hits.mean().item(), any_hits.mean().item(), interval(drawn[:, 0] / drawn[:, 1])
+    more = interval(resampled_mean(pd.Series((hits - any_hits).numpy()), np.concatenate(pictures)))
+    shares = hits.mean().item(), any_hits.mean().item(), more
     return Choices(len(chosen), different, often.view(borders.shape[1:]), borders.mean(0), *shares)
 
 

@@ -3,7 +3,7 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,8 +28,7 @@ from refstudy.training.records import Record, read_record
 PICTURES = 2  # for each of which the masks of two things are kept
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(NamedTuple):
     """The state of a training after so many updates: overall IoU, and the masks (S, S) of the expressions shown."""
 
     update: int

@@ -123,20 +123,14 @@ def compared_masks(shown: ShownMasks, rows: Sequence[int], names: Sequence[str])
 def hard_cases(corpus: Corpus) -> list[int]:
     """Four expressions that are hard whatever the model is: first two with words of place about a picture with several
     referents, then those whose referents have the longest borders for their size; one per picture."""
-    lines = corpus.table.drop_duplicates("image_id")
-    borders = {}
-    for k in lines.index:
-        mask = corpus.truth(k)
-        if mask.mean() >= SMALLEST:
-            borders[k] = (mask & ~eroded(mask, 1)).sum() / mask.sum() ** 0.5
-    placed = corpus.table[corpus.table.get("kind", corpus.table["image_id"]).isin(["location", "relation"])]
-    counts = corpus.table.groupby("image_id")["ref_id"].nunique()
-    order = counts.reindex(placed["image_id"]).to_numpy()
-    placed = placed.assign(referents=order).sort_values("referents", ascending=False, kind="stable")
-    first = list(placed.drop_duplicates("image_id").index[:2])
-    taken = set(corpus.table.loc[first, "image_id"])
-    ranked = sorted(borders, key=lambda k: -borders[k])
-    return first + [k for k in ranked if corpus.table.loc[k, "image_id"] not in taken][: 4 - len(first)]
+    table = corpus.table.assign(referents=corpus.table.groupby("image_id")["ref_id"].transform("nunique"))
+    placed = table[table["kind"].isin(["location", "relation"])]
+    placed = placed.sort_values("referents", ascending=False, kind="stable").drop_duplicates("image_id")
+    first = list(placed.index[:2])
+    others = table[~table["image_id"].isin(table.loc[first, "image_id"])].drop_duplicates("image_id").index
+    masks = {k: mask for k in others if (mask := corpus.truth(k)).mean() >= SMALLEST}
+    borders = {k: (mask & ~eroded(mask, 1)).sum() / mask.sum() ** 0.5 for k, mask in masks.items()}
+    return first + sorted(borders, key=lambda k: -borders[k])[: 4 - len(first)]
 
 
 def border_grid(shown: ShownMasks, rows: Sequence[int], names: Sequence[str]) -> Figure:

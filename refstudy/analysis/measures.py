@@ -83,13 +83,12 @@ class Measure:
     def _pool(self, trainer: str) -> dict[str, Spread]:
         if trainer not in self._pools:
             study = self._study.beside(trainer)
-            ends: dict[str, list[list[pd.Series]]] = {}
+            groups: dict[str, list[list[pd.Series]]] = {}
             for name in study.variant_names:
-                reached = map(self._exact, variant_records(study, name))
-                own = [one for one in reached if one is not None]
-                ends.setdefault(study.file.variants[name].family, []).append(own)
-            several = {family: [own for own in groups if len(own) > 1] for family, groups in ends.items()}
-            self._pools[trainer] = {family: pooled(groups) for family, groups in several.items() if groups}
+                own = [one for record in variant_records(study, name) if (one := self._exact(record)) is not None]
+                if len(own) > 1:
+                    groups.setdefault(study.file.variants[name].family, []).append(own)
+            self._pools[trainer] = {family: pooled(ends) for family, ends in groups.items()}
         return self._pools[trainer]
 
 
@@ -138,9 +137,16 @@ def interval(values: pd.Series | np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def spelled(name: str, found: Estimate, percent: bool = False) -> dict[str, float]:
-    """An estimate as cells of a table: name, name_low and name_high; ``percent`` clips the interval to 0 to 100."""
-    low, high = (float(end) for end in found.interval())
-    if percent:
-        low, high = np.clip([low, high], 0, 100)
-    return {name: float(found.points), f"{name}_low": low, f"{name}_high": high}
+def resampled_mean(values: pd.Series, images: pd.Series | np.ndarray) -> pd.Series:
+    """The mean of a value of each expression, whose picture ``images`` names: row 0 of all, then by resampling."""
+    sums = values.groupby(images).agg(["sum", "count"])
+    drawn = draws(len(sums)) @ sums.to_numpy(float)
+    return pd.Series(drawn[:, 0] / drawn[:, 1])
+
+
+def spelled(name: str, found: Estimate | pd.Series, percent: bool = False) -> dict[str, float]:
+    """An estimate, or resampled values, as cells of a table: name, name_low and name_high; ``percent`` clips the
+    interval to 0 to 100."""
+    value, ends = (found.points, found.interval()) if isinstance(found, Estimate) else (found[0], interval(found))
+    low, high = np.clip(ends, 0, 100) if percent else ends
+    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}

@@ -76,7 +76,8 @@ def gains(panels: Sequence[tuple[str, str, pd.DataFrame, int]], printed_on: str,
     figure, grid = plt.subplots(len(panels), 1, figsize=size, squeeze=False, height_ratios=heights)
     for axes, (title, label, lines, sign) in zip(grid[:, 0], panels, strict=True):
         shown = sign * lines[["printed_gain", "gain"]].to_numpy(float)
-        limit = _limit(shown)
+        sizes = np.sort(np.abs(shown[~np.isnan(shown)]))
+        limit = sizes[-2 if len(sizes) > 1 and sizes[-1] > max(15, 2.5 * sizes[-2]) else -1]  # of what is to scale
         for y, (line, (printed, ours)) in enumerate(zip(lines.iloc[::-1].itertuples(), shown[::-1], strict=True)):
             axes.plot(printed, y, "o", markerfacecolor="white", markersize=6, color="black")
             side: dict[str, Any] = {"y": y, "va": "center", "fontsize": 8, "transform": axes.get_yaxis_transform()}
@@ -98,12 +99,6 @@ def gains(panels: Sequence[tuple[str, str, pd.DataFrame, int]], printed_on: str,
     handles += axes.plot([], [], **own, label=f"ours ({ours_on}), 95 % interval; {HOLLOW}")
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
-
-
-def _limit(values: np.ndarray) -> float:
-    """The largest size that is drawn to scale."""
-    sizes = np.sort(np.abs(values[~np.isnan(values)]))
-    return float(sizes[-1] if len(sizes) < 2 or sizes[-1] <= max(15, 2.5 * sizes[-2]) else sizes[-2])
 
 
 def precision_gains(lines: pd.DataFrame) -> Figure:
@@ -264,14 +259,12 @@ def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
     """Overall IoU against cost. Columns of ``points``: label, macs, image_size, runs, ours, ours_low, ours_high. Labels
     stand at the right, in the order of the points."""
     figure, axes = plt.subplots(figsize=(7.8, 4.0))
-    points = points.sort_values("ours").reset_index(drop=True)
+    points, names = points.sort_values("ours"), []
     for k, point in enumerate(points.itertuples()):
         colour = line_style(k)["color"]
         axes.vlines(point.macs, point.ours_low, point.ours_high, color=colour, linewidth=1.5)
         axes.plot(point.macs, point.ours, **mark(colour, point.runs, MARKS[k % len(MARKS)]) | {"markersize": 7})
-    names = [
-        f"{with_runs(point.label, point.runs)}, {point.image_size:.0f} px" for point in points.itertuples(index=False)
-    ]
+        names.append(f"{with_runs(point.label, point.runs)}, {point.image_size:.0f} px")
     right = 1.03 * points["macs"].max()
     _names_at_the_right(axes, points.assign(name=names, x=points["macs"]), right)
     axes.set(xlabel="cost at the size of the paper's pictures (G multiply-adds)", ylabel=f"overall IoU (%)\n{ours_on}")
@@ -309,8 +302,7 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     axes.step(best["core_minutes"], best["ours"], where="post", label="the best within so many minutes", **style)
     named, right = rising if len(rising) <= 12 else best, 1.25 * points["core_minutes"].max()
     _names_at_the_right(axes, named.assign(name=named["label"], x=named["core_minutes"]), right)
-    axes.set(xlabel="training (minutes of one core)", ylabel=f"overall IoU (%)\n{ours_on}")
-    axes.set_xlim(0, right)
+    axes.set(xlabel="training (minutes of one core)", ylabel=f"overall IoU (%)\n{ours_on}", xlim=(0, right))
     if (points["runs"] < LOOKS[0]).any():
         axes.set_title(HOLLOW, loc="left", fontsize=9)
     axes.legend(loc="upper left")
@@ -327,7 +319,7 @@ def growth(measured: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
     for column, axis in enumerate(grown):
         for row, (name, label) in enumerate({"seconds": "seconds", "peak_MB": "memory added (MiB)"}.items()):
             drawn = axes[row, column]
-            drawn.set(xscale="log", yscale="log")
+            drawn.set(xscale="log", yscale="log", ylabel="" if column else label)
             for k, model in enumerate(models):
                 some = measured[(measured["axis"] == axis) & (measured["model"] == model)]
                 style = line_style(k) | {"marker": MARKS[k], "markersize": 5, "fillstyle": "none"}
@@ -339,7 +331,6 @@ def growth(measured: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
                 drawn.annotate(f"{fitted.loc[(model, axis), name] + 0.0:.2f}", (1.01, 0.3 + 0.13 * place), **at)
             drawn.set_xticks(sorted(set(some["value"])), [str(value) for value in sorted(set(some["value"]))])
             drawn.minorticks_off()
-            drawn.set_ylabel("" if column else label)
         axes[1, column].set_xlabel(GROWTH_AXES.get(axis, axis))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(models))
     return figure

@@ -65,6 +65,5 @@ def write_result(stem: str, study: ProfileStudy) -> pd.DataFrame:
     """Compute one of ``BUILDERS`` and write it into the profile's results; return it with the decimals that it has
     there."""
     table = rounded(BUILDERS[stem](study))
-    path = table_path(study.folder, stem)
-    write_table(table, path.parent, stem)
+    write_table(table, table_path(study.folder, stem).parent, stem)
     return table

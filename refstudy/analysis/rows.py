@@ -52,12 +52,12 @@ def refuse_unlike(records: list[Record]) -> None:
 @dataclass(frozen=True)
 class Row:
     """The variant that fills a printed row under a profile, and its records with exactly that profile's settings, one
-    per seed that has been run. ``missing``: the command that trains the other seeds."""
+    per seed that has been run. ``missing``: the command that trains the other seeds. By default no variant does."""
 
-    profile: str
-    variant: str
-    records: list[Record]
-    missing: str
+    profile: str = ""
+    variant: str = ""
+    records: list[Record] | tuple[Record, ...] = ()
+    missing: str = ""
 
     def data(self, split: str) -> str:
         """The data that its numbers on a split were measured on; empty without records."""

@@ -28,7 +28,7 @@ def seed_pairs(runs: pd.DataFrame) -> pd.DataFrame:
 def seed_spread(runs: pd.DataFrame) -> float:
     """The standard deviation of one run over seeds, pooled over variants; NaN where none has two runs."""
     groups = [some["oIoU"].tolist() for _, some in runs.groupby("variant")]
-    return float(np.sqrt(pooled(groups).variance)) if groups else float("nan")
+    return float(np.sqrt(pooled(groups).variance))
 
 
 def chance_of_gain(spread: float, seeds: int, gain: float) -> float:

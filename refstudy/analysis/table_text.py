@@ -19,10 +19,8 @@ def render(table: pd.DataFrame) -> pd.DataFrame:
     """``build_table`` as text, a line per row: for each printed metric the printed number, and ours with its interval;
     then, where there are any, the gains over the baseline row in overall IoU; the number of runs, and our data. Counted
     numbers have no interval."""
-    shown = table[table["printed"].notna()]
     cells = {}
-    for metric in shown["metric"].unique():
-        part = shown[shown["metric"] == metric].set_index("row")
+    for metric, part in table[table["printed"].notna()].set_index("row").groupby("metric", sort=False):
         cells[metric, "printed"] = part["printed"].map("{:.2f}".format)
         cells[metric, "ours"] = with_interval(part, "ours")
     wide = pd.DataFrame(cells).reindex(table["row"].unique()).fillna("")

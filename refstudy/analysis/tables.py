@@ -30,7 +30,7 @@ def build_table(stem: str, study: ProfileStudy) -> pd.DataFrame:
     base = ends.get(spec.baseline)
     lines = []
     for name in printed.index:
-        row = rows.get(name, Row(study.profile, "", [], spec.unfilled.get(name, "")))
+        row = rows.get(name, Row(missing=spec.unfilled.get(name, "")))
         for metric in METRICS:
             line: dict[str, object] = {"row": name, "variant": row.variant, "metric": metric}
             if metric in printed:
@@ -68,18 +68,15 @@ def build_comparison(stem: str, study: ProfileStudy) -> pd.DataFrame:
         metric = {"Overall IoU": "oIoU", "Mean IoU": "mIoU"}[measure]
         for column in cells.index.intersection(SPLITS):
             split, rows, ends_of = ours.get(column, ("", {}, None))
-            row = rows.get(name)
-            if np.isnan(cells[column]) and not (row and row.records):
+            row = rows.get(name, Row())
+            if np.isnan(cells[column]) and not row.records:
                 continue
             line: dict[str, object] = {"row": name, "citation": cells["citation"], "metric": metric}
             line |= {"benchmark": column, "printed": cells[column], "variant": variants.get(name, "")}
-            if row and row.records and ends_of:
+            line |= {"data": row.data(split), "missing": row.missing}
+            if row.records and ends_of:
                 level = ends_of(row.profile, row.variant, row.records).level()
-                line |= spelled("ours", level[metric], percent=True)
-                line |= {"runs": len(row.records), "data": row.data(split)}
-            if row:
-                line["missing"] = row.missing
+                line |= spelled("ours", level[metric], percent=True) | {"runs": len(row.records)}
             lines.append(line)
     columns = "row citation metric benchmark printed variant ours ours_low ours_high runs data missing"
-    table = pd.DataFrame(lines, columns=columns.split())
-    return table.astype({"runs": "Int64"}).fillna({"data": "", "missing": ""})
+    return pd.DataFrame(lines, columns=columns.split()).astype({"runs": "Int64"})

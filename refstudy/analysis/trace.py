@@ -3,8 +3,7 @@ scores and regions."""
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -23,8 +22,7 @@ from refstudy.models.urce import URCE
 from refstudy.training.evaluation import ABOUT
 
 
-@dataclass(frozen=True)
-class Trace:
+class Trace(NamedTuple):
     """The steps of S²RM for one expression with L word pieces, on the grid (H, W) of V_4: attention (L, H, W), which
     sums to 1 in every cell; column and row map of Eqs. (5)-(8), l2v and without scale, (H*W, H, W); gates of Eq. (9) by
     group, as in "l2v column"."""
@@ -49,13 +47,12 @@ def trace(model: Segmenter, image: np.ndarray, expression: str) -> Trace:
     vision = model.encode_image(pixels).maps[3]
     steps = fusion.steps(vision, model.text_encoder(ids, mask), mask)
     column, row = coparse(vision, steps.language)
-    names = [f"{direction} {kind}" for direction in fusion.directions for kind in ("column", "row")]
     return Trace(
         tuple(model.tokenizer.convert_ids_to_tokens(ids[0])),
         steps.attention[0].T.unflatten(1, vision.shape[-2:]).numpy(),
         column[0].numpy(),
         row[0].numpy(),
-        dict(zip(names, steps.weights[0].tolist(), strict=True)),
+        dict(zip(fusion.balance.parts, steps.weights[0].tolist(), strict=True)),
     )
 
 
@@ -80,8 +77,7 @@ def decoder_maps(model: Segmenter, image: np.ndarray, expression: str) -> list[T
     return [*maps, *fused]
 
 
-@dataclass(frozen=True)
-class SLViTTrace:
+class SLViTTrace(NamedTuple):
     """The steps of SLViT for one expression with L word pieces: the ``words``; what the LMFA of each stage's last block
     was ``given`` (V_i (1, C_i, h_i, w_i), words (1, L, D), mask (1, L)) and ``made`` (the product of Eq. (7), like
     V_i); and, as the model makes them, the stem's output, ``features``, and all that follows, ``steps``."""
@@ -149,12 +145,9 @@ def reach(lmfa: LMFA, given: tuple[Tensor, Tensor, Tensor]) -> dict[str, np.ndar
 @torch.no_grad()
 def loudness(model: SLViT, given: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, np.ndarray]:
     """The root mean square of each branch of the stages' last LMFAs, (4,), as a share of the sum of its stage."""
-    found: dict[str, list[float]] = {}
-    for lmfa, its in zip(last_lmfas(model), given, strict=True):
-        for name, response in lmfa_branches(lmfa, *its).items():
-            found.setdefault(name, []).append(response.square().mean().sqrt().item())
-    total = np.sum(list(found.values()), axis=0)
-    return {name: np.array(values) / total for name, values in found.items()}
+    stages = [lmfa_branches(lmfa, *its) for lmfa, its in zip(last_lmfas(model), given, strict=True)]
+    loud = {name: np.array([its[name].square().mean().sqrt().item() for its in stages]) for name in stages[0]}
+    return {name: values / sum(loud.values()) for name, values in loud.items()}
 
 
 def main_direction(map_: Tensor, mask: np.ndarray) -> Tensor:

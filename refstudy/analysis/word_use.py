@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from refstudy.analysis.data_names import measured_by
-from refstudy.analysis.measures import draws, interval
+from refstudy.analysis.measures import draws, spelled
 from refstudy.analysis.rows import recorded
 from refstudy.metrics import overlap
 from refstudy.study.file import ProfileStudy
@@ -42,14 +42,14 @@ def word_use(study: ProfileStudy) -> pd.DataFrame:
 def mask_agreement(record: Record) -> dict[str, Any]:
     """The columns of ``word_use`` for one run, except data; empty when its record keeps no masks."""
     sums = _agreement(record)
-    found: dict[str, Any] = {"pictures": len(sums)} if len(sums) else {}
-    if found:
-        drawn = pd.DataFrame(draws(len(sums)) @ sums.to_numpy(), columns=sums.columns)
-        for pair in PAIRS:
-            pairs = int(sums[f"{pair}_pairs"].sum())
-            shared = 100 * (drawn[pair] / drawn[f"{pair}_pairs"]).dropna()  # a draw may have no pair
-            found[pair], found[f"{pair}_pairs"] = shared[0] if pairs else np.nan, pairs
-            found[f"{pair}_low"], found[f"{pair}_high"] = interval(shared) if pairs else (np.nan, np.nan)
+    if sums.empty:
+        return {}
+    found: dict[str, Any] = {"pictures": len(sums)}
+    drawn = pd.DataFrame(draws(len(sums)) @ sums.to_numpy(), columns=sums.columns)
+    for pair in PAIRS:
+        pairs = found[f"{pair}_pairs"] = int(sums[f"{pair}_pairs"].sum())
+        shared = 100 * (drawn[pair] / drawn[f"{pair}_pairs"]).dropna()  # a draw may have no pair
+        found |= spelled(pair, shared if pairs else pd.Series([np.nan, np.nan]))
     return found
 
 

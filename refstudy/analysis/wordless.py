@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from refstudy.analysis.measures import interval, metrics_of, resampled_counts, spelled
+from refstudy.analysis.measures import metrics_of, resampled_counts, spelled
 from refstudy.analysis.rows import recorded
 from refstudy.analysis.scene_things import Thing, stacked
 from refstudy.data.batches import Corpus
@@ -22,11 +22,8 @@ def wordless_counts(corpus: Corpus, things: dict[int, list[Thing]]) -> pd.DataFr
     """The counts of a mask of every thing in the picture without the background: a model would get them that knows what
     a thing is and ignores the words. Columns as ``evaluation.whole_image_counts``."""
 
-    def every(image: int, truths: np.ndarray) -> np.ndarray:
-        masks = stacked([thing for thing in things[image] if thing.group != "stuff"], truths.shape[1:])
-        return np.logical_or.reduce(masks)
-
-    return _wordless(corpus, every)
+    shown = {image: [thing for thing in around if thing.group != "stuff"] for image, around in things.items()}
+    return _wordless(corpus, lambda image, truths: np.logical_or.reduce(stacked(shown[image], truths.shape[1:])))
 
 
 def best_wordless_counts(corpus: Corpus) -> pd.DataFrame:
@@ -36,18 +33,14 @@ def best_wordless_counts(corpus: Corpus) -> pd.DataFrame:
     A pixel that n of a picture's N expressions mean adds n to the intersection and N - n to the union. So it is marked
     where n exceeds N - n times the ratio that is reached, which rises until it is (Dinkelbach's iteration).
     """
-    ratio = 0.0  # all that any expression means
-    while True:
 
-        def worth(image: int, truths: np.ndarray, least: float = ratio) -> np.ndarray:
-            meant = truths.sum(axis=0)
-            return meant > least * (len(truths) - meant)
+    def above(least: float) -> pd.DataFrame:
+        return _wordless(corpus, lambda _, truths: truths.sum(0) > least * (~truths).sum(0))
 
-        counts = _wordless(corpus, worth)
-        reached = counts["intersection"].sum() / counts["union"].sum()
-        if reached <= ratio:
-            return counts
-        ratio = reached
+    ratio, counts = 0.0, above(0.0)  # all that any expression means
+    while (reached := counts["intersection"].sum() / counts["union"].sum()) > ratio:
+        ratio, counts = reached, above(reached)
+    return counts
 
 
 def _wordless(corpus: Corpus, marked: Callable[[int, np.ndarray], np.ndarray]) -> pd.DataFrame:
@@ -71,10 +64,7 @@ def wordless_table(study: ProfileStudy, floors: dict[str, pd.DataFrame]) -> pd.D
     """
     split = study.settings.splits[0]
     wordless = {floor: resampled_counts(floors[floor]) for floor in WORDLESS}
-    lines: list[dict[str, object]] = []
-    for floor, label in WORDLESS.items():
-        low, high = interval(wordless[floor]["oIoU"])
-        lines.append({"label": label, "oIoU": wordless[floor]["oIoU"][0], "oIoU_low": low, "oIoU_high": high})
+    lines: list[dict] = [{"label": text} | spelled("oIoU", wordless[floor]["oIoU"]) for floor, text in WORDLESS.items()]
     ends_of = metrics_of(study, split)
     for name, records in recorded(study).items():
         own = ends_of(study.profile, name, records)
