@@ -36,8 +36,10 @@ def without_collecting() -> Iterator[None]:
 
 
 def added_megabytes(action: Callable[[], object]) -> float:
-    """The most memory, in MiB, that PyTorch holds during ``action`` beyond what it held before. On a GPU the allocator
-    counts it; on a CPU the profiler lists every allocation and its end."""
+    """The most memory, in MiB, that PyTorch holds during ``action`` beyond what it held before.
+
+    On a GPU the allocator counts it; on a CPU the profiler lists every allocation and its end.
+    """
     import torch  # here, since reading data needs none of it
     from torch.profiler import ProfilerActivity, profile
 

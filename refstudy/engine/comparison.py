@@ -161,7 +161,9 @@ def _checkpoint(study: Compared, seed: int) -> Path:
 
 def _trial(study: Compared, sources: Sources, seeds: Sequence[int], corpora: Corpora) -> dict[int, float]:
     """The seconds that each of these seeds still takes here, from a few updates and evaluated pictures that are timed.
-    Raises StudyError for a class whose result has another shape than its interface says."""
+
+    Raises StudyError for a class whose result has another shape than its interface says.
+    """
     trainer = _trainer(study, seeds[0], corpora)
     for kind in ("fusion", "decoder"):
         part = getattr(trainer.model, kind, None)

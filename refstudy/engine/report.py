@@ -77,8 +77,10 @@ def _html(markdown: str, attachments: Any = None) -> str:
 
 
 def write_report(study: ProfileStudy) -> Path:
-    """Write ``manifest.json`` and ``report/index.html`` into a profile's results; return the path of the latter. An
-    earlier report is replaced when the new one is complete."""
+    """Write ``manifest.json`` and ``report/index.html`` into a profile's results; return the path of the latter.
+
+    An earlier report is replaced when the new one is complete.
+    """
     folder, manifest = study.folder, write_manifest(study)
     kept = [path for path in executed_notebooks(folder) if path.stem in study.file.runs]  # others: of an earlier study
     notebooks = [nbformat.read(path, as_version=4) for path in kept]

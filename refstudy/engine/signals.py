@@ -13,8 +13,10 @@ UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: not done, and no failure
 
 
 class Stop:
-    """Tells if training must stop: so many minutes after it was made (None: never), or after SIGTERM or Ctrl-C. SIGTERM
-    is passed on to ``children``. A second Ctrl-C ends at once."""
+    """Tells if training must stop: so many minutes after it was made (None: never), or after SIGTERM or Ctrl-C.
+
+    SIGTERM is passed on to ``children``. A second Ctrl-C ends at once.
+    """
 
     def __init__(self, minutes: float | None = None):
         self.end = inf if minutes is None else time.monotonic() + 60 * minutes

@@ -25,8 +25,10 @@ class CodeCell(NamedTuple):
 
 
 def code_cells(notebook: Path) -> list[CodeCell]:
-    """Read the code cells of a notebook, without outputs. Raises StudyError when it is missing or is no notebook. Only
-    the structure is checked: nbformat's own validation takes longer than planning a whole study."""
+    """Read the code cells of a notebook, without outputs. Raises StudyError when it is missing or is no notebook.
+
+    Only the structure is checked: nbformat's own validation takes longer than planning a whole study.
+    """
     try:
         content = json.loads(notebook.read_bytes())
         if content["nbformat"] != 4:
@@ -42,7 +44,9 @@ def code_cells(notebook: Path) -> list[CodeCell]:
 
 def declared_parameters(notebook: Path) -> dict[str, Any]:
     """Read names and defaults from a notebook's cell tagged ``parameters`` (None where the default is no literal).
-    Raises StudyError when the notebook is missing, is no notebook, or has no such cell."""
+
+    Raises StudyError when the notebook is missing, is no notebook, or has no such cell.
+    """
     for cell in code_cells(notebook):
         if "parameters" in cell.tags:
             declared: dict[str, Any] = {}

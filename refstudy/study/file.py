@@ -196,8 +196,10 @@ class Study:
         return [name for name, of in alike.items() if own.splits[0] in of.splits]
 
     def rows(self, table: str, profiles: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """Row of a printed table -> the profile and the variant that fill it. The profile is the first of ``profiles``
-        that trains such a variant; if none does, the first."""
+        """Row of a printed table -> the profile and the variant that fill it.
+
+        The profile is the first of ``profiles`` that trains such a variant; if none does, the first.
+        """
         found: dict[str, tuple[str, str]] = {}
         for trained, names in ((True, profiles), (False, profiles[:1])):
             for profile in names:
