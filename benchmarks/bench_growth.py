@@ -1,8 +1,12 @@
 """How time and memory of a forward pass grow with image size, expressions an image, batch and words.
 
 Models of the papers' ablations (Swin-T, or SLViT's own encoder; random weights), in evaluation mode. One size changes
-at a time; the others stay at 256 px, one image, one expression, 20 words: measured once, a point of every axis.
+at a time; the others stay at 256 px, one image, one expression, 20 words. A time is the median of rounds through all
+points of a model, so that what disturbs the machine for a while is in one of them.
 """
+
+import statistics
+from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -13,6 +17,7 @@ from refstudy.analysis.cost import slopes
 from refstudy.base.allocation import added_megabytes
 from refstudy.models.build import build_model
 
+ROUNDS = 3
 MODELS = ("s2rm_fpn", "s2rm_casg", "lavt", "slvit")
 USUAL = {"image size": 256, "expressions": 1, "batch": 1, "words": 20}
 SIZES = {
@@ -23,37 +28,44 @@ SIZES = {
 }
 
 
-@torch.inference_mode()
-def measured(model: torch.nn.Module, at: dict[str, int]) -> dict[str, float]:
-    """Time and memory of a pass at these sizes; the one whose memory is measured warms up those that are timed."""
+def forward(model: torch.nn.Module, at: dict[str, int]) -> Callable[[], None]:
+    """A pass at these sizes."""
     side, pairs = at["image size"], at["batch"] * at["expressions"]
     pixels = torch.randn(at["batch"], 3, side, side, device=DEVICE).contiguous(memory_format=torch.channels_last)
     ids = torch.randint(1000, (pairs, at["words"]), device=DEVICE)
     mask = torch.ones_like(ids, dtype=torch.bool)
     index = torch.arange(at["batch"], device=DEVICE).repeat_interleave(at["expressions"])
 
-    def forward() -> None:
+    @torch.inference_mode()
+    def action() -> None:
         model(pixels, ids, mask, index)
 
-    memory = added_megabytes(forward)
-    time = seconds(forward, repeats=3 if DEVICE.type == "cpu" else 5, warm=True)
-    return {"seconds": round(time, 4), "peak_MB": round(memory, 1)}
+    return action
+
+
+def passes(variant: str) -> dict[tuple[str, int], Callable[[], None]]:
+    """A pass for every point of a model, by axis and value."""
+    config, found = random_weights("refcoco", variant), {}
+    for side in SIZES["image size"]:
+        model = build_model(config.model_copy(update={"image_size": side}))
+        model = model.to(DEVICE, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        at = USUAL | {"image size": side}
+        found["image size", side] = forward(model, at)
+        if at == USUAL:
+            others = ((axis, value) for axis in list(SIZES)[1:] for value in SIZES[axis])
+            found |= {(axis, value): forward(model, at | {axis: value}) for axis, value in others}
+    return found
 
 
 def main() -> None:
     rows = []
     for variant in MODELS:
-        config = random_weights("refcoco", variant)
-        for side in SIZES["image size"]:
-            model = build_model(config.model_copy(update={"image_size": side}))
-            model = model.to(DEVICE, memory_format=torch.channels_last).eval()
-            at = USUAL | {"image size": side}
-            usual = measured(model, at)
-            rows.append({"model": variant, "axis": "image size", "value": side} | usual)
-            for axis in list(SIZES)[1:] if at == USUAL else ():
-                for value in SIZES[axis]:
-                    found = usual if value == USUAL[axis] else measured(model, at | {axis: value})
-                    rows.append({"model": variant, "axis": axis, "value": value} | found)
+        actions = passes(variant)
+        memory = [added_megabytes(action) for action in actions.values()]  # and a first pass, which is not timed
+        rounds = [[seconds(action, 1, warm=True) for action in actions.values()] for _ in range(ROUNDS)]
+        for (axis, value), *times, most in zip(actions, *rounds, memory, strict=True):
+            point = {"seconds": round(statistics.median(times), 4), "peak_MB": round(most, 1)}
+            rows.append({"model": variant, "axis": axis, "value": value} | point)
     write("growth", rows)
     print(slopes(pd.DataFrame(rows)).to_string(index=False))
 

@@ -44,11 +44,11 @@ def make_study(folder: Path) -> Path:
 
 def pretend_executed(path: Path) -> None:
     """Leave for every run what an execution leaves: a notebook, and a journal with one table written."""
-    modules = Modules()
-    for step in plan(load_study(path), "timing"):
+    modules, study = Modules(), load_study(path)
+    for step in plan(study, "timing"):
         step.output.parent.mkdir(parents=True, exist_ok=True)
         step.output.write_bytes(step.notebook.read_bytes())
-        table = step.results / "tables" / f"{step.name}.csv"
+        table = study.results("timing") / "tables" / f"{step.name}.csv"
         table.parent.mkdir(exist_ok=True)
         table.write_text(f"x\n{step.name}\n", encoding="utf-8")
         wrote = {"time": "", "action": "wrote", "path": str(table.resolve()), "sha256": path_digest(table)}
