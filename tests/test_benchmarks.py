@@ -31,13 +31,11 @@ def gpu(script, monkeypatch, tmp_path):
     return script
 
 
-def small(gpu, **changes):
+def small(gpu):
     large = load_study().run_config("smoke", "s2rm_casg", 0)
-    large = large.model_copy(
-        update={"train": large.train.model_copy(update={"epochs": 99})}
-    )  # more updates than are timed
+    longer = large.train.model_copy(update={"epochs": 99})  # more updates than are timed
     sizes = {"scenes": 30, "images": 4, "matrix": 64, "small": ("s2rm_fpn",), "seeds": 2, "epochs": 1, "channels": 8}
-    return gpu.Form(large, **sizes | {"turns": 1} | changes)
+    return gpu.Form(large.model_copy(update={"train": longer}), **sizes, turns=1)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in BENCHMARKS.glob("*.py")))
