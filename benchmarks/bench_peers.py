@@ -25,6 +25,7 @@ from measure import DEVICE, compared, synchronise, write
 from torch import Tensor, nn
 from torch.nn import functional
 
+from refstudy.data.batches import EXPRESSIONS_AT_ONCE, expressions_at_once
 from refstudy.models.build import build_model
 from refstudy.training.evaluation import native_bfloat16
 from refstudy.training.losses import dice_loss
@@ -156,10 +157,16 @@ def our_model(peer: str) -> tuple[nn.Module, Loss]:
     model = made.to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(images: Tensor, ids: Tensor, target: Tensor | None) -> Tensor:
+        """The image encoded once, its expressions in parts, as ``predictions`` and ``predict`` have them."""
         images = images.contiguous(memory_format=torch.channels_last)
         index = torch.arange(len(images), device=DEVICE).expand(len(ids))  # one image, or as many as expressions
-        logits = model(images, ids, torch.ones_like(ids, dtype=torch.bool), index)
-        return logits if target is None else dice_loss(logits.float(), target.float())
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        if target is not None:
+            return dice_loss(model(images, ids, mask, index).float(), target.float())
+        features = model.encode_image(images)
+        together = expressions_at_once(EXPRESSIONS_AT_ONCE, images.shape[-1], DEVICE)
+        parts = zip(*(whole.split(together) for whole in (ids, mask, index)), strict=True)
+        return torch.cat([model.segment(features, *part) for part in parts])
 
     return model, loss
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from measure import compared, seconds, write
 
 from refstudy.data.batches import grouped_batches
-from refstudy.data.scenes import make_refscenes
+from refstudy.data.scenes.write import make_refscenes
 from refstudy.study.load import load_study
 from refstudy.training.loop import load_corpora
 from refstudy.training.trainer import Trainer

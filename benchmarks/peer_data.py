@@ -18,7 +18,7 @@ from bench_peers import stand_in, their_model
 from torch.utils.data import DataLoader
 
 from refstudy.data.refer import load_refer
-from refstudy.data.scenes import make_refscenes
+from refstudy.data.scenes.write import make_refscenes
 from refstudy.data.source import lay_out
 from refstudy.data.words import build_tokenizer
 

@@ -213,7 +213,7 @@ def pretrain(
     """Pretrain the encoders on RefScenes. Prints the SHA-256 to put into the profile."""
     from refstudy.base.config import PARTS, ModelConfig, PartConfig
     from refstudy.base.files import file_digest
-    from refstudy.data.scenes import FLAVOURS
+    from refstudy.data.scenes.flavours import FLAVOURS
     from refstudy.study.file import Special
 
     loaded = _study(study)
@@ -546,7 +546,7 @@ def cost(
 
 def _scenes(study: "Study", profile: str, refusal: str) -> Any:
     """The data of a profile. Raises StudyError, which ends with ``refusal``, where they are not RefScenes."""
-    from refstudy.data.scenes import FLAVOURS
+    from refstudy.data.scenes.flavours import FLAVOURS
 
     data = study.profile(profile).data
     if data.dataset not in FLAVOURS:

@@ -28,7 +28,7 @@ from refstudy.base.config import (
 )
 from refstudy.data.masks import encode_mask
 from refstudy.data.samples import sample_folder
-from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.flavours import FLAVOURS
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.training.evaluation import evaluate, predictions

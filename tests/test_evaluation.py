@@ -11,7 +11,7 @@ from live_bytes import LiveBytes, evaluation_memory
 from torch import nn
 
 from refstudy.base.config import PartConfig, TextEncoderConfig
-from refstudy.data.batches import evaluation_batches
+from refstudy.data.batches import evaluation_batches, expressions_at_once
 from refstudy.models.build import build_model
 from refstudy.models.decoders.hamburger import Hamburger
 from refstudy.prediction.predict import predict
@@ -98,6 +98,20 @@ def test_a_prediction_about_one_picture_is_made_in_parts(corpora, monkeypatch):
     in_parts = predict(model, picture, texts)
     assert parts == [3, 3, 1] and in_parts.shape == (7, 64, 64)
     assert np.abs(in_parts - at_once).max() < 1e-4 < np.abs(in_parts[0] - in_parts[1:]).max()
+
+
+def test_large_pictures_on_a_cpu_take_fewer_expressions_together(corpora, monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    together = {side: expressions_at_once(EXPRESSIONS_AT_ONCE, side, cpu) for side in (64, 128, 480, 512, 2048)}
+    assert together == {64: 32, 128: 32, 480: 2, 512: 2, 2048: 1}
+    assert expressions_at_once(EXPRESSIONS_AT_ONCE, 512, gpu) == 32 and expressions_at_once(1, 128, cpu) == 1
+    model, corpus, parts = tiny("s2rm_casg"), corpora["val"], []
+    segment = model.segment
+    monkeypatch.setattr("refstudy.data.batches.PIXELS_AT_ONCE", 3 * 64**2)
+    monkeypatch.setattr(model, "segment", lambda *inputs: parts.append(len(inputs[1])) or segment(*inputs))
+    evaluate(model, corpus)
+    predict(model, corpus.images[0].transpose(1, 2, 0), ["a dog"] * 7)
+    assert parts[-3:] == [3, 3, 1] and max(parts) == 3
 
 
 def test_an_evaluation_computes_in_its_precision_and_says_so(corpora):

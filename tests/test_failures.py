@@ -21,7 +21,7 @@ from refstudy.analysis.failures import (
 )
 from refstudy.analysis.scene_things import Thing, scene_things, true_of
 from refstudy.analysis.wordless import WORDLESS, best_wordless_counts, wordless_counts, wordless_table
-from refstudy.data.scenes import vocabulary
+from refstudy.data.scenes.grammar import vocabulary
 from refstudy.data.scenes.things import BY_NAME
 from refstudy.data.words import build_tokenizer
 from refstudy.training.evaluation import summarize_counts, whole_image_counts

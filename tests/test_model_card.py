@@ -11,7 +11,7 @@ import pytest
 from refstudy.analysis.measures import interval, sampled_metrics
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest
-from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.flavours import FLAVOURS
 from refstudy.data.words import build_tokenizer
 from refstudy.engine.model_card import model_card
 from refstudy.engine.trainings import train_run

@@ -313,7 +313,7 @@ def test_a_changed_module_re_executes_the_notebooks_that_use_it(small, monkeypat
 def test_imports_are_followed_through_functions_packages_and_data():
     import ast
 
-    used = modules.Modules().used_by([ast.parse("def f():\n    from refstudy.data.scenes import FLAVOURS as F\n    F")])
+    used = modules.Modules().used_by([ast.parse("def f():\n    from refstudy.data.words import tokenizer as t\n    t")])
     assert {"refstudy", "refstudy.data", "refstudy.data.scenes", "refstudy.data.scenes.grammar"} <= set(used)
     assert "refstudy.base.errors" in used and "refstudy.models" not in used
     opened = modules.Modules().used_by([ast.parse("import refstudy\nstudy = refstudy.open('scenes')")])

@@ -20,6 +20,7 @@ from refstudy.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = "torch transformers timm scipy seaborn matplotlib distributed nbconvert nbformat papermill".split()
+HEAVY += ["refstudy.data.scenes.grammar"]  # and all that draws
 LOADED = """
 import contextlib, io, json, sys
 from refstudy.cli import main

@@ -15,7 +15,7 @@ import dask
 import nbformat
 import psutil
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 from rich.console import Console
 
 from refstudy.base.errors import Busy, StudyError
@@ -26,7 +26,7 @@ from refstudy.engine.journal import read_journal
 from refstudy.engine.notebook import refuse_without_figures
 from refstudy.engine.plan import Step, plan
 from refstudy.engine.run import run_profile
-from refstudy.engine.workers import Progress, execute
+from refstudy.engine.workers import Progress, execute, in_turn
 from refstudy.study.load import load_study
 from tests.test_study import notebook, study_file
 from tests.test_users import held
@@ -287,6 +287,44 @@ def test_what_reads_a_file_that_another_notebook_writes_meanwhile_is_executed_ag
     executed = study.results("small") / "notebooks" / "reads.ipynb"
     assert "found" in executed.read_text() and "missed" in executed.read_text()
     assert {step.state for step in plan(study, "small")} == {"up to date"}
+
+
+QUIET = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50, "processes": False}
+
+
+def test_what_waits_goes_to_the_worker_that_is_free(tmp_path):
+    """The long task ends when all others have; shared out beforehand, every second one would wait behind it."""
+
+    def work(name):
+        (tmp_path / name).touch()
+        end = time.time() + 120
+        while name == "long" and len(list(tmp_path.iterdir())) < 5 and time.time() < end:
+            time.sleep(0.02)
+        return len(list(tmp_path.iterdir()))
+
+    def submit(name):
+        most.append(len(running))
+        return client.submit(work, name, pure=False)
+
+    most, running = [], {}
+    with LocalCluster(n_workers=2, **QUIET) as cluster, Client(cluster) as client:
+        names = ["long", "a", "b", "c", "d"]
+        seen = {name: future.result() for name, future in in_turn(client, names, submit, running)}
+    assert set(seen) == set(names) and seen["long"] == 5 and max(most) == 1 and not running
+
+
+def test_a_scheduler_that_is_lost_ends_what_runs_and_names_what_was_not_begun():
+    running, ended = {}, []
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        LocalCluster(n_workers=1, **QUIET) as cluster,
+        Client(cluster, timeout=1) as client,
+        pytest.raises(StudyError, match="the scheduler was lost before 2 were begun"),
+    ):
+        for name, future in in_turn(client, "abc", lambda name: client.submit(time.sleep, 2, pure=False), running):
+            ended.append((name, future.status))
+            cluster.close()
+    assert ended == [("a", "finished")] and not running
 
 
 def test_without_anything_to_run_no_cluster_starts(tmp_path, monkeypatch):

@@ -24,12 +24,13 @@ from refstudy.base.errors import StudyError
 from refstudy.data.masks import decode_mask, mask_polygons
 from refstudy.data.refer import load_refer
 from refstudy.data.samples import LONGEST, REAL_VAL, box_shares, real_figures, referents_per_picture, speech
-from refstudy.data.scenes import FLAVOURS, make_refscenes, vocabulary
 from refstudy.data.scenes.census import census, sentences_of, things_of, told_apart
 from refstudy.data.scenes.drawing import _numbers, _paint, _part, _points
-from refstudy.data.scenes.grammar import LOCATION_WORDS, MOST_WORDS, Speaker
+from refstudy.data.scenes.flavours import FLAVOURS
+from refstudy.data.scenes.grammar import LOCATION_WORDS, MOST_WORDS, Speaker, vocabulary
 from refstudy.data.scenes.positions import leading, relations_of
 from refstudy.data.scenes.scene import make_scene
+from refstudy.data.scenes.write import make_refscenes
 from refstudy.data.source import lay_out, prepare_data
 from tests.conftest import tiny_data
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from refstudy.base.config import PARTS, TrainConfig
 from refstudy.base.errors import StudyError
 from refstudy.cli import app, main
-from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.flavours import FLAVOURS
 from refstudy.study.cells import declared_parameters
 from refstudy.study.load import load_study
 

@@ -1,7 +1,7 @@
 """The names of data, as tables and figures state what a number was measured on."""
 
 from refstudy.base.config import THRESHOLD, DataConfig, EvaluationConfig
-from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.flavours import FLAVOURS
 from refstudy.study.file import ProfileStudy
 from refstudy.training.records import Record
 

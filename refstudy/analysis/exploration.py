@@ -13,8 +13,8 @@ from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_write, note
 from refstudy.data.refer import find_below, load_leniently, load_refer
 from refstudy.data.samples import THE, WHERE, box_shares, real_figures, referents_per_picture, speech
-from refstudy.data.scenes import FLAVOURS
 from refstudy.data.scenes.census import census
+from refstudy.data.scenes.flavours import FLAVOURS
 from refstudy.data.source import prepare_data
 from refstudy.study.file import ProfileStudy
 

@@ -14,7 +14,7 @@ from refstudy.analysis.figures import GREY, PALETTE, grid, line_style, overlay, 
 from refstudy.data.masks import decode_mask
 from refstudy.data.pictures import read_image
 from refstudy.data.samples import LONGEST, MOST_REFERENTS, box_shares, real_figures, referents_per_picture
-from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.flavours import FLAVOURS
 
 OURS, REAL = PALETTE["blue"], PALETTE["vermilion"]
 

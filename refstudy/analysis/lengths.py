@@ -13,7 +13,7 @@ from refstudy.analysis.inference import Estimate, judge
 from refstudy.analysis.measures import Ends, Measure, draws, own_ends
 from refstudy.analysis.rows import Row, benchmark_splits, missing_runs, recorded, table_rows
 from refstudy.base.config import DataConfig
-from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.flavours import FLAVOURS
 from refstudy.data.scenes.grammar import KINDS
 from refstudy.papers.printed import load_printed
 from refstudy.study.file import ProfileStudy

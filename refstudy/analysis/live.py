@@ -18,7 +18,7 @@ from refstudy.analysis.word_use import mask_agreement
 from refstudy.analysis.wordless import WORDLESS, best_wordless_counts, wordless_counts
 from refstudy.base.config import RunConfig
 from refstudy.data.batches import Corpus
-from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.flavours import FLAVOURS
 from refstudy.data.source import prepare_data
 from refstudy.models.segmenter import Segmenter
 from refstudy.training.evaluation import predictions, summarize_counts, whole_image_counts

@@ -77,7 +77,8 @@ def gains(panels: Sequence[tuple[str, str, pd.DataFrame, int]], printed_on: str,
     for axes, (title, label, lines, sign) in zip(grid[:, 0], panels, strict=True):
         shown = sign * lines[["printed_gain", "gain"]].to_numpy(float)
         sizes = np.sort(np.abs(shown[~np.isnan(shown)]))
-        limit = sizes[-2 if len(sizes) > 1 and sizes[-1] > max(15, 2.5 * sizes[-2]) else -1]  # of what is to scale
+        far = len(sizes) > 1 and sizes[-1] > max(15, 2.5 * sizes[-2])
+        limit = sizes[-2 if far else -1]  # of what is to scale
         for y, (line, (printed, ours)) in enumerate(zip(lines.iloc[::-1].itertuples(), shown[::-1], strict=True)):
             axes.plot(printed, y, "o", markerfacecolor="white", markersize=6, color="black")
             side: dict[str, Any] = {"y": y, "va": "center", "fontsize": 8, "transform": axes.get_yaxis_transform()}

@@ -33,7 +33,14 @@ if TYPE_CHECKING:  # the answer to a photo needs none of it
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as the encoders expect
 EXPRESSIONS_AT_ONCE = 32  # segmented together: SLViT at 480 px makes hundreds of megabytes of maps for each
+PIXELS_AT_ONCE = 32 * 128**2  # of their pictures, on a CPU, whose caches hold no larger maps (docs/performance.md)
 PADDING = tuple(round(255 * value) for value in IMAGE_MEAN)
+
+
+def expressions_at_once(most: int, side: int, device: torch.device) -> int:
+    """How many expressions about pictures of ``side`` pixels a side go through a model together on this device: at most
+    ``most``, and on a CPU as many as ``PIXELS_AT_ONCE`` allow, at least one."""
+    return min(most, max(1, PIXELS_AT_ONCE // side**2)) if device.type == "cpu" else most
 
 
 @dataclass

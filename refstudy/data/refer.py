@@ -9,7 +9,7 @@ from refstudy.base.errors import DataMissing, StudyError
 from refstudy.base.files import note
 from refstudy.data.entries import UNREADABLE, Found, Problem, make_table
 from refstudy.data.forms import FORMS
-from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.flavours import FLAVOURS
 
 if TYPE_CHECKING:
     import pandas as pd

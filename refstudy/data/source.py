@@ -5,7 +5,7 @@ from pathlib import Path
 
 from refstudy.base.config import DataConfig
 from refstudy.base.errors import StudyError
-from refstudy.data.scenes import FLAVOURS, make_refscenes
+from refstudy.data.scenes.flavours import FLAVOURS
 
 
 def default_data_root(root: Path | str = ".") -> Path:
@@ -22,6 +22,8 @@ def prepare_data(
     Each size, seed and number of scenes has a root of its own, so that sets do not mix. Raises StudyError when the
     settings ask for scenes of another version than this code makes.
     """
+    from refstudy.data.scenes.write import make_refscenes  # a study file is checked without it
+
     data_root = Path(data_root or default_data_root())
     if config.dataset not in FLAVOURS:
         return data_root

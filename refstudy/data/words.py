@@ -10,7 +10,7 @@ import numpy as np
 from transformers import BertTokenizerFast
 
 from refstudy.base.errors import StudyError
-from refstudy.data.scenes import vocabulary
+from refstudy.data.scenes.grammar import vocabulary
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

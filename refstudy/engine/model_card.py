@@ -9,7 +9,7 @@ from refstudy.analysis.data_names import data_name
 from refstudy.analysis.measures import interval, sampled_metrics
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest, write_text
-from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.flavours import FLAVOURS
 from refstudy.models.build import build_model, count_parameters, load_model
 from refstudy.models.segmenter import Segmenter
 from refstudy.study.file import ProfileStudy

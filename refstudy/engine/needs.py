@@ -10,7 +10,7 @@ from refstudy.base.errors import DataMissing, StudyError
 from refstudy.data.download import load_mirrors
 from refstudy.data.forms.refer_files import COCO_ARCHIVE, IMAGE_ARCHIVES
 from refstudy.data.refer import choose
-from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.flavours import FLAVOURS
 from refstudy.engine.plan import released
 from refstudy.study.file import Case, Study
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from refstudy.base.errors import StudyError
 from refstudy.base.files import JOURNAL_SUFFIX, content_digest, path_digest
-from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.flavours import FLAVOURS
 from refstudy.engine.journal import Journal, read_journal
 from refstudy.engine.modules import Modules
 from refstudy.study.cells import code_cells, declared_parameters, wrong_parameter
@@ -54,6 +54,11 @@ class Step:
     def journal(self) -> Path:
         """The journal of its last execution."""
         return self.output.with_suffix(JOURNAL_SUFFIX)
+
+    @property
+    def results(self) -> Path:
+        """The results folder, which holds ``notebooks/``."""
+        return self.output.parent.parent
 
 
 def plan(
@@ -148,7 +153,7 @@ def _differences(
     step: Step, journal: Journal, modules: Modules, digest: Callable[[Path], str], root: Path
 ) -> list[str]:
     then, now = journal.head, known(step, modules)
-    read, written = journal.read(), journal.written(step.output.parent.parent)
+    read, written = journal.read(), journal.written(step.results)
     outputs = {path: digest(path) for path in written}
     found = {
         "parameters changed": _unequal(then["parameters"], now["parameters"]),

@@ -29,7 +29,7 @@ from refstudy.base.files import write_text
 from refstudy.data.batches import Corpus, build_corpus, grouped_batches
 from refstudy.data.refer import choose, find_data, load_leniently, load_refer
 from refstudy.data.samples import sample_folder
-from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.flavours import FLAVOURS
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
 from refstudy.engine.needs import missing_weights, offline

@@ -184,20 +184,20 @@ def _here(study: Study, case: Case, stop: Callable[[], bool], again: bool, remar
 
 def _on_workers(study: Study, cases: Sequence[Case], stop: Stop, again: bool, scheduler: str) -> list[int]:
     """Hand the runs to the workers of a Dask scheduler, print a line when one ends; their exit statuses."""
-    from refstudy.engine.workers import connect
+    from refstudy.engine.workers import call, connect, in_turn
 
     statuses, about = dict.fromkeys(cases, UNFINISHED), (str(study.path), dict(study.changes))
+    running: dict[Any, Case] = {}
     with connect(scheduler) as client:
-        futures = {client.submit(_on_a_worker, *about, case, again, pure=False): case for case in cases}
-        while futures and not stop():
-            time.sleep(0.2)
-            for future in [future for future in futures if future.done()]:
-                case = futures.pop(future)
-                error = future.exception()
-                statuses[case] = 1 if error else future.result()
-                print(f"{':'.join(map(str, case))}: {error or _record(study, case) or 'unfinished'}", flush=True)
-                future.release()  # Dask would train it again if the worker that holds it died
-        client.cancel(list(futures))
+
+        def submit(case: Case) -> Any:
+            return client.submit(call, __name__, _on_a_worker.__name__, *about, case, again, pure=False)
+
+        for case, future in in_turn(client, cases, submit, running, stop):
+            error = future.exception()
+            statuses[case] = 1 if error else future.result()
+            print(f"{':'.join(map(str, case))}: {error or _record(study, case) or 'unfinished'}", flush=True)
+        client.cancel(list(running))
     return [statuses[case] for case in cases]
 
 

@@ -2,8 +2,7 @@
 
 import tempfile
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from refstudy.analysis.table_files import table_path
 from refstudy.base.errors import StudyError
@@ -11,8 +10,11 @@ from refstudy.base.files import file_digest
 from refstudy.engine.manifest import FILE_NAME, read_manifest
 from refstudy.study.file import ProfileStudy, Study
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def verify(study: Study, folder: Path) -> pd.DataFrame:
+
+def verify(study: Study, folder: Path) -> "pd.DataFrame":
     """Compute every table of a results folder again and compare it, byte for byte, with the file there.
 
     A row per table and figure; columns: file, and state: "same" as the code makes it now; "differs" or "missing"; for
@@ -24,7 +26,9 @@ def verify(study: Study, folder: Path) -> pd.DataFrame:
         raise StudyError(f"{folder / FILE_NAME}: not found; name a results folder that `refstudy run` has written")
     study.profile(manifest["profile"])  # is it known?
     under = ProfileStudy(study, manifest["profile"], folder)
-    from refstudy.analysis.results import BUILDERS  # with PyTorch: after what may be refused
+    import pandas as pd  # and PyTorch with the next: after what may be refused
+
+    from refstudy.analysis.results import BUILDERS
     from refstudy.analysis.table_files import write_table
 
     states = {}

@@ -4,14 +4,15 @@ import logging
 import os
 import time
 import uuid
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dask.system import CPU_COUNT
-from distributed import Client, Future, KilledWorker, as_completed
+from distributed import Client, Future, KilledWorker
 from rich import progress as rich_progress
 from rich.console import Console
 
@@ -24,6 +25,8 @@ from refstudy.engine.plan import Step, known
 from refstudy.engine.signals import exit_on_signals
 
 PATIENCE = 20  # seconds that interrupted notebooks have to end
+CLOSED = ("closing", "closed")  # a client that has lost its scheduler for good
+Task = TypeVar("Task")
 
 
 def execute(
@@ -51,29 +54,64 @@ def execute(
             topic = f"refstudy-{uuid.uuid4()}"  # a scheduler may serve several calls
             client.subscribe_topic(topic, progress.hear)
             code, modules, share = code_version(), Modules(), max(machines.values(), default=1)
-            futures: dict[Future, Step] = {}
+            running: dict[Future, Step] = {}
+
+            def submit(step: Step) -> Future:
+                name = Path(os.path.relpath(step.notebook, root)).as_posix()
+                about = (root, journal_head(name, code, known(step, modules)), share, topic)
+                return client.submit(execute_notebook, step, *about, key=f"{step.name}-{topic}")
+
             try:
-                for step in waiting:
-                    name = Path(os.path.relpath(step.notebook, root)).as_posix()
-                    about = (root, journal_head(name, code, known(step, modules)), share, topic)
-                    futures[client.submit(execute_notebook, step, *about, key=f"{step.name}-{topic}")] = step
-                for future in as_completed(list(futures), loop=client.loop):
-                    step = futures.pop(future)
+                for step, future in in_turn(client, waiting, submit, running):
                     step.error = _error(future, step)
                     step.state = "failed" if step.error else "done"
-                    future.release()  # Dask would execute it again if the worker that holds it died
                     progress.end(step)
             except SystemExit:
-                client.cancel(list(futures))
+                client.cancel(list(running))
                 end = time.monotonic() + PATIENCE
                 while progress.running and time.monotonic() < end:
                     time.sleep(0.1)
-                for step in futures.values():
+                for step in running.values():
                     clear_away(step.output, keep=False)  # in case its worker could not
                 done = sum(step.state == "done" for step in steps)
                 console.print(f"interrupted: {done} of {len(steps)} are done; the same command goes on from there")
                 raise
     return not any(step.state == "failed" for step in steps)
+
+
+def in_turn(
+    client: Client,
+    tasks: Iterable[Task],
+    submit: Callable[[Task], Future],
+    running: dict[Future, Task],
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[Task, Future]]:
+    """Submit as many tasks as the workers have threads now, and the next one whenever one has ended; yield each that
+    ended. ``running`` holds what is out, also when the caller is interrupted or ``stop`` has ended the loop. Given all
+    at once, Dask would put tasks behind a long one while other workers are free: it moves none of unknown duration.
+
+    Raises StudyError when the scheduler is lost and tasks are left.
+    """
+    waiting = deque(tasks)
+    while (waiting or running) and not stop():
+        for future in [future for future in running if future.done()]:
+            yield running.pop(future), future
+            future.release()  # Dask would do it again if the worker that holds it died
+        if client.status in CLOSED:
+            if waiting and not running:
+                raise StudyError(f"the scheduler was lost before {len(waiting)} were begun; the same command goes on")
+        elif waiting:
+            with suppress(OSError):  # being lost: what is out ends with an error of its own
+                places = max(1, sum(client.nthreads().values()))
+                while waiting and len(running) < places:
+                    running[submit(waiting[0])] = waiting[0]
+                    waiting.popleft()
+        time.sleep(0.1)
+
+
+def call(module: str, function: str, *arguments: Any) -> Any:
+    """Call a module's function, as a task: the scheduler loads what a task names, and so need not load the module."""
+    return getattr(import_module(module), function)(*arguments)
 
 
 def _error(future: Future, step: Step) -> str:

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from refstudy.base.config import THRESHOLD
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_write
-from refstudy.data.batches import EXPRESSIONS_AT_ONCE, fit_image, normalise, unfit
+from refstudy.data.batches import EXPRESSIONS_AT_ONCE, expressions_at_once, fit_image, normalise, unfit
 from refstudy.data.masks import encode_mask, mask_box
 from refstudy.data.pictures import Source, opened, pixels_of
 from refstudy.data.schema import plain_expressions
@@ -90,15 +90,17 @@ class Prediction:
 def predict(model: Segmenter, image: np.ndarray, expressions: Sequence[str]) -> np.ndarray:
     """Mask probabilities float32 (E, S, S) for expressions about one uint8 image (S, S, 3), encoded once.
 
-    At most ``EXPRESSIONS_AT_ONCE`` expressions go through the model together, which bounds its memory.
+    At most ``EXPRESSIONS_AT_ONCE`` expressions go through the model together, fewer where ``expressions_at_once`` says
+    so, which bounds its memory.
     """
     model.eval()
     device = next(model.parameters()).device
+    together = expressions_at_once(EXPRESSIONS_AT_ONCE, len(image), device)
     tokens = tokenize(model.tokenizer, expressions, model.config.max_words)
-    ids, mask = (torch.from_numpy(array).to(device).split(EXPRESSIONS_AT_ONCE) for array in tokens)
+    ids, mask = (torch.from_numpy(array).to(device).split(together) for array in tokens)
     pixels = torch.tensor(image.transpose(2, 0, 1), device=device)[None]
     features = model.encode_image(normalise(pixels))
-    index = torch.zeros(len(expressions), dtype=torch.long, device=device).split(EXPRESSIONS_AT_ONCE)
+    index = torch.zeros(len(expressions), dtype=torch.long, device=device).split(together)
     parts = zip(ids, mask, index, strict=True)
     return np.concatenate([model.segment(features, *part).sigmoid().float().cpu().numpy() for part in parts])
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from refstudy.base.config import PARTS, Settings
 from refstudy.base.errors import StudyError
-from refstudy.data.scenes import FLAVOURS
+from refstudy.data.scenes.flavours import FLAVOURS
 from refstudy.models.own_parts import is_own
 from refstudy.papers.printed import row_names, stems
 from refstudy.study.cells import declared_parameters, wrong_parameter

@@ -16,7 +16,15 @@ from refstudy.base.bar import bar
 from refstudy.base.config import THRESHOLD, Precision, Resolution, TrainConfig
 from refstudy.base.files import exists, note
 from refstudy.base.provenance import processor
-from refstudy.data.batches import EXPRESSIONS_AT_ONCE, Batch, Corpus, build_corpus, evaluation_batches, unfit
+from refstudy.data.batches import (
+    EXPRESSIONS_AT_ONCE,
+    Batch,
+    Corpus,
+    build_corpus,
+    evaluation_batches,
+    expressions_at_once,
+    unfit,
+)
 from refstudy.data.masks import decode_mask, encode_mask
 from refstudy.metrics import summarize
 from refstudy.models.segmenter import Segmenter
@@ -72,15 +80,17 @@ def predictions(
     expressions_per_batch: int = EXPRESSIONS_AT_ONCE,
     precision: Precision = "float32",
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Cut the corpus into parts of at most ``expressions_per_batch`` expressions; yield each part, on the model's
-    device, with its mask logits, float32 (N, S, S). ``images_per_batch`` images are encoded together, each once."""
+    """Cut the corpus into parts of at most ``expressions_per_batch`` expressions, fewer where ``expressions_at_once``
+    says so; yield each part, on the model's device, with its mask logits, float32 (N, S, S). ``images_per_batch``
+    images are encoded together, each once."""
     model.eval()
     device = next(model.parameters()).device
+    together = expressions_at_once(expressions_per_batch, corpus.image_size, device)
     for batch in evaluation_batches(corpus, images_per_batch):
         batch = batch.to(device)
         with in_precision(device, precision):
             features = model.encode_image(batch.images)
-        for part in batch.slices(expressions_per_batch):
+        for part in batch.slices(together):
             with in_precision(device, precision):
                 logits = model.segment(features, part.token_ids, part.token_mask, part.image_index)
             yield part, logits.float()

@@ -79,10 +79,18 @@ class Trainer:
     def rest_of_epoch(self) -> Iterator[Batch]:
         """This process' share of the batches that the epoch has left."""
         epoch, first = divmod(self.update, self.per_epoch)
-        how, share = self.settings, (self.accelerator.process_index, self.processes)
-        sizes = (how.images_per_batch, how.expressions_per_image)
-        place = (self.config.seed, epoch, first)
-        batches = grouped_batches(self.corpora["train"], *sizes, *place, how.sampling, *share)
+        how = self.settings
+        batches = grouped_batches(
+            self.corpora["train"],
+            how.images_per_batch,
+            how.expressions_per_image,
+            self.config.seed,
+            epoch,
+            start=first,
+            sampling=how.sampling,
+            share=self.accelerator.process_index,
+            shares=self.processes,
+        )
         return made_ahead(batches, pinned=self.device.type == "cuda")
 
     def step(self, batch: Batch) -> None:

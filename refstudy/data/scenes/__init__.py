@@ -1,7 +1,3 @@
-"""RefScenes: rendered scenes with expressions that are true of exactly one thing, made in the REFER layout."""
+"""RefScenes: rendered scenes with expressions that are true of exactly one thing, made in the REFER layout.
 
-from .flavours import FLAVOURS, Flavour, Target
-from .grammar import vocabulary
-from .write import make_refscenes
-
-__all__ = ["FLAVOURS", "Flavour", "Target", "make_refscenes", "vocabulary"]
+`flavours` says what is made, `write.make_refscenes` makes it, `grammar` speaks."""

@@ -7,7 +7,19 @@ from pydantic import TypeAdapter
 
 from refstudy.base.yaml_files import read_yaml
 
-from .grammar import Style
+
+@dataclass(frozen=True)
+class Style:
+    """The way in which a flavour speaks. ``kinds``: the weight of each kind of expression; ``articles`` and
+    ``generic``: the chances of an article and of a name such as person; ``clothes``: the chance that a person is named
+    by clothes alone; ``places``: words of place are allowed; ``sentences``: it speaks in sentences."""
+
+    kinds: dict[str, int]
+    articles: float = 0.12
+    generic: float = 0.2
+    clothes: float = 0.15
+    places: bool = True
+    sentences: bool = False
 
 
 @dataclass(frozen=True)

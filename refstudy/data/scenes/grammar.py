@@ -18,6 +18,7 @@ from refstudy.base.yaml_files import read_yaml
 from .backgrounds import Stuff
 from .drawing import COLOURS
 from .facts import facts_of
+from .flavours import Style
 from .positions import between, places_of, relations_of, sizes_of
 from .scene import GROUNDS, Scene
 from .things import CATEGORIES
@@ -61,20 +62,6 @@ class Phrase:
         """The phrase put into a form of `words.yaml`, with the things that it is then true of."""
         text = form.replace("V", value).replace("N", self.text)
         return Phrase(text, true_of, max(kind, self.kind, key=RANK.index), (*self.program, step))
-
-
-@dataclass(frozen=True)
-class Style:
-    """The way in which a flavour speaks. ``kinds``: the weight of each kind of expression; ``articles`` and
-    ``generic``: the chances of an article and of a name such as person; ``clothes``: the chance that a person is named
-    by clothes alone; ``places``: words of place are allowed; ``sentences``: it speaks in sentences."""
-
-    kinds: dict[str, int]
-    articles: float = 0.12
-    generic: float = 0.2
-    clothes: float = 0.15
-    places: bool = True
-    sentences: bool = False
 
 
 @functools.cache
