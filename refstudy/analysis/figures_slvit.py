@@ -1,6 +1,7 @@
 """The figures of the SLViT lessons (notebooks 03a and 03b): diagrams, branches, maps."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -249,29 +250,40 @@ def before_and_after(
     after: Sequence[Tensor],
     directions: Sequence[Tensor],
     cells: Sequence[int],
+    others: Mapping[str, tuple[np.ndarray, Sequence[Tensor]]],
 ) -> Figure:
-    """The paper's Fig. 6: F_i and F~_i, (1, C_i, h_i, w_i), along a direction (C_i,) of channels each, a column a
-    stage; in the last row, how far all channels together moved. The first column has the picture uint8 (S, S, 3) with
-    the truth, with the predicted mask, both bool (S, S), and with the ``cells`` of stage 4 that URCE enhances, framed
-    in all."""
-    figure, axes = figures.grid(3, 1 + len(STAGES), cell=1.9)
-    figure.set_size_inches(10.2, 6.0)
+    """The paper's Fig. 6: a column a stage. First a row for each of ``others``, label -> its mask, bool (S, S), and
+    maps (h_i, w_i), each map in a scale of its own. Then F_i and F~_i, (1, C_i, h_i, w_i), along a direction (C_i,) of
+    channels each; in the last row, how far all channels together moved. The first column has the picture uint8
+    (S, S, 3) with the masks, with the ``cells`` of stage 4 that URCE enhances, framed in all, and with the truth."""
+    figure, axes = figures.grid(3 + len(others), 1 + len(STAGES), cell=1.9)
+    figure.set_size_inches(10.2, 2 * len(axes))
+    for row, (found, maps) in zip(axes, others.values(), strict=False):
+        figures.overlay(row[0], image, found)
+        for axis, map_ in zip(row[1:], maps, strict=True):
+            figures.show_map(axis, map_, bar=False)
+    own = axes[len(others) :]
     grid = (before[-1].shape[-2], before[-1].shape[-1])
     moved = [(new - old)[0].norm(dim=0) for old, new in zip(before, after, strict=True)]
     farthest = max(float(map_.max()) for map_ in moved)
-    figures.overlay(axes[0, 0], image, truth, "blue", "truth")
-    figures.overlay(axes[1, 0], image, mask, title="mask")
-    figures.regions(axes[2, 0], image, cells, grid, "regions")
-    for stage, old, new, way, far, column in zip(STAGES, before, after, directions, moved, axes.T[1:], strict=True):
+    figures.overlay(own[0, 0], image, mask)
+    figures.regions(own[1, 0], image, cells, grid)
+    figures.overlay(own[2, 0], image, truth, "blue")
+    for old, new, way, far, column in zip(before, after, directions, moved, own.T[1:], strict=True):
         both = [torch.einsum("c,chw->hw", way, map_[0]) for map_ in (old, new)]
         low, high = float(min(map_.min() for map_ in both)), float(max(map_.max() for map_ in both))
-        figures.show_map(column[0], both[0], f"stage {stage}", low=low, high=high, bar=False)
+        figures.show_map(column[0], both[0], low=low, high=high, bar=False)
         drawn = figures.show_map(column[1], both[1], low=low, high=high, bar=False)
         figure.colorbar(drawn, ax=column[:2], shrink=0.6)
         figures.show_map(column[2], far, "", "magma", 0, farthest)
         for axis in column[:2]:
             figures.frames(axis, cells, grid, old.shape[-2:])
-    for axis, name in zip(axes[:, 1], ("before: F", "after: F̃", "change ‖F̃ − F‖"), strict=True):
+    for axis, title in zip(axes[0], ["mask", *(f"stage {stage}" for stage in STAGES)], strict=True):
+        axis.set_title(title)
+    own[1, 0].set_title("regions")
+    own[2, 0].set_title("truth")
+    names = (*(fill(name, 16) for name in others), "before URCE: F", "after URCE: F̃", "change ‖F̃ − F‖")
+    for axis, name in zip(axes[:, 1], names, strict=True):
         axis.text(-0.08, 0.5, name, transform=axis.transAxes, rotation=90, ha="right", va="center")
     return figure
 

@@ -5,7 +5,7 @@ import timeit
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,16 +24,17 @@ from refstudy.analysis.data_names import data_name
 from refstudy.analysis.measures import interval, resampled_counts, resampled_mean, spelled
 from refstudy.analysis.opened import OpenStudy
 from refstudy.analysis.table_files import write_table
-from refstudy.analysis.trace import Trace, corpus_steps, inputs, region_counts, trace
-from refstudy.base.config import RunConfig
+from refstudy.analysis.trace import Trace, corpus_steps, decoder_maps, inputs, main_direction, region_counts, trace
+from refstudy.base.config import THRESHOLD, RunConfig
 from refstudy.base.errors import StudyError
+from refstudy.base.files import exists
 from refstudy.data.batches import Corpus, fit_mask
 from refstudy.metrics import overlap
-from refstudy.models.build import load_or_build
+from refstudy.models.build import load_model, load_or_build
 from refstudy.models.fusion.s2rm import Steps, coparse, coparse_literal
 from refstudy.models.segmenter import Segmenter
 from refstudy.models.urce import STAGES, patch_side
-from refstudy.prediction.predict import model_view, segment_photo
+from refstudy.prediction.predict import model_view, predict, segment_photo
 from refstudy.study.file import PAPERS_SWIN_T, ProfileStudy
 
 SCENES = 20  # pictures that a lesson makes at least
@@ -243,6 +244,24 @@ def region_costs(study: ProfileStudy) -> dict[int, float]:
     variants = variants_by_regions(study.beside(PAPERS_SWIN_T))
     configs = {K: study.file.run_config(PAPERS_SWIN_T, name, seed=0) for K, name in variants.items() if K}
     return {K: sum(cost(config.model).macs.values()) for K, config in configs.items()}
+
+
+def beside(example: Example, variants: Sequence[str]) -> dict[str, tuple[np.ndarray, list[Tensor]]]:
+    """The mask of other variants, bool (S, S), and a map (h_i, w_i) of each stage that their decoder gets, along its
+    ``main_direction``; by label. Where no weights are kept of one, say that it is left out."""
+    found = {}
+    for name in variants:
+        label, weights = example.study.file.variants[name].label, example.study.weights(name)
+        if not exists(weights):
+            print(f"{label} is left out: this profile keeps no weights of it")
+            continue
+        model = load_model(weights)
+        maps = [map_[0] for map_ in decoder_maps(model, example.image, example.sentence)]
+        along = [
+            torch.einsum("c,chw->hw", main_direction(map_, cast(np.ndarray, example.truth)), map_) for map_ in maps
+        ]
+        found[label] = predict(model, example.image, [example.sentence])[0] > THRESHOLD, along
+    return found
 
 
 class Choices(NamedTuple):

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 from refstudy.analysis.figures import GREY, PALETTE, line_style, readable_on
 from refstudy.analysis.inference import LOOKS, Estimate
@@ -332,6 +333,8 @@ def growth(measured: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
                 drawn.annotate(f"{fitted.loc[(model, axis), name] + 0.0:.2f}", (1.01, 0.3 + 0.13 * place), **at)
             drawn.set_xticks(sorted(set(some["value"])), [str(value) for value in sorted(set(some["value"]))])
             drawn.minorticks_off()
+            drawn.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            drawn.yaxis.set_major_formatter("{x:g}")
         axes[1, column].set_xlabel(GROWTH_AXES.get(axis, axis))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(models))
     return figure
