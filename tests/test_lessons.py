@@ -1,8 +1,11 @@
 """What the lessons measure, on numbers that are known."""
 
+import matplotlib.pyplot as plt
 import pytest
+import torch
 
 from refstudy.analysis import lessons
+from refstudy.analysis.figures_slvit import before_and_after
 from refstudy.analysis.opened import open_study
 from refstudy.base.errors import StudyError
 
@@ -54,6 +57,24 @@ def test_a_map_of_the_referent_is_above_its_mean_there(example):
     share = lessons.coverage(example, (4, 4))
     assert lessons.on_referent(example, share) > 0 and lessons.on_referent(example, -share) < 0
     assert lessons.on_referent(example, 3 * share + 7) == pytest.approx(lessons.on_referent(example, share), abs=1e-4)
+
+
+def test_other_models_stand_beside_where_their_weights_are_kept(example, monkeypatch, capsys):
+    monkeypatch.setattr(lessons, "exists", lambda path: path.stem == "lavt")
+    monkeypatch.setattr(lessons, "load_model", lambda path: example.model)
+    found = lessons.beside(example, ("lavt", "slvit_no_urce"))
+    assert capsys.readouterr().out == "SLViT without URCE is left out: this profile keeps no weights of it\n"
+    ((label, (mask, maps)),) = found.items()
+    side = len(mask)
+    assert label == "LAVT" and mask.shape == (side, side) and mask.dtype == bool
+    assert [tuple(map_.shape) for map_ in maps] == [(side // s, side // s) for s in (4, 8, 16, 32)]
+    assert all(lessons.on_referent(example, map_) >= 0 for map_ in maps)
+    features = [torch.rand(1, 3, side // s, side // s) for s in (4, 8, 16, 32)]
+    ways = [torch.ones(3)] * 4
+    drawn = before_and_after(example.image, example.truth, mask, features, features, ways, [0], found)
+    rows = [text.get_text() for axes in drawn.axes for text in axes.texts if text.get_rotation() == 90]
+    assert rows == ["LAVT", "before URCE: F", "after URCE: F̃", "change ‖F̃ − F‖"]
+    plt.close(drawn)
 
 
 def test_the_gram_form_is_said_to_be_equal():
