@@ -55,11 +55,13 @@ def execute(
             client.subscribe_topic(topic, progress.hear)
             code, modules, share = code_version(), Modules(), max(machines.values(), default=1)
             running: dict[Future, Step] = {}
+            about = {}
+            for step in waiting:
+                name = Path(os.path.relpath(step.notebook, root)).as_posix()
+                about[step.name] = (root, journal_head(name, code, known(step, modules)), share, topic)
 
             def submit(step: Step) -> Future:
-                name = Path(os.path.relpath(step.notebook, root)).as_posix()
-                about = (root, journal_head(name, code, known(step, modules)), share, topic)
-                return client.submit(execute_notebook, step, *about, key=f"{step.name}-{topic}")
+                return client.submit(execute_notebook, step, *about[step.name], key=f"{step.name}-{topic}")
 
             try:
                 for step, future in in_turn(client, waiting, submit, running):
@@ -88,11 +90,12 @@ def in_turn(
 ) -> Iterator[tuple[Task, Future]]:
     """Submit as many tasks as the workers have threads now, and the next one whenever one has ended; yield each that
     ended. ``running`` holds what is out, also when the caller is interrupted or ``stop`` has ended the loop. Given all
-    at once, Dask would put tasks behind a long one while other workers are free: it moves none of unknown duration.
+    at once, Dask would put tasks behind a long one while other workers are free: it moves no task whose duration it
+    does not know.
 
     Raises StudyError when the scheduler is lost and tasks are left.
     """
-    waiting = deque(tasks)
+    waiting, places = deque(tasks), 0
     while (waiting or running) and not stop():
         for future in [future for future in running if future.done()]:
             yield running.pop(future), future
@@ -103,9 +106,9 @@ def in_turn(
         elif waiting:
             with suppress(OSError):  # being lost: what is out ends with an error of its own
                 places = max(1, sum(client.nthreads().values()))
-                while waiting and len(running) < places:
-                    running[submit(waiting[0])] = waiting[0]
-                    waiting.popleft()
+            while waiting and len(running) < places and client.status not in CLOSED:
+                running[submit(waiting[0])] = waiting[0]
+                waiting.popleft()
         time.sleep(0.1)
 
 
