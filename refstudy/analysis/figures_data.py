@@ -35,7 +35,8 @@ def gallery(name: str, table: pd.DataFrame) -> Figure | None:
         x, y, wide, high = row.bbox
         corners = [x, y, x + wide, y, x + wide, y + high, x, y + high]
         mask = decode_mask(row.segmentation or [corners], *picture.shape[:2])
-        overlay(axis, picture, mask, title=textwrap.fill(f"“{row.expression}”", 17))
+        overlay(axis, picture, mask)
+        axis.set_title(textwrap.fill(f"“{row.expression}”", 20))
     title = f"{DATA_NAMES[name]} (after {FLAVOURS[name].target.benchmark})" if name in FLAVOURS else name
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
