@@ -327,6 +327,13 @@ def test_a_scheduler_that_is_lost_ends_what_runs_and_names_what_was_not_begun():
     assert ended == [("a", "finished")] and not running
 
 
+def test_a_scheduler_reads_a_task_without_pytorch():
+    """It loads the module of ``call``, by which trainings are handed out."""
+    assert workers.call.__module__ == "refstudy.engine.workers" and workers.call("math", "sqrt", 4.0) == 2
+    command = "import sys, refstudy.engine.workers; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], cwd=ROOT, check=False).returncode == 0
+
+
 def test_without_anything_to_run_no_cluster_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "Client", None)
     assert execute([step(tmp_path, "a", state="up to date")], tmp_path)

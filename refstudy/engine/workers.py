@@ -95,7 +95,7 @@ def in_turn(
 
     Raises StudyError when the scheduler is lost and tasks are left.
     """
-    waiting, places = deque(tasks), 0
+    waiting = deque(tasks)
     while (waiting or running) and not stop():
         for future in [future for future in running if future.done()]:
             yield running.pop(future), future
@@ -104,9 +104,10 @@ def in_turn(
             if waiting and not running:
                 raise StudyError(f"the scheduler was lost before {len(waiting)} were begun; the same command goes on")
         elif waiting:
+            places = 0
             with suppress(OSError):  # being lost: what is out ends with an error of its own
                 places = max(1, sum(client.nthreads().values()))
-            while waiting and len(running) < places and client.status not in CLOSED:
+            while waiting and len(running) < places:
                 running[submit(waiting[0])] = waiting[0]
                 waiting.popleft()
         time.sleep(0.1)
