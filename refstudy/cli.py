@@ -489,11 +489,12 @@ def report_command(profile: Profile = "scenes", study: StudyOption = FILE_NAME) 
 
 @app.command()
 def card(profile: Profile = "scenes", study: StudyOption = FILE_NAME) -> None:
-    """Write the model card of the weights that a profile ships. Its numbers come from the run records."""
+    """Write the weights that a profile ships, and their model card. The weights come from the folder work, where this
+    machine trained them; the card's numbers come from the run records."""
     under = _study(study).under(profile)
-    from refstudy.engine.model_card import write_model_card
+    from refstudy.engine.model_card import ship, write_model_card
 
-    echo(write_model_card(under))
+    echo("\n".join(map(str, [*ship(under), write_model_card(under)])))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import re
 import shutil
 import textwrap
+from operator import and_, or_
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -11,13 +12,20 @@ import pytest
 from refstudy.analysis.measures import interval, sampled_metrics
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest
+from refstudy.data.batches import build_corpus
+from refstudy.data.masks import decode_mask
+from refstudy.data.refer import load_refer
 from refstudy.data.scenes.flavours import FLAVOURS
+from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
-from refstudy.engine.model_card import model_card
+from refstudy.engine.model_card import model_card, ship
 from refstudy.engine.trainings import train_run
+from refstudy.models.build import load_model
 from refstudy.models.saved import SHIPPED_WEIGHTS, shipped_weights
 from refstudy.study.load import load_study
-from refstudy.training.records import find_records, read_record
+from refstudy.training.evaluation import sample_masks
+from refstudy.training.loop import SHOWN_IMAGES
+from refstudy.training.records import find_record, find_records, read_record
 
 from .conftest import SCENES
 
@@ -72,6 +80,24 @@ def test_its_numbers_are_those_of_the_tables_and_records(study):
         assert f"| `{path.name}` |" in card and file_digest(path)[:16] in card
 
 
+def test_shipped_weights_predict_the_masks_of_their_records(study, tmp_path):
+    """Weights of another seed would agree with the record on two thirds of the marked pixels."""
+    under = study.under("scenes")
+    for variant, seed in under.settings.ships.items():
+        record = find_record(under.folder / "records", under.config(variant, seed))
+        config = record.config.data.model_copy(update={"scenes": {"val": SHOWN_IMAGES}})  # the first are always equal
+        table = load_refer(prepare_data(config, tmp_path, progress=False), config.dataset, config.split_by)
+        corpus = build_corpus(table, "val", config.image_size, build_tokenizer(), config.max_words)
+        found = sample_masks(load_model(under.weights(variant)), corpus, SHOWN_IMAGES)
+        kept = record.masks()
+        assert found.keys() == kept.keys()
+        masks = {sentence: decode_mask(rle, *rle["size"]) for sentence, rle in found.items()}
+        both, either = (
+            sum(int(joined(masks[sentence], mask).sum()) for sentence, mask in kept.items()) for joined in (and_, or_)
+        )
+        assert both > 0.98 * either, (variant, seed, both / either)  # rounding to half moves some borders
+
+
 def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, monkeypatch, capsys):
     monkeypatch.setenv("REFSTUDY_DATA", str(data_root))
     (tmp_path / "study.yaml").write_text(
@@ -105,6 +131,9 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"| {read_record(record).metrics['val']['oIoU']:.1f} [" in card
     assert record.name in card and file_digest(shipped)[:16] in card
+    kept = shipped.read_bytes()
+    shipped.write_bytes(b"of another run")
+    assert ship(small.under("small")) == [shipped] and shipped.read_bytes() == kept
     other_seed = train_run(small, "small", "tiny", 1, progress=False)  # is not shipped, and yet told of
     renewed = (folder / "README.md").read_text(encoding="utf-8")
     assert renewed == model_card(small.under("small")) != card and set(folder.iterdir()) == {
@@ -120,6 +149,7 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
     assert "the card of the shipped weights is the old one: other.safetensors: unfit" in capsys.readouterr().out
     shutil.rmtree(other_seed)
     shutil.rmtree(record)  # numbers come from the record alone
+    assert ship(small.under("small")) == []
     without = model_card(small.under("small"))
     assert "none of these settings" in without and record.name not in without
     assert not re.search(r"\d \[\d", without)

@@ -12,7 +12,15 @@ from torch.overrides import TorchFunctionMode
 
 from refstudy.base.config import ModelConfig, PartConfig, TextEncoderConfig
 from refstudy.base.errors import StudyError
-from refstudy.models.build import FUSIONS, build_model, count_parameters, load_model, load_or_build, save_weights
+from refstudy.models.build import (
+    FUSIONS,
+    build_model,
+    count_parameters,
+    halve_weights,
+    load_model,
+    load_or_build,
+    save_weights,
+)
 from refstudy.models.decoders.casg import CASG
 from refstudy.models.decoders.fpn import FPN
 from refstudy.models.fusion.lmfa import LMFA, CrossModalAttention
@@ -261,7 +269,8 @@ def test_half_precision_keeps_what_it_does_not_reach(tmp_path):
     model = build("s2rm_casg")
     norm = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
     norm.running_var.fill_(1e6)
-    save_weights(model, tmp_path / "half.safetensors", half=True)
+    save_weights(model, tmp_path / "whole.safetensors")
+    halve_weights(tmp_path / "whole.safetensors", tmp_path / "half.safetensors")
     loaded = load_model(tmp_path / "half.safetensors").state_dict()
     for name, tensor in model.state_dict().items():
         kept = tensor if (tensor == 1e6).any() or not tensor.is_floating_point() else tensor.half().float()

@@ -18,7 +18,7 @@ from refstudy.base.config import ImageEncoderConfig, ModelConfig, PartConfig, Ru
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest
 from refstudy.data.words import build_tokenizer
-from refstudy.models.build import build_model, load_model, save_weights
+from refstudy.models.build import build_model, halve_weights, load_model, save_weights
 from refstudy.models.encoders import ImageEncoder, TextEncoder
 from refstudy.models.lavt import LAVT
 from refstudy.models.mscan import published_name
@@ -344,7 +344,7 @@ def test_a_shipped_file_without_a_tokenizer_has_the_words_of_refscenes():
 def test_half_precision_halves_the_file_and_loads_in_float32(tmp_path):
     model = scramble(build_model(variant_config("tile_concat")))
     save_weights(model, tmp_path / "whole.safetensors")
-    save_weights(model, tmp_path / "half.safetensors", half=True)
+    halve_weights(tmp_path / "whole.safetensors", tmp_path / "half.safetensors")
     assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * (tmp_path / "whole.safetensors").stat().st_size
     loaded = load_model(tmp_path / "half.safetensors").state_dict()
     for name, tensor in model.state_dict().items():

@@ -156,7 +156,7 @@ def _trainer(study: Compared, seed: int, corpora: Corpora) -> Trainer:
 
 def _checkpoint(study: Compared, seed: int) -> Path:
     run = record_name(study.config(study.own, seed))
-    return study.file.home / "work" / study.profile / run / "checkpoint.pt"
+    return study.work / run / "checkpoint.pt"
 
 
 def _trial(study: Compared, sources: Sources, seeds: Sequence[int], corpora: Corpora) -> dict[int, float]:

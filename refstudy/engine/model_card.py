@@ -10,14 +10,30 @@ from refstudy.analysis.measures import interval, sampled_metrics
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest, write_text
 from refstudy.data.scenes.flavours import FLAVOURS
-from refstudy.models.build import build_model, count_parameters, load_model
+from refstudy.models.build import build_model, count_parameters, halve_weights, load_model
 from refstudy.models.segmenter import Segmenter
 from refstudy.study.file import ProfileStudy
+from refstudy.training.loop import BEST_WEIGHTS
 from refstudy.training.records import Record, find_record, find_records
 
 FILE_NAME = "README.md"
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = ("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9")
+
+
+def ship(study: ProfileStudy) -> list[Path]:
+    """Write the weights of the runs that a profile ships, in half precision, from the folders in which these runs were
+    trained; return the files. A run that was not trained here, or has no record, leaves its file as it is.
+
+    So a profile can name the best of several seeds after they have been trained.
+    """
+    written = []
+    for variant, seed in study.settings.ships.items():
+        record = find_record(study.folder / "records", study.config(variant, seed))
+        if record and (best := study.work / record.path.name / BEST_WEIGHTS).exists():
+            halve_weights(best, study.weights(variant))
+            written.append(study.weights(variant))
+    return written
 
 
 def write_model_card(study: ProfileStudy) -> Path:

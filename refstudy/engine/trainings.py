@@ -50,13 +50,13 @@ def train_run(
     Raises Unfinished when ``stop`` says so: see ``refstudy.training.loop.train``.
     """
     config = study.run_config(profile, variant, seed)
-    work, own, data = study.home / "work" / profile, study.under(profile), study.data_root.absolute()
+    own, data = study.under(profile), study.data_root.absolute()
     shipped_seed = None if study.changes else own.settings.ships.get(variant)
     weights, encoders = own.weights(variant), study.encoders(profile, variant)
     ship = weights if shipped_seed == seed else None
-    with _alone(work / record_name(config)), chdir(study.root):  # where relative paths of pretrained parts start
+    with _alone(own.work / record_name(config)), chdir(study.root):  # where relative paths of pretrained parts start
         records = own.folder / "records"
-        record = train(config, records, work, data, encoders, progress, stop=stop, ship=ship, remark=remark)
+        record = train(config, records, own.work, data, encoders, progress, stop=stop, ship=ship, remark=remark)
     if shipped_seed is not None and weights.exists() and launched().is_main_process:
         try:
             write_model_card(own)

@@ -13,6 +13,7 @@ from typing import Any, cast, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 from transformers import BertTokenizerFast
@@ -148,20 +149,30 @@ def build_part(kind: str, config: PartConfig, *sizes) -> Any:
         raise StudyError(f"{about}, options {config.options}: {error}") from error
 
 
-def save_weights(model: Segmenter, path: Path | str, half: bool = False) -> None:
-    """Write the whole model as one safetensors file; ``half`` stores it as ``halved`` does.
+def save_weights(model: Segmenter, path: Path | str) -> None:
+    """Write the whole model as one safetensors file.
 
     The metadata hold what ``save_pretrained`` writes next to the weights, the settings and the tokenizer's files, as
     one text: safetensors writes several in no fixed order, and equal models should be equal files.
     """
-    state = model.state_dict()
-    tensors = {name: (halved(x) if half else x).detach().cpu().contiguous() for name, x in state.items()}
+    tensors = {name: x.detach().cpu().contiguous() for name, x in model.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
         model.tokenizer.save_pretrained(folder)
         about = {name: (Path(folder) / name).read_text(encoding="utf-8") for name in TOKENIZER_FILES}
     saved = json.dumps({"model": model.config.model_dump_json()} | about, sort_keys=True)
+    _write(path, tensors, {"saved": saved})
+
+
+def halve_weights(source: Path | str, path: Path | str) -> None:
+    """Write a file of ``save_weights`` once more, with its tensors as ``halved`` makes them."""
+    with safe_open(source, framework="pt") as file:
+        about = file.metadata()
+    _write(path, {name: halved(tensor) for name, tensor in load_file(source).items()}, about)
+
+
+def _write(path: Path | str, tensors: dict[str, torch.Tensor], about: dict[str, str]) -> None:
     with atomic_write(path) as temporary:
-        temporary.write_bytes(save(tensors, {"saved": saved}))  # ``save_file`` makes it readable to its owner only
+        temporary.write_bytes(save(tensors, about))  # ``save_file`` makes it readable to its owner only
 
 
 def halved(tensor: torch.Tensor) -> torch.Tensor:

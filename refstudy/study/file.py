@@ -315,6 +315,11 @@ class ProfileStudy:
         """The file of a shipped variant's weights."""
         return self.folder / "weights" / f"{variant}.safetensors"
 
+    @property
+    def work(self) -> Path:
+        """The folder in which its runs keep their checkpoints and, when done, their best weights."""
+        return self.file.home / "work" / self.profile
+
     def beside(self, profile: str) -> "ProfileStudy":
         """The same study under another profile, whose results lie next to these; for its own name, itself."""
         return self if profile == self.profile else ProfileStudy(self.file, profile, self.folder.parent / profile)

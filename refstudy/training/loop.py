@@ -17,13 +17,14 @@ from refstudy.data.batches import Corpus, build_corpus, fingerprint
 from refstudy.data.refer import load_table
 from refstudy.data.source import prepare_data
 from refstudy.data.words import build_tokenizer
-from refstudy.models.build import count_parameters, save_weights
+from refstudy.models.build import count_parameters, halve_weights, save_weights
 from refstudy.models.segmenter import Segmenter
 from refstudy.training.checkpoint import resume, save
 from refstudy.training.evaluation import evaluation_batching, sample_masks
 from refstudy.training.records import GATE_COLUMNS, circumstances, write_record
 from refstudy.training.trainer import CURVE_COLUMNS, Trainer, launched
 
+BEST_WEIGHTS = "weights.safetensors"  # in a run's folder of work, once it is done
 SHOWN_IMAGES = 24  # the images of the first counted split whose predicted masks a record keeps
 STUCK = 0.95  # a gate more saturated than this is named in the line of the validation
 CHECKPOINT_EVERY = 120  # seconds between two checkpoints
@@ -71,7 +72,7 @@ def train(
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     name = record_name(config)
-    checkpoint, weights = (Path(work) / name / file for file in ("checkpoint.pt", "weights.safetensors"))
+    checkpoint, weights = (Path(work) / name / file for file in ("checkpoint.pt", BEST_WEIGHTS))
     bars = progress and sys.stderr.isatty()
     with accelerator.main_process_first():
         corpora, digest = load_corpora(config.data, config.model.text, splits_of(config), data_root, bars)
@@ -85,7 +86,7 @@ def train(
         results = _results(trainer, digest, bars)
         save_weights(model, weights)
         if ship is not None:
-            save_weights(model, ship, half=True)
+            halve_weights(weights, ship)
         write_record(records, config, **results)
         checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
