@@ -153,19 +153,23 @@ class Batch:
         """The batch cut into ``count`` of as many images each; the parts of a pinned batch are pinned."""
         images = len(self.pixels) // count
         ends = torch.searchsorted(self.image_index, torch.arange(0, len(self.pixels) + 1, images)).tolist()
-        parts = [self._part(k * images, (k + 1) * images, slice(*some)) for k, some in enumerate(pairwise(ends))]
+        parts = [self._part(slice(k * images, (k + 1) * images), slice(*some)) for k, some in enumerate(pairwise(ends))]
         return [part.pinned() for part in parts] if self.image_index.is_pinned() else parts
 
-    def slices(self, expressions: int) -> Iterator["Batch"]:
-        """The batch cut by expressions, at most so many in each, all with all of its pictures."""
+    def slices(self, expressions: int) -> Iterator[tuple[slice, "Batch"]]:
+        """The batch cut by expressions, at most so many in each part. A part has the pictures that it needs, and comes
+        with their places in the batch, which should be on a CPU."""
         for first in range(0, len(self.expressions), expressions):
-            yield self._part(0, len(self.pixels), slice(first, first + expressions))
+            some = slice(first, first + expressions)
+            index = self.image_index[some]
+            pictures = slice(int(index[0]), int(index[-1]) + 1)
+            yield pictures, self._part(pictures, some)
 
-    def _part(self, first: int, last: int, some: slice) -> "Batch":
-        """The pictures from ``first`` to before ``last``, and ``some`` of the expressions, all about these."""
+    def _part(self, pictures: slice, some: slice) -> "Batch":
+        """Some of the pictures, and ``some`` of the expressions, all about these."""
         names = ("image_index", "token_ids", "token_mask", "inside", "expressions")
-        part = replace(self, pixels=self.pixels[first:last], **{name: getattr(self, name)[some] for name in names})
-        return replace(part, image_index=part.image_index - first)
+        part = replace(self, pixels=self.pixels[pictures], **{name: getattr(self, name)[some] for name in names})
+        return replace(part, image_index=part.image_index - pictures.start)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         changed: dict[str, Any] = {name: change(x) for name, x in vars(self).items() if isinstance(x, Tensor)}

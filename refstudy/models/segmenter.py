@@ -21,6 +21,10 @@ class ImageFeatures(NamedTuple):
     maps: tuple[Tensor, ...]
     size: tuple[int, int]
 
+    def of(self, images: slice) -> "ImageFeatures":
+        """The features of some of the images."""
+        return ImageFeatures(tuple(features[images] for features in self.maps), self.size)
+
 
 class Segmenter(nn.Module, PyTorchModelHubMixin, library_name="refstudy", license="apache-2.0"):
     """A referring segmenter: images and expressions to mask logits, in two halves.

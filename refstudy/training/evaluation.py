@@ -23,6 +23,7 @@ from refstudy.data.batches import (
     build_corpus,
     evaluation_batches,
     expressions_at_once,
+    normalise,
     unfit,
 )
 from refstudy.data.masks import decode_mask, encode_mask
@@ -87,12 +88,12 @@ def predictions(
     device = next(model.parameters()).device
     together = expressions_at_once(expressions_per_batch, corpus.image_size, device)
     for batch in evaluation_batches(corpus, images_per_batch):
-        batch = batch.to(device)
         with in_precision(device, precision):
-            features = model.encode_image(batch.images)
-        for part in batch.slices(together):
+            features = model.encode_image(normalise(batch.pixels.to(device)))
+        for pictures, part in batch.slices(together):
+            part = part.to(device)
             with in_precision(device, precision):
-                logits = model.segment(features, part.token_ids, part.token_mask, part.image_index)
+                logits = model.segment(features.of(pictures), part.token_ids, part.token_mask, part.image_index)
             yield part, logits.float()
 
 
