@@ -82,9 +82,7 @@ def test_counts_in_parts_are_those_of_whole_batches(corpora, monkeypatch, name):
         rounded = 2.0**-23 * logits.abs().max()  # predictions are float32
         torch.testing.assert_close(found.double(), logits[part.expressions], rtol=0, atol=float(rounded + margin))
     assert encoded == [4, 4, 2] and max(map(len, parts)) == TOGETHER and sum(map(len, parts)) == len(logits)
-    assert [index.unique().tolist() for index in parts] == [
-        list(range(count)) for count in pictures
-    ]
+    assert [index.unique().tolist() for index in parts] == [list(range(count)) for count in pictures]
     assert sum(encoded) < sum(pictures)  # the expressions of one are cut
     for resolution in ("resized", "original"):
         counts = evaluate(model, corpus, IMAGES, resolution=resolution, expressions_per_batch=TOGETHER)

@@ -259,7 +259,7 @@ def test_an_examination_shows_itself_beside_the_studys_own_and_leaves_chance_and
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     assert set(steps) == {1} and threads == 2
     assert torch.equal(torch.get_rng_state(), before)
-    table = made.table.set_index("fault")
+    table = made.table.set_index("check")
     assert list(table) == ["meaning", "measured", "Tile & Concat", "S²RM", "verdict", "where"]
     assert made.name == "film.py:FiLM" and "gates" not in table.index and made.sound  # it has no gates
     assert table.loc["M parameters", "measured"] == "0.132" and float(table.loc["ms", "S²RM"]) > 0

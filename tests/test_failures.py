@@ -47,11 +47,11 @@ CASES = {  # name -> prediction, truth, cause, rival
     "exact": (TRUTH, TRUTH, "hit", -1),
     "above a half": (box(10, 10, 10, 6), TRUTH, "hit", -1),
     "exactly a half is no hit": (box(10, 10, 10, 5), TRUTH, "partial", -1),
-    "on the other thing": (OTHERS[0], TRUTH, "wrong instance", 0),
+    "on the other thing": (OTHERS[0], TRUTH, "wrong thing", 0),
     "half of it, most of the other": (box(10, 15, 10, 18), TRUTH, "several things", 0),  # 50 and 80 of 100
     "half of it, half of the other": (box(10, 15, 10, 15), TRUTH, "several things", 0),  # 50 and 50 of 100
     "half of it, less of the other": (box(10, 15, 10, 14), TRUTH, "leaked", 0),  # 50 and 40 of 100
-    "less than half found, more on the other": (box(10, 16, 10, 17), TRUTH, "wrong instance", 0),
+    "less than half found, more on the other": (box(10, 16, 10, 17), TRUTH, "wrong thing", 0),
     "less than half found, more on background": (box(8, 17, 14, 9), TRUTH, "leaked", 0),  # 30 of 126, 10 on the other
     "a part of it": (box(10, 10, 4, 10), TRUTH, "partial", -1),
     "it and all around": (box(5, 5, 20, 20), TRUTH, "leaked", -1),
@@ -60,7 +60,7 @@ CASES = {  # name -> prediction, truth, cause, rival
     "background": (box(0, 20, 5, 5), TRUTH, "missed", -1),
     "nothing, and small": (NOTHING, SMALL_TRUTH, "missed small", -1),
     "background, and small": (box(20, 20, 3, 3), SMALL_TRUTH, "missed small", -1),
-    "the other thing, and small": (OTHERS[1], SMALL_TRUTH, "wrong instance", 1),
+    "the other thing, and small": (OTHERS[1], SMALL_TRUTH, "wrong thing", 1),
     "there is none, nothing marked": (NOTHING, NOTHING, "hit", -1),
     "there is none, hardly anything marked": (box(0, 0, 1, 3), NOTHING, "hit", -1),
     "there is none, another marked": (OTHERS[1], NOTHING, "absent referent", 1),
@@ -74,7 +74,7 @@ def test_every_cause_by_hand(name):
     found = diagnose(predicted, truth, OTHERS)
     assert (found.cause, found.rival) == (cause, rival)
     alone = diagnose(predicted, truth, NO_OTHERS)
-    assert alone.rival == -1 and alone.cause not in ("wrong instance", "several things")
+    assert alone.rival == -1 and alone.cause not in ("wrong thing", "several things")
 
 
 def test_the_cases_cover_all_causes_and_lie_around_the_thresholds():
@@ -289,7 +289,7 @@ def test_known_diagnoses_give_known_cells():
     rows = {
         "image_id": [1, 1, 2, 2],
         "kind": ["location", "attribute", "location", "location"],
-        "cause": ["hit", "leaked", "hit", "wrong instance"],
+        "cause": ["hit", "leaked", "hit", "wrong thing"],
         "iou": [0.8, 0.4, 0.6, 0.0],
         "confidence": [0.9, 0.8, 0.7, 1.0],
     }
@@ -302,7 +302,7 @@ def test_known_diagnoses_give_known_cells():
     hits = table.loc[("all", "hit")]
     assert (hits["expressions"], hits["share"], hits["iou"], hits["confidence"]) == pytest.approx((2, 50, 0.7, 0.8))
     assert (hits["share_low"], hits["share_high"]) == (50, 50)  # one of two in either image
-    assert table.loc[("location", "wrong instance"), "share"] == pytest.approx(100 / 3)
+    assert table.loc[("location", "wrong thing"), "share"] == pytest.approx(100 / 3)
     empty = table.loc[("all", "missed")]
     assert empty["expressions"] == 0 == empty["share"] and np.isnan(empty["iou"])
     assert table.loc["all", "share"].sum() == pytest.approx(100)

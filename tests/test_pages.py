@@ -52,7 +52,14 @@ def folder(tmp_path):
     table = pd.DataFrame(rows)
     (tmp_path / "tables").mkdir()
     table.assign(ours_high=table["ours"] + 1, data="RefScenes val").to_csv(tmp_path / "tables" / "s2rm_table4.csv")
-    claims = {"claim": ["a", "b"], "metric": "oIoU", "printed": [9.02, 1.0], "measured": [3.4, None], "low": 1.8}
+    claims = {
+        "paper": "S²RM",
+        "claim": ["a", "b"],
+        "metric": "oIoU",
+        "printed": [9.02, 1.0],
+        "measured": [3.4, None],
+        "low": 1.8,
+    }
     verdicts = {"high": 5.1, "runs": [3, None], "reference_runs": [5, None], "verdict": ["supported", "not judged yet"]}
     verdicts |= {"smallest": float("nan"), "ceiling": float("nan")}
     pd.DataFrame(claims | verdicts).to_csv(tmp_path / "claims.csv")
@@ -86,13 +93,11 @@ def test_findings_tell_counted_claims_apart_and_name_looks_and_places(folder):
     claims = pd.read_csv(folder / "claims.csv", index_col=0)
     claims = claims.assign(
         measured=[3.4, 58.1], printed=[4.0, None], verdict="supported", looks=["+5.0 [+1.0, +9.0]", None]
-    )
+    ).assign(paper=["S²RM", "this study"])
     claims.to_csv(folder / "claims.csv")
     text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
-    assert (
-        "Of 1 claims about accuracy, 1 is supported. Of 1 claims about cost, which is counted without a run, 1 is"
-        in text
-    )
+    cost = "Of 1 claim about cost, which is counted without a run (1 of them is this study's own), 1 is supported."
+    assert f"Of 1 claim about accuracy, 1 is supported. {cost}" in text
     assert "**Supported:** a (+3.4 [+1.8, +5.1] points of oIoU; printed +4.0; looks +5.0 [+1.0, +9.0])." in text
 
 
@@ -106,7 +111,7 @@ def test_an_undecided_claim_says_which_gain_would_have_been_seen(folder):
 def test_claims_that_were_not_measured_are_left_out(folder):
     text = filled("<!-- claims -->\n<!-- end -->", STUDY, folder)
     assert "| a | oIoU | +9.02 | +3.4 |" in text and "| 3 / 5 | **supported** |" in text and "| b |" not in text
-    assert text.endswith("\n\nThe others: of 1 claims about accuracy, 1 is not judged yet.\n<!-- end -->")
+    assert text.endswith("\n\nThe others: of 1 claim about accuracy, 1 is not judged yet.\n<!-- end -->")
 
 
 def test_blocks_say_so_where_nothing_is_recorded(folder):

@@ -292,10 +292,12 @@ def test_a_thousand_scenes_are_like_photographs_and_speech(tmp_path, flavour):
     real = real_figures("box over picture, quantile")[flavour.target.benchmark]
     for at in (0.1, 0.25, 0.5, 0.75, 0.9):
         assert 1 / 1.5 < np.quantile(sizes, at) / real[at] < 1.5, at
-    assert (figures["least"], figures["most"]) == (2, 8) and figures["pictures with several of a kind"] > 80
-    assert 10 < figures["referents cut by the border"] < 45 and 20 < figures["referents partly hidden"] < 45
-    assert figures["words in enough expressions"] >= 250 and figures["longest expression"] == MOST_WORDS
-    assert abs(figures["correlation of nearness and height"]) < 0.7
+    assert (figures["things per picture, fewest"], figures["things per picture, most"]) == (2, 8)
+    assert figures["pictures with several things of a kind, %"] > 80
+    assert 10 < figures["referents cut by the border, %"] < 45 and 20 < figures["referents partly hidden, %"] < 45
+    assert figures["different words that are not rare"] >= 250
+    assert figures["words of the longest expression"] == MOST_WORDS
+    assert abs(figures["nearer things stand lower, correlation"]) < 0.7
     checked = check_meanings(folder, split_by)
     check_places(folder, split_by)
     assert checked["superlative big"] > 50

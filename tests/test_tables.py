@@ -307,7 +307,7 @@ def test_verdicts_in_markdown():
     assert head == "| claim | printed | measured | 95 % interval | runs | verdict |"
     assert [line.split(" | ")[-2] for line in lines] == ["5 / 3", "3"]
     bound = render_verdicts(table.assign(verdict="untestable here", smallest=np.nan, ceiling=[28.94, 35.0]), "claim")
-    assert bound["verdict"].tolist() == ["**untestable here** (at most 28.9)", "**untestable here** (at most 35.0)"]
+    assert bound["verdict"].tolist() == ["**untestable here** (ceiling 28.9 %)", "**untestable here** (ceiling 35.0 %)"]
 
 
 def test_an_interval_leaves_out_a_fortieth_on_either_side():

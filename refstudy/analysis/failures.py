@@ -26,10 +26,10 @@ RESPONSE = 0.0025  # a mask of at least this share of the picture is a response:
 CAUSES = {
     "hit": f"IoU above {HIT}; without a referent, less than {RESPONSE:.2%} of the picture marked",
     "absent referent": "there is no referent, and more is marked than that",
-    "wrong instance": f"less than {FOUND:.0%} of the referent marked, and more pixels on another thing than on it",
+    "wrong thing": f"less than {FOUND:.0%} of the referent marked, and more pixels on another thing than on it",
     "missed small": f"less than {TOUCHED:.0%} marked of a referent below {SMALL:.0%} of the picture",
     "missed": f"less than {TOUCHED:.0%} marked of a larger referent",
-    "several things": f"at least {FOUND:.0%} of the referent marked, and as much of another thing",
+    "several things": f"at least {FOUND:.0%} of the referent marked, and at least {FOUND:.0%} of another thing",
     "partial": "the mask lacks more of the referent than it adds: recall below precision",
     "leaked": "the mask adds at least as much as it lacks: precision not above recall",
 }
@@ -65,7 +65,7 @@ def diagnose(predicted: np.ndarray, truth: np.ndarray, others: np.ndarray) -> Di
     elif not wanted:
         cause = "absent referent"
     elif recall < FOUND and on_rival > inter:
-        cause = "wrong instance"
+        cause = "wrong thing"
     elif recall < TOUCHED:
         cause = "missed small" if wanted < SMALL * truth.size else "missed"
     elif recall >= FOUND and ((covered > 0) & (covered >= FOUND * areas)).any():

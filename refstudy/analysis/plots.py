@@ -27,6 +27,13 @@ HOLLOW = f"hollow: fewer than {LOOKS[0]} runs"
 GROWTH_AXES = {"image size": "image side (px)", "batch": "images per batch", "words": "word pieces"}
 FAMILIES = {"fpn": "with the FPN", "casg": "with CASG", "lavt": "LAVT", "slvit": "SLViT"}
 AT_THE_RIGHT: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # of a legend
+MAIN_COLOURS = {
+    "tile_concat": "purple",
+    "s2rm_fpn": "blue",
+    "s2rm_casg": "vermilion",
+    "lavt": "green",
+    "slvit": "black",
+}
 FEWEST = 20  # expressions: a point of fewer says little, and is not drawn
 
 
@@ -47,6 +54,16 @@ def mark(colour: str, runs: float, marker: str = "D") -> dict[str, Any]:
     """The style of a mark without a line: hollow where it rests on few ``runs``."""
     face = colour if runs >= LOOKS[0] else "white"
     return {"color": colour, "marker": marker, "markersize": 5.5, "markerfacecolor": face, "linestyle": ""}
+
+
+def colour_of(variant: str) -> str:
+    """The colour of one of the main variants, the same in every figure; grey for any other."""
+    return PALETTE[MAIN_COLOURS[variant]] if variant in MAIN_COLOURS else GREY
+
+
+def family_colour(family: str) -> str:
+    """The colour of a decoder or whole model: that of the main variant which has it."""
+    return line_style([*FAMILIES, family].index(family))["color"]
 
 
 def with_runs(label: str, runs: float) -> str:
@@ -161,15 +178,14 @@ def length_buckets(table: pd.DataFrame, own: str) -> Figure:
     the data that it names (``own`` is our model)."""
     datasets, measured = list(table["dataset"].unique()), table[table["ours"].notna()]
     figure, grid = plt.subplots(1, len(datasets) + 1, figsize=(10.4, 3.3), sharey=True)
-    rows = list(table["row"].unique())
+    styles = {name: line_style(k) for k, name in enumerate(table["row"].unique())}
     for axes, dataset in zip(grid, datasets, strict=False):
         for name, line in table[table["dataset"] == dataset].groupby("row", sort=False):
-            style = line_style(rows.index(name)) | {"marker": "o", "markersize": 3}
-            axes.plot(line["bucket"], line["printed"], **style, label=name)
+            axes.plot(line["bucket"], line["printed"], **styles[name], marker="o", markersize=3, label=name)
         axes.set_title(f"{dataset}\nprinted")
     for k, ((name, data), line) in enumerate(measured.groupby(["row", "data"], sort=False)):
         ends = [line["ours"] - line["ours_low"], line["ours_high"] - line["ours"]]
-        style = mark(OURS, line["runs"].max(), MARKS[2 + k]) | {"linestyle": "--", "capsize": 3, "linewidth": 1}
+        style = mark(styles[name]["color"], line["runs"].max(), MARKS[2 + k]) | styles[name] | {"capsize": 3}
         grid[-1].errorbar(line["bucket"], line["ours"], ends, **style, label=f"{own}, as {name}; {HOLLOW}")
         grid[-1].set_title(f"{data}\nours")
     if measured.empty:
@@ -190,8 +206,8 @@ def length_curve(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -
     figure, (above, below) = plt.subplots(2, 1, figsize=(7.6, 4.6), sharex=True, height_ratios=[3, 1])
     drawn = lines[(lines["expressions"] >= FEWEST) & lines["ours"].notna()]
     for k, (name, line) in enumerate(drawn.groupby("variant", sort=False)):
-        runs, style = line["runs"].max(), line_style(k)
-        style = mark(style["color"], runs, MARKS[k]) | style
+        runs = line["runs"].max()
+        style = mark(colour_of(name), runs, MARKS[k % len(MARKS)]) | {"linestyle": "-"}
         above.plot(line["words"], line["ours"], **style, label=with_runs(labels[name], runs))
     counts = lines.groupby("words")["expressions"].max()
     below.bar(counts.index, counts, width=0.6, color="lightgrey")
@@ -208,7 +224,7 @@ def kinds(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -> Figur
     for k, name in enumerate(variants):
         line = lines[lines["variant"] == name].set_index("kind").reindex(order)
         ends, runs = [line["ours"] - line["ours_low"], line["ours_high"] - line["ours"]], line["runs"].max()
-        style = mark(line_style(k)["color"], runs, MARKS[k % len(MARKS)]) | {"label": with_runs(labels[name], runs)}
+        style = mark(colour_of(name), runs, MARKS[k % len(MARKS)]) | {"label": with_runs(labels[name], runs)}
         axes.errorbar(_next_to(order, k, len(variants)), line["ours"], ends, **style)
     counts = lines.groupby("kind")["expressions"].max()
     axes.set_xticks(range(len(order)), [f"{kind}\n({counts[kind]})" for kind in order])
@@ -225,12 +241,11 @@ def _next_to(order: Sequence[str], k: int, count: int) -> np.ndarray:
 def seed_kinds(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -> Figure:
     """Overall IoU by kind of expression, a mark a training: a colour a variant, the seed written in the mark."""
     order, runs = list(lines["kind"].unique()), list(lines.groupby(["variant", "seed"], sort=False))
-    variants = list(lines["variant"].unique())
     figure, axes = plt.subplots(figsize=(7.6, 3.4))
     for k, ((name, seed), line) in enumerate(runs):
         x, y = _next_to(order, k, len(runs)), line.set_index("kind").reindex(order)["ours"]
         label = None if name in [earlier for (earlier, _), _ in runs[:k]] else labels[name]
-        axes.plot(x, y, "o", markersize=11, color=line_style(variants.index(name))["color"], label=label)
+        axes.plot(x, y, "o", markersize=11, color=colour_of(name), label=label)
         for at in zip(x, y, strict=True):
             axes.annotate(str(seed), at, ha="center", va="center", fontsize=7, color="white")
     axes.set_xticks(range(len(order)), order)
@@ -258,14 +273,14 @@ def cost_bars(costs: pd.DataFrame, labels: Sequence[str]) -> Figure:
 
 
 def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
-    """Overall IoU against cost. Columns of ``points``: label, macs, image_size, runs, ours, ours_low, ours_high. Labels
-    stand at the right, in the order of the points."""
+    """Overall IoU against cost. Columns of ``points``: label, family, macs, image_size, runs, ours, ours_low,
+    ours_high. Labels stand at the right, in the order of the points."""
     figure, axes = plt.subplots(figsize=(7.8, 4.0))
     points, names = points.sort_values("ours"), []
     for k, point in enumerate(points.itertuples()):
-        colour = line_style(k)["color"]
-        axes.vlines(point.macs, point.ours_low, point.ours_high, color=colour, linewidth=1.5)
-        axes.plot(point.macs, point.ours, **mark(colour, point.runs, MARKS[k % len(MARKS)]) | {"markersize": 7})
+        style = mark(family_colour(point.family), point.runs, MARKS[k % len(MARKS)]) | {"markersize": 7, "capsize": 4}
+        ends = [[point.ours - point.ours_low], [point.ours_high - point.ours]]
+        axes.errorbar(point.macs, point.ours, ends, **style, elinewidth=1)
         names.append(f"{with_runs(point.label, point.runs)}, {point.image_size:.0f} px")
     right = 1.03 * points["macs"].max()
     _names_at_the_right(axes, points.assign(name=names, x=points["macs"]), right)
@@ -293,14 +308,14 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     one reaches, which alone have names where there are more than twelve."""
     figure, axes = plt.subplots(figsize=(7.8, 4.4))
     for k, (family, some) in enumerate(points.groupby(points["family"].str.partition(",")[0], sort=False)):
-        colour = line_style(k)["color"]
+        colour = family_colour(family)
         axes.vlines(some["core_minutes"], some["ours_low"], some["ours_high"], color=colour, linewidth=1)
         for point in some.itertuples():
             axes.plot(point.core_minutes, point.ours, **mark(colour, point.runs, MARKS[k]))
         axes.plot([], [], **mark(colour, LOOKS[0], MARKS[k]), label=FAMILIES.get(family, family))
     rising = points.sort_values(["core_minutes", "ours"], ascending=[True, False])
     best = rising[rising["ours"] > rising["ours"].cummax().shift(fill_value=-1)]
-    style: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "zorder": 0}
+    style: dict[str, Any] = {"color": GREY, "linewidth": 1.6, "linestyle": ":", "zorder": 0}
     axes.step(best["core_minutes"], best["ours"], where="post", label="the best within so many minutes", **style)
     named, right = rising if len(rising) <= 12 else best, 1.25 * points["core_minutes"].max()
     _names_at_the_right(axes, named.assign(name=named["label"], x=named["core_minutes"]), right)

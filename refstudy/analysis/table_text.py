@@ -69,7 +69,7 @@ def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
     smallest = (detectable(table["smallest"]) + ")").radd(" (")
     shown["verdict"] = "**" + table["verdict"] + "**" + smallest.where(table["smallest"].notna(), "")
     if "ceiling" in table:
-        ceiling = (table["ceiling"].map("{:.1f}".format) + ")").radd(" (at most ")
+        ceiling = (table["ceiling"].map("{:.1f}".format) + " %)").radd(" (ceiling ")
         shown["verdict"] += ceiling.where(table["verdict"] == UNTESTABLE, "")
     return shown.fillna("")
 

@@ -90,9 +90,11 @@ def _verdicts(claims: pd.DataFrame) -> str:
     counted = claims["measured"].notna() & claims["runs"].isna()
     parts = {"accuracy": claims[~counted], "cost, which is counted without a run": claims[counted]}
     texts = []
-    for about, verdicts in ((about, some["verdict"].value_counts()) for about, some in parts.items() if len(some)):
+    for about, some in ((about, some) for about, some in parts.items() if len(some)):
+        verdicts, own = some["verdict"].value_counts(), (some["paper"] == "this study").sum()
         numbers = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in verdicts.items()]
-        texts.append(f"Of {verdicts.sum()} claims about {about}, {', '.join(numbers)}.")
+        whose = f" ({own} of them {'is' if own == 1 else 'are'} this study's own)" if own else ""
+        texts.append(f"Of {len(some)} claim{'s'[: len(some) != 1]} about {about}{whose}, {', '.join(numbers)}.")
     return " ".join(texts)
 
 

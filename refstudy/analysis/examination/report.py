@@ -75,16 +75,16 @@ class Examination:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A line for each check that applies: fault, meaning, measured, the same of each reference, verdict, and where
+        """A line for each check that applies: check, meaning, measured, the same of each reference, verdict, and where
         the fault is; then a line for each cost."""
         lines = [
-            {"fault": check, "meaning": meaning(check), "measured": shown(one)}
+            {"check": check, "meaning": meaning(check), "measured": shown(one)}
             | {label: shown(of[check]) for label, of in self.references.items()}
             | {"verdict": one.verdict, "where": one.detail}
             for check, one in self.found.items()
             if one.verdict != NONE
         ]
-        costs = self.costs.map("{:.3g}".format).rename(columns={"own": "measured"}).rename_axis("fault").reset_index()
+        costs = self.costs.map("{:.3g}".format).rename(columns={"own": "measured"}).rename_axis("check").reset_index()
         return pd.concat([pd.DataFrame(lines), costs], ignore_index=True).fillna("")
 
     def __str__(self) -> str:

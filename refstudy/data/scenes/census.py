@@ -12,6 +12,12 @@ from refstudy.data.forms.refer_files import read_pickle
 
 WORD_EXPRESSIONS, OF_SCENES = 30, 12_000  # a word counts when it is in so many expressions of so many scenes
 TOLD_APART = {("location", "front"): "near", ("location", "bottom"): "low", ("superlative", "big"): "area"}
+DISAGREEING = {  # what is first by a word, and not by something else
+    "the thing in front is not the lowest, % of cases": ("front", "low"),
+    "the thing in front is not the largest, % of cases": ("front", "area"),
+    "the thing at the bottom is not the nearest, % of cases": ("bottom", "near"),
+    "the biggest thing is not the nearest, % of cases": ("big", "near"),
+}
 
 
 def things_of(folder: Path) -> pd.DataFrame:
@@ -46,7 +52,7 @@ def told_apart(folder: Path, split_by: str) -> pd.DataFrame:
 
 
 def census(folder: Path, split_by: str) -> dict[str, float]:
-    """The figures of a folder, in percent unless they are counts."""
+    """The figures of a folder by their names, which end with a unit where it is not a count."""
     things, sentences = things_of(folder), sentences_of(folder, split_by)
     referents = things[things["id"].isin({sentence["ann_id"] for sentence in sentences})]
     by_image = things.groupby("image_id")
@@ -57,14 +63,15 @@ def census(folder: Path, split_by: str) -> dict[str, float]:
     common = sum(count * OF_SCENES >= WORD_EXPRESSIONS * by_image.ngroups for count in counts.values())
     lengths = np.array([len(sentence["sent"].split()) for sentence in sentences])
     apart = told_apart(folder, split_by).groupby("word").mean()
-    figures: dict[str, float] = {"things per picture": by_image.size().mean(), "least": by_image.size().min()}
-    figures |= {"most": by_image.size().max(), "pictures with several of a kind": 100 * (alike > 1).mean()}
-    figures |= {"referents cut by the border": 100 * (referents["inside"] < 0.97).mean()}
-    figures |= {"referents partly hidden": 100 * (referents["shown"] < 0.97).mean()}
-    figures |= {"correlation of nearness and height": near.corr(low)}
-    figures |= {"words": len(counts), "words in enough expressions": common, "longest expression": lengths.max()}
-    figures |= {"expressions of nine words and more": 100 * (lengths > 8).mean()}
-    for word, other in (("front", "low"), ("front", "area"), ("bottom", "near"), ("big", "near")):
-        if word in apart.index:
-            figures[f"{word}, not the first in {other}"] = 100 * (1 - apart.loc[word, other])
-    return figures
+    sizes = by_image.size()
+    figures: dict[str, float] = {"things per picture, mean": sizes.mean()}
+    figures |= {"things per picture, fewest": sizes.min(), "things per picture, most": sizes.max()}
+    figures |= {"pictures with several things of a kind, %": 100 * (alike > 1).mean()}
+    figures |= {"referents cut by the border, %": 100 * (referents["inside"] < 0.97).mean()}
+    figures |= {"referents partly hidden, %": 100 * (referents["shown"] < 0.97).mean()}
+    figures |= {"nearer things stand lower, correlation": near.corr(low)}
+    figures |= {"different words": len(counts), "different words that are not rare": common}
+    figures |= {"words of the longest expression": lengths.max()}
+    figures |= {"expressions of nine words and more, %": 100 * (lengths > 8).mean()}
+    told = {name: pair for name, pair in DISAGREEING.items() if pair[0] in apart.index}
+    return figures | {name: 100 * (1 - apart.loc[pair]) for name, pair in told.items()}
