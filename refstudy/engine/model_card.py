@@ -99,6 +99,6 @@ def _other_seeds(record: Record) -> str:
     config, split = record.config, record.config.splits[0]
     return ", ".join(
         f"{other.metrics[split]['oIoU']:.1f} (seed {other.config.seed})"
-        for other in find_records(record.path.parent)
+        for other in sorted(find_records(record.path.parent), key=lambda one: one.config.seed)
         if other.config != config and other.config.model_copy(update={"seed": config.seed}) == config
     )
