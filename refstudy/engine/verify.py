@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def verify(study: Study, folder: Path) -> "pd.DataFrame":
-    """Compute every table of a results folder again and compare it, byte for byte, with the file there.
+    """Compute the tables of a results folder again and compare them, byte for byte, with the files there.
 
     A row per table and figure; columns: file, and state: "same" as the code makes it now; "differs" or "missing"; for
     what only a notebook can make, since it needs data or weights, "as written" by the notebook that the manifest
