@@ -95,7 +95,7 @@ def made(tmp_path_factory):
     write_table(pd.DataFrame({"expression": [EVIL, "dog"], "count": [10, 9]}), tmp_path / "tables", "expressions")
     figures.save(figure, tmp_path / "figures", "by_hand")
     plt.close(figure)
-    (tmp_path / "claims.csv").write_text(f'claim,measured,runs,verdict\n"{EVIL}",,,undecided\n')
+    (tmp_path / "claims.csv").write_text(f'paper,claim,measured,runs,verdict\nS²RM,"{EVIL}",,,undecided\n')
     monkeypatch.undo()
     return tmp_path
 
