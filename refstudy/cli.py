@@ -245,8 +245,8 @@ def verify(
     folder: Annotated[Path | None, Argument(metavar="FOLDER", help="a results folder; default: that of scenes")] = None,
     study: StudyOption = FILE_NAME,
 ) -> None:
-    """Compute tables again and compare them with their files, byte for byte. These are the tables of run records,
-    printed numbers and shapes; of all other results it tells whether they changed. Exit status 1 if the code makes
+    """Compute tables again and compare them with their files. These are the tables of run records, printed numbers and
+    shapes, compared byte for byte; of all other results it tells whether they changed. Exit status 1 if the code makes
     other results, or if some changed."""
     from refstudy.engine.verify import verify as verify_results
 

@@ -149,8 +149,8 @@ def learning(panels: Mapping[str, Mapping[str, Sequence[Record]]], split: str, c
                 curve = record.curve().dropna(subset=[f"{split}_oIoU"])
                 x, y = curve["pairs"] / 1000, curve[f"{split}_oIoU"]
                 axes.plot(x, y, color=colour, linewidth=1.2, label=None if number else label)
-        lines = title.split(": ", 1) if columns > 2 else [title]
-        heading = "\n".join(fill(line, 32 if columns > 2 else 62) for line in lines)
+        parts = title.split(": ", 1) if columns > 2 else [title]
+        heading = "\n".join(fill(part, 32 if columns > 2 else 62) for part in parts)
         axes.set_title(heading, fontsize=8 if columns > 2 else 9)
         if columns <= 2:
             axes.legend(loc="lower right", fontsize=8)
