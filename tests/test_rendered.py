@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from nbval.plugin import get_sanitize_patterns
@@ -44,6 +45,19 @@ def test_a_copy_is_the_source_with_outputs_and_nothing_that_changes():
     ]
     assert not source.cells[1].outputs
     nbformat.validate(copy)
+
+
+def test_styled_tables_have_the_same_names_in_every_copy():
+    source = new_notebook(cells=[new_code_cell("table.style")])
+    copies = []
+    for _ in range(2):
+        styled, done = pd.DataFrame({"a": [1]}).style, nbformat.from_dict(source)
+        data = {"text/html": styled.to_html(), "text/plain": repr(styled)}
+        done.cells[0].outputs = [new_output("display_data", data), new_output("display_data", data)]
+        copies.append(tool.rendered(source, done))
+    assert copies[0] == copies[1]
+    names = [set(re.findall(r'id="(T_[^"]+)"', output.data["text/html"])) for output in copies[0].cells[0].outputs]
+    assert all(names) and not names[0] & names[1]
 
 
 def test_links_to_pages_lead_there_from_the_copy():

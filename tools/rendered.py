@@ -1,8 +1,9 @@
 """Write results/scenes/rendered/: the executed notebooks of the last `refstudy run` with their outputs.
 
 `make rendered` calls it after the run. What changes from one execution to the next is left out: papermill's times and
-its cell of parameters, widgets, provenance. Pictures have 256 colours, a third of the bytes. Links to the study's pages
-lead there from the copy's folder. A copy carries the digest of the cells of its source (``source_digest``).
+its cell of parameters, widgets, provenance, the names that pandas draws for styled tables. Pictures have 256 colours, a
+third of the bytes. Links to the study's pages lead there from the copy's folder. A copy carries the digest of the cells
+of its source (``source_digest``).
 """
 
 import base64
@@ -10,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -37,6 +39,13 @@ def small(picture: str) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
+def steady(outputs: list[NotebookNode], cell: int) -> None:
+    """Name the styled tables of a cell by its number, where pandas draws a name by chance."""
+    for number, data in enumerate(output["data"] for output in outputs if "text/html" in output.get("data", {})):
+        data["text/html"] = re.sub(r"\bT_[0-9a-f]{5}(?=[\W_])", f"T_{cell}_{number}", data["text/html"])
+        data["text/plain"] = re.sub(r" at 0x[0-9a-f]+>", ">", data.get("text/plain", ""))
+
+
 def rendered(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
     """The source with the outputs of its execution. Raises ValueError when that is an execution of other cells."""
     cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
@@ -58,6 +67,7 @@ def rendered(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
                     output["metadata"] = {}
                 if "image/png" in output.get("data", {}):
                     output["data"]["image/png"] = small(output["data"]["image/png"])
+            steady(cell.outputs, count)
     copy.metadata["refstudy_source"] = source_digest(source)
     return copy
 
