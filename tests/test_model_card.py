@@ -81,7 +81,7 @@ def test_its_numbers_are_those_of_the_tables_and_records(study):
 
 
 def test_shipped_weights_predict_the_masks_of_their_records(study, tmp_path):
-    """Weights of another seed would agree with the record on two thirds of the marked pixels."""
+    """The masks of two seeds in these records have an IoU of 0.73 to 0.79 (S²RM + CASG, SLViT, LAVT)."""
     under = study.under("scenes")
     for variant, seed in under.settings.ships.items():
         record = find_record(under.folder / "records", under.config(variant, seed))

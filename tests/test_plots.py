@@ -71,6 +71,11 @@ def test_our_numbers_by_length_have_a_panel_of_their_own():
     assert own.lines[0].get_ydata().tolist() == [50.0, 51.0]
 
 
+def test_a_main_variant_has_the_colour_of_its_decoder_or_whole_model():
+    pairs = {"s2rm_fpn": "fpn", "s2rm_casg": "casg", "lavt": "lavt", "slvit": "slvit"}
+    assert [plots.colour_of(name) for name in pairs] == [plots.family_colour(family) for family in pairs.values()]
+
+
 def test_seeds_stand_in_their_marks():
     lines = pd.DataFrame(
         [("full", seed, kind, 10.0 * seed) for seed in (0, 7) for kind in ("category", "location")],
