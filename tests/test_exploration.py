@@ -39,7 +39,7 @@ def test_own_data_stand_beside_flavours_and_benchmarks(flavours, tmp_path, capsy
     assert list(found)[:2] == [name, "RefScenes"] and list(found)[-1] == "ReferIt" and found.notna().all(axis=None)
     own = found[name]
     assert own["words per expression"] == 2 and own["expressions per referent"] == 2
-    assert own["expressions of one word"] == 50 and own["words that are *the*"] == 25
+    assert own["expressions of one word"] == 50 and own["words that are “the”"] == 25
     _, _, width, height = table["bbox"].iloc[0]
     share = width * height / (table["height"].iloc[0] * table["width"].iloc[0])
     assert own["box over picture, 50% quantile"] == pytest.approx(100 * share)

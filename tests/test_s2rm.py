@@ -167,3 +167,12 @@ def test_tile_concat_sees_the_mean_of_the_real_words():
     assert torch.equal(fusion(vision, words, mask), fusion(vision, changed, mask))
     changed[0, 0] += 1.0
     assert not torch.allclose(fusion(vision, words, mask), fusion(vision, changed, mask))
+
+
+@pytest.mark.parametrize("planes", [True, False])
+def test_tile_concat_tells_places_apart_by_its_planes_alone(planes):
+    torch.manual_seed(0)
+    fusion, (vision, words, mask) = TileConcat(6, 5, (2, 3), planes=planes).double().eval(), inputs()
+    alike = vision.mean((2, 3), keepdim=True).expand_as(vision)
+    fused = fusion(alike, words, mask)
+    assert torch.allclose(fused, fused[..., :1, :1].expand_as(fused)) is not planes

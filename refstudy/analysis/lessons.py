@@ -228,10 +228,13 @@ def map_scales(example: Example) -> pd.DataFrame:
     return pd.DataFrame(columns, index=[f"stage {stage}" for stage in STAGES])
 
 
-def region_sweep(example: Example, numbers: Sequence[int]) -> pd.DataFrame:
-    """Overall IoU over all expressions of the lesson when URCE refines K regions, a row for each of ``numbers``, the
-    first of which is 0: K, expressions, oIoU, gain on K = 0 with its 95 % interval over pictures (_low, _high)."""
-    counts, asked = region_counts(example.model, example.corpus, numbers), len(example.corpus.table)  # type: ignore[arg-type]
+def region_sweep(example: Example, numbers: Sequence[int], pictures: int) -> pd.DataFrame:
+    """Overall IoU over the expressions of the first ``pictures`` of the lesson's split when URCE refines K regions, a
+    row for each of ``numbers``, the first of which is 0: K, expressions, oIoU, gain on K = 0 with its 95 % interval
+    over pictures (_low, _high)."""
+    split = example.study.settings.splits[0]
+    corpus = example.study.corpus(split, example.variant, pictures).subset(pictures)
+    counts, asked = region_counts(example.model, corpus, numbers), len(corpus.table)  # type: ignore[arg-type]
     resampled = {K: resampled_counts(some)["oIoU"] for K, some in counts.groupby("K")}
     return pd.DataFrame(
         {"K": K, "expressions": asked, "oIoU": values[0]} | spelled("gain", values - resampled[0])

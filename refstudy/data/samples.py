@@ -13,7 +13,7 @@ REAL_VAL = Path(__file__).with_name("real_val.csv")
 USUAL_PIXELS = 640 * 450  # of a picture of COCO whose size the lists of boxes do not say
 LONGEST = 16  # words; the last class holds all longer expressions
 MOST_REFERENTS = 8  # of a picture; the last class holds all pictures with more
-WHERE, THE = "expressions that say where", "words that are *the*"
+WHERE, THE = "expressions that say where", "words that are “the”"
 
 
 def sample_folder() -> Path | None:
