@@ -420,7 +420,8 @@ def predict(
     for level, line in segment_files(model, path.name, planned, expressions):
         echo(f"{level}: {line}", err=True)
         failed += level == "error"
-    echo(f"{len(photos) - failed} of {len(photos)} photos segmented, results in {output}")
+    each = f"{len(expressions)} mask{'s'[: len(expressions) != 1]} each"
+    echo(f"{len(photos) - failed} of {len(photos)} photos segmented, {each}, in {output}")
     raise typer.Exit(1 if failed else 0)
 
 

@@ -49,6 +49,17 @@ def test_models_records_and_pictures_by_name(data_root, monkeypatch):
     assert len(corpus.images) == 3 and corpus.image_size == study.config("s2rm_casg").data.image_size
 
 
+def test_only_the_split_that_is_asked_for_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFSTUDY_DATA", str(tmp_path))
+    study = refstudy.open("smoke", STUDY)
+    with pytest.raises(StudyError, match="refscenes has no split 'test' here; it has train, val"):
+        study.corpus("test")
+    assert not any(tmp_path.iterdir())
+    pictures = study.corpus("val").images
+    assert [folder.name.rsplit("-", 1)[1] for folder in tmp_path.iterdir()] == [f"val{len(pictures)}"]
+    assert len(pictures) == study.config("s2rm_casg").data.scenes["val"]
+
+
 def test_tables_from_the_shell(monkeypatch):
     monkeypatch.chdir(ROOT)
 

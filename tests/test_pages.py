@@ -85,27 +85,33 @@ def test_a_block_may_name_its_rows(folder):
 def test_findings_name_the_claims_that_were_judged(folder):
     text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
     assert "- **Claims.** Of 2 claims about accuracy, 1 is supported, 1 is not judged yet.\n" in text
-    gain = "+3.4 [+1.8, +5.1] points of oIoU; printed +9.0, outside this interval"
+    gain = "+3.4 [+1.8, +5.1]; printed +9.0, outside this interval"
     assert f"**Supported so far:** a ({gain}).\n" in text and " b (" not in text
 
 
-def test_findings_tell_counted_claims_apart_and_name_looks_and_places(folder):
+def test_findings_tell_counted_claims_apart_and_name_another_metric(folder):
     claims = pd.read_csv(folder / "claims.csv", index_col=0)
-    claims = claims.assign(
-        measured=[3.4, 58.1], printed=[4.0, None], verdict="supported", looks=["+5.0 [+1.0, +9.0]", None]
-    ).assign(paper=["S²RM", "this study"])
-    claims.to_csv(folder / "claims.csv")
+    claims = claims.assign(measured=[3.4, 58.1], printed=[4.0, None], verdict="supported", metric="P@0.9")
+    claims.assign(paper=["S²RM", "this study"]).to_csv(folder / "claims.csv")
     text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
-    cost = "Of 1 claim about cost, which is counted without a run (1 of them is this study's own), 1 is supported."
+    cost = "Of 1 claim about cost, 1 is supported (cost is counted, without a run; 1 of them is this study's own)."
     assert f"Of 1 claim about accuracy, 1 is supported. {cost}" in text
-    assert "**Supported:** a (+3.4 [+1.8, +5.1] points of oIoU; printed +4.0; looks +5.0 [+1.0, +9.0])." in text
+    assert "**Supported:** a (+3.4 [+1.8, +5.1] points of P@0.9; printed +4.0)." in text
 
 
-def test_an_undecided_claim_says_which_gain_would_have_been_seen(folder):
+def test_an_undecided_claim_says_which_gain_so_many_runs_find(folder):
     claims = pd.read_csv(folder / "claims.csv", index_col=0)
     claims.assign(verdict=["undecided", "not judged yet"], smallest=4.6).to_csv(folder / "claims.csv")
+    text = filled("<!-- claims -->\n<!-- end -->", STUDY, folder)
+    assert "| **undecided** (so many runs find a gain of 4.6 with a chance of 80 %) |" in text
+
+
+def test_findings_count_the_runs(folder):
+    runs = pd.DataFrame({"profile": "scenes", "variant": ["s2rm_fpn", "tile_concat"], "runs": [3, 5]})
+    runs.to_csv(folder / "tables" / "all_runs.csv", index=False)
     text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
-    assert "interval; only a gain of 4.6 or more would have been detected)" in text
+    planned = sum(len(STUDY.seeds(p, v)) for p in STUDY.together("scenes") for v in STUDY.variant_names(p))
+    assert f" 8 of {planned} runs are in.\n" in text
 
 
 def test_claims_that_were_not_measured_are_left_out(folder):

@@ -295,11 +295,11 @@ def test_verdicts_in_markdown():
     assert head == "| claim | printed | measured | 95 % interval | verdict |" and rule.count("---") == 5
     assert lines == [
         r"| a \| b | +1.23 | -2.0 | -3.0 to +0.3 | "
-        "**undecided** (only a gain of 3.5 or more would have been detected) |",
+        "**undecided** (so many runs find a gain of 3.5 with a chance of 80 %) |",
         "| c |  |  |  | **not judged yet** |",
     ]
     few = render_verdicts(table.assign(smallest=[130.1, np.nan]), "claim")["verdict"].tolist()
-    assert few == ["**undecided** (no gain would have been detected)", "**not judged yet**"]
+    assert few == ["**undecided** (so many runs find no gain)", "**not judged yet**"]
     unmeasured = render_verdicts(table.iloc[1:], "claim")
     assert unmeasured.iloc[0].tolist() == ["c", "", "", "", "**not judged yet**"]
     counted = table.assign(runs=pd.array([5, 3], "Int64"), reference_runs=pd.array([3, 3], "Int64"))

@@ -66,15 +66,21 @@ class OpenStudy(ProfileStudy):
 
     def corpus(self, split: str = "val", variant: str = "s2rm_casg", scenes: int | None = None) -> "Corpus":
         """The pictures and expressions of a split, prepared as for a variant; with ``scenes`` only the first so many
-        pictures. RefScenes is drawn where it is missing. Raises StudyError for missing data and unknown splits."""
+        pictures. Where RefScenes is missing, this split of it is drawn. Raises StudyError for missing data and unknown
+        splits."""
         from refstudy.data.batches import build_corpus
         from refstudy.data.refer import load_table
-        from refstudy.data.source import prepare_data
+        from refstudy.data.scenes.flavours import FLAVOURS
+        from refstudy.data.source import prepare_data, scenes_root
         from refstudy.data.words import build_tokenizer
 
-        config = self.config(variant)
-        data = config.data if scenes is None else config.data.model_copy(update={"scenes": {split: scenes}})
-        table = load_table(data, prepare_data(data, self.file.data_root, progress=False))
+        config, root = self.config(variant), self.file.data_root
+        data, drawn = config.data, config.data.dataset in FLAVOURS
+        if drawn and split not in data.scenes:
+            raise StudyError(f"{data.dataset} has no split '{split}' here; it has {', '.join(data.scenes)}")
+        if drawn and (scenes is not None or not (scenes_root(data, root) / data.dataset).exists()):
+            data = data.model_copy(update={"scenes": {split: scenes or data.scenes[split]}})
+        table = load_table(data, prepare_data(data, root, progress=False))
         tokenizer = build_tokenizer(config.model.text.vocabulary)
         return build_corpus(
             table, split, data.image_size, tokenizer, data.max_words, progress=False, keep_aspect=data.keep_aspect

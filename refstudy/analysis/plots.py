@@ -318,10 +318,15 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     rising = points.sort_values(["core_minutes", "ours"], ascending=[True, False])
     best = rising[rising["ours"] > rising["ours"].cummax().shift(fill_value=-1)]
     style: dict[str, Any] = {"color": GREY, "linewidth": 1.6, "linestyle": ":", "zorder": 0}
-    axes.step(best["core_minutes"], best["ours"], where="post", label="the best within so many minutes", **style)
+    starts, until = best["core_minutes"].iloc[:-1], best["core_minutes"].iloc[1:]
+    axes.hlines(best["ours"].iloc[:-1], starts, until, label="the best within so many minutes", **style)
     named, right = rising if len(rising) <= 12 else best, 1.25 * points["core_minutes"].max()
     _names_at_the_right(axes, named.assign(name=named["label"], x=named["core_minutes"]), right)
-    axes.set(xlabel="training (minutes of one core)", ylabel=f"overall IoU (%)\n{ours_on}", xlim=(0, right))
+    axes.set(
+        xlabel="estimated training time (minutes of one quiet core)",
+        ylabel=f"overall IoU (%)\n{ours_on}",
+        xlim=(0, right),
+    )
     if (points["runs"] < LOOKS[0]).any():
         axes.set_title(HOLLOW, loc="left", fontsize=9)
     axes.legend(loc="upper left")

@@ -75,9 +75,9 @@ def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
 
 
 def detectable(smallest: pd.Series) -> pd.Series:
-    """Say which gains, in points of a percentage, an undecided claim's runs would have detected."""
-    text = smallest.map("only a gain of {:.1f} or more would have been detected".format)
-    return text.mask(smallest > 100, "no gain would have been detected")
+    """Say which gain, in points of a percentage, so many runs as an undecided claim has find with a chance of 80 %."""
+    text = smallest.map("so many runs find a gain of {:.1f} with a chance of 80 %".format)
+    return text.mask(smallest > 100, "so many runs find no gain")
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -14,6 +14,14 @@ def default_data_root(root: Path | str = ".") -> Path:
     return Path(named) if named else Path(root) / "data"
 
 
+def scenes_root(config: DataConfig, data_root: Path | str | None = None) -> Path:
+    """Where RefScenes of these settings lies, or will lie."""
+    counts = "-".join(f"{split}{config.scenes[split]}" for split in sorted(config.scenes))
+    version = FLAVOURS[config.dataset].version
+    name = f"refscenes-v{version}-{config.image_size}px-seed{config.scenes_seed}-{counts}"
+    return Path(data_root or default_data_root()) / name
+
+
 def prepare_data(
     config: DataConfig, data_root: Path | str | None = None, workers: int = 1, progress: bool = True
 ) -> Path:
@@ -31,8 +39,7 @@ def prepare_data(
     if config.scenes_version != version:
         cannot = f"data: scenes_version '{config.scenes_version}' of {config.dataset} cannot be made"
         raise StudyError(f"{cannot}; this code makes '{version}'")
-    counts = "-".join(f"{split}{config.scenes[split]}" for split in sorted(config.scenes))
-    root = data_root / f"refscenes-v{version}-{config.image_size}px-seed{config.scenes_seed}-{counts}"
+    root = scenes_root(config, data_root)
     make_refscenes(root, config.dataset, config.scenes, config.scenes_seed, config.image_size, workers, progress)
     return root
 

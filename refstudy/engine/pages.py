@@ -10,7 +10,7 @@ import pandas as pd
 
 from refstudy.analysis.claims import STRATA
 from refstudy.analysis.inference import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED, UNMEASURED
-from refstudy.analysis.table_text import detectable, markdown, render_verdicts, with_interval
+from refstudy.analysis.table_text import markdown, render_verdicts, with_interval
 from refstudy.analysis.tables import PAPER_TABLES
 from refstudy.base.files import write_text
 from refstudy.metrics import METRICS
@@ -64,7 +64,7 @@ def findings(study: Study, folder: Path) -> list[str]:
         where = own["data"].iloc[-1]
         several = f"Of {len(own)} trained models, {high} reaches the highest overall IoU on {where}, {low} the lowest."
         one = f"One model is trained so far: {high}, overall IoU on {where}."
-        said.append(f"**Models.** {several if len(own) > 1 else one}")
+        said.append(f"**Models.** {several if len(own) > 1 else one}{_runs_in(study, folder)}")
     else:
         said.append("**Models.** No run is recorded yet: what the papers print stands next to empty columns.")
     if (folder / "claims.csv").exists():
@@ -85,31 +85,45 @@ def findings(study: Study, folder: Path) -> list[str]:
     return said
 
 
+def _runs_in(study: Study, folder: Path) -> str:
+    """How many runs of the study are recorded; empty without the table of all runs."""
+    path = folder / "tables" / "all_runs.csv"
+    if not path.exists():
+        return ""
+    recorded = pd.read_csv(path)
+    planned = [
+        len(study.seeds(profile, name))
+        for profile in study.together(recorded["profile"].iloc[0])
+        for name in study.variant_names(profile)
+    ]
+    return f" {recorded['runs'].sum():.0f} of {sum(planned)} runs are in."
+
+
 def _verdicts(claims: pd.DataFrame) -> str:
     """How many claims have which verdict, in words."""
     counted = claims["measured"].notna() & claims["runs"].isna()
-    parts = {"accuracy": claims[~counted], "cost, which is counted without a run": claims[counted]}
     texts = []
-    for about, some in ((about, some) for about, some in parts.items() if len(some)):
+    for about, some in (("accuracy", claims[~counted]), ("cost", claims[counted])):
+        if some.empty:
+            continue
         verdicts, own = some["verdict"].value_counts(), (some["paper"] == "this study").sum()
         numbers = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in verdicts.items()]
-        whose = f" ({own} of them {'is' if own == 1 else 'are'} this study's own)" if own else ""
-        texts.append(f"Of {len(some)} claim{'s'[: len(some) != 1]} about {about}{whose}, {', '.join(numbers)}.")
+        notes = ["cost is counted, without a run"] if about == "cost" else []
+        notes += [f"{own} of them {'is' if own == 1 else 'are'} this study's own"] if own else []
+        note = f" ({'; '.join(notes)})" if notes else ""
+        texts.append(f"Of {len(some)} claim{'s'[: len(some) != 1]} about {about}, {', '.join(numbers)}{note}.")
     return " ".join(texts)
 
 
 def _judged(claims: pd.DataFrame) -> str:
-    """Some claims with one verdict in a line: the three with the largest gains, and how many more."""
-    largest = claims.loc[claims["measured"].abs().sort_values(ascending=False).index].head(3)
+    """Claims with one verdict in a line, the largest gain first; the metric is named where it is not overall IoU."""
     texts = []
-    for claim, seen in zip(largest.itertuples(), detectable(largest["smallest"]), strict=True):
-        gain = f"{claim.measured:+.1f} [{claim.low:+.1f}, {claim.high:+.1f}] points of {claim.metric}"
+    for claim in claims.loc[claims["measured"].abs().sort_values(ascending=False).index].itertuples():
+        metric = "" if claim.metric == METRICS[0] else f" points of {claim.metric}"
         outside = ", outside this interval" if claim.printed < claim.low or claim.printed > claim.high else ""
-        gain += f"; printed {claim.printed:+.1f}{outside}" if pd.notna(claim.printed) else ""
-        parts = [f"{part} {its}" for part in STRATA if pd.notna(its := getattr(claim, part, None))]
-        gain += f"; {', '.join(parts)}" if parts else ""
-        texts.append(f"{claim.claim} ({gain}{f'; {seen}' if claim.verdict == UNDECIDED else ''})")
-    return "; ".join(texts) + (f"; and {len(claims) - 3} more" if len(claims) > 3 else "")
+        printed = f"; printed {claim.printed:+.1f}{outside}" if pd.notna(claim.printed) else ""
+        texts.append(f"{claim.claim} ({claim.measured:+.1f} [{claim.low:+.1f}, {claim.high:+.1f}]{metric}{printed})")
+    return "; ".join(texts)
 
 
 def _measured(study: Study, folder: Path) -> pd.DataFrame:

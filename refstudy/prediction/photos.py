@@ -36,7 +36,8 @@ def planned_files(
     short = len({photo.stem for photo in photos}) == len(photos)  # without the suffix they are all different, too
     planned = {photo: _outputs(output, photo.stem if short else photo.name, expressions) for photo in photos}
     if taken := [] if overwrite else [p for files in planned.values() for p in files if os.path.exists(p)]:
-        raise StudyError(f"{taken[0]}: exists ({len(taken)} such files); give --overwrite or another --output")
+        more = f", and {len(taken) - 1} more of these files" if len(taken) > 1 else ""
+        raise StudyError(f"{taken[0]}: exists{more}; give --overwrite or another --output")
     try:
         output.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=output):  # is there room, and may we?
