@@ -47,7 +47,7 @@ class Example:
     ``row`` is the row of the sentence in the corpus's table; None for a sentence of the reader's own.
     """
 
-    study: ProfileStudy
+    study: OpenStudy
     variant: str
     config: RunConfig
     model: Segmenter
@@ -231,13 +231,15 @@ def map_scales(example: Example) -> pd.DataFrame:
 def region_sweep(example: Example, numbers: Sequence[int], pictures: int) -> pd.DataFrame:
     """Overall IoU over the expressions of the first ``pictures`` of the lesson's split when URCE refines K regions, a
     row for each of ``numbers``, the first of which is 0: K, expressions, oIoU, gain on K = 0 with its 95 % interval
-    over pictures (_low, _high)."""
-    split = example.study.settings.splits[0]
+    over pictures (_low, _high), variant, data."""
+    split, data = example.study.settings.splits[0], example.config.data
     corpus = example.study.corpus(split, example.variant, pictures).subset(pictures)
+    part = "" if data.scenes.get(split) == len(corpus.images) else f", first {len(corpus.images)} pictures"
+    about = {"variant": example.variant, "data": data_name(data, split) + part}
     counts, asked = region_counts(example.model, corpus, numbers), len(corpus.table)  # type: ignore[arg-type]
     resampled = {K: resampled_counts(some)["oIoU"] for K, some in counts.groupby("K")}
     return pd.DataFrame(
-        {"K": K, "expressions": asked, "oIoU": values[0]} | spelled("gain", values - resampled[0])
+        {"K": K, "expressions": asked, "oIoU": values[0]} | spelled("gain", values - resampled[0]) | about
         for K, values in resampled.items()
     )
 
@@ -326,10 +328,8 @@ def ask(model: Segmenter, picture: np.ndarray, sentence: str) -> Trace:
 
 
 def keep_table(example: Example, table: pd.DataFrame, name: str) -> None:
-    """Write a table about the pictures of a lesson, by a model that computed just now, among those of the results."""
-    data, split = example.config.data, example.study.settings.splits[0]
-    about = f"{data_name(data, split)}, first {len(example.corpus.images)} pictures"
-    write_table(table.assign(data=about), example.study.folder / "tables", name, live=True)
+    """Write a table of what a model computed just now, among those of the results."""
+    write_table(table, example.study.folder / "tables", name, live=True)
 
 
 def in_jupyter() -> bool:
