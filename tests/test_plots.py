@@ -164,20 +164,26 @@ def shown(data_root):
 def test_grids_of_masks_name_rows_and_columns_once(shown):
     rows = mask_grids.hard_cases(shown.corpus)
     said = [f"“{shown.corpus.table.loc[k, 'expression']}”" for k in rows]
-    for figure, columns, names in (
-        (mask_grids.compared_masks(shown, rows, ["good", "empty"]), ["truth", "A", "B"], said),
-        (mask_grids.border_grid(shown, rows, ["good", "empty"]), said, ["A", "B"]),
+    outlined, coloured = ["mask of the model", "the referent (truth)"], [*mask_grids.WRONG, "border of the referent"]
+    for figure, columns, names, legend in (
+        (mask_grids.compared_masks(shown, rows, ["good", "empty"]), ["truth", "A", "B"], said, outlined),
+        (mask_grids.border_grid(shown, rows, ["good", "empty"]), said, ["A", "B"], coloured),
     ):
         grid = np.array(figure.axes).reshape(len(names), len(columns))
         assert [axes.get_title().replace("\n", " ") for axes in grid[0]] == columns
         assert [axes.get_ylabel().replace("\n", " ") for axes in grid[:, 0]] == names
         assert not [axes for axes in (*grid[1:].flat, *grid[:, 1:].flat) if axes in grid[1:] and axes.get_title()]
-        assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-            "mask of the model",
-            "the referent (truth)",
-        ]
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == legend
         said_fits = {text.get_text() for axes in grid.flat for text in axes.texts}
         assert said_fits == {"100 %", "0 %"}
+
+
+def test_what_is_wrong_with_a_mask_is_coloured(shown):
+    (k,) = rows = mask_grids.hard_cases(shown.corpus)[:1]
+    good, empty = mask_grids.border_grid(shown, rows, ["good", "empty"]).axes
+    coloured = [[image.get_array()[..., 3] > 0 for image in axes.images[1:]] for axes in (good, empty)]
+    assert not np.any(coloured[0]) and not coloured[1][0].any()
+    assert np.array_equal(coloured[1][1], shown.corpus.truth(k))
 
 
 def test_hard_cases_are_chosen_by_the_truth_one_a_picture(shown):

@@ -8,8 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from refstudy.analysis.figures import PALETTE, outline
 from refstudy.analysis.opened import OpenStudy
@@ -27,6 +29,7 @@ from refstudy.training.evaluation import sample_masks
 from refstudy.training.loop import SHOWN_IMAGES
 
 SMALLEST = 0.01  # share of the picture: smaller referents have hardly a border
+WRONG = {"marked, not meant": "vermilion", "meant, not marked": "blue"}  # in ``border_grid``
 
 
 def named_grid(rows: Sequence[str], columns: Sequence[str], cell: float = 1.5) -> tuple[Figure, np.ndarray]:
@@ -56,11 +59,11 @@ def corner_text(axes: Axes, text: str) -> None:
     axes.text(0.03, 0.97, text, transform=axes.transAxes, ha="left", va="top", fontsize=8, bbox=box)
 
 
-def explain_outlines(figure: Figure, dashed: bool = False) -> None:
+def explain_outlines(figure: Figure) -> None:
     """A legend below: vermilion is a mask, blue the truth."""
     lines = [
         Line2D([], [], color=PALETTE["vermilion"], label="mask of the model"),
-        Line2D([], [], color=PALETTE["blue"], linestyle="--" if dashed else "-", label="the referent (truth)"),
+        Line2D([], [], color=PALETTE["blue"], label="the referent (truth)"),
     ]
     figure.legend(handles=lines, loc="outside lower center", ncols=2)
 
@@ -134,23 +137,20 @@ def hard_cases(corpus: Corpus) -> list[int]:
 
 
 def border_grid(shown: ShownMasks, rows: Sequence[int], names: Sequence[str]) -> Figure:
-    """The referents of some expressions, cut out, with the outlines of truth (dashed) and masks, and their IoU in the
-    whole picture: a row a variant, a column an expression."""
+    """What is wrong with the masks of some expressions, and their IoU: a row a variant, a column an expression."""
     said = [f"“{shown.corpus.table.loc[k, 'expression']}”" for k in rows]
     figure, grid = named_grid([shown.labels[name] for name in names], said, cell=1.9)
     for axes_row, name in zip(grid, names, strict=True):
         for axes, k in zip(axes_row, rows, strict=True):
-            image, own = shown.corpus.picture(k), shown.corpus.truth(k)
-            axes.imshow(image, interpolation="nearest")
-            outline(axes, shown.mask(name, k), "vermilion")
-            outline(axes, own, "blue", dashed=True)
+            mask, own = shown.mask(name, k), shown.corpus.truth(k)
+            axes.imshow(shown.corpus.picture(k), interpolation="nearest")
+            for wrong, colour in zip((mask & ~own, own & ~mask), WRONG.values(), strict=True):
+                axes.imshow(wrong[..., None] * np.array(to_rgba(PALETTE[colour], 0.75)), interpolation="nearest")
+            outline(axes, own, "black", dashed=True)
             corner_text(axes, f"{100 * shown.fit(name, k):.0f} %")
-            corners = np.argwhere(own)
-            reach = min(np.ptp(corners, axis=0).max() / 2 + 8, image.shape[0] / 2)
-            middle = np.clip((corners.min(0) + corners.max(0)) / 2, reach, image.shape[0] - reach)  # within the picture
-            low, high = middle - reach - 0.5, middle + reach - 0.5
-            axes.set(xlim=(low[1], high[1]), ylim=(high[0], low[0]))
-    explain_outlines(figure, dashed=True)
+    areas = [Patch(facecolor=PALETTE[colour], label=text) for text, colour in WRONG.items()]
+    border = Line2D([], [], color=PALETTE["black"], linestyle="--", label="border of the referent")
+    figure.legend(handles=[*areas, border], loc="outside lower center", ncols=3)
     return figure
 
 

@@ -275,20 +275,25 @@ def cost_bars(costs: pd.DataFrame, labels: Sequence[str]) -> Figure:
 
 
 def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
-    """Overall IoU against cost. Columns of ``points``: label, family, macs, image_size, runs, ours, ours_low,
+    """Overall IoU against the cost of the models that were measured (left) and of the same designs at the papers' sizes
+    (right). Columns of ``points``: label, family, own_macs, macs, image_size, parameters, runs, ours, ours_low,
     ours_high. Labels stand at the right, in the order of the points."""
-    figure, axes = plt.subplots(figsize=(7.8, 4.0))
-    points, names = points.sort_values("ours"), []
-    for k, point in enumerate(points.itertuples()):
-        style = mark(family_colour(point.family), point.runs, MARKS[k % len(MARKS)]) | {"markersize": 7, "capsize": 4}
-        ends = [[point.ours - point.ours_low], [point.ours_high - point.ours]]
-        axes.errorbar(point.macs, point.ours, ends, **style, elinewidth=1)
-        names.append(f"{with_runs(point.label, point.runs)}, {point.image_size:.0f} px")
-    right = 1.03 * points["macs"].max()
-    _names_at_the_right(axes, points.assign(name=names, x=points["macs"]), right)
-    axes.set(xlabel="cost at the size of the paper's pictures (G multiply-adds)", ylabel=f"overall IoU (%)\n{ours_on}")
-    axes.set_xlim(0, right)
-    axes.set_title(HOLLOW, loc="left", fontsize=9)
+    figure, both = plt.subplots(1, 2, figsize=(9.6, 4.0), sharey=True)
+    points, texts = points.sort_values("ours"), {"own_macs": "of the models measured", "macs": "at the papers' sizes"}
+    for axes, (column, text) in zip(both, texts.items(), strict=True):
+        for k, point in enumerate(points.itertuples()):
+            style = mark(family_colour(point.family), point.runs, MARKS[k % len(MARKS)])
+            ends = [[point.ours - point.ours_low], [point.ours_high - point.ours]]
+            where = getattr(point, column)
+            axes.errorbar(where, point.ours, ends, **style | {"markersize": 7, "capsize": 4}, elinewidth=1)
+        axes.set(xlabel=f"cost {text}\n(G multiply-adds)", xlim=(0, 1.12 * points[column].max()))
+    names = [
+        f"{with_runs(point.label, point.runs)}, {point.image_size:.0f} px, {point.parameters:.0f} M"
+        for point in points.itertuples()
+    ]
+    _names_at_the_right(axes, points.assign(name=names, x=points["macs"]), axes.get_xlim()[1])
+    both[0].set_ylabel(f"overall IoU (%)\n{ours_on}")
+    both[0].set_title(HOLLOW, loc="left", fontsize=9)
     return figure
 
 
