@@ -137,13 +137,14 @@ def hard_cases(corpus: Corpus) -> list[int]:
 
 
 def border_grid(shown: ShownMasks, rows: Sequence[int], names: Sequence[str]) -> Figure:
-    """What is wrong with the masks of some expressions, and their IoU: a row a variant, a column an expression."""
+    """What is wrong with the masks of some expressions, on grey pictures, and their IoU: a row a variant, a column an
+    expression."""
     said = [f"“{shown.corpus.table.loc[k, 'expression']}”" for k in rows]
     figure, grid = named_grid([shown.labels[name] for name in names], said, cell=1.9)
     for axes_row, name in zip(grid, names, strict=True):
         for axes, k in zip(axes_row, rows, strict=True):
             mask, own = shown.mask(name, k), shown.corpus.truth(k)
-            axes.imshow(shown.corpus.picture(k), interpolation="nearest")
+            axes.imshow(shown.corpus.picture(k).mean(-1), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             for wrong, colour in zip((mask & ~own, own & ~mask), WRONG.values(), strict=True):
                 axes.imshow(wrong[..., None] * np.array(to_rgba(PALETTE[colour], 0.75)), interpolation="nearest")
             outline(axes, own, "black", dashed=True)

@@ -275,25 +275,25 @@ def cost_bars(costs: pd.DataFrame, labels: Sequence[str]) -> Figure:
 
 
 def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
-    """Overall IoU against the cost of the models that were measured (left) and of the same designs at the papers' sizes
-    (right). Columns of ``points``: label, family, own_macs, macs, image_size, parameters, runs, ours, ours_low,
-    ours_high. Labels stand at the right, in the order of the points."""
-    figure, both = plt.subplots(1, 2, figsize=(9.6, 4.0), sharey=True)
-    points, texts = points.sort_values("ours"), {"own_macs": "of the models measured", "macs": "at the papers' sizes"}
-    for axes, (column, text) in zip(both, texts.items(), strict=True):
-        for k, point in enumerate(points.itertuples()):
-            style = mark(family_colour(point.family), point.runs, MARKS[k % len(MARKS)])
+    """Overall IoU against the cost of the models that were measured (above) and of the same designs at the papers'
+    sizes (below). Columns of ``points``: label, family, own_macs, macs, image_size, parameters, runs, ours, ours_low,
+    ours_high. A colour and mark for each decoder or whole model; labels stand at the right."""
+    figure, (above, below) = plt.subplots(2, 1, figsize=(7.8, 7.6))
+    points, families = points.sort_values("ours"), list(points["family"].str.partition(",")[0].unique())
+    about = points["image_size"].map(", {:.0f} px".format) + points["parameters"].map(", {:.0f} M parameters".format)
+    runs = pd.Series([with_runs(point.label, point.runs) for point in points.itertuples()], points.index)
+    for axes, column, names in ((above, "own_macs", runs), (below, "macs", points["label"] + about)):
+        for point in points.itertuples():
+            marked = MARKS[families.index(point.family.partition(",")[0])]
+            style = mark(family_colour(point.family), point.runs, marked) | {"markersize": 7, "capsize": 4}
             ends = [[point.ours - point.ours_low], [point.ours_high - point.ours]]
-            where = getattr(point, column)
-            axes.errorbar(where, point.ours, ends, **style | {"markersize": 7, "capsize": 4}, elinewidth=1)
-        axes.set(xlabel=f"cost {text}\n(G multiply-adds)", xlim=(0, 1.12 * points[column].max()))
-    names = [
-        f"{with_runs(point.label, point.runs)}, {point.image_size:.0f} px, {point.parameters:.0f} M"
-        for point in points.itertuples()
-    ]
-    _names_at_the_right(axes, points.assign(name=names, x=points["macs"]), axes.get_xlim()[1])
-    both[0].set_ylabel(f"overall IoU (%)\n{ours_on}")
-    both[0].set_title(HOLLOW, loc="left", fontsize=9)
+            axes.errorbar(getattr(point, column), point.ours, ends, **style, elinewidth=1)
+        right = 1.12 * points[column].max()
+        _names_at_the_right(axes, points.assign(name=names, x=points[column]), right)
+        axes.set(ylabel=f"overall IoU (%)\n{ours_on}", xlim=(0, right))
+    above.set_xlabel("cost of the models that were measured (G multiply-adds)")
+    below.set_xlabel("cost of the same designs at the papers' sizes (G multiply-adds)")
+    above.set_title(HOLLOW, loc="left", fontsize=9)
     return figure
 
 
@@ -323,9 +323,9 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     rising = points.sort_values(["core_minutes", "ours"], ascending=[True, False])
     best = rising[rising["ours"] > rising["ours"].cummax().shift(fill_value=-1)]
     style: dict[str, Any] = {"color": GREY, "linewidth": 1.6, "linestyle": ":", "zorder": 0}
-    starts, until = best["core_minutes"].iloc[:-1], best["core_minutes"].iloc[1:]
-    axes.hlines(best["ours"].iloc[:-1], starts, until, label="the best within so many minutes", **style)
     named, right = rising if len(rising) <= 12 else best, 1.25 * points["core_minutes"].max()
+    until = [*best["core_minutes"].iloc[1:], right]
+    axes.hlines(best["ours"], best["core_minutes"], until, label="the best within so many minutes", **style)
     _names_at_the_right(axes, named.assign(name=named["label"], x=named["core_minutes"]), right)
     axes.set(
         xlabel="estimated training time (minutes of one quiet core)",

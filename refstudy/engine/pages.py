@@ -58,11 +58,12 @@ def findings(study: Study, folder: Path) -> list[str]:
     said, own = [], _measured(study, folder)
     if len(own):
         low, high = (
-            f"{study.variants[row.variant].label} ({row.ours:.1f} %, {row.runs:.0f} run{'s' if row.runs > 1 else ''})"
+            f"{study.variants[row.variant].label} ({row.ours:.1f} % [{row.ours_low:.1f}, {row.ours_high:.1f}], "
+            f"{row.runs:.0f} run{'s' if row.runs > 1 else ''})"
             for row in (own.iloc[0], own.iloc[-1])
         )
         where = own["data"].iloc[-1]
-        several = f"Of {len(own)} trained models, {high} reaches the highest overall IoU on {where}, {low} the lowest."
+        several = f"Of {len(own)} trained models, {high} has the highest overall IoU on {where}, {low} the lowest."
         one = f"One model is trained so far: {high}, overall IoU on {where}."
         said.append(f"**Models.** {several if len(own) > 1 else one}{_runs_in(study, folder)}")
     else:
