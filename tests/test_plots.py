@@ -125,6 +125,32 @@ def test_of_many_variants_those_that_no_faster_one_reaches_are_named():
     assert few.get_title("left") == plots.HOLLOW
 
 
+def test_accuracy_stands_against_the_cost_of_the_models_measured_and_of_the_papers():
+    points = pd.DataFrame(
+        {
+            "label": ["A", "B"],
+            "family": ["fpn", "lavt"],
+            "own_macs": [0.2, 0.3],
+            "macs": [40.0, 90.0],
+            "image_size": [512, 480],
+            "parameters": [140.4, 153.8],
+            "runs": [1, 3],
+            "ours": [50.0, 55.0],
+            "ours_low": [45.0, 50.0],
+            "ours_high": [55.0, 60.0],
+        }
+    )
+    above, below = plots.accuracy_and_cost(points, "RefScenes").axes
+    assert [text.get_text() for text in above.texts] == [" A (1 run)", " B (3 runs)"]
+    assert [text.get_text() for text in below.texts] == [
+        " A, 512 px, 140 M parameters",
+        " B, 480 px, 154 M parameters",
+    ]
+    for axes, cost in ((above, points["own_macs"]), (below, points["macs"])):
+        drawn = [bars.lines[0].get_xydata()[0] for bars in axes.containers]
+        assert np.allclose(drawn, list(zip(cost, points["ours"], strict=True)))
+
+
 def test_an_exchange_of_two_claims_is_named():
     lines = [("a", "1.41", 0.80), ("b", "0.80", 1.41), ("c", "1.54", 1.38)]
     gains = pd.DataFrame(lines, columns=["claim", "claimed", "recomputed"]).assign(
