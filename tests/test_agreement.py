@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from refstudy.analysis.agreement import FEWEST, RANKED, kendall, ranked_rows
+from refstudy.analysis.agreement import FEWEST, RANKED, kendall, rank_agreement, ranked_rows, row_pairs
 from refstudy.analysis.table_files import write_table
 
 from .helpers import STUDY, put
@@ -37,6 +37,14 @@ def test_what_does_not_differ_in_print_is_left_out():
     assert kendall(rows_of([1, 1, 3, 3], [2, 1, 4, 3]))[0] == 1 and np.isnan(kendall(rows_of([5, 5], [1, 2]))).all()
 
 
+def test_pairs_that_are_near_in_print_can_be_left_out():
+    rows = rows_of([1, 1.2, 3, 3.1], [2, 1, 4, 3])
+    assert kendall(rows, least=0.5)[0] == 1 and kendall(rows, least=0.15)[0] == pytest.approx((4 - 1) / 5)
+    pairs = row_pairs(rows.assign(variant=list("abcd")))
+    assert len(pairs) == 6 and (pairs["printed"] > 0).all()
+    assert kendall(rows)[0] == pytest.approx(np.sign(pairs["measured"]).mean())
+
+
 def test_few_rows_and_unknown_errors_have_no_interval():
     few = rows_of(np.arange(FEWEST - 1), np.arange(FEWEST - 1))
     assert kendall(few)[0] == 1 and np.isnan(kendall(few)[1:]).all()
@@ -62,6 +70,9 @@ def test_recorded_rows_stand_with_their_printed_numbers(tmp_path):
             put(tmp_path, variant, [end / 100 + 1e-9] * 20, seed=seed)
     rows = ranked_rows(STUDY.under("scenes", tmp_path))
     assert set(rows["table"]) <= set(RANKED) and len(rows) == 2 + 1 + 2 + 2  # of Tables IV, V, VI and VII
+    lines = rank_agreement(STUDY.under("scenes", tmp_path))
+    assert lines["rows"].tolist() == [2 + 2 + 2, 2 + 2 + 2] and lines["pairs"].tolist() == [3, 3]
+    assert lines["tau"].tolist() == [1, 1] and lines["low"].isna().all()
     own = rows[rows["table"] == "s2rm_table4"].set_index("variant")
     assert own["printed"].to_dict() == {"tile_concat": 60.55, "s2rm_fpn": 69.57}
     assert own["measured"].tolist() == pytest.approx([40.5, 50.5])

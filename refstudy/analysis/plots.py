@@ -274,6 +274,38 @@ def cost_bars(costs: pd.DataFrame, labels: Sequence[str]) -> Figure:
     return figure
 
 
+def rank_pairs(pairs: pd.DataFrame, least: float, printed_on: str, ours_on: str) -> Figure:
+    """``refstudy.analysis.agreement.row_pairs``: by how much one row is better than another, printed and measured, a
+    colour and mark for each paper, bars of two standard errors; pairs that are turned round have names. Pairs nearer
+    than ``least`` points in print are in the grey zone."""
+    figure, axes = plt.subplots(figsize=(6.4, 4.2))
+    axes.axvspan(0, least, color=GREY, alpha=0.3, linewidth=0)
+    axes.axhline(0, color=GREY, linewidth=1)
+    for k, (paper, stem) in enumerate({"S²RM": "s2rm", "SLViT": "slvit"}.items()):
+        some = pairs[pairs["table"].str.startswith(stem)]
+        style: dict[str, Any] = {"color": line_style(k)["color"], "marker": MARKS[k], "linestyle": "", "elinewidth": 1}
+        axes.errorbar(
+            some["printed"], some["measured"], 2 * some["error"].fillna(0), **style, label=f"tables of {paper}"
+        )
+    for pair in pairs[(pairs["measured"] < 0) & (pairs["printed"] >= least)].itertuples():
+        side: dict[str, Any] = (
+            {"ha": "right", "xytext": (-7, 0)} if pair.printed > 4 else {"ha": "left", "xytext": (7, 0)}
+        )
+        axes.annotate(
+            f"{pair.better} over {pair.worse}",
+            (pair.printed, pair.measured),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            **side,
+        )
+    axes.set_xlabel(f"printed difference of two rows ({printed_on}), points of overall IoU")
+    axes.set_ylabel(f"difference of the same rows here\n({ours_on})")
+    axes.set_xlim(left=0)
+    axes.legend(loc="upper left")
+    return figure
+
+
 def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
     """Overall IoU against the cost of the models that were measured (above) and of the same designs at the papers'
     sizes (below). Columns of ``points``: label, family, own_macs, macs, image_size, parameters, runs, ours, ours_low,

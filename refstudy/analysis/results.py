@@ -5,6 +5,7 @@ from functools import partial
 
 import pandas as pd
 
+from refstudy.analysis.agreement import rank_agreement
 from refstudy.analysis.all_runs import all_runs
 from refstudy.analysis.claims import cost_ledger, explanations, ledger
 from refstudy.analysis.cost import cost_table, printed_costs
@@ -54,6 +55,7 @@ BUILDERS: dict[str, Callable[[ProfileStudy], pd.DataFrame]] = {
     "all_runs": all_runs,
     "claims": _claims,
     "explanations": explanations,
+    "rank_agreement": rank_agreement,
     "costs": lambda study: cost_table(study.file, PAPERS_SWIN_T, COMPARED),
     "printed_costs": lambda study: printed_costs(study.file),
     "paper_audit": lambda study: paper_audit(),

@@ -76,6 +76,13 @@ def findings(study: Study, folder: Path) -> list[str]:
             judged = claims[claims["runs"].notna() & (claims["verdict"] == verdict)]
             if len(judged):
                 said.append(f"**{verdict.capitalize()}{so_far}:** {_judged(judged)}.")
+    path = folder / "tables" / "rank_agreement.csv"
+    if path.exists() and len(ranked := pd.read_csv(path).dropna(subset=["tau", "low"])) == 2:
+        every, far = (f"{line.tau:.2f} [{line.low:.2f}, {line.high:.2f}]" for line in ranked.itertuples())
+        pairs, least = ranked["pairs"].iloc[0], ranked["least"].iloc[1]
+        near = f"without pairs that differ by less than {least} points in print, {far}"
+        what = f"Kendall's tau of the printed and the measured order of {pairs} pairs of rows is {every}; {near}"
+        said.append(f"**Order.** {what} (1: the same order, 0: chance, -1: turned round).")
     path = folder / "tables" / "paper_audit.csv"
     if path.exists():
         verdicts = pd.read_csv(path)["verdict"].value_counts()
