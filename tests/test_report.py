@@ -178,7 +178,7 @@ def test_the_report_opens_with_what_was_found(results):
     places = [text.index(f">{title}", text.index("<main")) for title in parts]
     assert places == sorted(places) and len(text.encode()) < 1_000_000
     found = text[places[0] : places[1]]
-    assert "<strong>Models.</strong> Of 2 trained models, S²RM + FPN (50.0 %, 1 run) reaches the highest" in found
+    assert "<strong>Models.</strong> Of 2 trained models, S²RM + FPN (50.0 %, 1 run) has the highest" in found
     assert text.count('loading="lazy"') == text.count("<img") > 0  # no figure of the first page is there yet
     assert re.search(r'<td class="[^"]*verdict undecided"', text)
 

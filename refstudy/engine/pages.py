@@ -57,10 +57,10 @@ def findings(study: Study, folder: Path) -> list[str]:
     """The main findings in a few plain sentences, in Markdown, from the tables of a results folder."""
     said, own = [], _measured(study, folder)
     if len(own):
+        ends = own.assign(level=with_interval(own, "ours")).iloc[[0, -1]].itertuples()
         low, high = (
-            f"{study.variants[row.variant].label} ({row.ours:.1f} % [{row.ours_low:.1f}, {row.ours_high:.1f}], "
-            f"{row.runs:.0f} run{'s' if row.runs > 1 else ''})"
-            for row in (own.iloc[0], own.iloc[-1])
+            f"{study.variants[row.variant].label} ({row.level} %, {row.runs:.0f} run{'s' if row.runs > 1 else ''})"
+            for row in ends
         )
         where = own["data"].iloc[-1]
         several = f"Of {len(own)} trained models, {high} has the highest overall IoU on {where}, {low} the lowest."
