@@ -47,7 +47,8 @@ def put_notebook(results, cell_times):
     picture = BytesIO()
     Image.new("RGB", (30, 20), "red").save(picture, "png")
     drawing = new_code_cell(
-        "# NBVAL_CHECK_OUTPUT\ndraw()", metadata={"papermill": {"start_time": start, "end_time": end}}
+        "# NBVAL_CHECK_OUTPUT\n# NBVAL_IGNORE_OUTPUT\ndraw()",
+        metadata={"papermill": {"start_time": start, "end_time": end}},
     )
     drawing.outputs = [
         new_output("display_data", {WIDGET: {"model_id": "1"}, "text/plain": "interactive"}),

@@ -38,7 +38,7 @@ from refstudy.study.file import ProfileStudy
 TEMPLATES = Path(__file__).parent / "templates"
 PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
 WIDGET = "application/vnd.jupyter.widget-view+json"
-CHECKED = "# NBVAL_CHECK_OUTPUT\n"
+NBVAL_MARK = re.compile(r"# NBVAL_\w+\n")
 MARKS = {1: ("▲ ", "above"), -1: ("▼ ", "below"), 0: ("· ", "")}  # by the signs of both ends of an interval
 NUMBER = re.compile(r"[▲▼·\s]*[+-]?\d[\d.]*(e[+-]?\d+)?( \[[^\]]*\])?")
 LENGTHS, LONGEST = "s2rm_table3", 60  # tables of more rows are linked to, not shown
@@ -138,7 +138,7 @@ def prepared(notebook: NotebookNode, root: Path, group: str) -> NotebookNode:
     notebook.metadata.pop("widgets", None)
     notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     for number, (cell, section, caption) in enumerate(explained(notebook.cells)):
-        cell.source = cell.source.removeprefix(CHECKED).replace(f"{root}{os.sep}", "")
+        cell.source = NBVAL_MARK.sub("", cell.source).replace(f"{root}{os.sep}", "")
         cell.metadata["alt"] = plain(caption or section)
         tagged = "hide-input" in cell.metadata.get("tags", [])
         cell.metadata["folded"] = group != "Lessons" or number < 2 or section == "What was learned" or tagged
