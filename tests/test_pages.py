@@ -114,6 +114,16 @@ def test_findings_count_the_runs(folder):
     assert f" 8 of {planned} runs are in.\n" in text
 
 
+def test_findings_have_kendalls_tau_once_it_has_an_interval(folder):
+    ranked = pd.DataFrame(
+        {"least": [0.0, 0.5], "tau": [0.58, 0.67], "low": [0.0, 0.17], "high": 1.0, "pairs": [19, 18]}
+    )
+    for low, said in ((ranked["low"], True), (float("nan"), False)):
+        ranked.assign(low=low).to_csv(folder / "tables" / "rank_agreement.csv", index=False)
+        text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
+        assert ("19 pairs of rows is 0.58 [0.00, 1.00]; without pairs that differ by less than 0.5" in text) is said
+
+
 def test_claims_that_were_not_measured_are_left_out(folder):
     text = filled("<!-- claims -->\n<!-- end -->", STUDY, folder)
     assert "| a | oIoU | +9.02 | +3.4 |" in text and "| 3 / 5 | **supported** |" in text and "| b |" not in text
