@@ -86,6 +86,23 @@ def test_seeds_stand_in_their_marks():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["S²RM + CASG"]
 
 
+def test_pairs_that_are_turned_round_are_named_unless_print_hardly_tells_them_apart():
+    pairs = pd.DataFrame(
+        [
+            ("s2rm_table4", "a", "b", 3.0, 2.0, 0.5),
+            ("s2rm_table4", "c", "d", 2.0, -1.0, float("nan")),  # of one run: no bar
+            ("slvit_table1", "e", "f", 0.3, -4.0, 0.5),
+        ],
+        columns="table better worse printed measured error".split(),
+    )
+    (axes,) = plots.rank_pairs(pairs, 0.5, "print", "here").axes
+    drawn = [marks.lines[0].get_xydata().tolist() for marks in axes.containers]
+    assert drawn == [[[3.0, 2.0], [2.0, -1.0]], [[0.3, -4.0]]]
+    bars = [np.ptp(ends[:, 1]) for ends in axes.containers[0].lines[2][0].get_segments()]
+    assert bars == [2.0, 0.0] and [text.get_text() for text in axes.texts] == ["c over d"]
+    assert "printed difference below 0.5" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
 def test_growth_draws_every_point_and_names_the_exponents():
     values = {"side": [32, 64], "words": [5, 10]}
     rows = [

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator
 
 from refstudy.analysis.figures import GREY, PALETTE, line_style, readable_on
@@ -277,9 +278,8 @@ def cost_bars(costs: pd.DataFrame, labels: Sequence[str]) -> Figure:
 def rank_pairs(pairs: pd.DataFrame, least: float, printed_on: str, ours_on: str) -> Figure:
     """``refstudy.analysis.agreement.row_pairs``: by how much one row is better than another, printed and measured, a
     colour and mark for each paper, bars of two standard errors; pairs that are turned round have names. Pairs nearer
-    than ``least`` points in print are in the grey zone."""
-    figure, axes = plt.subplots(figsize=(6.4, 4.2))
-    axes.axvspan(0, least, color=GREY, alpha=0.3, linewidth=0)
+    than ``least`` points in print are in the grey zone and have no name."""
+    figure, axes = plt.subplots(figsize=(6.4, 4.4))
     axes.axhline(0, color=GREY, linewidth=1)
     for k, (paper, stem) in enumerate({"S²RM": "s2rm", "SLViT": "slvit"}.items()):
         some = pairs[pairs["table"].str.startswith(stem)]
@@ -297,12 +297,14 @@ def rank_pairs(pairs: pd.DataFrame, least: float, printed_on: str, ours_on: str)
             textcoords="offset points",
             va="center",
             fontsize=8,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
             **side,
         )
+    axes.axvspan(0, least, color=GREY, alpha=0.3, linewidth=0, label=f"printed difference below {least:g}")
     axes.set_xlabel(f"printed difference of two rows ({printed_on}), points of overall IoU")
     axes.set_ylabel(f"difference of the same rows here\n({ours_on})")
     axes.set_xlim(left=0)
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1.5)
     return figure
 
 
