@@ -124,6 +124,18 @@ def test_findings_have_kendalls_tau_once_it_has_an_interval(folder):
         assert ("19 pairs of rows is 0.58 [0.00, 1.00]; without pairs that differ by less than 0.5" in text) is said
 
 
+def test_findings_say_whether_fresh_seeds_gave_what_was_foretold(folder):
+    line = {"variant": "s2rm_fpn", "reference": "tile_concat", "gain": 1.1, "low": -0.9, "high": 3.0, "fresh_runs": 5}
+    for fresh, inside, said in ((None, None, ""), (2.0, "yes", ", which holds it."), (4.0, "no", "which does **not**")):
+        again = pd.DataFrame([line | {"fresh": fresh, "inside": inside}])
+        again.to_csv(folder / "tables" / "replication.csv", index=False)
+        text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
+        assert (
+            "**Done again.** With 5 fresh seeds a side, the gain of S²RM + FPN over Tile & Concat is" in text
+        ) is bool(said)
+        assert said in text
+
+
 def test_claims_that_were_not_measured_are_left_out(folder):
     text = filled("<!-- claims -->\n<!-- end -->", STUDY, folder)
     assert "| a | oIoU | +9.02 | +3.4 |" in text and "| 3 / 5 | **supported** |" in text and "| b |" not in text

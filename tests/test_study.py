@@ -172,6 +172,8 @@ TYPOS = [
     ("epochs: 1}", "epochs: 1}\n    ships: {plain: 1}", "'ships' names seed 1 of 'plain'; its seeds: 0"),
     ("epochs: 1}", "epochs: 1}\n    ships: [plain]", "ships: .*dictionary"),
     ("epochs: 1}", "epochs: 1}\n    pilot: [7, 0]", "seed 0 of 'pilot' is one that tables count; name another"),
+    ("epochs: 1}", "epochs: 1}\n    fresh_seeds: {plain: [7]}", "'fresh_seeds' names 1 variant.s.; name the two to"),
+    ("epochs: 1}", "epochs: 1}\n    fresh_seeds: {plain: [7], fancy: [7]}", "unknown variant 'fancy' in 'fresh_seeds'"),
     ("epochs: 1}", "epochs: 1}\n    splits: [val, val]", "'val' stands 2 times in 'splits'"),
     ("epochs: 1}", "epochs: 1}\n    beside: [small, small]", "'small' stands 2 times in 'beside'"),
     (
@@ -393,6 +395,14 @@ def test_some_variants_have_further_seeds(tmp_path):
     assert study.seeds("small", "plain") == (0, 1, 2) and study.seeds("small", "other") == (0, 1)
     cases = [case[1:] for case in study.cases("small")]
     assert cases == [("plain", 0), ("other", 0), ("plain", 1), ("other", 1), ("plain", 2)]
+    fresh = "pilot: [3]\n    fresh_seeds: {plain: [9, 2], other: [3, 2]}"
+    path.write_text(text.replace("ships: {plain: 2}", fresh))
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    assert [line.split("': ")[1] for line in str(caught.value).splitlines()] == [
+        f"seed {seed} of '{name}' is not fresh: tables or the pilot have it"
+        for seed, name in ((2, "plain"), (3, "other"))
+    ]
     assert study.cases("small", ["plain"], [7, 5]) == [("small", "plain", 5), ("small", "plain", 7)]
 
 

@@ -28,13 +28,7 @@ HOLLOW = f"hollow: fewer than {LOOKS[0]} runs"
 GROWTH_AXES = {"image size": "image side (px)", "batch": "images per batch", "words": "word pieces"}
 FAMILIES = {"fpn": "with the FPN", "casg": "with CASG", "lavt": "LAVT", "slvit": "SLViT"}
 AT_THE_RIGHT: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # of a legend
-MAIN_COLOURS = {
-    "tile_concat": "purple",
-    "s2rm_fpn": "blue",
-    "s2rm_casg": "vermilion",
-    "lavt": "green",
-    "slvit": "black",
-}
+MAIN_VARIANTS = ("s2rm_fpn", "s2rm_casg", "lavt", "slvit", "tile_concat")  # one of each of FAMILIES, and the baseline
 FEWEST = 20  # expressions: a point of fewer says little, and is not drawn
 
 
@@ -59,7 +53,7 @@ def mark(colour: str, runs: float, marker: str = "D") -> dict[str, Any]:
 
 def colour_of(variant: str) -> str:
     """The colour of one of the main variants, the same in every figure; grey for any other."""
-    return PALETTE[MAIN_COLOURS[variant]] if variant in MAIN_COLOURS else GREY
+    return line_style(MAIN_VARIANTS.index(variant))["color"] if variant in MAIN_VARIANTS else GREY
 
 
 def family_colour(family: str) -> str:

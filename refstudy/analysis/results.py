@@ -10,6 +10,7 @@ from refstudy.analysis.all_runs import all_runs
 from refstudy.analysis.claims import cost_ledger, explanations, ledger
 from refstudy.analysis.cost import cost_table, printed_costs
 from refstudy.analysis.lengths import kind_table, kinds_by_run, length_curve, length_table
+from refstudy.analysis.replication import replication
 from refstudy.analysis.table_files import rounded, table_path, write_table
 from refstudy.analysis.tables import COMPARISONS, TABLES, build_comparison, build_table
 from refstudy.analysis.word_use import word_use
@@ -56,6 +57,7 @@ BUILDERS: dict[str, Callable[[ProfileStudy], pd.DataFrame]] = {
     "claims": _claims,
     "explanations": explanations,
     "rank_agreement": rank_agreement,
+    "replication": replication,
     "costs": lambda study: cost_table(study.file, PAPERS_SWIN_T, COMPARED),
     "printed_costs": lambda study: printed_costs(study.file),
     "paper_audit": lambda study: paper_audit(),

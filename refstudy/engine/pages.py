@@ -83,6 +83,14 @@ def findings(study: Study, folder: Path) -> list[str]:
         near = f"without pairs that differ by less than {least} points in print, {far}"
         what = f"Kendall's tau of the printed and the measured order of {pairs} pairs of rows is {every}; {near}"
         said.append(f"**Order.** {what} (1: the same order, 0: chance, -1: turned round).")
+    path = folder / "tables" / "replication.csv"
+    if path.exists():
+        for line in pd.read_csv(path).dropna(subset="fresh").itertuples():
+            names = " over ".join(study.variants[name].label for name in (line.variant, line.reference))
+            within = "which holds it" if line.inside == "yes" else "which does **not** hold it"
+            foretold = f"The interval foretold for it was [{line.low:+.1f}, {line.high:+.1f}], {within}."
+            what = f"With {line.fresh_runs} fresh seeds a side, the gain of {names} is {line.fresh:+.1f}"
+            said.append(f"**Done again.** {what} ({line.gain:+.1f} by the runs that count). {foretold}")
     path = folder / "tables" / "paper_audit.csv"
     if path.exists():
         verdicts = pd.read_csv(path)["verdict"].value_counts()

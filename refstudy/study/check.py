@@ -49,6 +49,7 @@ def _wrong_names(study: Study, profile: Profile) -> Iterator[Problem]:
         ("live", "variant", live, variants),
         ("ships", "variant", profile.ships, variants),
         ("further_seeds", "variant", profile.further_seeds, variants),
+        ("fresh_seeds", "variant", profile.fresh_seeds, variants),
         ("beside", "profile", profile.beside, list(study.profiles)),
     ):
         for one in names:
@@ -61,7 +62,8 @@ def _listed(profile: Profile) -> Collection[str]:
 
 
 def _wrong_seeds(profile: Profile) -> Iterator[Problem]:
-    """Find shipped seeds that are not trained, repeated seeds, and seeds of the pilot that tables count."""
+    """Find shipped seeds that are not trained, repeated seeds, and seeds of the pilot, or fresh ones, that tables
+    count."""
     seeds = {variant: (*profile.seeds, *further) for variant, further in profile.further_seeds.items()}
     for variant, seed in profile.ships.items():
         own = (*seeds.get(variant, profile.seeds), *profile.pilot)
@@ -75,6 +77,12 @@ def _wrong_seeds(profile: Profile) -> Iterator[Problem]:
     for seed in profile.pilot:
         if seed in profile.seeds or any(seed in further for further in profile.further_seeds.values()):
             yield ("pilot",), f"seed {seed} of 'pilot' is one that tables count; name another"
+    if profile.fresh_seeds and len(profile.fresh_seeds) != 2:
+        yield ("fresh_seeds",), f"'fresh_seeds' names {len(profile.fresh_seeds)} variant(s); name the two to compare"
+    for variant, fresh in profile.fresh_seeds.items():
+        for seed in fresh:
+            if seed in (*seeds.get(variant, profile.seeds), *profile.pilot):
+                yield ("fresh_seeds", variant), f"seed {seed} of '{variant}' is not fresh: tables or the pilot have it"
 
 
 def _twice(profile: Profile) -> Iterator[Problem]:

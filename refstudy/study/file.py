@@ -101,8 +101,9 @@ class Profile(Settings):
     Ablations and notebooks report the first of ``splits``. ``beside`` are profiles of the same study with other data or
     another encoder: tables take from their records what this one does not train. ``rows``: row as its variant names it
     -> the row that it fills under this profile. ``further_seeds``: seeds of a variant besides ``seeds``, where these
-    leave a claim undecided. ``pilot``: seeds with which the regime was chosen, which no table counts. ``ships``:
-    variants whose weights are kept in results, in half precision, each with the seed of its run.
+    leave a claim undecided. ``pilot``: seeds with which the regime was chosen, and ``fresh_seeds``: seeds with
+    which two variants are trained again when the verdicts are written; no table counts either. ``ships``: variants
+    whose weights are kept in results, in half precision, each with the seed of its run.
     """
 
     about: str
@@ -118,6 +119,7 @@ class Profile(Settings):
     seeds: Seeds = Field((0,), min_length=1)
     further_seeds: dict[str, Seeds] = {}
     pilot: Seeds = ()
+    fresh_seeds: dict[str, Seeds] = {}
     splits: tuple[str, ...] = Field(("val",), min_length=1)
     beside: tuple[str, ...] = ()
     rows: dict[str, str] = {}
