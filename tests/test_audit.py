@@ -127,6 +127,11 @@ def test_sec_iv_d_3_exchanges_two_rows_and_names_another_table(claims):
         ("S²RM", "ahead of SwinB-Ours, overall IoU", 8),
         ("S²RM", "ahead of SwinB-Ours, mean IoU", 5),
         ("S²RM", "FSFI-R101 is ahead", 1),
+        ("S²RM", "FSFINet is ahead", 6),
+        ("S²RM", "RefTrans is ahead", 2),
+        ("S²RM", "not listed here", 4),
+        ("S²RM", "Table II in which another method", 1),
+        ("S²RM", "one of these two rows is ahead", 1),
         ("S²RM", "outside the range", 1),
         ("S²RM", "without their unit", 2),
         ("S²RM", "Table V does not have", 1),
@@ -146,6 +151,24 @@ def test_sec_iv_d_3_exchanges_two_rows_and_names_another_table(claims):
 def test_statements(claims, paper, words, count):
     found = claims[(claims["paper"] == paper) & claims["claim"].str.contains(words, regex=False)]
     assert len(found) == 1 and found["recomputed"].item() == count and found["agrees"].item() == (count == 0)
+
+
+def test_notes_give_the_numbers_of_the_tables(claims):
+    """The numbers that a note adds to a claim, from the printed cells."""
+    rows = {stem: load_printed(f"s2rm_table{stem}") for stem in (4, 5)}
+    full, spatial, channel = (rows[5].loc[f"W. CASG ({name})", "P@0.5"] for name in ("Full", "-Spa.", "-Cha."))
+    assert (full - spatial, full - channel) == (pytest.approx(1.03), pytest.approx(1.54))
+    apart = (rows[4].loc["W. S²RM (Full)"] - rows[4].loc["W. S²RM (-Balance)"])[["P@0.5", "P@0.7", "P@0.9"]]
+    assert rows[4].loc["W. S²RM (Full)", "P@0.5"] - (3 * 2.51 - apart[1:].sum()) == pytest.approx(81.10)
+    means = load_printed("s2rm_table1").loc["Mean IoU"].drop(columns="citation")
+    behind = (means.loc["RefTrans₂₁"] - means.loc["SwinT-Ours"]).dropna()
+    assert (len(behind), round(behind.mean(), 2)) == (8, 0.47)
+    assert behind[["RefCOCOg val-U", "RefCOCOg test-U"]].mean() == pytest.approx(1.555)
+    bare, without = (
+        load_printed("slvit_table2b").loc["7B + 11B + 21B"],
+        load_printed("slvit_table2c").loc["SLViT(w/o URCE)"],
+    )
+    assert ((without - bare).min(), (without - bare).max()) == (pytest.approx(0.03), pytest.approx(0.45))
 
 
 def test_slips_of_slvit(claims):
