@@ -102,6 +102,9 @@ def test_verdicts_follow_from_the_records(tmp_path):
     assert table.loc["shifting helps", "verdict"] == "contradicted"
     balance = table.loc["balancing the groups helps"]
     assert balance["verdict"] == "undecided" and 0 < balance["smallest"] < 2 and balance["p"] == "1.0000"
+    assert (
+        balance["runs_needed"] == "over 50" and (table.loc[table["verdict"] != "undecided", "runs_needed"] == "").all()
+    )
     few = table.loc["parsing vision by language (l2v) helps"]
     assert few["verdict"] == "not judged yet" and few["measured"] == pytest.approx(40, abs=0.1)
     assert (few["runs"], few["reference_runs"], few["p"]) == (3, 2, "")

@@ -17,6 +17,7 @@ from refstudy.analysis.inference import (
     holm,
     judge,
     pooled,
+    runs_needed,
     second_look,
     smallest_gain,
 )
@@ -99,6 +100,17 @@ def test_the_smallest_gain_is_found_as_often_as_it_says(freedom):
     freedom = min(freedom, 1e6)
     found = stats.nct.sf(stats.t.isf(0.005, freedom), freedom, smallest / 0.7)
     assert found == pytest.approx(POWER, abs=1e-4)
+
+
+def test_so_many_runs_as_needed_find_the_gain_and_one_fewer_does_not():
+    pictures, seeds, freedom, level = 0.2, 4.0, 14, 0.001
+    detectable = smallest_gain(1.0, freedom, level)
+    for points in (9.0, -5.0, 3.0):
+        needed = runs_needed(points, detectable, pictures, seeds)
+        enough, fewer = (smallest_gain((pictures + seeds / n) ** 0.5, freedom, level) for n in (needed, needed - 1))
+        assert enough <= abs(points) < fewer
+    found = runs_needed(np.array([1.0, 0.0, np.nan]), detectable, pictures, seeds)
+    assert found[:2].tolist() == [np.inf, np.inf] and np.isnan(found[2])  # pictures alone move it too far
 
 
 def judged(points, error=0.5, freedom=20.0, runs=5, testable=True, margin=MARGIN):

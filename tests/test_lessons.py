@@ -71,9 +71,11 @@ def test_other_models_stand_beside_where_their_weights_are_kept(example, monkeyp
     assert all(lessons.on_referent(example, map_) >= 0 for map_ in maps)
     features = [torch.rand(1, 3, side // s, side // s) for s in (4, 8, 16, 32)]
     ways = [torch.ones(3)] * 4
-    drawn = before_and_after(example.image, example.truth, mask, features, features, ways, [0], found)
+    drawn = before_and_after("a dog", example.image, example.truth, mask, features, features, ways, [0], found)
     rows = [text.get_text() for axes in drawn.axes for text in axes.texts if text.get_rotation() == 90]
-    assert rows == ["LAVT", "before URCE: F", "after URCE: F̃", "change ‖F̃ − F‖"]
+    named = ["LAVT\n(a scale for each map)", "SLViT\nbefore URCE: F", "SLViT\nafter URCE: F̃", "SLViT\nchange ‖F̃ − F‖"]
+    assert rows == named and drawn.get_suptitle() == "“a dog”"
+    assert [axes.get_title() for axes in drawn.axes].count(f"mask, IoU {example.iou(mask):.0%}") == 2
     plt.close(drawn)
 
 

@@ -9,16 +9,14 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from refstudy.analysis.claims import REACH
+from refstudy.analysis.claims import grid_decides
 from refstudy.analysis.inference import LEVEL
 from refstudy.analysis.measures import RESAMPLES, SEED, metrics_of
 from refstudy.analysis.rows import table_rows
 from refstudy.analysis.tables import TABLES
 from refstudy.metrics import METRICS
-from refstudy.models.build import mask_stride
 from refstudy.papers.printed import printed_rows
 from refstudy.study.file import ProfileStudy
-from refstudy.training.evaluation import read_ceilings
 
 # Tables whose rows differ in a module. The two rows of SLViT's Table 2(c) stand in its Table 2(e) as well.
 RANKED = tuple(stem for stem in TABLES if stem not in ("s2rm_table2", "slvit_table2c"))
@@ -34,13 +32,12 @@ def ranked_rows(study: ProfileStudy) -> pd.DataFrame:
     out: they rank grids.
     """
     split, metric = study.settings.splits[0], METRICS[0]
-    ends_of, ceilings = metrics_of(study, split), read_ceilings(study.folder)
+    ends_of = metrics_of(study, split)
     lines = []
     for stem in RANKED:
         printed = printed_rows(stem)
         for name, row in table_rows(stem, study).items():
-            stride = mask_stride(study.file.run_config(row.profile, row.variant, 0).model)
-            if row.records and (ceilings is None or ceilings.loc[stride, metric] >= REACH):
+            if row.records and not grid_decides(study, row.variant):
                 ends = ends_of(row.profile, row.variant, row.records)
                 error = (ends.spread.variance[metric] / ends.runs) ** 0.5
                 numbers = (printed.loc[name, metric], ends.level().points[metric], error)

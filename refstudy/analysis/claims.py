@@ -11,10 +11,11 @@ import pandas as pd
 
 from refstudy.analysis.cost import cost
 from refstudy.analysis.data_names import measured_by
-from refstudy.analysis.inference import CONTRADICTED, SUPPORTED, UNMEASURED, Estimate, judge
+from refstudy.analysis.inference import CONTRADICTED, SUPPORTED, UNMEASURED, Estimate, judge, runs_needed
 from refstudy.analysis.measures import Measure, resampled_counts, spelled
 from refstudy.analysis.rows import variant_records
 from refstudy.analysis.table_text import with_interval
+from refstudy.metrics import METRICS
 from refstudy.models.build import mask_stride
 from refstudy.papers.claims import Question, load_claims
 from refstudy.papers.printed import printed_cells
@@ -25,12 +26,13 @@ from refstudy.training.records import Record
 FILE = load_claims()
 CLAIMS, EXPLANATIONS = FILE.claims, FILE.explanations
 SATURATED = 1.0  # points; a gain below counts as none
+MOST_RUNS = 50  # a side; of a claim that would need more, no number is given
 REACH = 60.0  # percent; every full model reaches it, so a ceiling below it limits a row
 # Kinds of expressions: those that a thing's looks answer, and those that ask for its place.
 STRATA = {"looks": ("category", "attribute", "superlative"), "places": ("location", "relation")}
 COLUMNS = (
-    "variant reference metric printed measured low high p runs reference_runs verdict smallest ceiling looks places "
-    "elsewhere data missing"
+    "variant reference metric printed measured low high p runs reference_runs verdict smallest runs_needed ceiling "
+    "looks places elsewhere data missing"
 ).split()
 
 
@@ -50,7 +52,8 @@ def ledger(study: ProfileStudy) -> pd.DataFrame:
 
     Columns: paper, claim, variant and the reference that it is held against, metric, printed (points), measured with
     its 95 % interval low, high; p (adjusted for the number of claims and of looks); runs, reference_runs; verdict;
-    smallest (of an undecided claim the gain that could have been seen); ceiling (percent that averaged truth reaches at
+    smallest (of an undecided claim the gain that could have been seen); runs_needed (with which a gain as large as the
+    measured one would be seen); ceiling (percent that averaged truth reaches at
     the coarser side's stride; a claim whose ceiling is below ``REACH`` is untestable); looks, places (the gain on the
     ``STRATA`` of expressions) and elsewhere (on the profile's other splits), each with its interval and without a
     verdict; data; missing (the commands that train the seeds that are asked for and have no record).
@@ -79,21 +82,32 @@ def answers(study: ProfileStudy, questions: Sequence[Question]) -> pd.DataFrame:
     ceilings = read_ceilings(study.folder)
     lines, tested = [], []
     for asked in questions:
-        line, gain = _measured(study, asked, measure)
+        line, gain, parts = _measured(study, asked, measure)
         if ceilings is not None and asked.better:
             strides = [mask_stride(study.config(name).model) for name in (asked.better, asked.worse)]
             line["ceiling"] = ceilings.loc[max(strides), asked.metric]
         lines.append(line)
-        tested.append((gain.points if asked.most is None else asked.most - gain.points, gain.error, gain.freedom))
+        points = gain.points if asked.most is None else asked.most - gain.points
+        tested.append((points, gain.error, gain.freedom, *parts))
     table = pd.DataFrame(lines, columns=COLUMNS).astype(dict.fromkeys(("measured", "low", "high", "ceiling"), float))
     table = table.astype(dict.fromkeys(("runs", "reference_runs"), "Int64"))
     fewer = table[["runs", "reference_runs"]].min(axis=1).fillna(0).to_numpy(int)
     margins = np.array([asked.margin if asked.most is None else np.nan for asked in questions])
     testable = ~(table["ceiling"] < REACH).to_numpy()
-    judged = judge(Estimate(*np.array(tested, float).T), fewer, testable, margins)
+    points, error, freedom, pictures, seeds = np.array(tested, float).T
+    judged = judge(Estimate(points, error, freedom), fewer, testable, margins)
+    needed = runs_needed(points, judged.smallest / error, pictures, seeds)
+    runs = ["" if np.isnan(n) else f"{n:.0f}" if n <= MOST_RUNS else f"over {MOST_RUNS}" for n in needed]
     p = ["" if np.isnan(p) or verdict == UNMEASURED else f"{p:.4f}" for p, verdict in zip(*judged[:2], strict=True)]
-    table = table.assign(verdict=judged.verdict, smallest=judged.smallest, p=p)
+    table = table.assign(verdict=judged.verdict, smallest=judged.smallest, runs_needed=runs, p=p)
     return table.fillna(dict.fromkeys(("variant", "reference", "looks", "places", "elsewhere", "data", "missing"), ""))
+
+
+def grid_decides(study: ProfileStudy, variant: str) -> bool:
+    """Tell if the best mask on a variant's grid stays below ``REACH``, so that its row measures the grid; False where
+    no ceiling was measured."""
+    ceilings = read_ceilings(study.folder)
+    return ceilings is not None and bool(ceilings.loc[mask_stride(study.config(variant).model), METRICS[0]] < REACH)
 
 
 def _parts(record: Record, splits: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -104,8 +118,11 @@ def _parts(record: Record, splits: Sequence[str]) -> dict[str, pd.DataFrame]:
     return {name: part for name, part in parts.items() if len(part)}
 
 
-def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[dict[str, Any], Estimate]:
-    """Measure the gain of one variant over another: cells of the ledger, and the gain; NaN without runs of both."""
+def _measured(
+    study: ProfileStudy, asked: Question, measure: Measure
+) -> tuple[dict[str, Any], Estimate, tuple[float, float]]:
+    """Measure the gain of one variant over another: cells of the ledger; the gain; the variance that pictures give it,
+    and that seeds give it with one run a side. NaN without runs of both."""
     line: dict[str, Any] = {"variant": asked.better, "reference": asked.worse, "metric": asked.metric}
     names = (asked.better, asked.worse) if asked.better else ()
     trainers = _trainers(study, *names)
@@ -114,7 +131,7 @@ def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[d
     line["missing"] = " && ".join(training_command(trainers[name], name) for name in lacking)
     unknown = Estimate(np.nan, np.nan, np.nan)
     if not (names and all(sides.values())):
-        return line, unknown
+        return line, unknown, (np.nan, np.nan)
     split, *others = study.settings.splits
     better, worse = (measure(trainers[name], name, sides[name]) for name in names)
     gains = better.above(worse)
@@ -130,7 +147,9 @@ def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[d
     line["data"] = " against ".join(dict.fromkeys(measured_by(sides[name], split) for name in names))
     line |= {name: shown(name) for name in STRATA}
     line["elsewhere"] = "; ".join(f"{other}: {found}" for other in others if (found := shown(other)))
-    return line, gain(split)
+    spreads = [side.spread.variance[split, asked.metric] for side in (better, worse)]
+    of_seeds = sum(variance / side.runs for variance, side in zip(spreads, (better, worse), strict=True))
+    return line, gain(split), (gain(split).error ** 2 - of_seeds, sum(spreads))
 
 
 def _trainers(study: ProfileStudy, *variants: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from refstudy.analysis.cost import cost
 from refstudy.analysis.diagrams import diagram, draw_arrow, draw_box, draw_diagram, shape_text
 from refstudy.analysis.figures import PALETTE
 from refstudy.analysis.trace import SLViTTrace, decoder_maps
+from refstudy.metrics import overlap
 from refstudy.models.build import build_model
 from refstudy.models.slvit import SLViT
 from refstudy.models.urce import STAGES, patch_side
@@ -174,13 +175,13 @@ def sweep(
 
 
 def regions_curve(swept: pd.DataFrame, paper_size: Mapping[int, float], title: str) -> Figure:
-    """The paper's Fig. 5(a). Left: overall IoU against K, from a table with K, oIoU, gain, gain_low, gain_high; right:
-    thousand million multiply-adds at the paper's size against K."""
+    """After the paper's Fig. 5(a), of one model whose K is changed. Left: overall IoU against K, from a table with K,
+    oIoU, gain, gain_low, gain_high; right: thousand million multiply-adds at the paper's size against K."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.2))
     none = swept["oIoU"][0]
     bounds = {"ymin": none + swept["gain_low"], "ymax": none + swept["gain_high"]}
-    left.vlines(swept["K"], **bounds, color=PALETTE["blue"], label="95 % interval of the change from K = 0")
-    left.plot(swept["K"], swept["oIoU"], "o-", color=PALETTE["blue"])
+    left.vlines(swept["K"], **bounds, color=PALETTE["sky"], linewidth=4, label="95 % interval of the change from K = 0")
+    left.plot(swept["K"], swept["oIoU"], "o-", color=PALETTE["blue"], markersize=4)
     left.axhline(none, color=figures.GREY, linestyle="--", linewidth=1, label="no change")
     left.set(xlabel="K, regions refined", ylabel="overall IoU (%)", title=title)
     low, high = left.get_ylim()
@@ -243,6 +244,7 @@ def cross_scale(attention: np.ndarray, stages: Sequence[int]) -> Figure:
 
 
 def before_and_after(
+    sentence: str,
     image: np.ndarray,
     truth: np.ndarray,
     mask: np.ndarray,
@@ -255,18 +257,20 @@ def before_and_after(
     """The paper's Fig. 6: a column a stage. First a row for each of ``others``, label -> its mask, bool (S, S), and
     maps (h_i, w_i), each map in a scale of its own. Then F_i and F~_i, (1, C_i, h_i, w_i), along a direction (C_i,) of
     channels each; in the last row, how far all channels together moved. The first column has the picture uint8
-    (S, S, 3) with the masks, with the ``cells`` of stage 4 that URCE enhances, framed in all, and with the truth."""
+    (S, S, 3) with the masks and their IoU, with the ``cells`` of stage 4 that URCE enhances, framed in all, and with
+    the truth."""
     figure, axes = figures.grid(3 + len(others), 1 + len(STAGES), cell=1.9)
-    figure.set_size_inches(10.2, 2 * len(axes))
+    figure.set_size_inches(10.2, 2 * len(axes) + 0.4)
+    figure.suptitle(f"“{sentence}”")
     for row, (found, maps) in zip(axes, others.values(), strict=False):
-        figures.overlay(row[0], image, found)
+        figures.overlay(row[0], image, found, title=f"mask, IoU {overlap(found, truth):.0%}")
         for axis, map_ in zip(row[1:], maps, strict=True):
             figures.show_map(axis, map_, bar=False)
     own = axes[len(others) :]
     grid = (before[-1].shape[-2], before[-1].shape[-1])
     moved = [(new - old)[0].norm(dim=0) for old, new in zip(before, after, strict=True)]
     farthest = max(float(map_.max()) for map_ in moved)
-    figures.overlay(own[0, 0], image, mask)
+    figures.overlay(own[0, 0], image, mask, title=f"mask, IoU {overlap(mask, truth):.0%}")
     figures.regions(own[1, 0], image, cells, grid)
     figures.overlay(own[2, 0], image, truth, "blue")
     for old, new, way, far, column in zip(before, after, directions, moved, own.T[1:], strict=True):
@@ -278,13 +282,14 @@ def before_and_after(
         figures.show_map(column[2], far, "", "magma", 0, farthest)
         for axis in column[:2]:
             figures.frames(axis, cells, grid, old.shape[-2:])
-    for axis, title in zip(axes[0], ["mask", *(f"stage {stage}" for stage in STAGES)], strict=True):
-        axis.set_title(title)
+    for axis, stage in zip(axes[0, 1:], STAGES, strict=True):
+        axis.set_title(f"stage {stage}")
     own[1, 0].set_title("regions")
     own[2, 0].set_title("truth")
-    names = (*(fill(name, 16) for name in others), "before URCE: F", "after URCE: F̃", "change ‖F̃ − F‖")
+    of_others = (f"{fill(name, 16)}\n(a scale for each map)" for name in others)
+    names = (*of_others, "SLViT\nbefore URCE: F", "SLViT\nafter URCE: F̃", "SLViT\nchange ‖F̃ − F‖")
     for axis, name in zip(axes[:, 1], names, strict=True):
-        axis.text(-0.08, 0.5, name, transform=axis.transAxes, rotation=90, ha="right", va="center")
+        axis.text(-0.08, 0.5, name, transform=axis.transAxes, rotation=90, ha="right", va="center", fontsize=9)
     return figure
 
 

@@ -118,6 +118,21 @@ def smallest_gain(error: Any, freedom: Any, level: float) -> np.ndarray:
     return special.nctdtrinc(freedom, 1 - POWER, stats.t.isf(level / 2, freedom)) * np.asarray(error)
 
 
+def runs_needed(points: Any, detectable: Any, pictures: Any, seeds: Any) -> np.ndarray:
+    """The runs a side with which a gain as large as the measured ``points`` would be found with probability ``POWER``;
+    infinite where other pictures alone move it too far.
+
+    Args:
+        points: the measured gain.
+        detectable: by how many standard errors a gain has to differ from zero to be found: ``smallest_gain`` with an
+            ``error`` of 1, whose degrees of freedom are taken as they are.
+        pictures, seeds: the variance that other pictures give the gain, and that seeds give it with one run a side.
+    """
+    left = (np.asarray(points) / detectable) ** 2 - pictures
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(left > 0, np.ceil(np.divide(seeds, left)), np.where(np.isnan(left), np.nan, np.inf))
+
+
 class Verdicts(NamedTuple):
     """Arrays with an entry a claim: ``p`` adjusted for the number of claims and of looks (NaN for an untestable one),
     the ``verdict``, and the ``smallest`` gain that could have been seen (NaN unless the verdict is "undecided")."""

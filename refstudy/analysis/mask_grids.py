@@ -136,9 +136,9 @@ def hard_cases(corpus: Corpus) -> list[int]:
     return first + sorted(borders, key=lambda k: -borders[k])[: 4 - len(first)]
 
 
-def border_grid(shown: ShownMasks, rows: Sequence[int], names: Sequence[str]) -> Figure:
+def border_grid(shown: ShownMasks, rows: Sequence[int], names: Sequence[str], title: str = "") -> Figure:
     """What is wrong with the masks of some expressions, on grey pictures, and their IoU: a row a variant, a column an
-    expression."""
+    expression; a ``title`` above all."""
     said = [f"“{shown.corpus.table.loc[k, 'expression']}”" for k in rows]
     figure, grid = named_grid([shown.labels[name] for name in names], said, cell=1.9)
     for axes_row, name in zip(grid, names, strict=True):
@@ -149,6 +149,8 @@ def border_grid(shown: ShownMasks, rows: Sequence[int], names: Sequence[str]) ->
                 axes.imshow(wrong[..., None] * np.array(to_rgba(PALETTE[colour], 0.75)), interpolation="nearest")
             outline(axes, own, "black", dashed=True)
             corner_text(axes, f"{100 * shown.fit(name, k):.0f} %")
+    if title:
+        figure.suptitle(title, fontsize=10)
     areas = [Patch(facecolor=PALETTE[colour], label=text) for text, colour in WRONG.items()]
     border = Line2D([], [], color=PALETTE["black"], linestyle="--", label="border of the referent")
     figure.legend(handles=[*areas, border], loc="outside lower center", ncols=3)

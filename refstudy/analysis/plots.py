@@ -33,14 +33,15 @@ FEWEST = 20  # expressions: a point of fewer says little, and is not drawn
 
 
 def gain_lines(tables: Mapping[str, pd.DataFrame], *stems: str) -> pd.DataFrame:
-    """The lines of some of ``TABLES`` without those of the reference rows, with ``label``, the row in words; ``of``,
-    the table's number; ``fewer``, the number of runs of the row or of its reference, whichever has fewer."""
+    """The lines of some of ``TABLES`` without those of the reference rows, with ``label``, the row in words; ``over``,
+    the reference row; ``of``, the table's number; ``fewer``, the number of runs of the row or of its reference,
+    whichever has fewer."""
     parts = []
     for stem in stems:
         table, spec = tables[stem], TABLES[stem]
         own = table[table["row"] != spec.baseline]
         runs = table.loc[table["row"] == spec.baseline, "runs"].max()
-        own = own.assign(label=own["row"].replace(spec.labels), of=spec.title.split(":")[0])
+        own = own.assign(label=own["row"].replace(spec.labels), over=spec.reference, of=spec.title.split(":")[0])
         parts.append(own.assign(fewer=own["runs"].clip(upper=runs)))
     return pd.concat(parts, ignore_index=True)
 
@@ -117,25 +118,31 @@ def gains(panels: Sequence[tuple[str, str, pd.DataFrame, int]], printed_on: str,
 
 def precision_gains(lines: pd.DataFrame) -> Figure:
     """Gains in the share of expressions above each IoU threshold, with their intervals, a small panel for each row of
-    ``gain_lines`` that was measured."""
+    ``gain_lines`` that was measured, with the row that it is held against."""
     lines = lines[lines["metric"].str.startswith("P@")].dropna(subset=["gain"])
-    rows = list(lines.groupby(["of", "label"], sort=False))
-    figure, panels = small_grid(len(rows), columns=4)
-    for axes, ((of, label), line) in zip(panels, rows, strict=True):
+    rows = list(lines.groupby(["of", "label", "over"], sort=False))
+    figure, panels = small_grid(len(rows), columns=4, height=2.1)
+    for axes, ((of, label, over), line) in zip(panels, rows, strict=True):
         x = line["metric"].str.removeprefix("P@").astype(float)
         axes.axhline(0, color=GREY, linewidth=1)
         axes.fill_between(x, line["gain_low"], line["gain_high"], color=OURS, alpha=0.2, linewidth=0)
         axes.plot(x, line["gain"], **mark(OURS, line["fewer"].iloc[0]) | {"linestyle": "-", "linewidth": 1.2})
-        axes.set_title(f"{of}\n{fill(with_runs(label, line['fewer'].iloc[0]), 30)}", fontsize=8)
+        named = with_runs(f"{label} over {over}", line["fewer"].iloc[0])
+        axes.set_title(f"{of}\n{fill(named, 30)}", fontsize=8)
         axes.set_xticks(x, [f"{value:g}" for value in x])
     figure.supxlabel("IoU threshold X", fontsize=10)
     figure.supylabel("gain in P@X (points)", fontsize=10)
     return figure
 
 
-def learning(panels: Mapping[str, Mapping[str, Sequence[Record]]], split: str, columns: int = 4) -> Figure:
+def learning(
+    panels: Mapping[str, Mapping[str, Sequence[Record]]],
+    split: str,
+    columns: int = 4,
+    reference: str = "the table's reference row",
+) -> Figure:
     """Overall IoU after each epoch, a line a run, a panel for each title: label -> its runs, each label in one colour,
-    the first one grey. More than two columns share one legend: grey is the reference row of the panel's table."""
+    the first one grey. More than two columns share one legend, in which grey is the ``reference``."""
     figure, grid = small_grid(len(panels), columns, *((2.3, 1.9) if columns > 2 else (4.2, 2.8)))
     for axes, (title, groups) in zip(grid, panels.items(), strict=True):
         for k, (label, records) in enumerate(groups.items()):
@@ -151,7 +158,7 @@ def learning(panels: Mapping[str, Mapping[str, Sequence[Record]]], split: str, c
             axes.legend(loc="lower right", fontsize=8)
     if columns > 2:
         lines = [Line2D([], [], color=colour) for colour in (GREY, line_style(0)["color"])]
-        about = ("the table's reference row, a line a run", "the row in the title, a line a run")
+        about = (f"{reference}, a line a run", "what the title names first, a line a run")
         figure.legend(lines, about, loc="outside upper center", ncols=2, fontsize=8)
     figure.supxlabel("thousand pairs of picture and expression seen", fontsize=10)
     figure.supylabel("overall IoU (%)", fontsize=10)
@@ -164,6 +171,8 @@ def trained_regions(levels: Mapping[int, Estimate], runs: Mapping[int, int], our
     for k, level in levels.items():
         axes.vlines(k, *np.round(level.interval(), 2), color=OURS)
         axes.plot(k, round(float(level.points), 2), **mark(OURS, runs[k]))
+        style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+        axes.annotate(with_runs("", runs[k]).strip(), (k, float(level.points)), (6, 0), **style)
     axes.set_xticks(list(levels))
     axes.set(xlabel="regions K (0: without URCE)", ylabel=f"overall IoU (%)\n{ours_on}")
     axes.set_title(HOLLOW, loc="left", fontsize=9)
@@ -303,25 +312,28 @@ def rank_pairs(pairs: pd.DataFrame, least: float, printed_on: str, ours_on: str)
 
 
 def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
-    """Overall IoU against the cost of the models that were measured (above) and of the same designs at the papers'
-    sizes (below). Columns of ``points``: label, family, own_macs, macs, image_size, parameters, runs, ours, ours_low,
-    ours_high. A colour and mark for each decoder or whole model; labels stand at the right."""
-    figure, (above, below) = plt.subplots(2, 1, figsize=(7.8, 7.6))
+    """Overall IoU against the cost of the models that were measured (above) and of their designs at the papers' sizes
+    (below). Columns of ``points``: label, family, own_macs, own_parameters (NaN: this design is drawn below alone),
+    design (what it is called below), macs, image_size, parameters, runs, ours, ours_low, ours_high. A colour and mark
+    for each decoder or whole model; labels stand at the right."""
+    figure, (above, below) = plt.subplots(2, 1, figsize=(8.4, 7.8))
     points, families = points.sort_values("ours"), list(points["family"].str.partition(",")[0].unique())
-    about = points["image_size"].map(", {:.0f} px".format) + points["parameters"].map(", {:.0f} M parameters".format)
+    sizes = points["image_size"].map(", {:.0f} px".format) + points["parameters"].map(", {:.0f} M parameters".format)
     runs = pd.Series([with_runs(point.label, point.runs) for point in points.itertuples()], points.index)
-    for axes, column, names in ((above, "own_macs", runs), (below, "macs", points["label"] + about)):
-        for point in points.itertuples():
+    runs += points["own_parameters"].map(", {:.1f} M parameters".format)
+    for axes, column, names in ((above, "own_macs", runs), (below, "macs", points["design"] + sizes)):
+        drawn = points.dropna(subset=column)
+        for point in drawn.itertuples():
             marked = MARKS[families.index(point.family.partition(",")[0])]
             style = mark(family_colour(point.family), point.runs, marked) | {"markersize": 7, "capsize": 4}
             ends = [[point.ours - point.ours_low], [point.ours_high - point.ours]]
             axes.errorbar(getattr(point, column), point.ours, ends, **style, elinewidth=1)
-        right = 1.12 * points[column].max()
-        _names_at_the_right(axes, points.assign(name=names, x=points[column]), right)
+        right = 1.12 * drawn[column].max()
+        _names_at_the_right(axes, drawn.assign(name=names, x=drawn[column]), right)
         axes.set(ylabel=f"overall IoU (%)\n{ours_on}", xlim=(0, right))
     above.set_xlabel("cost of the models that were measured (G multiply-adds)")
-    below.set_xlabel("cost of the same designs at the papers' sizes (G multiply-adds)")
-    above.set_title(HOLLOW, loc="left", fontsize=9)
+    below.set_xlabel("cost of these designs at the papers' sizes (G multiply-adds)")
+    above.set_title(f"bars: 95 % intervals; {HOLLOW}", loc="left", fontsize=9)
     return figure
 
 
@@ -350,10 +362,11 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
         axes.plot([], [], **mark(colour, LOOKS[0], MARKS[k]), label=FAMILIES.get(family, family))
     rising = points.sort_values(["core_minutes", "ours"], ascending=[True, False])
     best = rising[rising["ours"] > rising["ours"].cummax().shift(fill_value=-1)]
-    style: dict[str, Any] = {"color": GREY, "linewidth": 1.6, "linestyle": ":", "zorder": 0}
+    last = {"core_minutes": points["core_minutes"].max(), "ours": best["ours"].max()}
+    reached = pd.concat([best, pd.DataFrame([last])])
     named, right = rising if len(rising) <= 12 else best, 1.25 * points["core_minutes"].max()
-    until = [*best["core_minutes"].iloc[1:], right]
-    axes.hlines(best["ours"], best["core_minutes"], until, label="the best within so many minutes", **style)
+    style: dict[str, Any] = {"color": GREY, "linewidth": 1.6, "linestyle": ":", "zorder": 0, "where": "post"}
+    axes.step(reached["core_minutes"], reached["ours"], label="the best within so many minutes", **style)
     _names_at_the_right(axes, named.assign(name=named["label"], x=named["core_minutes"]), right)
     axes.set(
         xlabel="estimated training time (minutes of one quiet core)",

@@ -66,7 +66,11 @@ def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
     if "runs" in table:
         own, other = (table[side].map("{:.0f}".format, "ignore").astype(object) for side in ("runs", "reference_runs"))
         shown["runs"] = own.where(own == other, own.str.cat(other, sep=" / "))
-    smallest = (detectable(table["smallest"]) + ")").radd(" (")
+    smallest = detectable(table["smallest"])
+    if "runs_needed" in table:
+        needed = table["runs_needed"].fillna("").astype(str)
+        smallest += ("; one as measured: " + needed + " runs a side").where(needed != "", "")
+    smallest = (smallest + ")").radd(" (")
     shown["verdict"] = "**" + table["verdict"] + "**" + smallest.where(table["smallest"].notna(), "")
     if "ceiling" in table:
         ceiling = (table["ceiling"].map("{:.1f}".format) + " %)").radd(" (ceiling ")

@@ -8,13 +8,20 @@ from refstudy.base.yaml_files import read_yaml
 
 class TableSpec(Settings):
     """A table with a line per variant: its place in the paper, the row that the others are compared to, what the
-    printed numbers were measured on, rows that no variant can fill, with the reason, and ``labels``, rows in words."""
+    printed numbers were measured on, rows that no variant can fill, with the reason, ``labels``, rows in words, and
+    ``over``, the baseline in words where it has others."""
 
     title: str
     baseline: str
     printed_on: str
     unfilled: dict[str, str] = {}
     labels: dict[str, str] = {}
+    over: str = ""
+
+    @property
+    def reference(self) -> str:
+        """The baseline in words."""
+        return self.over or self.baseline
 
 
 class Specs(Settings):
