@@ -169,6 +169,7 @@ TYPOS = [
         "live.scenes: names no scenes of 'train'; say how many",
     ),
     ("epochs: 1}", "epochs: 1}\n    variants: [plain, plain]", "'plain' stands 2 times in 'variants'"),
+    ("epochs: 1}", "epochs: 1}\n    without: [fancy]", "unknown variant 'fancy' in 'without'"),
     ("epochs: 1}", "epochs: 1}\n    ships: {plain: 1}", "'ships' names seed 1 of 'plain'; its seeds: 0"),
     ("epochs: 1}", "epochs: 1}\n    ships: [plain]", "ships: .*dictionary"),
     ("epochs: 1}", "epochs: 1}\n    pilot: [7, 0]", "seed 0 of 'pilot' is one that tables count; name another"),
@@ -395,6 +396,8 @@ def test_some_variants_have_further_seeds(tmp_path):
     assert study.seeds("small", "plain") == (0, 1, 2) and study.seeds("small", "other") == (0, 1)
     cases = [case[1:] for case in study.cases("small")]
     assert cases == [("plain", 0), ("other", 0), ("plain", 1), ("other", 1), ("plain", 2)]
+    path.write_text(text.replace("ships: {plain: 2}", "without: [other]"))
+    assert load_study(path).variant_names("small") == ("plain",)
     fresh = "pilot: [3]\n    fresh_seeds: {plain: [9, 2], other: [3, 2]}"
     path.write_text(text.replace("ships: {plain: 2}", fresh))
     with pytest.raises(StudyError) as caught:

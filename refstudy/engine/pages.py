@@ -62,7 +62,7 @@ def findings(study: Study, folder: Path) -> list[str]:
             f"{study.variants[row.variant].label} ({row.level} %, {row.runs:.0f} run{'s' if row.runs > 1 else ''})"
             for row in ends
         )
-        where = own["data"].iloc[-1]
+        where = own["data"].iloc[-1] + _sizes(study, folder)
         several = f"Of {len(own)} trained models, {high} has the highest overall IoU on {where}, {low} the lowest."
         one = f"One model is trained so far: {high}, overall IoU on {where}."
         said.append(f"**Models.** {several if len(own) > 1 else one}{_runs_in(study, folder)}")
@@ -79,10 +79,15 @@ def findings(study: Study, folder: Path) -> list[str]:
     path = folder / "tables" / "rank_agreement.csv"
     if path.exists() and len(ranked := pd.read_csv(path).dropna(subset=["tau", "low"])) == 2:
         every, far = (f"{line.tau:.2f} [{line.low:.2f}, {line.high:.2f}]" for line in ranked.itertuples())
-        pairs, least = ranked["pairs"].iloc[0], ranked["least"].iloc[1]
-        near = f"without pairs that differ by less than {least} points in print, {far}"
-        what = f"Kendall's tau of the printed and the measured order of {pairs} pairs of rows is {every}; {near}"
-        said.append(f"**Order.** {what} (1: the same order, 0: chance, -1: turned round).")
+        (pairs, fewer), least = ranked["pairs"], ranked["least"].iloc[1]
+        apart = f"without the {pairs - fewer} that differ by less than {least} points in print, {far}"
+        what = (
+            f"Of {pairs} pairs of rows of one table of ablations, {50 * (1 + ranked['tau'].iloc[0]):.0f} % stand in the"
+        )
+        meant = "1: the same order, 0: chance, -1: turned round"
+        shown = "is not shown to order" if (ranked["low"] <= 0).any() else "orders"
+        verdict = f"So the study {shown} modules like the papers better than chance would"
+        said.append(f"**Order.** {what} printed order: Kendall's tau {every}; {apart} ({meant}). {verdict}.")
     path = folder / "tables" / "replication.csv"
     if path.exists():
         for line in pd.read_csv(path).dropna(subset="fresh").itertuples():
@@ -99,6 +104,20 @@ def findings(study: Study, folder: Path) -> list[str]:
         numbers = f"{agree} agree with the tables, {near} are off in the last digit, {differ} differ"
         said.append(f"**Print.** {checked}, {numbers}.")
     return said
+
+
+def _sizes(study: Study, folder: Path) -> str:
+    """How many pictures and expressions results rest on; empty without the table of kinds, or of released data."""
+    paths = [folder / "tables" / f"{stem}.csv" for stem in ("all_runs", "kinds")]
+    if not all(path.exists() for path in paths):
+        return ""
+    runs, kinds = (pd.read_csv(path) for path in paths)
+    profile = study.profile(runs["profile"].iloc[0])
+    scenes, split = profile.data.scenes, profile.splits[0]
+    if split not in scenes or kinds.empty:
+        return ""
+    expressions = kinds.loc[kinds["variant"] == kinds["variant"].iloc[0], "expressions"].sum()
+    return f" ({scenes[split]:,} pictures, {expressions:,.0f} expressions; {scenes['train']:,} pictures to learn from)"
 
 
 def _runs_in(study: Study, folder: Path) -> str:

@@ -46,6 +46,7 @@ def _wrong_names(study: Study, profile: Profile) -> Iterator[Problem]:
     for key, kind, names, known in (
         ("part_options", "part", profile.part_options, [*(part for of in PARTS.values() for part in of), *own]),
         ("variants", "variant", _listed(profile), variants),
+        ("without", "variant", profile.without, variants),
         ("live", "variant", live, variants),
         ("ships", "variant", profile.ships, variants),
         ("further_seeds", "variant", profile.further_seeds, variants),

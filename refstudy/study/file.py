@@ -98,12 +98,13 @@ class Live(Settings):
 class Profile(Settings):
     """The data, image size, length of training and seeds of the variants.
 
-    Ablations and notebooks report the first of ``splits``. ``beside`` are profiles of the same study with other data or
-    another encoder: tables take from their records what this one does not train. ``rows``: row as its variant names it
-    -> the row that it fills under this profile. ``further_seeds``: seeds of a variant besides ``seeds``, where these
-    leave a claim undecided. ``pilot``: seeds with which the regime was chosen, and ``fresh_seeds``: seeds with
-    which two variants are trained again when the verdicts are written; no table counts either. ``ships``: variants
-    whose weights are kept in results, in half precision, each with the seed of its run.
+    ``without`` are variants that it does not train. Ablations and notebooks report the first of ``splits``. ``beside``
+    are profiles of the same study with other data or another encoder: tables take from their records what this one does
+    not train. ``rows``: row as its variant names it -> the row that it fills under this profile. ``further_seeds``:
+    seeds of a variant besides ``seeds``, where these leave a claim undecided. ``pilot``: seeds with which the regime
+    was chosen, and ``fresh_seeds``: seeds with which two variants are trained again when the verdicts are written; no
+    table counts either. ``ships``: variants whose weights are kept in results, in half precision, each with the seed of
+    its run.
     """
 
     about: str
@@ -116,6 +117,7 @@ class Profile(Settings):
     special: dict[str, Special] = {}  # by the name of a whole model
     encoders: str = ""
     variants: tuple[str, ...] | Literal["all"] = "all"
+    without: tuple[str, ...] = ()
     seeds: Seeds = Field((0,), min_length=1)
     further_seeds: dict[str, Seeds] = {}
     pilot: Seeds = ()
@@ -177,8 +179,9 @@ class Study:
 
     def variant_names(self, profile: str) -> tuple[str, ...]:
         """The variants that a profile trains."""
-        names = self.profile(profile).variants
-        return tuple(self.variants) if names == "all" else names
+        settings = self.profile(profile)
+        names = self.variants if settings.variants == "all" else settings.variants
+        return tuple(name for name in names if name not in settings.without)
 
     def seeds(self, profile: str, variant: str) -> tuple[int, ...]:
         """The seeds with which a profile trains a variant."""
