@@ -134,6 +134,15 @@ def test_findings_have_kendalls_tau_once_it_has_an_interval(folder):
     )
 
 
+def test_findings_have_the_causes_that_were_decided(folder):
+    tested = {"explanation": ["a", "b", "c"], "measured": [1.0, 6.3, 0.1], "low": 0.5, "high": 7.9}
+    decided = pd.DataFrame(tested).assign(verdict=["supported", "supported", "undecided"])
+    decided.to_csv(folder / "tables" / "explanations.csv", index=False)
+    text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
+    assert "- **Put to the test, supported:** b (+6.3 [+0.5, +7.9]); a (+1.0 [+0.5, +7.9]).\n" in text
+    assert "test, contradicted" not in text
+
+
 def test_findings_say_whether_fresh_seeds_gave_what_was_foretold(folder):
     line = {"variant": "s2rm_fpn", "reference": "tile_concat", "gain": 1.1, "low": -0.9, "high": 3.0, "fresh_runs": 5}
     for fresh, inside, said in ((None, None, ""), (2.0, "yes", ", which holds it."), (4.0, "no", "which does **not**")):

@@ -76,6 +76,16 @@ def findings(study: Study, folder: Path) -> list[str]:
             judged = claims[claims["runs"].notna() & (claims["verdict"] == verdict)]
             if len(judged):
                 said.append(f"**{verdict.capitalize()}{so_far}:** {_judged(judged)}.")
+    path = folder / "tables" / "explanations.csv"
+    if path.exists():
+        tested = pd.read_csv(path)
+        for verdict in (SUPPORTED, CONTRADICTED):
+            if len(judged := tested[tested["verdict"] == verdict].sort_values("measured", ascending=False)):
+                texts = (
+                    f"{one.explanation} ({one.measured:+.1f} [{one.low:+.1f}, {one.high:+.1f}])"
+                    for one in judged.itertuples()
+                )
+                said.append(f"**Put to the test, {verdict}:** {'; '.join(texts)}.")
     path = folder / "tables" / "rank_agreement.csv"
     if path.exists() and len(ranked := pd.read_csv(path).dropna(subset=["tau", "low"])) == 2:
         every, far = (f"{line.tau:.2f} [{line.low:.2f}, {line.high:.2f}]" for line in ranked.itertuples())
