@@ -57,7 +57,7 @@ def test_a_panel_of_losses_has_their_sign_and_says_what_was_not_trained():
 
 def test_gains_in_precision_have_a_panel_a_row():
     (axes,) = [axes for axes in plots.precision_gains(ablation()).axes if axes.get_visible()]
-    assert axes.get_title() == "S²RM, Table V\nwithout spatial attention over\nall parts (1 run)"
+    assert axes.get_title() == "S²RM, Table V\nwithout spatial attention over\nall parts\n(1 run)"
     assert np.allclose(axes.lines[-1].get_xydata(), [[0.5, -5.0], [0.9, 2.0]])
 
 

@@ -127,8 +127,8 @@ def precision_gains(lines: pd.DataFrame) -> Figure:
         axes.axhline(0, color=GREY, linewidth=1)
         axes.fill_between(x, line["gain_low"], line["gain_high"], color=OURS, alpha=0.2, linewidth=0)
         axes.plot(x, line["gain"], **mark(OURS, line["fewer"].iloc[0]) | {"linestyle": "-", "linewidth": 1.2})
-        named = with_runs(f"{label} over {over}", line["fewer"].iloc[0])
-        axes.set_title(f"{of}\n{fill(named, 30)}", fontsize=8)
+        about = fill(f"{label} over {over}", 30)
+        axes.set_title(f"{of}\n{about}\n{with_runs('', line['fewer'].iloc[0]).strip()}", fontsize=8)
         axes.set_xticks(x, [f"{value:g}" for value in x])
     figure.supxlabel("IoU threshold X", fontsize=10)
     figure.supylabel("gain in P@X (points)", fontsize=10)
@@ -155,10 +155,13 @@ def learning(
         heading = "\n".join(fill(part, 32 if columns > 2 else 62) for part in parts)
         axes.set_title(heading, fontsize=8 if columns > 2 else 9)
         if columns <= 2:
-            axes.legend(loc="lower right", fontsize=8)
-    if columns > 2:
+            axes.legend(loc="upper left", fontsize=8)
+    if columns <= 2:
+        low, high = grid[0].get_ylim()
+        grid[0].set_ylim(low, high + 0.35 * (high - low))  # the legends stand above the lines
+    else:
         lines = [Line2D([], [], color=colour) for colour in (GREY, line_style(0)["color"])]
-        about = (f"{reference}, a line a run", "what the title names first, a line a run")
+        about = (f"{reference}, a line a run", "what the title names, a line a run")
         figure.legend(lines, about, loc="outside upper center", ncols=2, fontsize=8)
     figure.supxlabel("thousand pairs of picture and expression seen", fontsize=10)
     figure.supylabel("overall IoU (%)", fontsize=10)
@@ -175,7 +178,7 @@ def trained_regions(levels: Mapping[int, Estimate], runs: Mapping[int, int], our
         axes.annotate(with_runs("", runs[k]).strip(), (k, float(level.points)), (6, 0), **style)
     axes.set_xticks(list(levels))
     axes.set(xlabel="regions K (0: without URCE)", ylabel=f"overall IoU (%)\n{ours_on}")
-    axes.set_title(HOLLOW, loc="left", fontsize=9)
+    axes.set_title(f"bars: 95 % intervals; {HOLLOW}", loc="left", fontsize=9)
     return figure
 
 
