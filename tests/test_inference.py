@@ -103,14 +103,24 @@ def test_the_smallest_gain_is_found_as_often_as_it_says(freedom):
 
 
 def test_so_many_runs_as_needed_find_the_gain_and_one_fewer_does_not():
-    pictures, seeds, freedom, level = 0.2, 4.0, 14, 0.001
-    detectable = smallest_gain(1.0, freedom, level)
-    for points in (9.0, -5.0, 3.0):
-        needed = runs_needed(points, detectable, pictures, seeds)
-        enough, fewer = (smallest_gain((pictures + seeds / n) ** 0.5, freedom, level) for n in (needed, needed - 1))
-        assert enough <= abs(points) < fewer
-    found = runs_needed(np.array([1.0, 0.0, np.nan]), detectable, pictures, seeds)
-    assert found[:2].tolist() == [np.inf, np.inf] and np.isnan(found[2])  # pictures alone move it too far
+    level, own, other = 0.001, Side("fpn", 3, Spread(2.0, 8)), Side("casg", 4, Spread(3.0, 6))
+    for sides in ((own, other), (own, own)):
+        freedom = [side.spread.freedom for side in sides]
+        for points in (6.0, -5.0, 4.0):
+            needed = runs_needed(points, 0.2, level, *sides)
+            found = []
+            for runs in (needed, needed - 1):
+                added = [runs - side.runs for side in sides]
+                added = [sum(added)] * 2 if sides[0].family == sides[1].family else added
+                shares = [side.spread.variance / runs for side in sides]
+                grown = [before + more for before, more in zip(freedom, added, strict=True)]
+                apart = sum(share**2 / own for share, own in zip(shares, grown, strict=True))
+                by = sum(shares) ** 2 / apart if sides[0].family != sides[1].family else grown[0]
+                found.append(smallest_gain((0.2 + sum(shares)) ** 0.5, by, level))
+            assert found[0] <= abs(points) and (
+                found[1] > abs(points) or needed == 1 + max(side.runs for side in sides)
+            )
+    assert runs_needed(1.0, 0.2, level, own, other) == np.inf  # pictures alone move it too far
 
 
 def judged(points, error=0.5, freedom=20.0, runs=5, testable=True, margin=MARGIN):

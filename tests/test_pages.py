@@ -125,7 +125,7 @@ def test_findings_have_kendalls_tau_once_it_has_an_interval(folder):
             "Of 19 pairs of rows of one table of ablations, 79 % stand in the printed order: Kendall's tau" in text
         ) is said
         assert (
-            "tau 0.58 [0.00, 1.00]; without the 1 that differ by less than 0.5 points in print, 0.67" in text
+            "tau 0.58 [0.00, 1.00]; without the one that differs by less than 0.5 points in print, 0.67" in text
         ) is said
         assert ("the study is not shown to order modules like the papers better than chance would." in text) is said
     ranked.assign(low=[0.1, 0.17]).to_csv(folder / "tables" / "rank_agreement.csv", index=False)
@@ -136,10 +136,11 @@ def test_findings_have_kendalls_tau_once_it_has_an_interval(folder):
 
 def test_findings_have_the_causes_that_were_decided(folder):
     tested = {"explanation": ["a", "b", "c"], "measured": [1.0, 6.3, 0.1], "low": 0.5, "high": 7.9}
-    decided = pd.DataFrame(tested).assign(verdict=["supported", "supported", "undecided"])
+    decided = pd.DataFrame(tested).assign(verdict=["supported", "supported", "undecided"], seen=["yes", None, None])
     decided.to_csv(folder / "tables" / "explanations.csv", index=False)
     text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
-    assert "- **Put to the test, supported:** b (+6.3 [+0.5, +7.9]); a (+1.0 [+0.5, +7.9]).\n" in text
+    assert "- **Put to the test, supported:** b (+6.3 [+0.5, +7.9]).\n" in text
+    assert "- **Seen, then judged, supported:** a (+1.0 [+0.5, +7.9]).\n" in text
     assert "test, contradicted" not in text
 
 

@@ -301,7 +301,9 @@ def test_verdicts_in_markdown():
     few = render_verdicts(table.assign(smallest=[130.1, np.nan]), "claim")["verdict"].tolist()
     assert few == ["**undecided** (so many runs find no gain)", "**not judged yet**"]
     further = render_verdicts(table.assign(runs_needed=["12", ""]), "claim")["verdict"].tolist()
-    assert further[0].endswith("with a chance of 80 %; one as measured: 12 runs a side)") and further[1] == few[1]
+    assert (
+        further[0].endswith("with a chance of 80 %; a gain as measured would take 12 a side)") and further[1] == few[1]
+    )
     unmeasured = render_verdicts(table.iloc[1:], "claim")
     assert unmeasured.iloc[0].tolist() == ["c", "", "", "", "**not judged yet**"]
     counted = table.assign(runs=pd.array([5, 3], "Int64"), reference_runs=pd.array([3, 3], "Int64"))

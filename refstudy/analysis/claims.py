@@ -11,7 +11,19 @@ import pandas as pd
 
 from refstudy.analysis.cost import cost
 from refstudy.analysis.data_names import measured_by
-from refstudy.analysis.inference import CONTRADICTED, SUPPORTED, UNMEASURED, Estimate, judge, runs_needed
+from refstudy.analysis.inference import (
+    CONTRADICTED,
+    MOST_RUNS,
+    SUPPORTED,
+    UNDECIDED,
+    UNMEASURED,
+    Estimate,
+    Side,
+    Spread,
+    estimate,
+    judge,
+    runs_needed,
+)
 from refstudy.analysis.measures import Measure, resampled_counts, spelled
 from refstudy.analysis.rows import variant_records
 from refstudy.analysis.table_text import with_interval
@@ -26,7 +38,6 @@ from refstudy.training.records import Record
 FILE = load_claims()
 CLAIMS, EXPLANATIONS = FILE.claims, FILE.explanations
 SATURATED = 1.0  # points; a gain below counts as none
-MOST_RUNS = 50  # a side; of a claim that would need more, no number is given
 REACH = 60.0  # percent; every full model reaches it, so a ceiling below it limits a row
 # Kinds of expressions: those that a thing's looks answer, and those that ask for its place.
 STRATA = {"looks": ("category", "attribute", "superlative"), "places": ("location", "relation")}
@@ -39,11 +50,13 @@ COLUMNS = (
 def explanations(study: ProfileStudy) -> pd.DataFrame:
     """List every explanation with the result of the runs that test it, in overall IoU, a line each, judged together.
 
-    Columns: outcome, explanation, and those of ``ledger`` from variant on, without printed.
+    Columns: outcome, explanation, seen ("yes": it was written when its runs were known), and those of ``ledger`` from
+    variant on, without printed.
     """
     table = answers(study, EXPLANATIONS)
     table.insert(0, "outcome", [one.outcome for one in EXPLANATIONS])
     table.insert(1, "explanation", [one.text for one in EXPLANATIONS])
+    table.insert(2, "seen", ["yes" if one.seen else "" for one in EXPLANATIONS])
     return table.drop(columns="printed")
 
 
@@ -80,24 +93,28 @@ def answers(study: ProfileStudy, questions: Sequence[Question]) -> pd.DataFrame:
 
     measure = Measure(study, sample, exact)
     ceilings = read_ceilings(study.folder)
-    lines, tested = [], []
+    lines, tested, behind = [], [], []
     for asked in questions:
-        line, gain, parts = _measured(study, asked, measure)
+        line, gain, sides = _measured(study, asked, measure)
         if ceilings is not None and asked.better:
             strides = [mask_stride(study.config(name).model) for name in (asked.better, asked.worse)]
             line["ceiling"] = ceilings.loc[max(strides), asked.metric]
         lines.append(line)
         points = gain.points if asked.most is None else asked.most - gain.points
-        tested.append((points, gain.error, gain.freedom, *parts))
+        tested.append((points, gain.error, gain.freedom))
+        behind.append(sides)
     table = pd.DataFrame(lines, columns=COLUMNS).astype(dict.fromkeys(("measured", "low", "high", "ceiling"), float))
     table = table.astype(dict.fromkeys(("runs", "reference_runs"), "Int64"))
     fewer = table[["runs", "reference_runs"]].min(axis=1).fillna(0).to_numpy(int)
     margins = np.array([asked.margin if asked.most is None else np.nan for asked in questions])
     testable = ~(table["ceiling"] < REACH).to_numpy()
-    points, error, freedom, pictures, seeds = np.array(tested, float).T
-    judged = judge(Estimate(points, error, freedom), fewer, testable, margins)
-    needed = runs_needed(points, judged.smallest / error, pictures, seeds)
-    runs = ["" if np.isnan(n) else f"{n:.0f}" if n <= MOST_RUNS else f"over {MOST_RUNS}" for n in needed]
+    gains = Estimate(*np.array(tested, float).T)
+    judged = judge(gains, fewer, testable, margins)
+    runs = ["" for _ in questions]
+    for k in np.flatnonzero(judged.verdict == UNDECIDED):
+        pictures = gains.error[k] ** 2 - estimate(0.0, 0.0, *behind[k]).error ** 2
+        needed = runs_needed(gains.points[k], pictures, judged.level, *behind[k])
+        runs[k] = f"{needed:.0f}" if needed <= MOST_RUNS else f"over {MOST_RUNS}"
     p = ["" if np.isnan(p) or verdict == UNMEASURED else f"{p:.4f}" for p, verdict in zip(*judged[:2], strict=True)]
     table = table.assign(verdict=judged.verdict, smallest=judged.smallest, runs_needed=runs, p=p)
     return table.fillna(dict.fromkeys(("variant", "reference", "looks", "places", "elsewhere", "data", "missing"), ""))
@@ -118,11 +135,9 @@ def _parts(record: Record, splits: Sequence[str]) -> dict[str, pd.DataFrame]:
     return {name: part for name, part in parts.items() if len(part)}
 
 
-def _measured(
-    study: ProfileStudy, asked: Question, measure: Measure
-) -> tuple[dict[str, Any], Estimate, tuple[float, float]]:
-    """Measure the gain of one variant over another: cells of the ledger; the gain; the variance that pictures give it,
-    and that seeds give it with one run a side. NaN without runs of both."""
+def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[dict[str, Any], Estimate, list[Side]]:
+    """Measure the gain of one variant over another: cells of the ledger, the gain, and the runs behind its two sides.
+    NaN, and no sides, without runs of both."""
     line: dict[str, Any] = {"variant": asked.better, "reference": asked.worse, "metric": asked.metric}
     names = (asked.better, asked.worse) if asked.better else ()
     trainers = _trainers(study, *names)
@@ -131,7 +146,7 @@ def _measured(
     line["missing"] = " && ".join(training_command(trainers[name], name) for name in lacking)
     unknown = Estimate(np.nan, np.nan, np.nan)
     if not (names and all(sides.values())):
-        return line, unknown, (np.nan, np.nan)
+        return line, unknown, []
     split, *others = study.settings.splits
     better, worse = (measure(trainers[name], name, sides[name]) for name in names)
     gains = better.above(worse)
@@ -147,9 +162,9 @@ def _measured(
     line["data"] = " against ".join(dict.fromkeys(measured_by(sides[name], split) for name in names))
     line |= {name: shown(name) for name in STRATA}
     line["elsewhere"] = "; ".join(f"{other}: {found}" for other in others if (found := shown(other)))
-    spreads = [side.spread.variance[split, asked.metric] for side in (better, worse)]
-    of_seeds = sum(variance / side.runs for variance, side in zip(spreads, (better, worse), strict=True))
-    return line, gain(split), (gain(split).error ** 2 - of_seeds, sum(spreads))
+    spreads = [Spread(side.spread.variance[split, asked.metric], side.spread.freedom) for side in (better, worse)]
+    sides = [Side(side.family, side.runs, one) for side, one in zip((better, worse), spreads, strict=True)]
+    return line, gain(split), sides
 
 
 def _trainers(study: ProfileStudy, *variants: str) -> dict[str, str]:

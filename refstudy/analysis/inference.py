@@ -17,6 +17,7 @@ ALPHA = 0.05  # of all claims and looks together; of each test of equivalence
 LOOKS = (3, 5)  # runs a side at the first and at the last look at the verdicts
 FAR = 4  # pooled SDs; runs of one row that lie farther apart than this have to be explained
 POWER = 0.8  # with which the smallest gain would have been seen
+MOST_RUNS = 50  # a side; of a claim that would need more, no number is given
 
 SUPPORTED, CONTRADICTED, EQUIVALENT = "supported", "contradicted", "equivalent"
 UNDECIDED, UNTESTABLE, UNMEASURED = "undecided", "untestable here", "not judged yet"
@@ -118,28 +119,32 @@ def smallest_gain(error: Any, freedom: Any, level: float) -> np.ndarray:
     return special.nctdtrinc(freedom, 1 - POWER, stats.t.isf(level / 2, freedom)) * np.asarray(error)
 
 
-def runs_needed(points: Any, detectable: Any, pictures: Any, seeds: Any) -> np.ndarray:
-    """The runs a side with which a gain as large as the measured ``points`` would be found with probability ``POWER``;
-    infinite where other pictures alone move it too far.
+def runs_needed(points: float, pictures: float, level: float, *sides: Side) -> float:
+    """The runs a side with which a test at this ``level`` would find a gain as large as the measured ``points`` with
+    probability ``POWER``, from one more on than the ``sides`` have; infinite above ``MOST_RUNS``.
 
-    Args:
-        points: the measured gain.
-        detectable: by how many standard errors a gain has to differ from zero to be found: ``smallest_gain`` with an
-            ``error`` of 1, whose degrees of freedom are taken as they are.
-        pictures, seeds: the variance that other pictures give the gain, and that seeds give it with one run a side.
+    ``pictures`` is as in ``estimate``. Every further run also adds a degree of freedom to the spread of its family.
     """
-    left = (np.asarray(points) / detectable) ** 2 - pictures
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(left > 0, np.ceil(np.divide(seeds, left)), np.where(np.isnan(left), np.nan, np.inf))
+    for runs in range(max(side.runs for side in sides) + 1, MOST_RUNS + 1):
+        added = {one.family: sum(runs - side.runs for side in sides if side.family == one.family) for one in sides}
+        grown = [Spread(side.spread.variance, side.spread.freedom + added[side.family]) for side in sides]
+        found = estimate(
+            points, pictures, *(Side(side.family, runs, one) for side, one in zip(sides, grown, strict=True))
+        )
+        if smallest_gain(found.error, found.freedom, level) <= abs(points):
+            return runs
+    return np.inf
 
 
 class Verdicts(NamedTuple):
     """Arrays with an entry a claim: ``p`` adjusted for the number of claims and of looks (NaN for an untestable one),
-    the ``verdict``, and the ``smallest`` gain that could have been seen (NaN unless the verdict is "undecided")."""
+    the ``verdict``, and the ``smallest`` gain that could have been seen (NaN unless the verdict is "undecided"), which
+    is tested at the ``level`` that Holm's procedure has reached."""
 
     p: np.ndarray
     verdict: np.ndarray
     smallest: np.ndarray
+    level: float
 
 
 def judge(gains: Estimate, runs: np.ndarray, testable: np.ndarray, margin: Any = MARGIN) -> Verdicts:
@@ -162,8 +167,9 @@ def judge(gains: Estimate, runs: np.ndarray, testable: np.ndarray, margin: Any =
     rules = [~testable, ~measured, decided & (points > 0), decided, equal]
     verdict = np.select(rules, [UNTESTABLE, UNMEASURED, SUPPORTED, CONTRADICTED, EQUIVALENT], UNDECIDED)
     still_open = max(int(np.sum(testable & ~decided)), 1)  # Holm holds the least of their p-values against this level
-    smallest = smallest_gain(gains.error, gains.freedom, ALPHA / len(LOOKS) / still_open)
-    return Verdicts(p, verdict, np.where(verdict == UNDECIDED, smallest, np.nan))
+    level = ALPHA / len(LOOKS) / still_open
+    smallest = smallest_gain(gains.error, gains.freedom, level)
+    return Verdicts(p, verdict, np.where(verdict == UNDECIDED, smallest, np.nan), level)
 
 
 def second_look(sides: Sequence[tuple[str, str]], verdict: Sequence[str]) -> set[str]:

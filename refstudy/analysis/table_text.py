@@ -69,7 +69,7 @@ def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
     smallest = detectable(table["smallest"])
     if "runs_needed" in table:
         needed = table["runs_needed"].fillna("").astype(str)
-        smallest += ("; one as measured: " + needed + " runs a side").where(needed != "", "")
+        smallest += ("; a gain as measured would take " + needed + " a side").where(needed != "", "")
     smallest = (smallest + ")").radd(" (")
     shown["verdict"] = "**" + table["verdict"] + "**" + smallest.where(table["smallest"].notna(), "")
     if "ceiling" in table:

@@ -17,6 +17,7 @@ from refstudy.metrics import METRICS
 from refstudy.study.file import ProfileStudy, Study
 
 PAGES = (Path("README.md"), Path("docs/findings.md"), Path("docs/compare.md"))
+ENDS = {"low": "measured_low", "high": "measured_high"}
 NONE = "*No run is recorded yet.*"
 BLOCK = re.compile(r"<!-- (findings|rows|claims|compared)((?: [\w/]+)*) -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -78,25 +79,25 @@ def findings(study: Study, folder: Path) -> list[str]:
                 said.append(f"**{verdict.capitalize()}{so_far}:** {_judged(judged)}.")
     path = folder / "tables" / "explanations.csv"
     if path.exists():
-        tested = pd.read_csv(path)
+        tested = pd.read_csv(path).sort_values("measured", ascending=False)
         for verdict in (SUPPORTED, CONTRADICTED):
-            if len(judged := tested[tested["verdict"] == verdict].sort_values("measured", ascending=False)):
-                texts = (
-                    f"{one.explanation} ({one.measured:+.1f} [{one.low:+.1f}, {one.high:+.1f}])"
-                    for one in judged.itertuples()
-                )
-                said.append(f"**Put to the test, {verdict}:** {'; '.join(texts)}.")
+            for seen, heading in ((False, "Put to the test"), (True, "Seen, then judged")):
+                some = tested[(tested["verdict"] == verdict) & (tested["seen"].eq("yes") == seen)]
+                if len(some):
+                    gains = with_interval(some.rename(columns=ENDS), "measured", signed=True)
+                    said.append(f"**{heading}, {verdict}:** {'; '.join(some['explanation'] + ' (' + gains + ')')}.")
     path = folder / "tables" / "rank_agreement.csv"
     if path.exists() and len(ranked := pd.read_csv(path).dropna(subset=["tau", "low"])) == 2:
         every, far = (f"{line.tau:.2f} [{line.low:.2f}, {line.high:.2f}]" for line in ranked.itertuples())
         (pairs, fewer), least = ranked["pairs"], ranked["least"].iloc[1]
-        apart = f"without the {pairs - fewer} that differ by less than {least} points in print, {far}"
+        left_out = "the one that differs" if pairs - fewer == 1 else f"the {pairs - fewer} that differ"
+        apart = f"without {left_out} by less than {least} points in print, {far}"
         what = (
             f"Of {pairs} pairs of rows of one table of ablations, {50 * (1 + ranked['tau'].iloc[0]):.0f} % stand in the"
         )
         meant = "1: the same order, 0: chance, -1: turned round"
-        shown = "is not shown to order" if (ranked["low"] <= 0).any() else "orders"
-        verdict = f"So the study {shown} modules like the papers better than chance would"
+        shown = "is not shown to order" if ranked["low"].iloc[0] <= 0 else "orders"
+        verdict = f"By all pairs, the study {shown} modules like the papers better than chance would"
         said.append(f"**Order.** {what} printed order: Kendall's tau {every}; {apart} ({meant}). {verdict}.")
     path = folder / "tables" / "replication.csv"
     if path.exists():

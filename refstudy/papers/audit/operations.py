@@ -183,27 +183,11 @@ def repeated_parts(table: str, separator: str) -> Recomputed:
 @operation
 def other_citations(table: str, text: str) -> Recomputed:
     """Count the names in a list "A [1], B [2]" of the text that the table cites by another number."""
-    cited = _citations(table)
-    return _exceptions(sum(cited.get(name, number) != number for name, number in _citations_in(text).items()))
-
-
-@operation
-def unlisted(table: str, text: str) -> Recomputed:
-    """Count the methods of a table of which neither name nor number stands in a list "A [1], B [2]" of the text."""
-    listed = _citations_in(text)
-    cited = {name: number for name, number in _citations(table).items() if number}
-    return _exceptions(sum(name not in listed and number not in listed.values() for name, number in cited.items()))
-
-
-def _citations(table: str) -> dict[str, str]:
-    """Method in lower case, without year and suffixes -> its number in the table, empty for the paper's own."""
     rows = printed_rows(table)
     names = [re.sub(r"(\+DCRF)?[₀-₉]*(\^Joint)?$", "", row.rpartition(": ")[2]).lower() for row in rows.index]
-    return dict(zip(names, rows["citation"], strict=True))
-
-
-def _citations_in(text: str) -> dict[str, str]:
-    return {name.lower(): number for name, number in re.findall(r"([A-Z]\w+) (\[\d+\])", text)}
+    cited = dict(zip(names, rows["citation"], strict=True))
+    listed = re.findall(r"([A-Z]\w+) (\[\d+\])", text)
+    return _exceptions(sum(cited.get(name.lower(), number) != number for name, number in listed))
 
 
 def compute(operation: str, arguments: Mapping[str, Any]) -> Recomputed:

@@ -52,10 +52,12 @@ class Claim(Question):
 
 
 class Explanation(Question):
-    """A cause of an outcome, put so that one more variant can contradict it."""
+    """A sentence about an outcome that one more variant can contradict. ``seen``: it was written when its runs were
+    known, so that its verdict is no prediction that came true."""
 
     outcome: str
     text: str
+    seen: bool = False
 
 
 class CostClaim(Settings):
