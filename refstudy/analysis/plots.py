@@ -13,7 +13,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator
 
 from refstudy.analysis.figures import GREY, PALETTE, line_style, readable_on
@@ -285,7 +284,7 @@ def rank_pairs(pairs: pd.DataFrame, least: float, printed_on: str, ours_on: str)
     """``refstudy.analysis.agreement.row_pairs``: by how much one row is better than another, printed and measured, a
     colour and mark for each paper, bars of two standard errors; pairs that are turned round have names. Pairs nearer
     than ``least`` points in print are in the grey zone and have no name."""
-    figure, axes = plt.subplots(figsize=(6.4, 4.4))
+    figure, axes = plt.subplots(figsize=(7.8, 4.4))
     axes.axhline(0, color=GREY, linewidth=1)
     for k, (paper, stem) in enumerate({"S²RM": "s2rm", "SLViT": "slvit"}.items()):
         some = pairs[pairs["table"].str.startswith(stem)]
@@ -293,23 +292,13 @@ def rank_pairs(pairs: pd.DataFrame, least: float, printed_on: str, ours_on: str)
         axes.errorbar(
             some["printed"], some["measured"], 2 * some["error"].fillna(0), **style, label=f"tables of {paper}"
         )
-    for pair in pairs[(pairs["measured"] < 0) & (pairs["printed"] >= least)].itertuples():
-        side: dict[str, Any] = (
-            {"ha": "right", "xytext": (-7, 0)} if pair.printed > 4 else {"ha": "left", "xytext": (7, 0)}
-        )
-        axes.annotate(
-            f"{pair.better} over {pair.worse}",
-            (pair.printed, pair.measured),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            path_effects=[withStroke(linewidth=3, foreground="white")],
-            **side,
-        )
     axes.axvspan(0, least, color=GREY, alpha=0.3, linewidth=0, label=f"printed difference below {least:g}")
     axes.set_xlabel(f"printed difference of two rows ({printed_on}), points of overall IoU")
     axes.set_ylabel(f"difference of the same rows here\n({ours_on})")
-    axes.set_xlim(left=0)
+    turned, right = pairs[(pairs["measured"] < 0) & (pairs["printed"] >= least)], 1.06 * pairs["printed"].max()
+    names = turned["better"] + " over " + turned["worse"]
+    _names_at_the_right(axes, turned.assign(name=names, x=turned["printed"], ours=turned["measured"]), right)
+    axes.set_xlim(0, right)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1.5)
     return figure
 
