@@ -163,8 +163,8 @@ def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[d
     line |= {name: shown(name) for name in STRATA}
     line["elsewhere"] = "; ".join(f"{other}: {found}" for other in others if (found := shown(other)))
     spreads = [Spread(side.spread.variance[split, asked.metric], side.spread.freedom) for side in (better, worse)]
-    sides = [Side(side.family, side.runs, one) for side, one in zip((better, worse), spreads, strict=True)]
-    return line, gain(split), sides
+    behind = [Side(side.family, side.runs, one) for side, one in zip((better, worse), spreads, strict=True)]
+    return line, gain(split), behind
 
 
 def _trainers(study: ProfileStudy, *variants: str) -> dict[str, str]:

@@ -41,7 +41,8 @@ def replication(study: ProfileStudy) -> pd.DataFrame:
         missing = f"refstudy train --profile {study.profile} {' '.join(asked)}"
     else:
         first, second = (np.mean([one.metrics[split][metric] for one in records]) for records in found.values())
-        fresh, inside = first - second, "yes" if low <= first - second <= high else "no"
+        fresh = float(first - second)
+        inside = "yes" if low <= fresh <= high else "no"
     fewest = min(map(len, found.values()))
     line = (*planned, metric, own.runs, other.runs, gain, low, high, fewest, fresh, inside, missing)
     return pd.DataFrame([line], columns=COLUMNS)
