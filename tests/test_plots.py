@@ -99,7 +99,10 @@ def test_pairs_that_are_turned_round_are_named_unless_print_hardly_tells_them_ap
     drawn = [marks.lines[0].get_xydata().tolist() for marks in axes.containers]
     assert drawn == [[[3.0, 2.0], [2.0, -1.0]], [[0.3, -4.0]]]
     bars = [np.ptp(ends[:, 1]) for ends in axes.containers[0].lines[2][0].get_segments()]
-    assert bars == [2.0, 0.0] and [text.get_text() for text in axes.texts] == [" c over d"]
+    assert bars == [2.0, 0.0]
+    number, names = axes.texts
+    assert number.get_text() == "1" and number.xy == (2.0, -1.0)
+    assert names.get_text() == "turned round here:\n1 c over d"
     assert "printed difference below 0.5" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 

@@ -282,8 +282,8 @@ def cost_bars(costs: pd.DataFrame, labels: Sequence[str]) -> Figure:
 
 def rank_pairs(pairs: pd.DataFrame, least: float, printed_on: str, ours_on: str) -> Figure:
     """``refstudy.analysis.agreement.row_pairs``: by how much one row is better than another, printed and measured, a
-    colour and mark for each paper, bars of two standard errors; pairs that are turned round have names. Pairs nearer
-    than ``least`` points in print are in the grey zone and have no name."""
+    colour and mark for each paper, bars of two standard errors; pairs that are turned round have numbers, and names at
+    the right. Pairs nearer than ``least`` points in print are in the grey zone and have no name."""
     figure, axes = plt.subplots(figsize=(7.8, 4.4))
     axes.axhline(0, color=GREY, linewidth=1)
     for k, (paper, stem) in enumerate({"S²RM": "s2rm", "SLViT": "slvit"}.items()):
@@ -295,10 +295,14 @@ def rank_pairs(pairs: pd.DataFrame, least: float, printed_on: str, ours_on: str)
     axes.axvspan(0, least, color=GREY, alpha=0.3, linewidth=0, label=f"printed difference below {least:g}")
     axes.set_xlabel(f"printed difference of two rows ({printed_on}), points of overall IoU")
     axes.set_ylabel(f"difference of the same rows here\n({ours_on})")
-    turned, right = pairs[(pairs["measured"] < 0) & (pairs["printed"] >= least)], 1.06 * pairs["printed"].max()
-    names = turned["better"] + " over " + turned["worse"]
-    _names_at_the_right(axes, turned.assign(name=names, x=turned["printed"], ours=turned["measured"]), right)
-    axes.set_xlim(0, right)
+    axes.set_xlim(0, 1.06 * pairs["printed"].max())
+    turned = pairs[(pairs["measured"] < 0) & (pairs["printed"] >= least)].sort_values("measured", ascending=False)
+    listed = ["turned round here:"]
+    for k, pair in enumerate(turned.itertuples(), 1):
+        listed.append(f"{k} {pair.better} over {pair.worse}")
+        axes.annotate(str(k), (pair.printed, pair.measured), (5, -3), textcoords="offset points", va="top", fontsize=8)
+    if len(turned):
+        axes.text(1.02, 0.5, "\n".join(listed), transform=axes.transAxes, va="center", fontsize=8, linespacing=1.6)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1.5)
     return figure
 
