@@ -240,8 +240,7 @@ def _where_no_number(study: Compared, sources: Sources, seed: int, corpora: Corp
     """Repeat a run whose loss became NaN from its checkpoint; name the line and update of the first NaN, or nothing."""
     trainer, place = _trainer(study, seed, corpora), ""
     resume(trainer, _checkpoint(study, seed))
-    torch.autograd.set_detect_anomaly(True)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as told, torch.autograd.set_detect_anomaly(True):
         warnings.simplefilter("always")
         try:
             with FirstBad():
@@ -250,8 +249,6 @@ def _where_no_number(study: Compared, sources: Sources, seed: int, corpora: Corp
                         trainer.step(batch)
         except (FloatingPointError, NoNumber, RuntimeError) as error:
             place = _place(error, sources)
-        finally:
-            torch.autograd.set_detect_anomaly(False)
     for file, line in re.findall(r'File "([^"]+)", line (\d+)', "".join(str(one.message) for one in told)):
         if Path(file) in sources:  # the line whose gradient it is
             place = place or f"{sources[Path(file)]}:{line}"
