@@ -6,7 +6,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -132,19 +132,15 @@ def _error(future: Future, step: Step) -> str:
     return f"{step.notebook.name}: {text}{clear_away(step.output, keep=True)}"
 
 
-@contextmanager
-def connect(scheduler: str, threads: int = 1) -> Iterator[Client]:
-    """Give a client of the scheduler or, without one, of a worker in this process, whose kernels are processes."""
-    if scheduler:
-        try:
-            client = Client(scheduler)
-        except (OSError, ValueError) as error:
-            raise StudyError(f"--scheduler {scheduler}: no answer; start one with: dask scheduler") from error
-    else:
+def connect(scheduler: str, threads: int = 1) -> Client:
+    """A client of the scheduler or, without one, of a worker in this process, whose kernels are processes."""
+    if not scheduler:
         quiet = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL, "memory_limit": None}
-        client = Client(n_workers=1, threads_per_worker=threads, processes=False, **quiet)
-    with client:
-        yield client
+        return Client(n_workers=1, threads_per_worker=threads, processes=False, **quiet)
+    try:
+        return Client(scheduler)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"--scheduler {scheduler}: no answer; start one with: dask scheduler") from error
 
 
 class Progress:
