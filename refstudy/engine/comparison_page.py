@@ -20,6 +20,7 @@ from refstudy.analysis.table_files import write_table
 from refstudy.analysis.table_text import with_interval
 from refstudy.base.files import write_text
 from refstudy.data.batches import Corpus
+from refstudy.engine.pages import ENDS
 from refstudy.engine.report import PAGES, table_html, whole_page
 from refstudy.training.loop import load_corpora
 
@@ -39,8 +40,8 @@ def write_comparison(study: Compared, sources: Sequence[Path], corpora: Mapping[
     tables = {"gains": gains(study), "levels": levels(study), "lengths": by_length(study)}
     files = [write_table(table, folder, stem).name for stem, table in tables.items()]
     over, reached = tables["gains"], tables["levels"]
-    points = over.rename(columns={"measured": "gain", "low": "gain_low", "high": "gain_high"})
-    over = over.assign(over=over["reference"].map(study.label), gain=with_interval(points, "gain", signed=True))
+    gain = with_interval(over.rename(columns=ENDS), "measured", signed=True)
+    over = over.assign(over=over["reference"].map(study.label), gain=gain)
     shown = reached.assign(oIoU=with_interval(reached, "oIoU"))
     colours = pd.DataFrame({"verdict": over["verdict"].str.replace(" ", "-")})
     own, seeds = reached.iloc[0], len(study.planned)

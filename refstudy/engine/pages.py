@@ -17,7 +17,7 @@ from refstudy.metrics import METRICS
 from refstudy.study.file import ProfileStudy, Study
 
 PAGES = (Path("README.md"), Path("docs/findings.md"), Path("docs/compare.md"))
-ENDS = {"low": "measured_low", "high": "measured_high"}
+ENDS = {"low": "measured_low", "high": "measured_high"}  # as ``with_interval`` has them
 NONE = "*No run is recorded yet.*"
 BLOCK = re.compile(r"<!-- (findings|rows|claims|compared)((?: [\w/]+)*) -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -203,9 +203,8 @@ def _claims(folder: Path) -> str:
 
 
 def _compared(study: Study, folder: Path) -> str:
-    columns = {"measured": "gain", "low": "gain_low", "high": "gain_high"}
-    table = pd.read_csv(folder / "gains.csv").rename(columns=columns)
+    table = pd.read_csv(folder / "gains.csv").rename(columns=ENDS)
     shown = pd.DataFrame({"over": [study.variants[name].label for name in table["reference"]]})
-    shown["gain in overall IoU"] = with_interval(table, "gain", signed=True)
+    shown["gain in overall IoU"] = with_interval(table, "measured", signed=True)
     shown = shown.assign(verdict=table["said"], runs=table["runs"], **{"its runs": table["reference_runs"]})
     return markdown(shown.astype(str))
