@@ -27,11 +27,9 @@ from refstudy.engine.signals import UNFINISHED, Stop
 from refstudy.models.build import build_model
 from refstudy.study.file import Case, Study
 from refstudy.study.load import load_study
-from refstudy.training.loop import Unfinished, train
+from refstudy.training.loop import Remark, Unfinished, train
 from refstudy.training.records import find_record
 from refstudy.training.trainer import launched
-
-Remark = Callable[[int], str]  # what ``train`` adds to the line of a validation
 
 
 def train_run(

@@ -31,7 +31,7 @@ CHECKPOINT_EVERY = 120  # seconds between two checkpoints
 AGREE_EVERY = 8  # updates after which several processes agree on stopping and saving, for which all wait
 Watcher = Callable[[Segmenter, int], None]
 Stop = Callable[[], bool]
-Remark = Callable[[int], str]
+Remark = Callable[[int], str]  # what ``train`` adds to the line of a validation
 
 
 class Unfinished(Exception):
