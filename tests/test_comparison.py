@@ -54,7 +54,7 @@ def recorded(data_root, tmp_path_factory):
     study = load_study(root / "papermill_runs.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFSTUDY_DATA", str(data_root))
-        first = read_record(train_run(study, "small", "plain", 0, progress=False))
+        first = read_record(train_run(study, "small", "plain", 0))
     for seed in (1, 2):
         counts = first.counts()
         counts["intersection"] = (counts["intersection"] * (1 - 0.02 * seed)).astype(int)

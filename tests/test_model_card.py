@@ -121,20 +121,20 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
     folder = small.results("small") / "weights"
     with pytest.raises(StudyError, match="no shipped weights"):
         model_card(small.under("small"))
-    train_run(small, "small", "other", 0, progress=False)
+    train_run(small, "small", "other", 0)
     assert not folder.exists()
     with monkeypatch.context() as full, pytest.raises(OSError, match="full"):  # ends before the record is written
         full.setattr("refstudy.training.loop.write_record", Mock(side_effect=OSError("full")))
-        train_run(small, "small", "tiny", 0, progress=False)
+        train_run(small, "small", "tiny", 0)
     (shipped,) = folder.iterdir()  # what has its record has shipped
-    record = train_run(small, "small", "tiny", 0, progress=False)
+    record = train_run(small, "small", "tiny", 0)
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"| {read_record(record).metrics['val']['oIoU']:.1f} [" in card
     assert record.name in card and file_digest(shipped)[:16] in card
     kept = shipped.read_bytes()
     shipped.write_bytes(b"of another run")
     assert ship(small.under("small")) == [shipped] and shipped.read_bytes() == kept
-    other_seed = train_run(small, "small", "tiny", 1, progress=False)  # is not shipped, and yet told of
+    other_seed = train_run(small, "small", "tiny", 1)  # is not shipped, and yet told of
     renewed = (folder / "README.md").read_text(encoding="utf-8")
     assert renewed == model_card(small.under("small")) != card and set(folder.iterdir()) == {
         shipped,
@@ -145,7 +145,7 @@ def test_a_training_that_ships_its_weights_renews_the_card(tmp_path, data_root, 
             "refstudy.engine.trainings.write_model_card", Mock(side_effect=StudyError("other.safetensors: unfit"))
         )
         shutil.rmtree(other_seed)
-        assert train_run(small, "small", "tiny", 1, progress=False) == other_seed
+        assert train_run(small, "small", "tiny", 1) == other_seed
     assert "the card of the shipped weights is the old one: other.safetensors: unfit" in capsys.readouterr().out
     shutil.rmtree(other_seed)
     shutil.rmtree(record)  # numbers come from the record alone

@@ -37,7 +37,6 @@ def train_run(
     profile: str,
     variant: str,
     seed: int,
-    progress: bool = True,
     stop: Callable[[], bool] = lambda: False,
     remark: Remark | None = None,
 ) -> Path:
@@ -54,7 +53,7 @@ def train_run(
     ship = weights if shipped_seed == seed else None
     with _alone(own.work / record_name(config)), chdir(study.root):  # where relative paths of pretrained parts start
         records = own.folder / "records"
-        record = train(config, records, own.work, data, encoders, progress, stop=stop, ship=ship, remark=remark)
+        record = train(config, records, own.work, data, encoders, stop=stop, ship=ship, remark=remark)
     if shipped_seed is not None and weights.exists() and launched().is_main_process:
         try:
             write_model_card(own)
