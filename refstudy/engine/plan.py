@@ -194,7 +194,7 @@ def show(steps: list[Step], console: Console) -> None:
     console.print(f"{len(estimates)} of {len(steps)} to run{timed}")
 
 
-def show_trainings(study: Study, profile: str, console: Console, asked: bool = False) -> None:
+def show_trainings(study: Study, profile: str, console: Console, asked: bool) -> None:
     """Print which runs have no record and, unless it is ``asked`` to train them, the commands that do."""
     missing, every = without_record(study, profile), study.cases(profile)
     to_come = "; these are trained first" if missing and asked else ""

@@ -162,9 +162,8 @@ class Study:
 
     changes: Mapping[str, Any] = {}
 
-    def __init__(self, path: Path, content: StudyFile, root: Path | None = None, home: Path | None = None):
-        self.path, self.root = path, root or path.parent
-        self.home = home or self.root
+    def __init__(self, path: Path, content: StudyFile, root: Path, home: Path | None = None):
+        self.path, self.root, self.home = path, root, home or root
         self.variants, self.profiles, self.runs = content.variants, content.profiles, content.runs
 
     def changed(self, changes: Mapping[str, Any]) -> "Study":
