@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from refstudy.base.config import PARTS, Settings
 from refstudy.base.errors import StudyError
+from refstudy.base.yaml_files import said
 from refstudy.data.scenes.flavours import FLAVOURS
 from refstudy.models.own_parts import is_own
 from refstudy.papers.printed import row_names, stems
@@ -132,7 +133,7 @@ def _wrong_specials(profile: Profile) -> Iterator[Problem]:
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ("special", whole, kind, *first["loc"])
-                yield where, f"{'.'.join(map(str, where))}: {first['msg']}"
+                yield where, said(where, first["msg"])
 
 
 def _wrong_rows(study: Study) -> Iterator[Problem]:
