@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad, scaled_dot_product_attention
 
 from refstudy.base.errors import StudyError
+from refstudy.models.layers import at_least_float32
 
 SCORE_SOURCES = ("raw", "softmax")
 STAGES = (1, 2, 3, 4)
@@ -91,7 +92,7 @@ class URCE(nn.Module):
 
     def correlation(self, scores: Tensor, word_mask: Tensor) -> Tensor:
         """R_i (E, h_i, w_i): the scores S_i (E, L, h_i, w_i) summed over the words that are there, in float32."""
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        scores = at_least_float32(scores)
         absent = ~word_mask[:, :, None, None]
         if self.score_source == "softmax":
             return scores.masked_fill(absent, float("-inf")).softmax(1).sum(1)  # 1 at whatever scale
