@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -186,6 +187,12 @@ def test_seeds_at_once_and_on_a_cluster(here):
         spread = call(here, "--scheduler", address)
     assert spread.exit_code == 0 and "3 of 3 seeds" in spread.output
     assert len(find_records(opened(here).records_of("film"))) == 3
+
+
+def test_seeds_at_once_are_refused_for_a_cluster_before_data_are_made(here, monkeypatch):
+    monkeypatch.setattr("refstudy.engine.comparison.load_corpora", Mock(side_effect=AssertionError))
+    refused = call(here, "--scheduler", "tcp://nowhere:1", "--at-once", "2")
+    assert str(refused.exception).startswith("--at-once: not with --scheduler")
 
 
 def test_minutes_end_between_seeds(here, monkeypatch):

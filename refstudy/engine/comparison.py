@@ -28,7 +28,7 @@ from refstudy.engine.comparison_file import Sources, Written
 from refstudy.engine.comparison_page import write_comparison
 from refstudy.engine.needs import refuse_without
 from refstudy.engine.signals import UNFINISHED, Stop
-from refstudy.engine.trainings import train_all
+from refstudy.engine.trainings import refuse_options, train_all
 from refstudy.models.build import build_model, default_device
 from refstudy.models.first_bad import FirstBad
 from refstudy.models.own_parts import last_line
@@ -59,6 +59,7 @@ def compare(written: Written, minutes: float | None, at_once: int, scheduler: st
     Raises StudyError, before anything is trained, where no seed would end in time, or the baselines have other data or
     another precision than runs here would have; and, with file and line, for errors of your own class.
     """
+    refuse_options(len(written.planned), False, at_once, False, scheduler)
     study, sources = opened(written), written.sources
     end, stop, status = math.inf if minutes is None else time.monotonic() + 60 * minutes, Stop(), 0
     cases = {seed: (study.profile, study.own, seed) for seed in study.planned}

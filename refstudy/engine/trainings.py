@@ -98,7 +98,7 @@ def train_all(
     """
     for case in cases:
         study.run_config(*case)
-    _refuse_options(len(cases), stop.end < inf, at_once, again, scheduler)
+    refuse_options(len(cases), stop.end < inf, at_once, again, scheduler)
     speaks = at_once > 1 or launched().is_main_process
     todo = []
     for case in cases:
@@ -126,7 +126,8 @@ def train_all(
     return 1 if failed else UNFINISHED if UNFINISHED in statuses else 0
 
 
-def _refuse_options(cases: int, limited: bool, at_once: int, again: bool, scheduler: str) -> None:
+def refuse_options(cases: int, limited: bool, at_once: int, again: bool, scheduler: str) -> None:
+    """Raises StudyError, which names an option and a remedy, for options of ``train_all`` that exclude each other."""
     if at_once > 1 and "LOCAL_RANK" in os.environ:
         raise StudyError("--at-once: not under torchrun or accelerate launch, whose processes train one run together")
     if scheduler and limited:

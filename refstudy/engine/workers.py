@@ -175,7 +175,7 @@ class Progress:
             self._console.print(step.error, markup=False, highlight=False, soft_wrap=True)
 
     def _remove(self, name: str) -> None:
-        if name in self.running:
-            bar, start = self.running.pop(name)
+        if found := self.running.pop(name, None):  # in one step, as Dask's thread and the main one both come here
+            bar, start = found
             self._steps[name].seconds = time.monotonic() - start
             self.view.remove_task(bar)
