@@ -195,10 +195,9 @@ def check_root(
 
     Where ``root`` itself holds none, its folders are looked into. Raises StudyError when nothing is found.
     """
-    root, found = Path(root), find_below(root)
-    wanted = [(at, one) for at, one in found if dataset in ("", one.dataset) and split_by in ("", one.split_by)]
+    root, wanted = Path(root), find_below(root, dataset, split_by)
     if not wanted:
-        names = ", ".join(f"{one.dataset} ({one.split_by})" for _, one in found)
+        names = ", ".join(f"{one.dataset} ({one.split_by})" for _, one in find_below(root))
         none = "none; put in e.g. refcoco/refs(unc).p and refcoco/instances.json, or their zip (see docs/data.md)"
         raise StudyError(f"{root}: no such data set; there is {names or none}")
     for at, one in wanted:
