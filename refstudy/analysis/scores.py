@@ -21,8 +21,7 @@ from refstudy.training.evaluation import corpus_for, evaluate, evaluation_batchi
 def own_data(folder: Path, dataset: str, split_by: str, settings: DataConfig) -> tuple[Path, DataConfig]:
     """Root and settings of the data set in a folder that ``data check`` accepts: of the only one, or of the one named.
     Raises StudyError for none and for several."""
-    below = find_below(folder)
-    found = [(root, one) for root, one in below if dataset in ("", one.dataset) and split_by in ("", one.split_by)]
+    found = find_below(folder, dataset, split_by)
     if len(found) != 1:
         holds = ", ".join(f"{one.dataset} ({one.split_by}) in {root}" for root, one in found) or "no such data set"
         raise StudyError(f"--data {folder}: holds {holds}; name one by --dataset and --split-by, or its folder")

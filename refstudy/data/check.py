@@ -51,14 +51,13 @@ def problem_table(problems: Iterable[Problem]) -> pd.DataFrame:
 
 def counts(table: pd.DataFrame) -> pd.DataFrame:
     """Images, referents, expressions, mean and largest number of words, by split; the last row is ``all``."""
-    parts = dict(list(table.groupby("split", sort=False)))
-    names = sorted(parts, key=lambda split: (ORDER.index(split) if split in ORDER else len(ORDER), split))
-    parts["all"] = table
+    splits = dict(list(table.groupby("split")))
+    parts = {name: splits[name] for name in sorted(splits, key=[*ORDER, *splits].index)} | {"all": table}
     rows = [
         (part["image_id"].nunique(), part["ref_id"].nunique(), len(part), part["words"].mean(), part["words"].max())
-        for part in (parts[name] for name in [*names, "all"])
+        for part in parts.values()
     ]
-    return pd.DataFrame(rows, columns=MEASURES, index=pd.Index([*names, "all"], name="split"))
+    return pd.DataFrame(rows, columns=MEASURES, index=pd.Index(list(parts), name="split"))
 
 
 def published() -> pd.DataFrame:
@@ -196,10 +195,9 @@ def check_root(
 
     Where ``root`` itself holds none, its folders are looked into. Raises StudyError when nothing is found.
     """
-    root, found = Path(root), find_below(root)
-    wanted = [(at, one) for at, one in found if dataset in ("", one.dataset) and split_by in ("", one.split_by)]
+    root, wanted = Path(root), find_below(root, dataset, split_by)
     if not wanted:
-        names = ", ".join(f"{one.dataset} ({one.split_by})" for _, one in found)
+        names = ", ".join(f"{one.dataset} ({one.split_by})" for _, one in find_below(root))
         none = "none; put in e.g. refcoco/refs(unc).p and refcoco/instances.json, or their zip (see docs/data.md)"
         raise StudyError(f"{root}: no such data set; there is {names or none}")
     for at, one in wanted:

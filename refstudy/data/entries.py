@@ -48,12 +48,12 @@ class Entries:
     are those that the reader found.
     """
 
-    refs: list[Any]
-    images: list[Any]
-    annotations: list[Any]
     image_folder: Path
     source: Path
     instances: Path
+    refs: list[Any] = field(default_factory=list)
+    images: list[Any] = field(default_factory=list)
+    annotations: list[Any] = field(default_factory=list)
     categories: list[Any] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 

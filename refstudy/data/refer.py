@@ -75,11 +75,13 @@ def find_data(root: Path | str) -> list[Found]:
     return list(found.values())
 
 
-def find_below(root: Path | str) -> list[tuple[Path, Found]]:
-    """``find_data`` with the root of each data set: ``root`` or, where it holds none, the folders in it."""
+def find_below(root: Path | str, dataset: str = "", split_by: str = "") -> list[tuple[Path, Found]]:
+    """``find_data`` with the root of each data set: ``root`` or, where it holds none, the folders in it. With a name of
+    data set or partition, only what has that name."""
     root = Path(root)
     folders = sorted(path for path in root.glob("[!.]*") if path.is_dir())
-    return [(root, one) for one in find_data(root)] or [(at, one) for at in folders for one in find_data(at)]
+    found = [(root, one) for one in find_data(root)] or [(at, one) for at in folders for one in find_data(at)]
+    return [(at, one) for at, one in found if dataset in ("", one.dataset) and split_by in ("", one.split_by)]
 
 
 def choose(root: Path | str, dataset: str, split_by: str) -> Found:

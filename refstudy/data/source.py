@@ -14,12 +14,11 @@ def default_data_root(root: Path | str = ".") -> Path:
     return Path(named) if named else Path(root) / "data"
 
 
-def scenes_root(config: DataConfig, data_root: Path | str | None = None) -> Path:
+def scenes_root(config: DataConfig, data_root: Path) -> Path:
     """Where RefScenes of these settings lies, or will lie."""
     counts = "-".join(f"{split}{config.scenes[split]}" for split in sorted(config.scenes))
     version = FLAVOURS[config.dataset].version
-    name = f"refscenes-v{version}-{config.image_size}px-seed{config.scenes_seed}-{counts}"
-    return Path(data_root or default_data_root()) / name
+    return data_root / f"refscenes-v{version}-{config.image_size}px-seed{config.scenes_seed}-{counts}"
 
 
 def prepare_data(

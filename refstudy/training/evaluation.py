@@ -1,6 +1,5 @@
 """Evaluation: one encoding per image, its expressions in parts of bounded size, pixels counted."""
 
-import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import logit
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
@@ -115,13 +115,13 @@ def evaluate(
     another ``precision`` than float32 a column ``precision``. The numbers per batch are those of ``predictions``: they
     bound the memory and change the logits by no more than rounding.
     """
-    cut = _logit(threshold)
+    cut = logit(threshold)
     inter, union = np.zeros((2, len(corpus.table)), np.int64)
     with bar(total=len(corpus.table), desc="evaluating", unit="pair", shown=progress) as done:
         for batch, logits in predictions(model, corpus, images_per_batch, expressions_per_batch, precision):
             if resolution == "original":
-                for number, logit in zip(batch.expressions, logits, strict=True):
-                    inter[number], union[number] = _original_counts(logit, corpus, number, cut)
+                for number, own in zip(batch.expressions, logits, strict=True):
+                    inter[number], union[number] = _original_counts(own, corpus, number, cut)
             else:
                 marked, truth = logits > cut, batch.inside
                 inter[batch.expressions] = (marked & truth).sum((1, 2)).cpu().numpy()
@@ -131,11 +131,6 @@ def evaluate(
     if resolution == "original":
         counts = counts.assign(resolution=resolution)
     return counts.assign(precision=precision) if precision != "float32" else counts
-
-
-def _logit(threshold: float) -> float:
-    """The logit of a probability: 0 for one half."""
-    return math.log(threshold / (1 - threshold))
 
 
 def _original_counts(logits: Tensor, corpus: Corpus, expression: int, cut: float) -> tuple[int, int]:
@@ -158,7 +153,7 @@ def sample_masks(
     return {
         int(sentences[expression]): encode_mask(mask)
         for batch, logits in predictions(model, sample, **batching)
-        for expression, mask in zip(batch.expressions, (logits > _logit(threshold)).cpu().numpy(), strict=True)
+        for expression, mask in zip(batch.expressions, (logits > logit(threshold)).cpu().numpy(), strict=True)
     }
 
 

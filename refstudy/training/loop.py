@@ -148,11 +148,7 @@ def splits_of(config: RunConfig) -> tuple[str, ...]:
 
 
 def load_corpora(
-    data: DataConfig,
-    text: TextEncoderConfig,
-    splits: tuple[str, ...],
-    data_root: Path | str | None = None,
-    progress: bool = True,
+    data: DataConfig, text: TextEncoderConfig, splits: tuple[str, ...], data_root: Path | str | None, progress: bool
 ) -> tuple[dict[str, Corpus], str]:
     """The decoded splits of these data, made first where they can be, and the data's fingerprint.
 

@@ -39,7 +39,7 @@ def find(root: Path) -> list[Found]:
 
 
 def _read_csv(root: Path, dataset: str, splits: dict[str, Path]) -> Entries:
-    entries = Entries([], [], [], image_folder(root, dataset), root, root)
+    entries = Entries(image_folder(root, dataset), root, root)
     refs: dict[Any, dict] = {}
     for split, path in splits.items():
         text = read_text(path)
@@ -70,7 +70,7 @@ def _add_row(row: dict[str, str], split: str, entries: Entries, refs: dict[Any, 
 
 
 def _read_queries(root: Path, splits: dict[str, Path]) -> Entries:
-    entries = Entries([], [], [], image_folder(root, "refclef"), root, root)
+    entries = Entries(image_folder(root, "refclef"), root, root)
     sizes = _mapping(root / "referit_imsize.json")
     boxes: dict[str, Any] = {}
     for path in sorted(root.glob("referit_bbox_*.json")):

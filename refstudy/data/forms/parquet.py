@@ -84,7 +84,7 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
 
 def _read(root: Path, folder: Path, dataset: str, files: list[Path]) -> Entries:
     pictures = _embedded_pictures(folder, files) or image_folder(root, dataset)
-    entries = Entries([], [], [], pictures, folder, folder)
+    entries = Entries(pictures, folder, folder)
     images: dict[Any, dict] = {}
     for path in files:
         names = [name for name in _columns(path) if name != "image"]

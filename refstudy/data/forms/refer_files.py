@@ -95,7 +95,7 @@ def _read(root: Path, folder: Path, split_by: str) -> Entries:
     if not isinstance(refs, list):
         raise StudyError(f"{refs_path}: no list of referents but {type(refs).__name__}; it is no REFER file")
     try:
-        parts = [list(instances[key]) for key in ("images", "annotations", "categories")]
+        lists = [list(instances[key]) for key in ("images", "annotations", "categories")]
     except (KeyError, TypeError) as error:
         raise StudyError(f"{instances_path}: lacks {error}; it is no COCO instances file") from error
-    return Entries(refs, parts[0], parts[1], pictures, refs_path, instances_path, parts[2])
+    return Entries(pictures, refs_path, instances_path, refs, *lists)

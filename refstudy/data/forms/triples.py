@@ -21,7 +21,7 @@ def find(root: Path) -> list[Found]:
 
 
 def _read(path: Path) -> Entries:
-    entries = Entries([], [], [], path.parent, path, path)
+    entries = Entries(path.parent, path, path)
     triples = read_json(path)
     if not isinstance(triples, list):
         raise StudyError(f"{path}: no list of triples; fetch it again")
