@@ -198,16 +198,17 @@ def _known(items: list, kind: type, about: Callable[[Any], dict], source: Path, 
         key = schema.identity_of(item, "id")
         try:
             described = about(schema.checked(kind, item))
-            if (known.setdefault(key, described) or described) != described:
-                entry = schema.name_of(what, item, "id", number)
-                message = f"{source}: {entry} is there more than once, and differs; fetch the file again"
-                report(Problem(f"duplicate {what} id", entry, message))
         except ValueError as error:
             known.setdefault(key, None)
             entry = schema.name_of(what, item, "id", number)
             outside = isinstance(error, StudyError)
             message = str(error) if outside else f"{source}: {entry}: {error}"
             report(Problem("path outside its folder" if outside else f"broken {what}", entry, message))
+        else:
+            if (known.setdefault(key, described) or described) != described:
+                entry = schema.name_of(what, item, "id", number)
+                message = f"{source}: {entry} is there more than once, and differs; fetch the file again"
+                report(Problem(f"duplicate {what} id", entry, message))
     return known
 
 
