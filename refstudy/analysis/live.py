@@ -93,8 +93,7 @@ def recorded(study: OpenStudy, variant: str, seed: int) -> Training:
 
 
 def _training(study: OpenStudy, record: Record, val: Corpus, moments: list[Moment]) -> Training:
-    counts = record.counts()
-    counts = counts[counts["split"] == record.config.splits[0]]
+    counts = record.counts(record.config.splits[0])
     read = (record.summary, record.curve(), record.gates(), counts, mask_agreement(record))
     return Training(study, record.config, *read, val, two_things_each(val), moments)
 

@@ -106,8 +106,7 @@ def metrics_of(study: ProfileStudy, split: str) -> Measure:
 def sampled_metrics(record: Record, split: str) -> pd.DataFrame:
     """All metrics of one run, in percent; row 0 as measured, then ``RESAMPLES`` resamplings of the split's pictures.
     They say nothing about other trainings."""
-    counts = record.counts()
-    return resampled_counts(counts[counts["split"] == split])
+    return resampled_counts(record.counts(split))
 
 
 def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:
