@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,10 @@ class Ends:
     def above_fixed(self, values: pd.DataFrame) -> Estimate:
         """The gain over values that do not depend on a training, with pictures resampled together."""
         return _estimated(self.values - values, self._side)
+
+    def side(self, measure: Any) -> Side:
+        """The runs, with the spread of one measure."""
+        return Side(self.family, self.runs, Spread(self.spread.variance[measure], self.spread.freedom))
 
     @property
     def _side(self) -> Side:
