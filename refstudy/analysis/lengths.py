@@ -235,7 +235,7 @@ def length_table(study: ProfileStudy) -> pd.DataFrame:
             ours = rows.get(row, Row())
             records = [record for record in ours.records if split in record.metrics]
             ends = measure(ours.profile, ours.variant, records) if records else None
-            about = {"runs": len(records), "data": ours.data(split), "missing": ours.missing}
+            about = {"runs": len(records), "data": measured_by(ours.records, split), "missing": ours.missing}
             for bucket, numbers in measured_groups(records, split, label, names, ends).iterrows():
                 line = {"row": row, "variant": variants.get(row, ""), "dataset": dataset, "bucket": bucket}
                 lines.append(line | {"printed": printed.loc[row, f"{dataset} {bucket}"]} | numbers.to_dict() | about)
