@@ -177,9 +177,7 @@ def word_attention(
     if truth is not None:
         outline(axes[0, 0], truth)
     for axis, word, weight in zip(axes[0, 1:], words, attention, strict=True):
-        shown = axis.imshow(weight, cmap="viridis", vmin=0, vmax=attention.max())
-        axis.set_title(word)
-        axis.set_axis_off()
+        shown = show_map(axis, weight, word, low=0, high=attention.max(), bar=False)
     figure.colorbar(shown, ax=axes[0, 1:], shrink=0.6, label="attention", ticks=[0, attention.max()], format="{x:.2f}")
     return figure
 

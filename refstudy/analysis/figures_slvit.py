@@ -271,8 +271,8 @@ def before_and_after(
     moved = [(new - old)[0].norm(dim=0) for old, new in zip(before, after, strict=True)]
     farthest = max(float(map_.max()) for map_ in moved)
     figures.overlay(own[0, 0], image, mask, title=f"mask, IoU {overlap(mask, truth):.0%}")
-    figures.regions(own[1, 0], image, cells, grid)
-    figures.overlay(own[2, 0], image, truth, "blue")
+    figures.regions(own[1, 0], image, cells, grid, "regions")
+    figures.overlay(own[2, 0], image, truth, "blue", "truth")
     for old, new, way, far, column in zip(before, after, directions, moved, own.T[1:], strict=True):
         both = [torch.einsum("c,chw->hw", way, map_[0]) for map_ in (old, new)]
         low, high = float(min(map_.min() for map_ in both)), float(max(map_.max() for map_ in both))
@@ -284,8 +284,6 @@ def before_and_after(
             figures.frames(axis, cells, grid, old.shape[-2:])
     for axis, stage in zip(axes[0, 1:], STAGES, strict=True):
         axis.set_title(f"stage {stage}")
-    own[1, 0].set_title("regions")
-    own[2, 0].set_title("truth")
     of_others = (f"{fill(name, 16)}\n(a scale for each map)" for name in others)
     names = (*of_others, "SLViT\nbefore URCE: F", "SLViT\nafter URCE: F̃", "SLViT\nchange ‖F̃ − F‖")
     for axis, name in zip(axes[:, 1], names, strict=True):
