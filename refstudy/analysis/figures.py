@@ -100,7 +100,7 @@ def number_grid(axes: Axes, values: np.ndarray, form: str = "{:.0%}", high: floa
     return drawn
 
 
-def regions(axes: Axes, image: np.ndarray, cells: Sequence[int], grid: tuple[int, int], title: str = "") -> None:
+def regions(axes: Axes, image: np.ndarray, cells: Sequence[int], grid: Sequence[int], title: str = "") -> None:
     """A picture uint8 (H, W, 3) with some ``cells``, flat indices into a ``grid`` (rows, columns) laid over it, framed
     and numbered from 1 in their order; not numbered if they are all, since numbers would hide the picture."""
     show_image(axes, image, title)
@@ -110,7 +110,7 @@ def regions(axes: Axes, image: np.ndarray, cells: Sequence[int], grid: tuple[int
         axes.text(*middle, str(number), ha="center", va="center", fontsize=8, bbox=label)
 
 
-def frames(axes: Axes, cells: Sequence[int], grid: tuple[int, int], size: Sequence[int]) -> list[tuple[float, float]]:
+def frames(axes: Axes, cells: Sequence[int], grid: Sequence[int], size: Sequence[int]) -> list[tuple[float, float]]:
     """Frame ``cells``, flat indices into a ``grid`` (rows, columns), over what has ``size`` (height, width) pixels; the
     middles (x, y) of the frames."""
     high, wide = size[0] / grid[0], size[1] / grid[1]

@@ -138,10 +138,10 @@ def mean_products(steps: Steps) -> Tensor:
     return steps.groups[0][0].mean(0)
 
 
-def coverage(example: Example, grid: tuple[int, int]) -> Tensor:
+def coverage(example: Example, grid: Sequence[int]) -> Tensor:
     """The share of every cell of a grid (H, W) that the referent, which there must be, covers."""
     assert example.truth is not None
-    return adaptive_avg_pool2d(torch.from_numpy(example.truth).float()[None], grid)[0]
+    return adaptive_avg_pool2d(torch.from_numpy(example.truth).float()[None], (grid[0], grid[1]))[0]
 
 
 Pair = tuple[Example, Example]
@@ -154,7 +154,7 @@ def pairs_by_fit(example: Example, scene: int) -> tuple[list[Pair], np.ndarray]:
     rows = example.corpus.rows_about(scene)
     asked, referents = [example.of(row) for row in rows], example.corpus.ref_of_expression[rows]
     products = [mean_products(s2rm_steps(one)) for one in asked]
-    places = [coverage(one, (map_.shape[0], map_.shape[1])) for one, map_ in zip(asked, products, strict=True)]
+    places = [coverage(one, map_.shape) for one, map_ in zip(asked, products, strict=True)]
     pairs = [(a, b) for a, b in combinations(range(len(asked)), 2) if referents[a] != referents[b]]
     between = [torch.stack([(maps[a] - maps[b]).flatten() for maps in (products, places)]) for a, b in pairs]
     fits = np.nan_to_num([float(torch.corrcoef(differences)[0, 1]) for differences in between])
@@ -204,7 +204,7 @@ def times_faster() -> float:
 
 def on_referent(example: Example, map_: Tensor) -> float:
     """The mean of a map (h, w) on the referent, in standard deviations from the mean of all cells."""
-    share = coverage(example, (map_.shape[0], map_.shape[1]))
+    share = coverage(example, map_.shape)
     return float((share * (map_ - map_.mean())).sum() / share.sum() / map_.std())
 
 
