@@ -47,8 +47,7 @@ def printed_buckets() -> dict[str, tuple[Bucket, ...]]:
     """Data set -> the buckets that Table III prints for it, shortest first, read from the table's columns."""
     buckets: dict[str, tuple[Bucket, ...]] = {}
     for column in load_printed(TABLE).columns:
-        found = re.fullmatch(r"(.+) (\d+)(?:-(\d+))?", column)
-        if found:
+        if found := re.fullmatch(r"(.+) (\d+)(?:-(\d+))?", column):
             name, first, last = found.groups()
             buckets[name] = (*buckets.get(name, ()), Bucket(int(first), int(last or first)))
     return buckets
