@@ -26,6 +26,7 @@ from refstudy.analysis.figure_files import save as save
 from refstudy.models.fusion.s2rm import coparse_indices
 from refstudy.models.gates import NEAR
 from refstudy.prediction.overlay import dimmed
+from refstudy.study.file import ProfileStudy
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 PALETTE = {
@@ -51,6 +52,13 @@ def use_style() -> None:
     """Set the study's style (``style.mplstyle``) for all figures that follow."""
     sns.set_theme(style="ticks", palette=list(PALETTE.values()))
     plt.style.use(Path(__file__).with_name("style.mplstyle"))
+
+
+def show(study: ProfileStudy, figure: Figure, name: str = "") -> None:
+    """Show a figure below the cell and, if it has a name, save it among the figures of the results."""
+    if name:
+        save(figure, study.folder / "figures", name)
+    plt.show()
 
 
 def line_style(k: int) -> dict[str, Any]:

@@ -95,15 +95,8 @@ class Example:
         return overlap(mask, self.truth)
 
     def show(self, figure: Figure, name: str) -> None:
-        """``show`` under the example's study."""
-        show(self.study, figure, name)
-
-
-def show(study: ProfileStudy, figure: Figure, name: str = "") -> None:
-    """Show a figure below the cell and, if it has a name, save it among the figures of the results."""
-    if name:
-        figures.save(figure, study.folder / "figures", name)
-    plt.show()
+        """``figures.show`` under the example's study."""
+        figures.show(self.study, figure, name)
 
 
 def start(study: OpenStudy, variant: str, scene: int = 0, expression: str = "", number: int = 0) -> Example:
