@@ -68,10 +68,6 @@ class Compared(OpenStudy):
         reached = {name: np.mean([one.metrics[split][METRICS[0]] for one in found[name]]) for name in found}
         return {name: found[name] for name in sorted(found, key=lambda name: -reached[name])}
 
-    def label(self, variant: str) -> str:
-        """The variant's name in print."""
-        return self.file.variants[variant].label
-
 
 def usual_baselines(study: ProfileStudy, own: str) -> tuple[str, ...]:
     """The baselines that ``own`` is compared to if none are named: the papers' model, and, without ablations, the

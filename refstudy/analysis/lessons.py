@@ -75,7 +75,7 @@ class Example:
     @property
     def about(self) -> str:
         """A line that says which model this is."""
-        label = self.study.file.variants[self.variant].label
+        label = self.study.label(self.variant)
         if self.trained:
             return f"{label}, trained on {data_name(self.config.data, 'train')}"
         return f"{label}, UNTRAINED, since this profile keeps no weights of it: shapes are real, meanings are not"
@@ -249,7 +249,7 @@ def beside(example: Example, variants: Sequence[str]) -> dict[str, tuple[np.ndar
     ``main_direction``; by label. Where no weights are kept of one, say that it is left out."""
     found = {}
     for name in variants:
-        label, weights = example.study.file.variants[name].label, example.study.weights(name)
+        label, weights = example.study.label(name), example.study.weights(name)
         if not exists(weights):
             print(f"{label} is left out: this profile keeps no weights of it")
             continue

@@ -56,7 +56,7 @@ class Training:
     @property
     def name(self) -> str:
         """The label of the variant."""
-        return self.study.file.variants[self.config.variant].label
+        return self.study.label(self.config.variant)
 
     @property
     def measured_on(self) -> str:
