@@ -256,11 +256,7 @@ def test_misses_show_mask_and_referent(shown):
 
 
 def test_a_variant_without_masks_is_named(shown, monkeypatch):
-    study = SimpleNamespace(
-        file=SimpleNamespace(variants={"lavt": SimpleNamespace(label="LAVT")}),
-        weights=lambda name: "nothing.safetensors",
-        profile="scenes",
-    )
+    study = SimpleNamespace(label={"lavt": "LAVT"}.get, weights=lambda name: "nothing.safetensors", profile="scenes")
     monkeypatch.setattr(mask_grids, "variant_records", lambda study, name: [])
     found = mask_grids.shown_masks(study, ["lavt"], shown.corpus)
     assert not found.masks and found.absent["lavt"].startswith("LAVT is left out, no run yet: refstudy train")

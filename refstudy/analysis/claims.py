@@ -19,7 +19,6 @@ from refstudy.analysis.inference import (
     UNMEASURED,
     Estimate,
     Side,
-    Spread,
     estimate,
     judge,
     runs_needed,
@@ -162,9 +161,7 @@ def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[d
     line["data"] = " against ".join(dict.fromkeys(measured_by(sides[name], split) for name in names))
     line |= {name: shown(name) for name in STRATA}
     line["elsewhere"] = "; ".join(f"{other}: {found}" for other in others if (found := shown(other)))
-    spreads = [Spread(side.spread.variance[split, asked.metric], side.spread.freedom) for side in (better, worse)]
-    behind = [Side(side.family, side.runs, one) for side, one in zip((better, worse), spreads, strict=True)]
-    return line, gain(split), behind
+    return line, gain(split), [side.side((split, asked.metric)) for side in (better, worse)]
 
 
 def _trainers(study: ProfileStudy, *variants: str) -> dict[str, str]:

@@ -68,10 +68,6 @@ class Compared(OpenStudy):
         reached = {name: np.mean([one.metrics[split][METRICS[0]] for one in found[name]]) for name in found}
         return {name: found[name] for name in sorted(found, key=lambda name: -reached[name])}
 
-    def label(self, variant: str) -> str:
-        """The variant's name in print."""
-        return self.file.variants[variant].label
-
 
 def usual_baselines(study: ProfileStudy, own: str) -> tuple[str, ...]:
     """The baselines that ``own`` is compared to if none are named: the papers' model, and, without ablations, the
@@ -189,8 +185,7 @@ def smallest_gains(study: Compared) -> dict[str, float]:
     pilot = [[sampled_metrics(record, split)[metric] for record in runs] for runs in others if len(runs) > 1]
     alone = Spread(pooled([[run.iloc[0] for run in runs] for runs in pilot]).variance, 0)
     family = {name: study.file.variants[name].family for name in (*ends, study.own)}
-    spreads = {family[name]: one.spread for name, one in ends.items() if one.spread.freedom}
-    known = {name: Spread(spread.variance[metric], spread.freedom) for name, spread in spreads.items()}
+    known = {family[name]: one.side(metric).spread for name, one in ends.items() if one.spread.freedom}
     judged = max(1, sum(one.runs >= LOOKS[0] for one in ends.values()))
     found = {}
     for name, one in ends.items():

@@ -40,9 +40,8 @@ class Flavours:
 
     def keep(self, table: pd.DataFrame, name: str) -> None:
         """Write a table, with its index if that has a name, among those of the results."""
-        indexed = table.index.name is not None
         with atomic_write(self.study.folder / "tables" / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=indexed, float_format="%.3f", lineterminator="\n")
+            table.to_csv(temporary, index=table.index.name is not None, float_format="%.3f", lineterminator="\n")
 
 
 def make_flavours(study: ProfileStudy, scenes_per_split: int, seed: int) -> Flavours:

@@ -26,6 +26,7 @@ from refstudy.analysis.figure_files import save as save
 from refstudy.models.fusion.s2rm import coparse_indices
 from refstudy.models.gates import NEAR
 from refstudy.prediction.overlay import dimmed
+from refstudy.study.file import ProfileStudy
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 PALETTE = {
@@ -51,6 +52,13 @@ def use_style() -> None:
     """Set the study's style (``style.mplstyle``) for all figures that follow."""
     sns.set_theme(style="ticks", palette=list(PALETTE.values()))
     plt.style.use(Path(__file__).with_name("style.mplstyle"))
+
+
+def show(study: ProfileStudy, figure: Figure, name: str = "") -> None:
+    """Show a figure below the cell and, if it has a name, save it among the figures of the results."""
+    if name:
+        save(figure, study.folder / "figures", name)
+    plt.show()
 
 
 def line_style(k: int) -> dict[str, Any]:
@@ -100,7 +108,7 @@ def number_grid(axes: Axes, values: np.ndarray, form: str = "{:.0%}", high: floa
     return drawn
 
 
-def regions(axes: Axes, image: np.ndarray, cells: Sequence[int], grid: tuple[int, int], title: str = "") -> None:
+def regions(axes: Axes, image: np.ndarray, cells: Sequence[int], grid: Sequence[int], title: str = "") -> None:
     """A picture uint8 (H, W, 3) with some ``cells``, flat indices into a ``grid`` (rows, columns) laid over it, framed
     and numbered from 1 in their order; not numbered if they are all, since numbers would hide the picture."""
     show_image(axes, image, title)
@@ -110,7 +118,7 @@ def regions(axes: Axes, image: np.ndarray, cells: Sequence[int], grid: tuple[int
         axes.text(*middle, str(number), ha="center", va="center", fontsize=8, bbox=label)
 
 
-def frames(axes: Axes, cells: Sequence[int], grid: tuple[int, int], size: Sequence[int]) -> list[tuple[float, float]]:
+def frames(axes: Axes, cells: Sequence[int], grid: Sequence[int], size: Sequence[int]) -> list[tuple[float, float]]:
     """Frame ``cells``, flat indices into a ``grid`` (rows, columns), over what has ``size`` (height, width) pixels; the
     middles (x, y) of the frames."""
     high, wide = size[0] / grid[0], size[1] / grid[1]
@@ -177,9 +185,7 @@ def word_attention(
     if truth is not None:
         outline(axes[0, 0], truth)
     for axis, word, weight in zip(axes[0, 1:], words, attention, strict=True):
-        shown = axis.imshow(weight, cmap="viridis", vmin=0, vmax=attention.max())
-        axis.set_title(word)
-        axis.set_axis_off()
+        shown = show_map(axis, weight, word, low=0, high=attention.max(), bar=False)
     figure.colorbar(shown, ax=axes[0, 1:], shrink=0.6, label="attention", ticks=[0, attention.max()], format="{x:.2f}")
     return figure
 

@@ -76,7 +76,6 @@ def gates(texts: Sequence[str], weights: np.ndarray, groups: Sequence[str]) -> F
     drawn = number_grid(axes, weights, "{:.2f}")
     axes.set_xticks(range(len(groups)), [name.replace(" ", "\n") for name in groups])
     axes.set_yticks(range(len(texts)), [textwrap.fill(text, 30) for text in texts])
-    axes.set_aspect("auto")
     figure.colorbar(drawn, label="gate")
     return figure
 

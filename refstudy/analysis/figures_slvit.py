@@ -157,8 +157,7 @@ def uncertainty(image: np.ndarray, terms: Mapping[str, Tensor], map_: Tensor, ce
     figure, axes = figures.grid(1, len(terms) + 2, cell=2.0)
     for axis, (name, values) in zip(axes[0], {**terms, "their sum: map_U": map_}.items(), strict=False):
         figures.show_map(axis, values, name, "magma", low=0)
-    grid = (map_.shape[0], map_.shape[1])
-    figures.regions(axes[0, -1], image, cells, grid, f"the {len(cells)} most uncertain")
+    figures.regions(axes[0, -1], image, cells, map_.shape, f"the {len(cells)} most uncertain")
     return figure
 
 
@@ -267,12 +266,12 @@ def before_and_after(
         for axis, map_ in zip(row[1:], maps, strict=True):
             figures.show_map(axis, map_, bar=False)
     own = axes[len(others) :]
-    grid = (before[-1].shape[-2], before[-1].shape[-1])
+    grid = before[-1].shape[-2:]
     moved = [(new - old)[0].norm(dim=0) for old, new in zip(before, after, strict=True)]
     farthest = max(float(map_.max()) for map_ in moved)
     figures.overlay(own[0, 0], image, mask, title=f"mask, IoU {overlap(mask, truth):.0%}")
-    figures.regions(own[1, 0], image, cells, grid)
-    figures.overlay(own[2, 0], image, truth, "blue")
+    figures.regions(own[1, 0], image, cells, grid, "regions")
+    figures.overlay(own[2, 0], image, truth, "blue", "truth")
     for old, new, way, far, column in zip(before, after, directions, moved, own.T[1:], strict=True):
         both = [torch.einsum("c,chw->hw", way, map_[0]) for map_ in (old, new)]
         low, high = float(min(map_.min() for map_ in both)), float(max(map_.max() for map_ in both))
@@ -284,8 +283,6 @@ def before_and_after(
             figures.frames(axis, cells, grid, old.shape[-2:])
     for axis, stage in zip(axes[0, 1:], STAGES, strict=True):
         axis.set_title(f"stage {stage}")
-    own[1, 0].set_title("regions")
-    own[2, 0].set_title("truth")
     of_others = (f"{fill(name, 16)}\n(a scale for each map)" for name in others)
     names = (*of_others, "SLViT\nbefore URCE: F", "SLViT\nafter URCE: F̃", "SLViT\nchange ‖F̃ − F‖")
     for axis, name in zip(axes[:, 1], names, strict=True):
@@ -295,10 +292,10 @@ def before_and_after(
 
 def softmax_order(image: np.ndarray, raw: Tensor, after: Tensor, cells: Sequence[int]) -> Figure:
     """map_U (h_4, w_4) of raw scores with its choice, and of scores after the softmax, in the same scale."""
-    limit, grid = float(raw.max()), (raw.shape[0], raw.shape[1])
+    limit = float(raw.max())
     figure, axes = figures.grid(1, 3, cell=2.2)
     figures.show_map(axes[0, 0], raw, "map_U of raw scores", "magma", 0, limit)
-    figures.regions(axes[0, 1], image, cells, grid, f"K = {len(cells)}")
+    figures.regions(axes[0, 1], image, cells, raw.shape, f"K = {len(cells)}")
     figures.show_map(axes[0, 2], after, "map_U after the softmax", "magma", 0, limit)
     return figure
 

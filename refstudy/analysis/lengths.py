@@ -47,8 +47,7 @@ def printed_buckets() -> dict[str, tuple[Bucket, ...]]:
     """Data set -> the buckets that Table III prints for it, shortest first, read from the table's columns."""
     buckets: dict[str, tuple[Bucket, ...]] = {}
     for column in load_printed(TABLE).columns:
-        found = re.fullmatch(r"(.+) (\d+)(?:-(\d+))?", column)
-        if found:
+        if found := re.fullmatch(r"(.+) (\d+)(?:-(\d+))?", column):
             name, first, last = found.groups()
             buckets[name] = (*buckets.get(name, ()), Bucket(int(first), int(last or first)))
     return buckets
@@ -91,7 +90,7 @@ def measure_groups(study: ProfileStudy, split: str, label: Label, groups: Sequen
 
 
 def _grouped(record: Record, split: str, label: Label, groups: Sequence, resampled: bool = True) -> pd.DataFrame:
-    counts = record.counts().query("split == @split")
+    counts = record.counts(split)
     named = counts.assign(group=label(counts)).dropna(subset="group")
     inter, union = _sums(named, "group", groups, counts["image_id"], ("intersection", "union"), resampled)
     return 100 * pd.DataFrame(np.divide(inter, union, out=np.full_like(inter, np.nan), where=union > 0), columns=groups)
@@ -122,7 +121,7 @@ def measured_groups(
         level = (ends or grouped_oiou(records, split, label, groups)).level()
         low, high = level.interval()
         lines["ours"], lines["ours_low"], lines["ours_high"] = level.points, low.clip(0, 100), high.clip(0, 100)
-        lines["expressions"] = label(records[0].counts().query("split == @split")).value_counts().reindex(groups)
+        lines["expressions"] = label(records[0].counts(split)).value_counts().reindex(groups)
     return lines.fillna({"expressions": 0}).astype({"expressions": int})
 
 
@@ -152,7 +151,7 @@ def length_gaps(records: list[Record], split: str, label: Label, first: str, sec
 def _at_one_mix(record: Record, split: str, label: Label, groups: Sequence) -> pd.DataFrame:
     """``_grouped`` for two groups, with expressions weighted so that both groups have the same mix of kinds: that of
     Mantel and Haenszel, where a kind counts as n1 n2 / (n1 + n2), so that a kind missing in either counts nothing."""
-    counts = record.counts().query("split == @split").assign(expressions=1)
+    counts = record.counts(split).assign(expressions=1)
     kinds, columns = counts["kind"].dropna().unique(), ("intersection", "union", "expressions")
     named = {group: counts[label(counts) == group] for group in groups}
     sums = {group: _sums(rows, "kind", kinds, counts["image_id"], columns) for group, rows in named.items()}
@@ -186,7 +185,7 @@ def length_verdicts(records: list[Record], split: str, buckets: Sequence[Bucket]
     buckets, empty for two kinds), kinds (a tuple; () for "as they are"); measured, low, high, verdict, smallest, as
     ``judged`` has them.
     """
-    counts, both = records[0].counts().query("split == @split"), by_kind_and_bucket(buckets)
+    counts, both = records[0].counts(split), by_kind_and_bucket(buckets)
     present = [kind for kind in KINDS if (counts["kind"] == kind).any()]
     filled = set(both(counts).dropna()) if present else set()  # released data do not name kinds
     short, *longer_ones = names = [str(bucket) for bucket in buckets]
@@ -235,7 +234,7 @@ def length_table(study: ProfileStudy) -> pd.DataFrame:
             ours = rows.get(row, Row())
             records = [record for record in ours.records if split in record.metrics]
             ends = measure(ours.profile, ours.variant, records) if records else None
-            about = {"runs": len(records), "data": ours.data(split), "missing": ours.missing}
+            about = {"runs": len(records), "data": measured_by(ours.records, split), "missing": ours.missing}
             for bucket, numbers in measured_groups(records, split, label, names, ends).iterrows():
                 line = {"row": row, "variant": variants.get(row, ""), "dataset": dataset, "bucket": bucket}
                 lines.append(line | {"printed": printed.loc[row, f"{dataset} {bucket}"]} | numbers.to_dict() | about)

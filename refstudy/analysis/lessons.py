@@ -75,7 +75,7 @@ class Example:
     @property
     def about(self) -> str:
         """A line that says which model this is."""
-        label = self.study.file.variants[self.variant].label
+        label = self.study.label(self.variant)
         if self.trained:
             return f"{label}, trained on {data_name(self.config.data, 'train')}"
         return f"{label}, UNTRAINED, since this profile keeps no weights of it: shapes are real, meanings are not"
@@ -95,15 +95,8 @@ class Example:
         return overlap(mask, self.truth)
 
     def show(self, figure: Figure, name: str) -> None:
-        """``show`` under the example's study."""
-        show(self.study, figure, name)
-
-
-def show(study: ProfileStudy, figure: Figure, name: str = "") -> None:
-    """Show a figure below the cell and, if it has a name, save it among the figures of the results."""
-    if name:
-        figures.save(figure, study.folder / "figures", name)
-    plt.show()
+        """``figures.show`` under the example's study."""
+        figures.show(self.study, figure, name)
 
 
 def start(study: OpenStudy, variant: str, scene: int = 0, expression: str = "", number: int = 0) -> Example:
@@ -138,10 +131,10 @@ def mean_products(steps: Steps) -> Tensor:
     return steps.groups[0][0].mean(0)
 
 
-def coverage(example: Example, grid: tuple[int, int]) -> Tensor:
+def coverage(example: Example, grid: Sequence[int]) -> Tensor:
     """The share of every cell of a grid (H, W) that the referent, which there must be, covers."""
     assert example.truth is not None
-    return adaptive_avg_pool2d(torch.from_numpy(example.truth).float()[None], grid)[0]
+    return adaptive_avg_pool2d(torch.from_numpy(example.truth).float()[None], (grid[0], grid[1]))[0]
 
 
 Pair = tuple[Example, Example]
@@ -154,7 +147,7 @@ def pairs_by_fit(example: Example, scene: int) -> tuple[list[Pair], np.ndarray]:
     rows = example.corpus.rows_about(scene)
     asked, referents = [example.of(row) for row in rows], example.corpus.ref_of_expression[rows]
     products = [mean_products(s2rm_steps(one)) for one in asked]
-    places = [coverage(one, (map_.shape[0], map_.shape[1])) for one, map_ in zip(asked, products, strict=True)]
+    places = [coverage(one, map_.shape) for one, map_ in zip(asked, products, strict=True)]
     pairs = [(a, b) for a, b in combinations(range(len(asked)), 2) if referents[a] != referents[b]]
     between = [torch.stack([(maps[a] - maps[b]).flatten() for maps in (products, places)]) for a, b in pairs]
     fits = np.nan_to_num([float(torch.corrcoef(differences)[0, 1]) for differences in between])
@@ -204,7 +197,7 @@ def times_faster() -> float:
 
 def on_referent(example: Example, map_: Tensor) -> float:
     """The mean of a map (h, w) on the referent, in standard deviations from the mean of all cells."""
-    share = coverage(example, (map_.shape[0], map_.shape[1]))
+    share = coverage(example, map_.shape)
     return float((share * (map_ - map_.mean())).sum() / share.sum() / map_.std())
 
 
@@ -256,7 +249,7 @@ def beside(example: Example, variants: Sequence[str]) -> dict[str, tuple[np.ndar
     ``main_direction``; by label. Where no weights are kept of one, say that it is left out."""
     found = {}
     for name in variants:
-        label, weights = example.study.file.variants[name].label, example.study.weights(name)
+        label, weights = example.study.label(name), example.study.weights(name)
         if not exists(weights):
             print(f"{label} is left out: this profile keeps no weights of it")
             continue

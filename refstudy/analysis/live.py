@@ -56,7 +56,7 @@ class Training:
     @property
     def name(self) -> str:
         """The label of the variant."""
-        return self.study.file.variants[self.config.variant].label
+        return self.study.label(self.config.variant)
 
     @property
     def measured_on(self) -> str:
@@ -93,8 +93,7 @@ def recorded(study: OpenStudy, variant: str, seed: int) -> Training:
 
 
 def _training(study: OpenStudy, record: Record, val: Corpus, moments: list[Moment]) -> Training:
-    counts = record.counts()
-    counts = counts[counts["split"] == record.config.splits[0]]
+    counts = record.counts(record.config.splits[0])
     read = (record.summary, record.curve(), record.gates(), counts, mask_agreement(record))
     return Training(study, record.config, *read, val, two_things_each(val), moments)
 

@@ -93,7 +93,7 @@ def shown_masks(study: OpenStudy, variants: Sequence[str], whole: Corpus) -> Sho
     masks: dict[str, dict[int, np.ndarray]] = {}
     labels, absent = {}, {}
     for name in variants:
-        label, weights, records = study.file.variants[name].label, study.weights(name), variant_records(study, name)
+        label, weights, records = study.label(name), study.weights(name), variant_records(study, name)
         kept = {record.config.seed: found for record in records if (found := record.masks())}
         first = records[0].config.seed if records else None
         if first not in kept and exists(weights):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,10 @@ class Ends:
     def above_fixed(self, values: pd.DataFrame) -> Estimate:
         """The gain over values that do not depend on a training, with pictures resampled together."""
         return _estimated(self.values - values, self._side)
+
+    def side(self, measure: Any) -> Side:
+        """The runs, with the spread of one measure."""
+        return Side(self.family, self.runs, Spread(self.spread.variance[measure], self.spread.freedom))
 
     @property
     def _side(self) -> Side:
@@ -106,8 +111,7 @@ def metrics_of(study: ProfileStudy, split: str) -> Measure:
 def sampled_metrics(record: Record, split: str) -> pd.DataFrame:
     """All metrics of one run, in percent; row 0 as measured, then ``RESAMPLES`` resamplings of the split's pictures.
     They say nothing about other trainings."""
-    counts = record.counts()
-    return resampled_counts(counts[counts["split"] == split])
+    return resampled_counts(record.counts(split))
 
 
 def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from refstudy.analysis.inference import Side, Spread, estimate
+from refstudy.analysis.inference import estimate
 from refstudy.analysis.measures import metrics_of
 from refstudy.analysis.rows import seed_records, variant_records
 from refstudy.metrics import METRICS
@@ -30,8 +30,7 @@ def replication(study: ProfileStudy) -> pd.DataFrame:
     # Both means err, that of the runs that count and that of the fresh ones. The pictures are the same.
     sides = []
     for ends, seeds in zip((own, other), planned.values(), strict=True):
-        spread = Spread(ends.spread.variance[metric], ends.spread.freedom)
-        sides += [Side(ends.family, ends.runs, spread), Side(ends.family, len(seeds), spread)]
+        sides += [ends.side(metric), ends.side(metric)._replace(runs=len(seeds))]
     low, high = estimate(gain, 0.0, *sides).interval()
     found = {name: seed_records(study, name, seeds) for name, seeds in planned.items()}
     fresh, inside, missing = np.nan, "", ""

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from refstudy.analysis.data_names import measured_by
 from refstudy.base.errors import StudyError
 from refstudy.papers.printed.specs import SPECS
 from refstudy.study.file import ProfileStudy, training_command
@@ -58,10 +57,6 @@ class Row:
     variant: str = ""
     records: list[Record] | tuple[Record, ...] = ()
     missing: str = ""
-
-    def data(self, split: str) -> str:
-        """The data that its numbers on a split were measured on; empty without records."""
-        return measured_by(self.records, split)
 
 
 def table_rows(stem: str, study: ProfileStudy, profiles: Sequence[str] | None = None) -> dict[str, Row]:

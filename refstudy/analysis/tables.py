@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from refstudy.analysis.data_names import measured_by
 from refstudy.analysis.measures import metrics_of, spelled
 from refstudy.analysis.rows import Row, benchmark_splits, table_rows
 from refstudy.metrics import METRICS
@@ -42,7 +43,8 @@ def build_table(stem: str, study: ProfileStudy) -> pd.DataFrame:
                 line["minus_printed"] = line["ours"] - line.get("printed", np.nan)  # type: ignore[operator]
                 if base and name != spec.baseline:
                     line |= spelled("gain", ends[name].above(base)[metric])
-            lines.append(line | {"runs": len(row.records), "data": row.data(split), "missing": row.missing})
+            line |= {"runs": len(row.records), "data": measured_by(row.records, split), "missing": row.missing}
+            lines.append(line)
     measured = "ours ours_low ours_high minus_printed printed_gain gain gain_low gain_high runs data missing"
     return pd.DataFrame(lines, columns=["row", "variant", "metric", "printed", *measured.split()])
 
@@ -73,7 +75,7 @@ def build_comparison(stem: str, study: ProfileStudy) -> pd.DataFrame:
                 continue
             line: dict[str, object] = {"row": name, "citation": cells["citation"], "metric": metric}
             line |= {"benchmark": column, "printed": cells[column], "variant": variants.get(name, "")}
-            line |= {"data": row.data(split), "missing": row.missing}
+            line |= {"data": measured_by(row.records, split), "missing": row.missing}
             if row.records and ends_of:
                 level = ends_of(row.profile, row.variant, row.records).level()
                 line |= spelled("ours", level[metric], percent=True) | {"runs": len(row.records)}

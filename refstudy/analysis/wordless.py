@@ -68,7 +68,7 @@ def wordless_table(study: ProfileStudy, floors: dict[str, pd.DataFrame]) -> pd.D
     ends_of = metrics_of(study, split)
     for name, records in recorded(study).items():
         own = ends_of(study.profile, name, records)
-        line = {"variant": name, "label": study.file.variants[name].label, "runs": len(records)}
+        line = {"variant": name, "label": study.label(name), "runs": len(records)}
         for floor, values in wordless.items():
             line |= spelled(f"above_{floor}", own.above_fixed(values)["oIoU"])
         lines.append(line | spelled("oIoU", own.level()["oIoU"], percent=True))

@@ -58,7 +58,7 @@ def model_card(study: ProfileStudy) -> str:
     loader = jinja2.FileSystemLoader(TEMPLATES)
     page = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     page.filters |= {
-        "label": lambda name: study.file.variants[name].label,
+        "label": study.label,
         "digest": lambda path: file_digest(path)[:16],
         "parameters": count_parameters,
         "named": data_name,
@@ -85,13 +85,13 @@ def _record(study: ProfileStudy, variant: str, model: Segmenter) -> Record | Non
 
 def _numbers(study: ProfileStudy, record: Record) -> Iterator[list[str]]:
     """The cells of a row for each split: model, data, expressions, ``SHOWN`` with their intervals."""
-    config, counts = record.config, record.counts()
+    config = record.config
     for split in config.splits:
         metrics = sampled_metrics(record, split)
         ends = {name: interval(metrics[name]) for name in SHOWN}
         cells = [f"{metrics[name][0]:.1f} [{low:.1f}, {high:.1f}]" for name, (low, high) in ends.items()]
-        about = (study.file.variants[config.variant].label, data_name(config.data, split, config.evaluation))
-        yield [*about, str((counts["split"] == split).sum()), *cells]
+        about = (study.label(config.variant), data_name(config.data, split, config.evaluation))
+        yield [*about, str(len(record.counts(split))), *cells]
 
 
 def _other_seeds(record: Record) -> str:

@@ -303,6 +303,10 @@ class ProfileStudy:
         """The variants that the profile trains."""
         return self.file.variant_names(self.profile)
 
+    def label(self, variant: str) -> str:
+        """The variant's name in print."""
+        return self.file.variants[variant].label
+
     def seeds(self, variant: str) -> tuple[int, ...]:
         """The seeds with which the profile trains a variant."""
         return self.file.seeds(self.profile, variant)

@@ -42,9 +42,10 @@ class Record:
     summary: dict[str, Any]
     metrics: dict[str, dict[str, float]]
 
-    def counts(self) -> pd.DataFrame:
-        """Pixel counts, a row per expression; see ``refstudy.training.evaluation.evaluate``."""
-        return self._content("counts.parquet", pd.read_parquet)
+    def counts(self, split: str = "") -> pd.DataFrame:
+        """Pixel counts, a row per expression, of one split or of all; see ``refstudy.training.evaluation.evaluate``."""
+        counts = self._content("counts.parquet", pd.read_parquet)
+        return counts[counts["split"] == split] if split else counts
 
     def curve(self) -> pd.DataFrame:
         """The learning curve: update, pairs, loss, learning_rate, val_oIoU (empty between validations)."""

@@ -52,9 +52,9 @@ class Watch(TorchDispatchMode):
         if operation in ("exp", "exp_"):
             self._exp = True
         elif operation in SIGMOIDS:
-            self._note("sigmoid", near(made, 0.0, 1.0))
+            self._note("sigmoid", near(made, 0.0))
         elif operation in TANHS:
-            self._note("tanh", near(made, -1.0, 1.0))
+            self._note("tanh", near(made, -1.0))
         elif operation in RELUS:
             self._note("relu", (made == 0).double().mean().item())
         elif operation in SOFTMAXES:
@@ -69,7 +69,7 @@ class Watch(TorchDispatchMode):
         self._exp = False
         below = given[1] if len(given) > 1 and isinstance(given[1], Tensor) else None
         if below is None or below.shape == made.shape:
-            return self._note("sigmoid", near(made, 0.0, 1.0))
+            return self._note("sigmoid", near(made, 0.0))
         summed = [k for k, (one, all_) in enumerate(zip(below.shape, made.shape, strict=False)) if one == 1 < all_]
         if below.ndim == made.ndim and len(summed) == 1:
             self._attention(made, summed[0])
@@ -84,9 +84,9 @@ class Watch(TorchDispatchMode):
         self.seen.append(Seen(self.inside[-1], kind, 0, (), saturated))
 
 
-def near(weights: Tensor, low: float, high: float) -> float:
-    """The share of weights within ``NEAR`` of an end."""
-    return ((weights < low + NEAR) | (weights > high - NEAR)).double().mean().item()
+def near(weights: Tensor, low: float) -> float:
+    """The share of weights within ``NEAR`` of an end, which are ``low`` and 1."""
+    return ((weights < low + NEAR) | (weights > 1 - NEAR)).double().mean().item()
 
 
 @contextmanager
