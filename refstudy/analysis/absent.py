@@ -8,6 +8,7 @@ import pandas as pd
 from refstudy.analysis.failures import RESPONSE, SMALL, diagnose, most_covered
 from refstudy.analysis.measures import resampled_mean, spelled
 from refstudy.analysis.scene_things import Thing, stacked, true_of
+from refstudy.base.config import THRESHOLD
 from refstudy.data.batches import Corpus
 from refstudy.data.scenes.things import CATEGORIES
 from refstudy.models.segmenter import Segmenter
@@ -62,7 +63,7 @@ def probe_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thing]
         asked = probes(around, np.random.default_rng([seed, image_id]))
         masks = predict(model, corpus.image(image), [probe.text for probe in asked])
         for probe, probability in zip(asked, masks, strict=True):
-            predicted = probability > 0.5
+            predicted = probability > THRESHOLD
             truth = around[probe.target].mask if probe.target >= 0 else np.zeros_like(predicted)
             rivals = [t for k, t in enumerate(around) if k != probe.target and t.group != "stuff"]
             most, _ = most_covered(predicted, stacked(around, predicted.shape))

@@ -97,7 +97,7 @@ def diagnose_corpus(model: Segmenter, corpus: Corpus, things: dict[int, list[Thi
         truths = corpus.mask(corpus.ref_of_expression[numbers])
         for number, ann_id, probability, truth in zip(numbers, rows["ann_id"], probabilities, truths, strict=True):
             rivals = [thing for thing in around if thing.ann_id != ann_id]
-            predicted = probability > 0.5
+            predicted = probability > THRESHOLD
             found = diagnose(predicted, truth, stacked(rivals, truth.shape))
             rival = rivals[found.rival] if found.rival >= 0 else None
             lines[int(number)] = {

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from refstudy.analysis.diagrams import draw_diagram
 from refstudy.analysis.figures import PALETTE, coparsed_cell, grid, number_grid, overlay, show_image, show_map
+from refstudy.base.config import THRESHOLD
 from refstudy.metrics import overlap
 from refstudy.models.decoders.casg import CASGStage
 from refstudy.models.decoders.casg import Steps as StageSteps
@@ -102,7 +103,7 @@ def answer(image: np.ndarray, sentence: str, probability: np.ndarray, truth: np.
     figure, axes = grid(1, 3 + (truth is not None), cell=2.2)
     show_image(axes[0, 0], image, f"“{sentence}”")
     show_map(axes[0, 1], probability, "probability (yellow: 1)", low=0, high=1, bar=False)
-    mask = probability > 0.5
+    mask = probability > THRESHOLD
     title = "mask" if truth is None else f"mask, IoU {100 * overlap(mask, truth):.1f} %"
     overlay(axes[0, 2], image, mask, title=title)
     if truth is not None:

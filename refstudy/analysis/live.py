@@ -61,7 +61,7 @@ class Training:
     @property
     def measured_on(self) -> str:
         """The data of ``val``."""
-        return data_name(self.config.data, self.config.splits[0])
+        return data_name(self.config.data, self.config.splits[0], self.config.evaluation)
 
 
 def train_live(study: OpenStudy) -> Training:

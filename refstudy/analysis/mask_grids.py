@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from refstudy.analysis.figures import PALETTE, outline
 from refstudy.analysis.opened import OpenStudy
 from refstudy.analysis.rows import variant_records
+from refstudy.base.config import THRESHOLD
 from refstudy.base.files import exists
 from refstudy.data.batches import Corpus, resize_mask
 from refstudy.data.masks import decode_mask
@@ -182,7 +183,7 @@ def absent_answers(corpus: Corpus, probes: Mapping[str, pd.DataFrame], model: Se
             axis.set_visible(False)
         for axis, probe in zip(axes, some.itertuples(), strict=False):
             picture = corpus.image(probe.image)
-            draw(axis, picture, predict(model, picture, [probe.expression])[0] > 0.5)
+            draw(axis, picture, predict(model, picture, [probe.expression])[0] > THRESHOLD)
             axis.set_title(fill(f"“{probe.expression}”", 24), fontsize=9)
             corner_text(axis, f"confidence {probe.confidence:.2f}")
     figure.suptitle(title, fontsize=10)

@@ -47,10 +47,11 @@ class OpenStudy(ProfileStudy):
         """The record of one run. Raises StudyError when it has none."""
         from refstudy.training.records import find_record
 
-        found = find_record(self.folder / "records", self.config(variant, seed))
+        records = self.records_of(variant)
+        found = find_record(records, self.config(variant, seed))
         if found is None:
             remedy = f"make it with `{training_command(self.profile, variant, seed)}`"
-            raise StudyError(f"{self.folder / 'records'}: no record of {variant}, seed {seed}; {remedy}")
+            raise StudyError(f"{records}: no record of {variant}, seed {seed}; {remedy}")
         return found
 
     def model(self, variant: str = "s2rm_casg") -> "Segmenter":

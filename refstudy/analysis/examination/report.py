@@ -149,8 +149,8 @@ def _undisturbed() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-    random.setstate(states[0])
-    np.random.set_state(states[1])
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 @cache
