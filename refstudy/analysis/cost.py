@@ -30,7 +30,8 @@ class Cost(NamedTuple):
 
     ``parameters`` and ``macs`` are by component: image_encoder, text_encoder, and what else the model consists of.
     ``further`` are the multiply-adds of one more expression about the same image. ``written`` and ``further_written``
-    are the sum of ``macs``, and ``further``, when every equation is computed as the paper writes it.
+    are the sum of ``macs``, and ``further``, when every equation is computed as the paper writes it, but for S²RM's
+    products: one matrix stands for its four, which would add a fraction of 1 %.
     """
 
     parameters: dict[str, float]
@@ -58,7 +59,7 @@ def _counted(settings: str) -> Cost:
         macs, further = _one_and_further(model, features)
         written, further_written = macs, further
         if reordered := [part for part in model.modules() if hasattr(part, "as_written")]:
-            for part in reordered:  # all else is as written, but for S²RM's one matrix of products (a fraction of 1 %)
+            for part in reordered:
                 cast(Any, part).as_written = True
             written, further_written = _one_and_further(model, features)
     once = sum(encoding.values())

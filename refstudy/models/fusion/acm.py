@@ -57,9 +57,9 @@ class ACM(nn.Module):
     """CEFNet's block for its deepest stage, as the fusion of S²RM's Table VII on V_4.
 
     Vision meets the sentence and the position planes; each cell then gathers its words into a language map; ACM mixes
-    both; the contexts come back to C channels and are added to V_4. All maps have unit vectors in their cells, as in
-    CEFNet. As there, a 3x3 convolution with BatchNorm comes between the sum of two such maps and the decoder, and
-    brings its entries, whose deviation is about 1.4 / sqrt(C), to the usual size.
+    both; the contexts come back to C channels and are added to V_4. Maps have unit vectors in their cells where
+    CEFNet's have. As there, a 3x3 convolution with BatchNorm comes between the sum of two such maps and the decoder,
+    and brings its entries, whose deviation is about 1.4 / sqrt(C), to the usual size.
 
     CEFNet's recurrent text encoder is not part of the block: words and sentence (here the mean word) come to ``width``
     by a linear layer each, with LayerNorm where CEFNet has BatchNorm, so that padding has no influence.
