@@ -65,10 +65,10 @@ def ledger(study: ProfileStudy) -> pd.DataFrame:
     Columns: paper, claim, variant and the reference that it is held against, metric, printed (points), measured with
     its 95 % interval low, high; p (adjusted for the number of claims and of looks); runs, reference_runs; verdict;
     smallest (of an undecided claim the gain that could have been seen); runs_needed (with which a gain as large as the
-    measured one would be seen); ceiling (percent that averaged truth reaches at
-    the coarser side's stride; a claim whose ceiling is below ``REACH`` is untestable); looks, places (the gain on the
-    ``STRATA`` of expressions) and elsewhere (on the profile's other splits), each with its interval and without a
-    verdict; data; missing (the commands that train the seeds that are asked for and have no record).
+    measured one would be seen); ceiling (percent that masks drawn on the coarser side's grid can reach, at least; a
+    claim whose ceiling is below ``REACH`` is untestable); looks, places (the gain on the ``STRATA`` of expressions) and
+    elsewhere (on the profile's other splits), each with its interval and without a verdict; data; missing (the commands
+    that train the seeds that are asked for and have no record).
     """
     table = answers(study, [*CLAIMS, _saturation(study)])
     table.insert(0, "paper", [*(claim.paper for claim in CLAIMS), "SLViT"])
@@ -120,8 +120,8 @@ def answers(study: ProfileStudy, questions: Sequence[Question]) -> pd.DataFrame:
 
 
 def grid_decides(study: ProfileStudy, variant: str) -> bool:
-    """Tell if the best mask on a variant's grid stays below ``REACH``, so that its row measures the grid; False where
-    no ceiling was measured."""
+    """Tell if the best masks found on a variant's grid stay below ``REACH``, so that its row measures the grid; False
+    where no ceiling was measured."""
     ceilings = read_ceilings(study.folder)
     return ceilings is not None and bool(ceilings.loc[mask_stride(study.config(variant).model), METRICS[0]] < REACH)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from scipy.special import logit
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import interpolate
 
 from refstudy.base.bar import bar
 from refstudy.base.config import THRESHOLD, Precision, Resolution, TrainConfig
@@ -32,7 +32,8 @@ from refstudy.models.segmenter import Segmenter
 
 IMAGES_AT_ONCE = 16  # encoded together
 STRIDES = (4, 8, 16, 32)
-SHARES = 20
+LEVELS = 20
+PROJECTIONS = 20
 ABOUT = ["sent_id", "ref_id", "image_id", "split", "words", "kind"]
 
 
@@ -164,36 +165,43 @@ def whole_image_counts(corpus: Corpus) -> pd.DataFrame:
 
 
 def ceilings(corpus: Corpus) -> pd.DataFrame:
-    """The most that a map of coarse cells can reach. Each mask is averaged over cells of ``stride`` pixels a side and
-    upsampled bilinearly, as the models upsample their logits. Pixels of at least some share, in twentieths, are marked;
-    each metric takes the share that is best for it.
+    """What masks that are drawn on coarse cells can reach, at least: for every referent the best mask that was found on
+    cells of ``stride`` pixels a side, upsampled bilinearly, as most models upsample their logits.
 
     A row for each of ``STRIDES``; columns: ``stride`` and all metrics, in percent.
     """
-    lines = []
+    lines, refs = [], np.arange(len(corpus.image_of_ref))
     for stride in STRIDES:
-        refs = np.arange(len(corpus.image_of_ref))
-        counts = [_marked(corpus, some, stride) for some in np.array_split(refs, -(-len(refs) // 64))]
-        marked, inside = (np.concatenate(part)[corpus.ref_of_expression] for part in zip(*counts, strict=True))
-        area = inside[:, :1]
-        found = [summarize(inside[:, share], (marked + area - inside)[:, share]) for share in range(1, SHARES)]
-        lines.append({"stride": stride} | pd.DataFrame(found).max().to_dict())
+        parts = (corpus.mask(some) for some in np.array_split(refs, -(-len(refs) // 64)))
+        found = zip(*(_best_counts(torch.from_numpy(truth), stride) for truth in parts), strict=True)
+        inter, union = (np.concatenate(counts)[corpus.ref_of_expression] for counts in found)
+        lines.append({"stride": stride} | summarize(inter, union))
     return pd.DataFrame(lines)
 
 
-def _marked(corpus: Corpus, refs: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Count, for each referent and each share k / ``SHARES``, the pixels that have at least that share after averaging,
-    and those of them that are inside the mask: (n, SHARES) each."""
-    truth = torch.from_numpy(corpus.mask(refs))
-    cells = avg_pool2d(truth[:, None].double(), stride, ceil_mode=True, count_include_pad=False)
-    shares = interpolate(cells, size=truth.shape[1:], mode="bilinear", align_corners=False)[:, 0]
-    level = (SHARES * shares).long().clamp(max=SHARES - 1)  # k: at least k twentieths, and fewer than k + 1
-    groups = SHARES * torch.arange(len(refs))[:, None, None] + level
-    every, within = (
-        torch.bincount(some.flatten(), minlength=SHARES * len(refs)).reshape(-1, SHARES).flip(1).cumsum(1).flip(1)
-        for some in (groups, groups[truth])
-    )
-    return every.numpy(), within.numpy()
+def _best_counts(truth: Tensor, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Intersection and union of each mask bool (n, S, S) with the pixels at which ``_fitted`` has at least some value:
+    for each mask the value, in twentieths, that gives the best IoU, since a map plus a number is a map too."""
+    values, area = _fitted(truth, stride), truth.sum((1, 2)).numpy()
+    marked = [values >= k / LEVELS for k in range(1, LEVELS)]
+    inter = np.stack([(one & truth).sum((1, 2)).numpy() for one in marked])
+    union = np.stack([one.sum((1, 2)).numpy() for one in marked]) + area - inter
+    best = (inter / np.maximum(union, 1)).argmax(0)
+    return inter[best, np.arange(len(truth))], union[best, np.arange(len(truth))]
+
+
+def _fitted(truth: Tensor, stride: int) -> Tensor:
+    """Maps of coarse cells, upsampled (n, S, S), that are fitted to masks bool (n, S, S): to be 1 or more inside and 0
+    or less outside. The least squares fit to 1 and 0, to which the fit of what is still missing is added, over and
+    over: alternating projections."""
+    cells = torch.eye(-(-truth.shape[-1] // stride), dtype=torch.float64)
+    upsample = interpolate(cells[None], size=truth.shape[-1], mode="linear", align_corners=False)[0].T
+    fit = torch.linalg.pinv(upsample)
+    values, missing = torch.zeros((), dtype=torch.float64), truth.double()
+    for _ in range(1 + PROJECTIONS):
+        values = values + upsample @ (fit @ missing @ fit.T) @ upsample.T
+        missing = torch.where(truth, (1 - values).clamp(min=0), -values.clamp(min=0))
+    return values
 
 
 def read_ceilings(results: Path) -> pd.DataFrame | None:
