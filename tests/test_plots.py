@@ -52,7 +52,7 @@ def test_a_panel_of_losses_has_their_sign_and_says_what_was_not_trained():
     assert marks[3].get_xdata()[0] == 2.0 and marks[3].get_markerfacecolor() == "white"  # one run
     assert marks[2].get_xdata()[0] == -4.0 and marks[2].get_markerfacecolor() == plots.OURS
     written = {text.get_position()[1]: text.get_text() for text in axes.texts}
-    assert written == {1: "not trained", 0: "+40.0 →"} and axes.get_xlim()[1] < 10
+    assert written == {1: "not trained", 0: "→ +40.0 [38.0, 42.0]"} and axes.get_xlim()[1] < 10
 
 
 def test_gains_in_precision_have_a_panel_a_row():

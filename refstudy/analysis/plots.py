@@ -82,7 +82,7 @@ def gains(panels: Sequence[tuple[str, str, pd.DataFrame, int]], printed_on: str,
     """Gains in overall IoU as printed and as measured, a panel for each (title, label of the axis, lines, sign).
 
     Lines are ``gain_lines`` of one metric. With the sign -1 losses are drawn. A value of more than 15 points that is
-    2.5 times as far from zero as all others is written at the border.
+    2.5 times as far from zero as all others is written at the border, with its interval.
     """
     heights = [len(lines) + 2.4 for _, _, lines, _ in panels]
     size = (8.2, 0.27 * sum(heights) + 0.4)
@@ -94,14 +94,16 @@ def gains(panels: Sequence[tuple[str, str, pd.DataFrame, int]], printed_on: str,
         limit = sizes[-2 if far else -1]  # of what is to scale
         for y, (line, (printed, ours)) in enumerate(zip(lines.iloc[::-1].itertuples(), shown[::-1], strict=True)):
             axes.plot(printed, y, "o", markerfacecolor="white", markersize=6, color="black")
+            ends = [sign * line.gain_low, sign * line.gain_high]
             side: dict[str, Any] = {"y": y, "va": "center", "fontsize": 8, "transform": axes.get_yaxis_transform()}
             if np.isnan(ours):
                 axes.text(1.01, s="not trained", ha="left", color="0.4", **side)
             elif abs(ours) > limit:
-                text, x, edge = (f"{ours:+.1f} →", 0.99, "right") if ours > 0 else (f"← {ours:+.1f}", 0.01, "left")
-                axes.text(x, s=text, ha=edge, color=OURS, **side)
+                text = f"{ours:+.1f} [{', '.join(f'{end:.1f}' for end in sorted(ends))}]"
+                x, text = (1.01, f"→ {text}") if ours > 0 else (0.01, f"← {text}")
+                axes.text(x, s=text, ha="left", color=OURS, **side)
             else:
-                axes.plot([sign * line.gain_low, sign * line.gain_high], [y, y], color=OURS, linewidth=2)
+                axes.plot(ends, [y, y], color=OURS, linewidth=2)
                 axes.plot(ours, y, **mark(OURS, line.fewer))
         axes.axvline(0, color=GREY, linewidth=1)
         axes.set_yticks(range(len(lines)), lines["label"].iloc[::-1])
