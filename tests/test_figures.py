@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from refstudy.analysis import figures
 from refstudy.analysis.table_files import write_table
@@ -204,3 +205,15 @@ def test_ranges_of_gates_have_a_panel_for_each_run_and_kind():
     assert (
         len({x for line in lines for path in line.get_paths() for x in path.vertices[:, 0]}) == 4
     )  # none hides another
+
+
+def test_a_chart_is_written_with_a_palette_and_the_same_pixels(tmp_path, monkeypatch):
+    figure, axes = plt.subplots(figsize=(2, 1))
+    axes.plot([0, 1], [0, 1])
+    path = figures.save(figure, tmp_path, "small")
+    monkeypatch.setattr("PIL.Image.Image.getcolors", lambda image, most: None)  # as with too many colours
+    plain = figures.save(figure, tmp_path / "plain", "small")
+    with Image.open(path) as few, Image.open(plain) as many:
+        assert (few.mode, many.mode) == ("P", "RGB") and path.stat().st_size < plain.stat().st_size
+        assert np.array_equal(np.asarray(few.convert("RGB")), np.asarray(many))
+        assert few.info["dpi"] == many.info["dpi"]
