@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
+from refstudy.analysis.ceilings import LEVELS, PROJECTIONS, STRIDES, ceilings, read_ceilings
 from refstudy.analysis.table_files import write_table
 from refstudy.data.batches import Corpus
 from refstudy.metrics import METRICS, summarize
 from refstudy.models.build import build_model, mask_stride
 from refstudy.study.load import load_study
-from refstudy.training.evaluation import LEVELS, PROJECTIONS, STRIDES, ceilings, read_ceilings
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = load_study(ROOT / "papermill_runs.yaml")

@@ -10,6 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
+from refstudy.analysis.ceilings import read_ceilings
 from refstudy.base.config import record_name
 from refstudy.base.errors import StudyError
 from refstudy.base.files import JOURNAL, atomic_write, note
@@ -20,7 +21,6 @@ from refstudy.engine.plan import known, plan, without_record
 from refstudy.models.build import load_or_build
 from refstudy.study.changes import parse_changes
 from refstudy.study.load import load_study
-from refstudy.training.evaluation import read_ceilings
 from refstudy.training.records import find_record
 
 from .conftest import tiny_model

@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
+from refstudy.analysis.ceilings import ceilings, read_ceilings
 from refstudy.analysis.figures import save
 from refstudy.analysis.measures import interval, resampled_counts
 from refstudy.analysis.results import BUILDERS
@@ -34,7 +35,6 @@ from refstudy.engine.manifest import FILE_NAME, read_manifest, write_manifest
 from refstudy.engine.report import PAPER_FIGURES
 from refstudy.engine.verify import verify
 from refstudy.study.load import load_study
-from refstudy.training.evaluation import ceilings, read_ceilings
 from refstudy.training.loop import SHOWN_IMAGES
 from refstudy.training.records import find_record, find_records
 

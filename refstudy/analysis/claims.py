@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from refstudy.analysis.ceilings import read_ceilings
 from refstudy.analysis.cost import cost
 from refstudy.analysis.data_names import measured_by
 from refstudy.analysis.inference import (
@@ -31,7 +32,7 @@ from refstudy.models.build import mask_stride
 from refstudy.papers.claims import Question, load_claims
 from refstudy.papers.printed import printed_cells
 from refstudy.study.file import ProfileStudy, Study, training_command
-from refstudy.training.evaluation import read_ceilings, summarize_counts
+from refstudy.training.evaluation import summarize_counts
 from refstudy.training.records import Record
 
 FILE = load_claims()
