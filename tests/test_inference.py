@@ -50,6 +50,27 @@ def test_pictures_add_to_the_error_and_not_to_the_degrees_of_freedom():
     assert both.freedom == alone.freedom
 
 
+def test_where_the_freedom_of_pictures_is_given_it_counts_as_that_of_a_second_family():
+    side, pictures = Side("fpn", 3, Spread(6.0, 4)), 5.0
+    one, other = estimate(1.0, pictures, side, pictures_freedom=99), estimate(1.0, pictures, side)
+    as_family = estimate(1.0, 0.0, side, Side("pictures", 1, Spread(pictures, 99)))
+    assert (one.error, one.freedom) == (pytest.approx(as_family.error), pytest.approx(as_family.freedom))
+    assert one.freedom == pytest.approx((2 + 5) ** 2 / (2**2 / 4 + 5**2 / 99)) and other.freedom == 4
+    assert estimate(1.0, pictures, Side("fpn", 3, Spread(0.0, 4)), pictures_freedom=99).freedom == pytest.approx(99)
+
+
+@pytest.mark.parametrize("freedom, least", [(2, 0.92), (3, 0.93), (8, 0.94)])
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 1, 2, 4])
+def test_levels_cover_about_as_often_as_they_say(freedom, least, ratio):
+    """Whatever is larger, the error of the seeds (here 1) or of 400 pictures. docs/statistics.md quotes the numbers."""
+    random, trials = np.random.default_rng(1), 40_000
+    seeds = random.chisquare(freedom, trials) / freedom
+    pictures = ratio**2 * random.chisquare(399, trials) / 399
+    off = random.normal(size=trials) * (1 + ratio**2) ** 0.5
+    low, high = estimate(off, pictures, Side("", 1, Spread(seeds, freedom)), pictures_freedom=399).interval()
+    assert least < ((low < 0) & (high > 0)).mean() < 0.957
+
+
 def test_a_third_row_of_the_family_makes_the_spread_surer():
     spread = pooled([ONE, OTHER, [50.0, 52.0]])
     squares = sum(np.var(own) * len(own) for own in (ONE, OTHER)) + 2

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from refstudy.analysis.measures import interval, sampled_metrics
+from refstudy.analysis.measures import jackknifed_metrics, over_pictures
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest
 from refstudy.data.batches import build_corpus
@@ -64,9 +64,9 @@ def test_its_numbers_are_those_of_the_tables_and_records(study):
     for record in shipped:
         label = re.escape(study.variants[record.config.variant].label)
         (line,) = re.findall(rf"\| {label} \| RefScenes val.*", card)
-        values = sampled_metrics(record, "val")
+        values = jackknifed_metrics(record, "val")
         for metric in ("oIoU", "mIoU"):
-            low, high = interval(values[metric])
+            low, high = over_pictures(values[metric]).interval()
             assert f"{values[metric][0]:.1f} [{low:.1f}, {high:.1f}]" in line
         for split, metrics in record.metrics.items():
             counts = record.counts()

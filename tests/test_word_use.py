@@ -56,14 +56,15 @@ def test_intervals_are_over_pictures(tmp_path):
     assert line[["same_low", "same_high", "other_low", "other_high"]].tolist() == [100, 100, 0, 0]  # all are alike
 
 
-def test_pictures_without_a_pair_of_one_sort_leave_their_draws_out(tmp_path):
-    """Of two pictures only one has two expressions of one thing: some draws have no such pair."""
+def test_a_pair_of_one_sort_in_one_picture_has_no_interval(tmp_path):
+    """Of two pictures one has two expressions of one thing, the other has two of two things."""
     counts = pd.DataFrame({"sent_id": [0, 1, 2, 3], "ref_id": [0, 0, 1, 2], "image_id": [0, 0, 1, 1]})
     counts = counts.assign(split="val", words=2, kind="location", intersection=1, union=2)
     mask = encode_mask(np.eye(SIDE, dtype=bool))
     put_counts(tmp_path, "s2rm_fpn", counts, masks=dict.fromkeys(range(4), mask))
     line = word_use(STUDY.under("scenes", tmp_path)).loc[0]
-    assert line[["same", "same_low", "same_high", "other", "other_low", "other_high"]].tolist() == 6 * [100]
+    assert line[["same", "other"]].tolist() == 2 * [100]
+    assert line[["same_low", "same_high", "other_low", "other_high"]].isna().all()
     assert line["same_pairs"] == line["other_pairs"] == 1
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from refstudy.analysis.failures import RESPONSE, SMALL, diagnose, most_covered
-from refstudy.analysis.measures import resampled_mean, spelled
+from refstudy.analysis.measures import jackknifed_mean, over_pictures, spelled
 from refstudy.analysis.scene_things import Thing, stacked, true_of
 from refstudy.base.config import THRESHOLD
 from refstudy.data.batches import Corpus
@@ -80,7 +80,7 @@ def probe_table(probed: pd.DataFrame) -> pd.DataFrame:
     """Summarise ``probe_corpus``, a row per kind of probe.
 
     Columns: kind, expressions; share that responds, in percent, with its 95 % interval share_low, share_high over
-    resampled images; hits (percent); marked (mean percent of the picture); confidence (mean); on_noun, on_colour:
+    pictures; hits (percent); marked (mean percent of the picture); confidence (mean); on_noun, on_colour:
     percent of the responses that lie mostly on something of that noun, of that colour.
     """
     lines = []
@@ -88,8 +88,8 @@ def probe_table(probed: pd.DataFrame) -> pd.DataFrame:
         part = probed[probed["kind"] == kind]
         if len(part):
             responses = part[part["responds"]]
-            share = spelled("share", resampled_mean(100 * part["responds"], part["image_id"]))
-            line = {"kind": kind, "expressions": len(part)} | share
+            share = over_pictures(jackknifed_mean(100 * part["responds"], part["image_id"]))
+            line = {"kind": kind, "expressions": len(part)} | spelled("share", share, percent=True)
             line |= {"hits": 100 * (part["cause"] == "hit").mean(), "marked": 100 * part["marked"].mean()}
             line["confidence"] = part["confidence"].mean()
             lines.append(line | {name: 100 * responses[name].mean() for name in ("on_noun", "on_colour")})

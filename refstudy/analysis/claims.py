@@ -24,7 +24,7 @@ from refstudy.analysis.inference import (
     judge,
     runs_needed,
 )
-from refstudy.analysis.measures import Measure, resampled_counts, spelled
+from refstudy.analysis.measures import Measure, jackknifed_counts, spelled
 from refstudy.analysis.rows import variant_records
 from refstudy.analysis.table_text import with_interval
 from refstudy.metrics import METRICS
@@ -86,7 +86,7 @@ def answers(study: ProfileStudy, questions: Sequence[Question]) -> pd.DataFrame:
 
     def sample(record: Record) -> pd.DataFrame:
         parts = _parts(record, splits)
-        return pd.concat({name: resampled_counts(part) for name, part in parts.items()}, axis=1)
+        return pd.concat({name: jackknifed_counts(part) for name, part in parts.items()}, axis=1)
 
     def exact(record: Record) -> pd.Series:
         return pd.concat({name: pd.Series(summarize_counts(part)) for name, part in _parts(record, splits).items()})

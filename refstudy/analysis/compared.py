@@ -28,7 +28,7 @@ from refstudy.analysis.inference import (
     smallest_gain,
 )
 from refstudy.analysis.lengths import MAIN, by_bucket, measure_groups, measured_groups, printed_buckets, printed_dataset
-from refstudy.analysis.measures import metrics_of, sampled_metrics, spelled
+from refstudy.analysis.measures import jackknifed_metrics, metrics_of, pictures_variance, spelled
 from refstudy.analysis.opened import OpenStudy
 from refstudy.analysis.rows import seed_records
 from refstudy.analysis.word_use import PAIRS, mask_agreement
@@ -182,7 +182,7 @@ def smallest_gains(study: Compared) -> dict[str, float]:
     measure, recorded = metrics_of(study, split), study.recorded()
     ends = {name: measure(study.profile, name, records) for name, records in recorded.items()}
     others = [seed_records(study, name, study.settings.pilot) for name in study.variant_names if name != study.own]
-    pilot = [[sampled_metrics(record, split)[metric] for record in runs] for runs in others if len(runs) > 1]
+    pilot = [[jackknifed_metrics(record, split)[metric] for record in runs] for runs in others if len(runs) > 1]
     alone = Spread(pooled([[run.iloc[0] for run in runs] for runs in pilot]).variance, 0)
     family = {name: study.file.variants[name].family for name in (*ends, study.own)}
     known = {family[name]: one.side(metric).spread for name, one in ends.items() if one.spread.freedom}
@@ -197,7 +197,7 @@ def smallest_gains(study: Compared) -> dict[str, float]:
         sides = [Side(family[side], runs[side], spreads[family[side]]) for side in runs]
         pairs = [one.values[metric] - other.values[metric] for key, other in ends.items() if key != name]
         pairs += [runs[0] - runs[1] for runs in pilot]
-        pictures = pairs[0].iloc[1:].var(ddof=0) if pairs else 0.0
+        pictures = pictures_variance(pairs[0]) if pairs else 0.0
         gain = estimate(0.0, pictures, *sides)
         found[name] = float(smallest_gain(gain.error, gain.freedom, ALPHA / len(LOOKS) / judged))
     return found

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from refstudy.analysis.measures import resampled_mean, spelled
+from refstudy.analysis.measures import jackknifed_mean, over_pictures, spelled
 from refstudy.analysis.scene_things import Thing, stacked
 from refstudy.base.config import THRESHOLD
 from refstudy.data.batches import Corpus
@@ -140,7 +140,7 @@ def cause_table(diagnosed: pd.DataFrame) -> pd.DataFrame:
     """Counts of ``diagnose_corpus``, a line per kind of expression ("all" first) and cause.
 
     Columns: kind, cause, expressions; share of the kind's expressions in percent with its 95 % interval share_low,
-    share_high over resampled images; iou and confidence (means, NaN for a cause that does not occur).
+    share_high over pictures; iou and confidence (means, NaN for a cause that does not occur).
     """
     lines = []
     kinds = [kind for kind in KINDS if (diagnosed["kind"] == kind).any()]
@@ -149,6 +149,7 @@ def cause_table(diagnosed: pd.DataFrame) -> pd.DataFrame:
         for cause in CAUSES:
             rows = part[part["cause"] == cause]
             line = {"kind": kind, "cause": cause, "expressions": len(rows)}
-            line |= spelled("share", resampled_mean(100 * (part["cause"] == cause), part["image_id"]))
+            share = over_pictures(jackknifed_mean(100 * (part["cause"] == cause), part["image_id"]))
+            line |= spelled("share", share, percent=True)
             lines.append(line | {"iou": rows["iou"].mean(), "confidence": rows["confidence"].mean()})
     return pd.DataFrame(lines)

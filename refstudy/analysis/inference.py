@@ -59,6 +59,10 @@ class Estimate:
         half = stats.t.ppf((1 + level) / 2, self.freedom) * self.error
         return self.points - half, self.points + half
 
+    def percent(self) -> str:
+        """The numbers as "43.6 [40.5, 46.6]", with an interval that is cut to 0 to 100."""
+        return "{:.1f} [{:.1f}, {:.1f}]".format(self.points, *np.clip(self.interval(), 0, 100))
+
     def p(self) -> np.ndarray:
         """The two-sided p-value of no gain; 1 where points and error are both 0, NaN where the error is unknown."""
         from scipy import stats
@@ -81,12 +85,12 @@ def pooled(groups: Iterable[Any]) -> Spread:
     return Spread(squares / freedom if freedom else squares * np.nan, freedom)
 
 
-def estimate(points: Any, pictures: Any, *sides: Side) -> Estimate:
+def estimate(points: Any, pictures: Any, *sides: Side, pictures_freedom: float | None = None) -> Estimate:
     """A mean over the runs of one side, or the difference of the means of two.
 
     ``pictures`` is the variance that another choice of pictures gives ``points``. Seeds add their spread over the runs
-    of each side; sides of one family share one estimate of it. The degrees of freedom are those of the seeds alone, of
-    two families by Welch and Satterthwaite: the many of the pictures would make an interval of few runs too short.
+    of each side; sides of one family share one estimate of it. The degrees of freedom are those of the seeds, of two
+    families by Welch and Satterthwaite; those of the pictures are counted with them only where they are given.
     """
     shares: dict[str, float] = {}
     spreads = {side.family: side.spread for side in sides}
@@ -95,8 +99,10 @@ def estimate(points: Any, pictures: Any, *sides: Side) -> Estimate:
     parts = [(share * spreads[family].variance, spreads[family].freedom) for family, share in shares.items()]
     seeds = sum(variance for variance, _ in parts)
     with np.errstate(invalid="ignore", divide="ignore"):
-        uncertain = sum(np.divide(variance**2, freedom) for variance, freedom in parts)
-        freedom = np.divide(np.maximum(seeds**2, np.finfo(float).tiny), uncertain)  # infinite where seeds add nothing
+        counted = parts if pictures_freedom is None else [*parts, (pictures, pictures_freedom)]
+        together = sum(variance for variance, _ in counted) ** 2
+        uncertain = sum(np.divide(variance**2, freedom) for variance, freedom in counted)
+        freedom = np.divide(np.maximum(together, np.finfo(float).tiny), uncertain)  # infinite where nothing varies
     return Estimate(points, (pictures + seeds) ** 0.5, freedom)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from refstudy.analysis.data_names import DATA_NAMES, measured_by
 from refstudy.analysis.inference import Estimate, judge
-from refstudy.analysis.measures import Ends, Measure, draws, own_ends
+from refstudy.analysis.measures import Ends, Measure, leave_out, own_ends
 from refstudy.analysis.rows import Row, benchmark_splits, missing_runs, recorded, table_rows
 from refstudy.base.config import DataConfig
 from refstudy.data.scenes.flavours import FLAVOURS
@@ -74,8 +74,8 @@ def by_kind_and_bucket(buckets: Sequence[Bucket]) -> Label:
 def grouped_oiou(records: list[Record], split: str, label: Label, groups: Sequence) -> Ends:
     """Overall IoU in percent per group; the spread is that of these runs alone.
 
-    The split's pictures are resampled whole, with the draws of ``refstudy.analysis.measures.sampled_metrics``, so that
-    groups of one split are paired. NaN where no expression of a group was drawn.
+    Pictures are left out whole, as in ``refstudy.analysis.measures.jackknifed_metrics``, so groups of one split are
+    paired. A group within one picture has no interval.
     """
     return own_ends([_grouped(record, split, label, groups) for record in records])
 
@@ -84,28 +84,28 @@ def measure_groups(study: ProfileStudy, split: str, label: Label, groups: Sequen
     """``grouped_oiou`` of a study's variants, with the spread over seeds pooled by family."""
 
     def exact(record: Record) -> pd.Series | None:
-        return _grouped(record, split, label, groups, resampled=False).iloc[0] if split in record.metrics else None
+        return _grouped(record, split, label, groups, whole=True).iloc[0] if split in record.metrics else None
 
     return Measure(study, lambda record: _grouped(record, split, label, groups), exact)
 
 
-def _grouped(record: Record, split: str, label: Label, groups: Sequence, resampled: bool = True) -> pd.DataFrame:
+def _grouped(record: Record, split: str, label: Label, groups: Sequence, whole: bool = False) -> pd.DataFrame:
     counts = record.counts(split)
     named = counts.assign(group=label(counts)).dropna(subset="group")
-    inter, union = _sums(named, "group", groups, counts["image_id"], ("intersection", "union"), resampled)
+    inter, union = _sums(named, "group", groups, counts["image_id"], ("intersection", "union"), whole)
     return 100 * pd.DataFrame(np.divide(inter, union, out=np.full_like(inter, np.nan), where=union > 0), columns=groups)
 
 
 def _sums(
-    rows: pd.DataFrame, by: str, groups: Sequence, images: pd.Series, columns: Sequence[str], resampled: bool = True
+    rows: pd.DataFrame, by: str, groups: Sequence, images: pd.Series, columns: Sequence[str], whole: bool = False
 ) -> list[np.ndarray]:
-    """For each of ``columns`` the sums of the ``rows`` of each group, (1 + RESAMPLES, groups), over the drawn pictures
-    of all ``images``: row 0 of all pictures, and the only one unless ``resampled``."""
+    """For each of ``columns`` the sums of the ``rows`` of each group over the pictures ``images``: of all of them (row
+    0), then without each, (1 + n, groups); of the ``whole`` alone, (1, groups)."""
     order = np.sort(images.unique())
     per_image = rows.groupby(["image_id", by])[list(columns)].sum()
-    weights = draws(len(order))[: None if resampled else 1]
     tables = (per_image[column].unstack(fill_value=0) for column in columns)
-    return [weights @ table.reindex(index=order, columns=groups, fill_value=0).to_numpy(float) for table in tables]
+    sums = [table.reindex(index=order, columns=groups, fill_value=0).to_numpy(float) for table in tables]
+    return [one.sum(0, keepdims=True) if whole else leave_out(one) for one in sums]
 
 
 def measured_groups(
@@ -156,7 +156,7 @@ def _at_one_mix(record: Record, split: str, label: Label, groups: Sequence) -> p
     named = {group: counts[label(counts) == group] for group in groups}
     sums = {group: _sums(rows, "kind", kinds, counts["image_id"], columns) for group, rows in named.items()}
     first, second = (expressions[0] for _, _, expressions in sums.values())
-    with np.errstate(invalid="ignore", divide="ignore"):  # kinds that were not drawn: NaN
+    with np.errstate(invalid="ignore", divide="ignore"):  # a kind that one picture alone has: NaN
         mix = np.nan_to_num(first * second / (first + second))
         shared, found = mix > 0, {}
         for group, (inter, union, expressions) in sums.items():

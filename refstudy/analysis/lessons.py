@@ -21,7 +21,7 @@ from refstudy.analysis import figures
 from refstudy.analysis.claims import variants_by_regions
 from refstudy.analysis.cost import cost
 from refstudy.analysis.data_names import data_name
-from refstudy.analysis.measures import interval, resampled_counts, resampled_mean, spelled
+from refstudy.analysis.measures import jackknifed_counts, jackknifed_mean, over_pictures, spelled
 from refstudy.analysis.opened import OpenStudy
 from refstudy.analysis.table_files import write_table
 from refstudy.analysis.trace import Trace, corpus_steps, decoder_maps, inputs, main_direction, region_counts, trace
@@ -230,10 +230,10 @@ def region_sweep(example: Example, numbers: Sequence[int], pictures: int) -> pd.
     part = "" if data.scenes.get(split) == len(corpus.images) else f", first {len(corpus.images)} pictures"
     about = {"variant": example.variant, "data": data_name(data, split) + part}
     counts, asked = region_counts(example.model, corpus, numbers), len(corpus.table)  # type: ignore[arg-type]
-    resampled = {K: resampled_counts(some)["oIoU"] for K, some in counts.groupby("K")}
+    found = {K: jackknifed_counts(some)["oIoU"] for K, some in counts.groupby("K")}
     return pd.DataFrame(
-        {"K": K, "expressions": asked, "oIoU": values[0]} | spelled("gain", values - resampled[0]) | about
-        for K, values in resampled.items()
+        {"K": K, "expressions": asked, "oIoU": values[0]} | spelled("gain", over_pictures(values - found[0])) | about
+        for K, values in found.items()
     )
 
 
@@ -289,7 +289,7 @@ def region_choices(example: Example) -> Choices:
     often = torch.bincount(chosen.flatten(), minlength=borders[0].numel()) / len(chosen)
     different = len({tuple(sorted(row)) for row in chosen.tolist()})
     hits, any_hits = borders.flatten(1).gather(1, chosen).mean(1), borders.flatten(1).mean(1)
-    more = interval(resampled_mean(pd.Series((hits - any_hits).numpy()), np.concatenate(pictures)))
+    more = over_pictures(jackknifed_mean(pd.Series((hits - any_hits).numpy()), np.concatenate(pictures))).interval()
     shares = hits.mean().item(), any_hits.mean().item(), more
     return Choices(len(chosen), different, often.view(borders.shape[1:]), borders.mean(0), *shares)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from refstudy.analysis.data_names import data_name
-from refstudy.analysis.measures import interval, resampled_counts
+from refstudy.analysis.measures import jackknifed_counts, over_pictures
 from refstudy.analysis.opened import OpenStudy
 from refstudy.analysis.scene_things import scene_things
 from refstudy.analysis.table_text import with_interval
@@ -139,9 +139,9 @@ def scores(training: Training, floors: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def verdict(training: Training, floor: pd.DataFrame) -> list[str]:
     """Sentences that say whether the masks show that the model uses the words, against the counts of the best mask
     without words."""
-    own = resampled_counts(training.counts)["oIoU"]
-    gain, agreement = own - resampled_counts(floor)["oIoU"], training.agreement
-    low, high = interval(gain)
+    own = jackknifed_counts(training.counts)["oIoU"]
+    gain, agreement = over_pictures(own - jackknifed_counts(floor)["oIoU"]), training.agreement
+    low, high = gain.interval()
     if low > 0:
         answer = "Yes, it uses the words: no mask that ignores them can have so high an overall IoU."
     elif agreement and agreement["other_high"] < agreement["same_low"]:
@@ -149,7 +149,7 @@ def verdict(training: Training, floor: pd.DataFrame) -> list[str]:
     else:
         answer = "No. Neither the score nor the masks show that the model uses the words."
     where = f"{training.measured_on}, {len(training.val.images)} pictures"
-    reached = f"{own[0]:.1f} % overall IoU, {gain[0]:+.1f} [{low:+.1f}, {high:+.1f}] points against"
+    reached = f"{own[0]:.1f} % overall IoU, {gain.points:+.1f} [{low:+.1f}, {high:+.1f}] points against"
     lines = [answer, f"It reaches {reached} the best mask without words ({where})."]
     scores, best = summarize_counts(training.counts), summarize_counts(floor)
     if behind := [name for name, score in scores.items() if score < best[name]]:

@@ -1,23 +1,19 @@
-"""Levels and gains of variants with their errors: pictures resampled, the spread over seeds pooled."""
+"""Levels and gains of variants with their errors: each picture left out in turn, the spread over seeds pooled."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from refstudy.analysis.inference import LEVEL, Estimate, Side, Spread, estimate, pooled
+from refstudy.analysis.inference import Estimate, Side, Spread, estimate, pooled
 from refstudy.analysis.rows import refuse_unlike, variant_records
 from refstudy.metrics import METRICS, THRESHOLDS, iou
 from refstudy.study.file import ProfileStudy
 from refstudy.training.records import Record
 
-RESAMPLES = 2000
-SEED = 20240509  # of the resampling: the same draws for every table, variant and machine
-
-# The numbers of one run, a column per measure: row 0 as measured, then a row per resampling of the pictures.
+# The numbers of one run, a column per measure: row 0 as measured, then a row per picture, measured without it.
 Sample = Callable[[Record], pd.DataFrame]
 
 
@@ -37,13 +33,13 @@ class Ends:
         return _estimated(self.values, self._side)
 
     def above(self, other: "Ends") -> Estimate:
-        """The gain over another variant, with pictures resampled together. Raises StudyError when the two were measured
-        on different data."""
+        """The gain over another variant on the same pictures. Raises StudyError when the two were measured on different
+        data."""
         refuse_unlike([*self.records, *other.records])
         return _estimated(self.values - other.values, self._side, other._side)
 
     def above_fixed(self, values: pd.DataFrame) -> Estimate:
-        """The gain over values that do not depend on a training, with pictures resampled together."""
+        """The gain over values that do not depend on a training, on the same pictures."""
         return _estimated(self.values - values, self._side)
 
     def side(self, measure: Any) -> Side:
@@ -56,7 +52,16 @@ class Ends:
 
 
 def _estimated(values: pd.DataFrame, *sides: Side) -> Estimate:
-    return estimate(values.iloc[0], values.iloc[1:].var(ddof=0), *sides)
+    many = len(values) - 2 if len(sides) == 1 else None  # of two sides the seeds alone count: docs/statistics.md
+    return estimate(values.iloc[0], pictures_variance(values), *sides, pictures_freedom=many)
+
+
+def pictures_variance(values: Any) -> Any:
+    """The variance that another choice of pictures gives the values of a ``Sample``, by the jackknife; NaN where a
+    value cannot do without one of them. Source: Efron (1982), The Jackknife, the Bootstrap and Other Resampling Plans,
+    Chapter 3."""
+    without = values.iloc[1:]
+    return (len(without) - 1) * without.var(ddof=0, skipna=False)
 
 
 def own_ends(samples: Sequence[pd.DataFrame]) -> Ends:
@@ -98,59 +103,52 @@ class Measure:
 
 
 def metrics_of(study: ProfileStudy, split: str) -> Measure:
-    """All metrics of a split, in percent. Expressions of one picture are not independent, so whole pictures are drawn
-    (a cluster bootstrap), by draws that depend on their number alone: variants on the same pictures are resampled
-    together."""
+    """All metrics of a split, in percent. Expressions of one picture are not independent, so whole pictures are left
+    out."""
 
     def exact(record: Record) -> pd.Series | None:
         return pd.Series(record.metrics[split]) if split in record.metrics else None
 
-    return Measure(study, lambda record: sampled_metrics(record, split), exact)
+    return Measure(study, lambda record: jackknifed_metrics(record, split), exact)
 
 
-def sampled_metrics(record: Record, split: str) -> pd.DataFrame:
-    """All metrics of one run, in percent; row 0 as measured, then ``RESAMPLES`` resamplings of the split's pictures.
-    They say nothing about other trainings."""
-    return resampled_counts(record.counts(split))
+def jackknifed_metrics(record: Record, split: str) -> pd.DataFrame:
+    """All metrics of one run, in percent, as a ``Sample``. They say nothing about other trainings."""
+    return jackknifed_counts(record.counts(split))
 
 
-def resampled_counts(counts: pd.DataFrame) -> pd.DataFrame:
-    """The resamplings of ``sampled_metrics``, from the pixel counts of one split, as ``evaluate`` returns them."""
+def jackknifed_counts(counts: pd.DataFrame) -> pd.DataFrame:
+    """``jackknifed_metrics`` from the pixel counts of one split, as ``evaluate`` returns them."""
     counts = counts.sort_values("sent_id")
     ious = iou(counts["intersection"], counts["union"])
     per_image = counts[["image_id", "intersection", "union"]].assign(expressions=1, mIoU=ious)
     for threshold in THRESHOLDS:
         per_image[f"P@{threshold}"] = ious > threshold
     sums = per_image.groupby("image_id", sort=True).sum()
-    drawn = pd.DataFrame(draws(len(sums)) @ sums.to_numpy(float), columns=sums.columns)
-    metrics = drawn[list(METRICS[1:])].div(drawn["expressions"], axis=0)
-    metrics.insert(0, "oIoU", drawn["intersection"] / drawn["union"])
+    left = pd.DataFrame(leave_out(sums.to_numpy(float)), columns=sums.columns)
+    metrics = left[list(METRICS[1:])].div(left["expressions"], axis=0)
+    metrics.insert(0, "oIoU", left["intersection"] / left["union"])
     return 100 * metrics
 
 
-@lru_cache(maxsize=8)
-def draws(count: int) -> np.ndarray:
-    """The number of times that each of ``count`` images is drawn, (1 + RESAMPLES, count): in row 0 once each."""
-    random = np.random.default_rng(SEED)
-    return np.vstack([np.ones(count), random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)])
+def leave_out(sums: np.ndarray) -> np.ndarray:
+    """The sums over all pictures (row 0), then over all but each, (1 + n, k), from ``sums`` of each picture, (n, k)."""
+    total = sums.sum(0)
+    return np.vstack([total, total - sums])
 
 
-def interval(values: pd.Series | np.ndarray) -> tuple[float, float]:
-    """The percentile interval of resampled values (without row 0, the estimate)."""
-    low, high = np.percentile(np.asarray(values)[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return float(low), float(high)
+def over_pictures(values: pd.Series) -> Estimate:
+    """The estimate of one measure of a ``Sample`` whose only error is the choice of pictures."""
+    return Estimate(float(values[0]), float(pictures_variance(values)) ** 0.5, len(values) - 2)
 
 
-def resampled_mean(values: pd.Series, images: pd.Series | np.ndarray) -> pd.Series:
-    """The mean of a value of each expression, whose picture ``images`` names: row 0 of all, then by resampling."""
-    sums = values.groupby(images).agg(["sum", "count"])
-    drawn = draws(len(sums)) @ sums.to_numpy(float)
-    return pd.Series(drawn[:, 0] / drawn[:, 1])
+def jackknifed_mean(values: pd.Series, images: pd.Series | np.ndarray) -> pd.Series:
+    """The mean of a value of each expression, whose picture ``images`` names, as one measure of a ``Sample``."""
+    left = leave_out(values.groupby(images).agg(["sum", "count"]).to_numpy(float))
+    return pd.Series(left[:, 0]).div(left[:, 1])
 
 
-def spelled(name: str, found: Estimate | pd.Series, percent: bool = False) -> dict[str, float]:
-    """An estimate, or resampled values, as cells of a table: name, name_low and name_high; ``percent`` clips the
-    interval to 0 to 100."""
-    value, ends = (found.points, found.interval()) if isinstance(found, Estimate) else (found[0], interval(found))
-    low, high = np.clip(ends, 0, 100) if percent else ends
-    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+def spelled(name: str, found: Estimate, percent: bool = False) -> dict[str, float]:
+    """An estimate as cells of a table: name, name_low and name_high; ``percent`` clips the interval to 0 to 100."""
+    low, high = np.clip(found.interval(), 0, 100) if percent else found.interval()
+    return {name: float(found.points), f"{name}_low": float(low), f"{name}_high": float(high)}

@@ -7,7 +7,7 @@ import pandas as pd
 from dask.system import CPU_COUNT
 
 from refstudy.analysis.data_names import data_name
-from refstudy.analysis.measures import interval, resampled_counts
+from refstudy.analysis.measures import jackknifed_counts, over_pictures
 from refstudy.base.config import DataConfig
 from refstudy.base.errors import StudyError
 from refstudy.data.refer import find_below, load_table
@@ -15,7 +15,7 @@ from refstudy.data.source import prepare_data
 from refstudy.models.build import default_device
 from refstudy.models.segmenter import Segmenter
 from refstudy.study.file import Profile
-from refstudy.training.evaluation import corpus_for, evaluate, evaluation_batching, summarize_counts
+from refstudy.training.evaluation import corpus_for, evaluate, evaluation_batching
 
 
 def own_data(folder: Path, dataset: str, split_by: str, settings: DataConfig) -> tuple[Path, DataConfig]:
@@ -42,7 +42,7 @@ def scored(
     there are others.
 
     Returns the scores as text, "43.6 [40.5, 46.6]", a row per split with its data and a column per metric, in percent
-    with 95 % intervals from resampled pictures; the counts of every expression, as ``evaluate`` has them; and the
+    with 95 % intervals over pictures; the counts of every expression, as ``evaluate`` has them; and the
     precision of the computation.
     """
     folder, data = own or (prepare_data(profile.data, root, workers=CPU_COUNT), profile.data)
@@ -57,9 +57,8 @@ def scored(
     sized = data.model_copy(update={"image_size": model.config.image_size})
     scores = {}
     for name, some in counts.items():
-        resampled = resampled_counts(some)
+        values = jackknifed_counts(some)
         scores[data_name(sized, name, profile.evaluation)] = {
-            metric: "{:.1f} [{:.1f}, {:.1f}]".format(value, *interval(resampled[metric]))
-            for metric, value in summarize_counts(some).items()
+            metric: over_pictures(values[metric]).percent() for metric in values
         }
     return pd.DataFrame(scores).T, pd.concat(counts.values()), how["precision"]

@@ -7,11 +7,10 @@ for two expressions of one thing, and disjoint masks for two things. Neither nee
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from refstudy.analysis.data_names import measured_by
-from refstudy.analysis.measures import draws, spelled
+from refstudy.analysis.measures import leave_out, over_pictures, spelled
 from refstudy.analysis.rows import recorded
 from refstudy.metrics import overlap
 from refstudy.study.file import ProfileStudy
@@ -45,11 +44,10 @@ def mask_agreement(record: Record) -> dict[str, Any]:
     if sums.empty:
         return {}
     found: dict[str, Any] = {"pictures": len(sums)}
-    drawn = pd.DataFrame(draws(len(sums)) @ sums.to_numpy(), columns=sums.columns)
+    left = pd.DataFrame(leave_out(sums.to_numpy()), columns=sums.columns)
     for pair in PAIRS:
-        pairs = found[f"{pair}_pairs"] = int(sums[f"{pair}_pairs"].sum())
-        shared = 100 * (drawn[pair] / drawn[f"{pair}_pairs"]).dropna()  # a draw may have no pair
-        found |= spelled(pair, shared if pairs else pd.Series([np.nan, np.nan]))
+        found[f"{pair}_pairs"] = int(sums[f"{pair}_pairs"].sum())
+        found |= spelled(pair, over_pictures(100 * left[pair] / left[f"{pair}_pairs"]), percent=True)
     return found
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from refstudy.analysis.measures import metrics_of, resampled_counts, spelled
+from refstudy.analysis.measures import jackknifed_counts, metrics_of, over_pictures, spelled
 from refstudy.analysis.rows import recorded
 from refstudy.analysis.scene_things import Thing, stacked
 from refstudy.data.batches import Corpus
@@ -63,8 +63,9 @@ def wordless_table(study: ProfileStudy, floors: dict[str, pd.DataFrame]) -> pd.D
     first lines are the floors themselves, whose intervals are over pictures alone.
     """
     split = study.settings.splits[0]
-    wordless = {floor: resampled_counts(floors[floor]) for floor in WORDLESS}
-    lines: list[dict] = [{"label": text} | spelled("oIoU", wordless[floor]["oIoU"]) for floor, text in WORDLESS.items()]
+    wordless = {floor: jackknifed_counts(floors[floor]) for floor in WORDLESS}
+    alone = {WORDLESS[floor]: over_pictures(values["oIoU"]) for floor, values in wordless.items()}
+    lines: list[dict] = [{"label": text} | spelled("oIoU", found) for text, found in alone.items()]
     ends_of = metrics_of(study, split)
     for name, records in recorded(study).items():
         own = ends_of(study.profile, name, records)

@@ -6,7 +6,7 @@ from pathlib import Path
 import jinja2
 
 from refstudy.analysis.data_names import data_name
-from refstudy.analysis.measures import interval, sampled_metrics
+from refstudy.analysis.measures import jackknifed_metrics, over_pictures
 from refstudy.base.errors import StudyError
 from refstudy.base.files import file_digest, write_text
 from refstudy.data.scenes.flavours import FLAVOURS
@@ -87,9 +87,8 @@ def _numbers(study: ProfileStudy, record: Record) -> Iterator[list[str]]:
     """The cells of a row for each split: model, data, expressions, ``SHOWN`` with their intervals."""
     config = record.config
     for split in config.splits:
-        metrics = sampled_metrics(record, split)
-        ends = {name: interval(metrics[name]) for name in SHOWN}
-        cells = [f"{metrics[name][0]:.1f} [{low:.1f}, {high:.1f}]" for name, (low, high) in ends.items()]
+        metrics = jackknifed_metrics(record, split)
+        cells = [over_pictures(metrics[name]).percent() for name in SHOWN]
         about = (study.label(config.variant), data_name(config.data, split, config.evaluation))
         yield [*about, str(len(record.counts(split))), *cells]
 

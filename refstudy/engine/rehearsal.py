@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from refstudy.analysis.cost import cost, gpu_hours
-from refstudy.analysis.measures import sampled_metrics
+from refstudy.analysis.measures import jackknifed_metrics
 from refstudy.analysis.table_files import write_table
 from refstudy.analysis.tables import TABLES, build_table
 from refstudy.base.allocation import added_megabytes, keep_freed_memory
@@ -236,7 +236,7 @@ def _cell(study: ProfileStudy, config: RunConfig, trainer: Trainer, corpus: Corp
     stem = next((stem for stem in study.file.variants[config.variant].tables if stem in TABLES), None)
     if stem is None:
         record = find_record(records, config)
-        return float(sampled_metrics(record, config.splits[0])["oIoU"].iloc[0]) if record else math.nan
+        return float(jackknifed_metrics(record, config.splits[0])["oIoU"].iloc[0]) if record else math.nan
     table = pd.read_csv(write_table(build_table(stem, study), study.folder / "tables", stem))
     found = table.loc[(table["variant"] == config.variant) & (table["metric"] == "oIoU"), "ours"].dropna()
     return float(found.iloc[0]) if len(found) else math.nan  # rows of other encoders have no record here
