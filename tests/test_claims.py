@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
 from refstudy.analysis.claims import CLAIMS, EXPLANATIONS, cost_ledger, explanations, ledger
 from refstudy.analysis.cost import cost
+from refstudy.analysis.inference import LOOKS
 from refstudy.analysis.table_files import write_table
 from refstudy.analysis.tables import TABLES
 from refstudy.base.errors import StudyError
@@ -83,6 +85,19 @@ def put_runs(results, variant, *ends, **options):
     """A record a seed, each of 20 equal masks that reach this overall IoU (percent)."""
     for seed, end in enumerate(ends):
         put(results, variant, [end / 100 + 1e-9] * 20, seed=seed, **options)
+
+
+def test_beside_the_pooled_spread_stands_welchs_test(tmp_path):
+    """A row whose runs lie close together makes the spread of its family small, and a verdict sure."""
+    wide, better = (40, 42, 44), (55, 57, 59)
+    put_runs(tmp_path, "tile_concat", *wide)
+    put_runs(tmp_path, "s2rm_fpn", *better)
+    put_runs(tmp_path, "acm_fpn", *[57 + k / 100 for k in range(-6, 7)])
+    table = of_claims(tmp_path)
+    line, welch = table.loc["S²RM beats Tile & Concat"], stats.ttest_ind(better, wide, equal_var=False).pvalue
+    assert line["verdict"] == "supported" and float(line["p"]) < 0.05
+    assert float(line["p_own"]) == pytest.approx(min(1, len(LOOKS) * len(table) * welch), abs=1e-4)
+    assert table.loc["shifting helps", "p_own"] == ""
 
 
 def of_claims(results, profile="scenes"):

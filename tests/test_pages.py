@@ -61,7 +61,7 @@ def folder(tmp_path):
         "low": 1.8,
     }
     verdicts = {"high": 5.1, "runs": [3, None], "reference_runs": [5, None], "verdict": ["supported", "not judged yet"]}
-    verdicts |= {"smallest": float("nan"), "ceiling": float("nan")}
+    verdicts |= {"smallest": float("nan"), "ceiling": float("nan"), "p_own": [0.0512, float("nan")]}
     pd.DataFrame(claims | verdicts).to_csv(tmp_path / "claims.csv")
     return tmp_path
 
@@ -85,8 +85,9 @@ def test_a_block_may_name_its_rows(folder):
 def test_findings_name_the_claims_that_were_judged(folder):
     text = filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
     assert "- **Claims.** Of 2 claims about accuracy, 1 is supported, 1 is not judged yet.\n" in text
-    gain = "+3.4 [+1.8, +5.1]; printed +9.0, outside this interval"
+    gain = "+3.4 [+1.8, +5.1]; printed +9.0"
     assert f"**Supported so far:** a ({gain}).\n" in text and " b (" not in text
+    assert "- **Size.** Of 1 measured gains, 0 have an interval that holds the printed gain.\n" in text
 
 
 def test_findings_tell_counted_claims_apart_and_name_another_metric(folder):
@@ -127,7 +128,7 @@ def test_findings_have_kendalls_tau_once_it_has_an_interval(folder):
         assert (
             "tau 0.58 [0.00, 1.00]; without the one that differs by less than 0.5 points in print, 0.67" in text
         ) is said
-        assert ("the study is not shown to order modules like the papers better than chance would." in text) is said
+        assert ("the study is not shown to order modules like the papers better than chance." in text) is said
     ranked.assign(low=[0.1, 0.17]).to_csv(folder / "tables" / "rank_agreement.csv", index=False)
     assert "the study orders modules like the papers better than" in filled(
         "<!-- findings -->\n<!-- end -->", STUDY, folder
@@ -159,7 +160,10 @@ def test_findings_say_whether_fresh_seeds_gave_what_was_foretold(folder):
 def test_claims_that_were_not_measured_are_left_out(folder):
     text = filled("<!-- claims -->\n<!-- end -->", STUDY, folder)
     assert "| a | oIoU | +9.02 | +3.4 |" in text and "| 3 / 5 | **supported** |" in text and "| b |" not in text
-    assert text.endswith("\n\nThe others: of 1 claim about accuracy, 1 is not judged yet.\n<!-- end -->")
+    notes = text.split("\n\n")[1:]
+    assert notes[0] == "The others: of 1 claim about accuracy, 1 is not judged yet."
+    own = "Decided above, but undecided if each row's spread over seeds is that of its own runs alone"
+    assert notes[1] == f"{own}: a ($p$ = 0.051).\n<!-- end -->"
 
 
 def test_blocks_say_so_where_nothing_is_recorded(folder):

@@ -42,8 +42,8 @@ REACH = 60.0  # percent; every full model reaches it, so a ceiling below it limi
 # Kinds of expressions: those that a thing's looks answer, and those that ask for its place.
 STRATA = {"looks": ("category", "attribute", "superlative"), "places": ("location", "relation")}
 COLUMNS = (
-    "variant reference metric printed measured low high p runs reference_runs verdict smallest runs_needed ceiling "
-    "looks places elsewhere data missing"
+    "variant reference metric printed measured low high p p_own runs reference_runs verdict smallest runs_needed "
+    "ceiling looks places elsewhere data missing"
 ).split()
 
 
@@ -64,7 +64,8 @@ def ledger(study: ProfileStudy) -> pd.DataFrame:
     """List every claim with the printed gain and the measured one, a line each, judged together on the first split.
 
     Columns: paper, claim, variant and the reference that it is held against, metric, printed (points), measured with
-    its 95 % interval low, high; p (adjusted for the number of claims and of looks); runs, reference_runs; verdict;
+    its 95 % interval low, high; p (adjusted for the number of claims and of looks); p_own (the same if the
+    spread over seeds of each row is that of its own runs alone, as in Welch's test); runs, reference_runs; verdict;
     smallest (of an undecided claim the gain that could have been seen); runs_needed (with which a gain as large as the
     measured one would be seen); ceiling (percent that masks drawn on the coarser side's grid can reach, at least; a
     claim whose ceiling is below ``REACH`` is untestable); looks, places (the gain on the ``STRATA`` of expressions) and
@@ -93,15 +94,16 @@ def answers(study: ProfileStudy, questions: Sequence[Question]) -> pd.DataFrame:
 
     measure = Measure(study, sample, exact)
     ceilings = read_ceilings(study.folder)
-    lines, tested, behind = [], [], []
+    lines, tested, alone, behind = [], [], [], []
     for asked in questions:
-        line, gain, sides = _measured(study, asked, measure)
+        line, gain, own, sides = _measured(study, asked, measure)
         if ceilings is not None and asked.better:
             strides = [mask_stride(study.config(name).model) for name in (asked.better, asked.worse)]
             line["ceiling"] = ceilings.loc[max(strides), asked.metric]
         lines.append(line)
         points = gain.points if asked.most is None else asked.most - gain.points
         tested.append((points, gain.error, gain.freedom))
+        alone.append((points, own.error, own.freedom))
         behind.append(sides)
     table = pd.DataFrame(lines, columns=COLUMNS).astype(dict.fromkeys(("measured", "low", "high", "ceiling"), float))
     table = table.astype(dict.fromkeys(("runs", "reference_runs"), "Int64"))
@@ -115,8 +117,11 @@ def answers(study: ProfileStudy, questions: Sequence[Question]) -> pd.DataFrame:
         pictures = gains.error[k] ** 2 - estimate(0.0, 0.0, *behind[k]).error ** 2
         needed = runs_needed(gains.points[k], pictures, judged.level, *behind[k])
         runs[k] = f"{needed:.0f}" if needed <= MOST_RUNS else f"over {MOST_RUNS}"
-    p = ["" if np.isnan(p) or verdict == UNMEASURED else f"{p:.4f}" for p, verdict in zip(*judged[:2], strict=True)]
-    table = table.assign(verdict=judged.verdict, smallest=judged.smallest, runs_needed=runs, p=p)
+    p_own = judge(Estimate(*np.array(alone, float).T), fewer, testable, margins).p
+    known = testable & (judged.verdict != UNMEASURED)
+    for name, values in (("p", judged.p), ("p_own", p_own)):
+        table[name] = [f"{one:.4f}" if now else "" for one, now in zip(values, known, strict=True)]
+    table = table.assign(verdict=judged.verdict, smallest=judged.smallest, runs_needed=runs)
     return table.fillna(dict.fromkeys(("variant", "reference", "looks", "places", "elsewhere", "data", "missing"), ""))
 
 
@@ -135,9 +140,11 @@ def _parts(record: Record, splits: Sequence[str]) -> dict[str, pd.DataFrame]:
     return {name: part for name, part in parts.items() if len(part)}
 
 
-def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[dict[str, Any], Estimate, list[Side]]:
-    """Measure the gain of one variant over another: cells of the ledger, the gain, and the runs behind its two sides.
-    NaN, and no sides, without runs of both."""
+def _measured(
+    study: ProfileStudy, asked: Question, measure: Measure
+) -> tuple[dict[str, Any], Estimate, Estimate, list[Side]]:
+    """Measure the gain of one variant over another: cells of the ledger, the gain, the same by each row's own spread,
+    and the runs behind its two sides. NaN, and no sides, without runs of both."""
     line: dict[str, Any] = {"variant": asked.better, "reference": asked.worse, "metric": asked.metric}
     names = (asked.better, asked.worse) if asked.better else ()
     trainers = _trainers(study, *names)
@@ -146,13 +153,13 @@ def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[d
     line["missing"] = " && ".join(training_command(trainers[name], name) for name in lacking)
     unknown = Estimate(np.nan, np.nan, np.nan)
     if not (names and all(sides.values())):
-        return line, unknown, []
+        return line, unknown, unknown, []
     split, *others = study.settings.splits
     better, worse = (measure(trainers[name], name, sides[name]) for name in names)
     gains = better.above(worse)
 
-    def gain(part: str) -> Estimate:
-        return gains[part, asked.metric] if (part, asked.metric) in gains.points else unknown
+    def gain(part: str, of: Estimate = gains) -> Estimate:
+        return of[part, asked.metric] if (part, asked.metric) in of.points else unknown
 
     def shown(part: str) -> str:
         return with_interval(pd.DataFrame([spelled("x", gain(part))]), "x", signed=True)[0]
@@ -162,7 +169,8 @@ def _measured(study: ProfileStudy, asked: Question, measure: Measure) -> tuple[d
     line["data"] = " against ".join(dict.fromkeys(measured_by(sides[name], split) for name in names))
     line |= {name: shown(name) for name in STRATA}
     line["elsewhere"] = "; ".join(f"{other}: {found}" for other in others if (found := shown(other)))
-    return line, gain(split), [side.side((split, asked.metric)) for side in (better, worse)]
+    own = gain(split, better.apart(asked.better).above(worse.apart(asked.worse)))
+    return line, gain(split), own, [side.side((split, asked.metric)) for side in (better, worse)]
 
 
 def _trainers(study: ProfileStudy, *variants: str) -> dict[str, str]:

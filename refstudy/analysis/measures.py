@@ -1,7 +1,7 @@
 """Levels and gains of variants with their errors: each picture left out in turn, the spread over seeds pooled."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,13 @@ Sample = Callable[[Record], pd.DataFrame]
 @dataclass(frozen=True)
 class Ends:
     """The results of a variant's ``runs``: ``values`` are their mean, as a ``Sample``. The ``spread`` of one run is
-    pooled over the runs of all variants of the ``family``."""
+    pooled over the runs of all variants of the ``family``; ``own`` is that of these runs alone."""
 
     values: pd.DataFrame
     runs: int
     family: str
     spread: Spread
+    own: Spread
     records: tuple[Record, ...] = ()
 
     def level(self) -> Estimate:
@@ -41,6 +42,10 @@ class Ends:
     def above_fixed(self, values: pd.DataFrame) -> Estimate:
         """The gain over values that do not depend on a training, on the same pictures."""
         return _estimated(self.values - values, self._side)
+
+    def apart(self, family: str) -> "Ends":
+        """The same as a ``family`` of its own, without the runs of other variants."""
+        return replace(self, family=family, spread=self.own)
 
     def side(self, measure: Any) -> Side:
         """The runs, with the spread of one measure."""
@@ -66,7 +71,8 @@ def pictures_variance(values: Any) -> Any:
 
 def own_ends(samples: Sequence[pd.DataFrame]) -> Ends:
     """The results of some runs of one variant, whose spread is estimated from these runs alone."""
-    return Ends(sum(samples) / len(samples), len(samples), "", pooled([[one.iloc[0] for one in samples]]))
+    spread = pooled([[one.iloc[0] for one in samples]])
+    return Ends(sum(samples) / len(samples), len(samples), "", spread, spread)
 
 
 class Measure:
@@ -84,10 +90,12 @@ class Measure:
     def __call__(self, trainer: str, variant: str, records: Sequence[Record]) -> Ends:
         """The results of a variant that the profile ``trainer`` trains, from its ``records``, at least one."""
         if (trainer, variant) not in self._ends:
-            values = sum(map(self._sample, records)) / len(records)
+            samples = [self._sample(record) for record in records]
+            values, own = sum(samples) / len(samples), pooled([[one.iloc[0] for one in samples]])
             family = self._study.file.variants[variant].family
             spread = self._pool(trainer).get(family, Spread(values.iloc[0] * np.nan, 0))
-            self._ends[trainer, variant] = Ends(values, len(records), f"{trainer}: {family}", spread, tuple(records))
+            runs = tuple(records)
+            self._ends[trainer, variant] = Ends(values, len(runs), f"{trainer}: {family}", spread, own, runs)
         return self._ends[trainer, variant]
 
     def _pool(self, trainer: str) -> dict[str, Spread]:

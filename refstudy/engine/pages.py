@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from refstudy.analysis.claims import STRATA
-from refstudy.analysis.inference import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED, UNMEASURED
+from refstudy.analysis.inference import ALPHA, CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED, UNMEASURED
 from refstudy.analysis.table_text import markdown, render_verdicts, with_interval
 from refstudy.analysis.tables import PAPER_TABLES
 from refstudy.base.files import write_text
@@ -64,7 +64,8 @@ def findings(study: Study, folder: Path) -> list[str]:
             for row in ends
         )
         where = own["data"].iloc[-1] + _sizes(study, folder)
-        several = f"Of {len(own)} trained models, {high} has the highest overall IoU on {where}, {low} the lowest."
+        of = f"Of {len(own)} trained models of the papers' tables"
+        several = f"{of}, {high} has the highest overall IoU on {where}, {low} the lowest."
         one = f"One model is trained so far: {high}, overall IoU on {where}."
         said.append(f"**Models.** {several if len(own) > 1 else one}{_runs_in(study, folder)}")
     else:
@@ -77,6 +78,12 @@ def findings(study: Study, folder: Path) -> list[str]:
             judged = claims[claims["runs"].notna() & (claims["verdict"] == verdict)]
             if len(judged):
                 said.append(f"**{verdict.capitalize()}{so_far}:** {_judged(judged)}.")
+        both = claims[claims["runs"].notna()].dropna(subset=["printed", "measured"])
+        if len(both):
+            inside = both["printed"].between(both["low"], both["high"]).sum()
+            said.append(
+                f"**Size.** Of {len(both)} measured gains, {inside} have an interval that holds the printed gain."
+            )
     path = folder / "tables" / "explanations.csv"
     if path.exists():
         tested = pd.read_csv(path).sort_values("measured", ascending=False)
@@ -97,7 +104,7 @@ def findings(study: Study, folder: Path) -> list[str]:
         )
         meant = "1: the same order, 0: chance, -1: turned round"
         shown = "is not shown to order" if ranked["low"].iloc[0] <= 0 else "orders"
-        verdict = f"By all pairs, the study {shown} modules like the papers better than chance would"
+        verdict = f"By all pairs, the study {shown} modules like the papers better than chance"
         said.append(f"**Order.** {what} printed order: Kendall's tau {every}; {apart} ({meant}). {verdict}.")
     path = folder / "tables" / "replication.csv"
     if path.exists():
@@ -166,8 +173,7 @@ def _judged(claims: pd.DataFrame) -> str:
     texts = []
     for claim in claims.loc[claims["measured"].abs().sort_values(ascending=False).index].itertuples():
         metric = "" if claim.metric == METRICS[0] else f" points of {claim.metric}"
-        outside = ", outside this interval" if claim.printed < claim.low or claim.printed > claim.high else ""
-        printed = f"; printed {claim.printed:+.1f}{outside}" if pd.notna(claim.printed) else ""
+        printed = f"; printed {claim.printed:+.1f}" if pd.notna(claim.printed) else ""
         texts.append(f"{claim.claim} ({claim.measured:+.1f} [{claim.low:+.1f}, {claim.high:+.1f}]{metric}{printed})")
     return "; ".join(texts)
 
@@ -199,7 +205,14 @@ def _claims(folder: Path) -> str:
     parts = measured[[part for part in STRATA if part in measured]].fillna("")
     shown = NONE if measured.empty else markdown(render_verdicts(measured, "claim", "metric").join(parts).astype(str))
     others = table.drop(measured.index)
-    return f"{shown}\n\nThe others: {_verdicts(others).replace('Of', 'of', 1)}" if len(others) else shown
+    notes = [f"The others: {_verdicts(others).replace('Of', 'of', 1)}"] if len(others) else []
+    decided = measured[measured["verdict"].isin((SUPPORTED, CONTRADICTED))]
+    if len(decided):
+        close = decided[decided["p_own"] > ALPHA]
+        names = "; ".join(close["claim"] + close["p_own"].map(" ($p$ = {:.3f})".format)) or "none"
+        if_own = "undecided if each row's spread over seeds is that of its own runs alone"
+        notes.append(f"Decided above, but {if_own}: {names}.")
+    return "\n\n".join([shown, *notes])
 
 
 def _compared(study: Study, folder: Path) -> str:
