@@ -349,9 +349,9 @@ def _names_at_the_right(axes: Axes, points: pd.DataFrame, right: float) -> None:
 
 def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     """Overall IoU against the time of a training. Columns of ``points``: label, family, core_minutes, runs, ours,
-    ours_low, ours_high. A colour and mark for each decoder or whole model; the line joins the variants that no faster
-    one reaches, which alone have names where there are more than twelve."""
-    figure, axes = plt.subplots(figsize=(7.8, 4.4))
+    ours_low, ours_high. A colour and mark for each decoder or whole model, names at the right; the line joins the
+    variants that no faster one reaches."""
+    figure, axes = plt.subplots(figsize=(8.4, max(4.4, 0.4 * len(points))))
     for k, (family, some) in enumerate(points.groupby(points["family"].str.partition(",")[0], sort=False)):
         colour = family_colour(family)
         axes.vlines(some["core_minutes"], some["ours_low"], some["ours_high"], color=colour, linewidth=1)
@@ -362,10 +362,10 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     best = rising[rising["ours"] > rising["ours"].cummax().shift(fill_value=-1)]
     last = {"core_minutes": points["core_minutes"].max(), "ours": best["ours"].max()}
     reached = pd.concat([best, pd.DataFrame([last])])
-    named, right = rising if len(rising) <= 12 else best, 1.25 * points["core_minutes"].max()
+    right = 1.12 * points["core_minutes"].max()
     style: dict[str, Any] = {"color": GREY, "linewidth": 1.6, "linestyle": ":", "zorder": 0, "where": "post"}
-    axes.step(reached["core_minutes"], reached["ours"], label="the best within so many minutes", **style)
-    _names_at_the_right(axes, named.assign(name=named["label"], x=named["core_minutes"]), right)
+    axes.step(reached["core_minutes"], reached["ours"], label="best whole training of at most so long", **style)
+    _names_at_the_right(axes, points.assign(name=points["label"], x=points["core_minutes"]), right)
     axes.set(
         xlabel="estimated training time (minutes of one quiet core)",
         ylabel=f"overall IoU (%)\n{ours_on}",
