@@ -86,7 +86,7 @@ def test_seeds_stand_in_their_marks():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["S²RM + CASG"]
 
 
-def test_pairs_that_are_turned_round_are_named_unless_print_hardly_tells_them_apart():
+def test_pairs_that_are_turned_round_are_named_also_where_print_hardly_tells_them_apart():
     pairs = pd.DataFrame(
         [
             ("s2rm_table4", "a", "b", 3.0, 2.0, 0.5),
@@ -100,9 +100,9 @@ def test_pairs_that_are_turned_round_are_named_unless_print_hardly_tells_them_ap
     assert drawn == [[[3.0, 2.0], [2.0, -1.0]], [[0.3, -4.0]]]
     bars = [np.ptp(ends[:, 1]) for ends in axes.containers[0].lines[2][0].get_segments()]
     assert bars == [2.0, 0.0]
-    number, names = axes.texts
-    assert number.get_text() == "1" and number.xy == (2.0, -1.0)
-    assert names.get_text() == "turned round here:\n1 c over d"
+    *numbers, names = axes.texts
+    assert [(number.get_text(), number.xy) for number in numbers] == [("1", (2.0, -1.0)), ("2", (0.3, -4.0))]
+    assert names.get_text() == "turned round here:\n1 c over d\n2 e over f (grey)"
     assert "printed difference below 0.5" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 

@@ -285,7 +285,7 @@ def cost_bars(costs: pd.DataFrame, labels: Sequence[str]) -> Figure:
 def rank_pairs(pairs: pd.DataFrame, least: float, printed_on: str, ours_on: str) -> Figure:
     """``refstudy.analysis.agreement.row_pairs``: by how much one row is better than another, printed and measured, a
     colour and mark for each paper, bars of two standard errors; pairs that are turned round have numbers, and names at
-    the right. Pairs nearer than ``least`` points in print are in the grey zone and have no name."""
+    the right. Pairs nearer than ``least`` points in print are in the grey zone, and their names say so."""
     figure, axes = plt.subplots(figsize=(7.8, 4.4))
     axes.axhline(0, color=GREY, linewidth=1)
     for k, (paper, stem) in enumerate({"S²RM": "s2rm", "SLViT": "slvit"}.items()):
@@ -298,10 +298,10 @@ def rank_pairs(pairs: pd.DataFrame, least: float, printed_on: str, ours_on: str)
     axes.set_xlabel(f"printed difference of two rows ({printed_on}), points of overall IoU")
     axes.set_ylabel(f"difference of the same rows here\n({ours_on})")
     axes.set_xlim(0, 1.06 * pairs["printed"].max())
-    turned = pairs[(pairs["measured"] < 0) & (pairs["printed"] >= least)].sort_values("measured", ascending=False)
+    turned = pairs[pairs["measured"] < 0].sort_values("measured", ascending=False)
     listed = ["turned round here:"]
     for k, pair in enumerate(turned.itertuples(), 1):
-        listed.append(f"{k} {pair.better} over {pair.worse}")
+        listed.append(f"{k} {pair.better} over {pair.worse}{' (grey)' * (pair.printed < least)}")
         axes.annotate(str(k), (pair.printed, pair.measured), (5, -3), textcoords="offset points", va="top", fontsize=8)
     if len(turned):
         axes.text(1.02, 0.5, "\n".join(listed), transform=axes.transAxes, va="center", fontsize=8, linespacing=1.6)
