@@ -39,7 +39,8 @@ def ablation():
         ("W. CASG (-Spa.)", "P@0.9", nan, 2.0, 1.0, 3.0, 1),
     ]
     columns = ["row", "metric", "printed_gain", "gain", "gain_low", "gain_high", "runs"]
-    return plots.gain_lines({"s2rm_table5": pd.DataFrame(lines, columns=columns)}, "s2rm_table5")
+    table = pd.DataFrame(lines, columns=columns)
+    return plots.gain_lines({"s2rm_table5": table.assign(variant=table["row"])}, "s2rm_table5")
 
 
 def test_a_panel_of_losses_has_their_sign_and_says_what_was_not_trained():
@@ -59,6 +60,17 @@ def test_gains_in_precision_have_a_panel_a_row():
     (axes,) = [axes for axes in plots.precision_gains(ablation()).axes if axes.get_visible()]
     assert axes.get_title() == "S²RM, Table V\nwithout spatial attention over\nall parts\n(1 run)"
     assert np.allclose(axes.lines[-1].get_xydata(), [[0.5, -5.0], [0.9, 2.0]])
+
+
+def test_panels_of_precision_share_an_axis_unless_one_would_flatten_the_others():
+    lines = pd.DataFrame(
+        [("A", 4.0, "b"), ("B", -6.0, "b"), ("C", -40.0, "b"), ("b", -4.0, "A")],
+        columns=["variant", "gain", "against"],
+    ).assign(metric="P@0.5", of=["1", "1", "1", "2"], over="b", fewer=3)
+    lines = lines.assign(label=lines["variant"], gain_low=lines["gain"] - 1, gain_high=lines["gain"] + 1)
+    small, other, large = (axes for axes in plots.precision_gains(lines).axes if axes.get_visible())  # A and b: once
+    assert small.get_ylim() == other.get_ylim() and -10 < small.get_ylim()[0] < -7
+    assert large.get_ylim()[0] < -40 and large.get_ylabel() == "own axis"
 
 
 def test_our_numbers_by_length_have_a_panel_of_their_own():
