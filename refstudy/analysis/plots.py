@@ -185,13 +185,15 @@ def learning(
 
 
 def trained_regions(levels: Mapping[int, Estimate], runs: Mapping[int, int], ours_on: str) -> Figure:
-    """Overall IoU of SLViT trained with K regions, a mark a K, 0 without URCE."""
+    """Overall IoU of SLViT trained with K regions, a mark a K, 0 without URCE; three or more are joined by a line."""
     figure, axes = plt.subplots(figsize=(5.2, 2.8))
     for k, level in levels.items():
         axes.vlines(k, *np.round(level.interval(), 2), color=OURS)
         axes.plot(k, round(float(level.points), 2), **mark(OURS, runs[k]))
         style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
         axes.annotate(with_runs("", runs[k]).strip(), (k, float(level.points)), (6, 0), **style)
+    if len(levels) > 2:
+        axes.plot(list(levels), [round(float(level.points), 2) for level in levels.values()], color=OURS, zorder=0)
     axes.set_xticks(list(levels))
     axes.set(xlabel="regions K (0: without URCE)", ylabel=f"overall IoU (%)\n{ours_on}")
     axes.set_title(f"bars: 95 % intervals; {HOLLOW}", loc="left", fontsize=9)
@@ -227,14 +229,14 @@ def length_buckets(table: pd.DataFrame, own: str) -> Figure:
 
 def length_curve(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -> Figure:
     """Overall IoU by the exact number of words, a line a variant, and below it how many expressions have that length;
-    lengths of fewer than ``FEWEST`` expressions are left out."""
+    lengths of fewer than ``FEWEST`` expressions are left out, and the axis ends at the last that is drawn."""
     figure, (above, below) = plt.subplots(2, 1, figsize=(7.6, 4.6), sharex=True, height_ratios=[3, 1])
     drawn = lines[(lines["expressions"] >= FEWEST) & lines["ours"].notna()]
     for k, (name, line) in enumerate(drawn.groupby("variant", sort=False)):
         runs = line["runs"].max()
         style = mark(colour_of(name), runs, MARKS[k % len(MARKS)]) | {"linestyle": "-"}
         above.plot(line["words"], line["ours"], **style, label=with_runs(labels[name], runs))
-    counts = lines.groupby("words")["expressions"].max()
+    counts = lines.groupby("words")["expressions"].max().loc[: drawn["words"].max()]
     below.bar(counts.index, counts, width=0.6, color="lightgrey")
     above.set(ylabel="overall IoU (%)", title=ours_on)
     above.legend(**AT_THE_RIGHT, title=HOLLOW)
