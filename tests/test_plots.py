@@ -9,7 +9,7 @@ import pytest
 
 from refstudy.analysis import figures, mask_grids, plots
 from refstudy.analysis.cost import slopes
-from refstudy.analysis.inference import LOOKS
+from refstudy.analysis.inference import LOOKS, Estimate
 from refstudy.papers.printed import printed_rows
 from refstudy.papers.printed.specs import SPECS
 
@@ -52,6 +52,9 @@ def test_a_panel_of_losses_has_their_sign_and_says_what_was_not_trained():
     marks = {line.get_ydata()[0]: line for line in axes.lines if line.get_marker() == "D" and len(line.get_xdata())}
     assert marks[3].get_xdata()[0] == 2.0 and marks[3].get_markerfacecolor() == "white"  # one run
     assert marks[2].get_xdata()[0] == -4.0 and marks[2].get_markerfacecolor() == plots.OURS
+    assert figure.legends[0].get_texts()[1].get_text() == f"ours (here), 95 % interval; {plots.HOLLOW}"
+    alone = plots.gains([("t", "points lost", lines.query("runs >= 3 and metric == 'oIoU'"), -1)], "print", "here")
+    assert alone.legends[0].get_texts()[1].get_text() == "ours (here), 95 % interval"
     written = {text.get_position()[1]: text.get_text() for text in axes.texts}
     assert written == {1: "not trained", 0: "→ +40.0 [38.0, 42.0]"} and axes.get_xlim()[1] < 10
 
@@ -81,6 +84,22 @@ def test_our_numbers_by_length_have_a_panel_of_their_own():
     assert printed.get_title() == "RefCOCO\nprinted" and own.get_title() == "RefScenes val\nours"
     assert [line.get_ydata().tolist() for line in printed.lines] == [[70.0, 69.0]]
     assert own.lines[0].get_ydata().tolist() == [50.0, 51.0]
+
+
+def test_the_curve_over_lengths_ends_with_its_last_number():
+    lines = pd.DataFrame({"variant": "slvit", "words": range(1, 6), "ours": 50.0, "expressions": [90, 40, 30, 3, 1]})
+    above, below = plots.length_curve(lines.assign(runs=3), {"slvit": "SLViT"}, "here").axes
+    assert above.lines[0].get_xdata().tolist() == [1, 2, 3] == below.get_xticks().tolist() and len(below.patches) == 3
+    assert not above.get_legend().get_title().get_text()
+
+
+def test_two_values_of_k_are_points_and_more_are_a_line():
+    levels = {k: Estimate(50.0 + k, 1.0, 6) for k in (0, 1, 2)}
+    for count, joined in ((2, 0), (3, 1)):
+        some = {k: levels[k] for k in range(count)}
+        (axes,) = plots.trained_regions(some, dict.fromkeys(some, 3), "here").axes
+        assert len([line for line in axes.lines if len(line.get_xdata()) > 1]) == joined
+        assert len(axes.lines) == count + joined and axes.get_title("left") == "bars: 95 % intervals"
 
 
 def test_a_main_variant_has_the_colour_of_its_decoder_or_whole_model():

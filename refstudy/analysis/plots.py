@@ -3,7 +3,7 @@
 Every chart draws numbers of tables or run records. A mark is hollow where it rests on fewer than ``LOOKS[0]`` runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
@@ -49,6 +49,11 @@ def mark(colour: str, runs: float, marker: str = "D") -> dict[str, Any]:
     """The style of a mark without a line: hollow where it rests on few ``runs``."""
     face = colour if runs >= LOOKS[0] else "white"
     return {"color": colour, "marker": marker, "markersize": 5.5, "markerfacecolor": face, "linestyle": ""}
+
+
+def noted(text: str, runs: Iterable[float]) -> str:
+    """A note with what a hollow mark means, if one of these numbers of ``runs`` makes a mark hollow."""
+    return "; ".join(filter(None, (text, HOLLOW if min(runs, default=LOOKS[0]) < LOOKS[0] else "")))
 
 
 def colour_of(variant: str) -> str:
@@ -113,8 +118,9 @@ def gains(panels: Sequence[tuple[str, str, pd.DataFrame, int]], printed_on: str,
         axes.set_title(title, loc="left", fontweight="bold")
     style = {"marker": "o", "markerfacecolor": "white", "color": "black", "linestyle": ""}
     own = mark(OURS, LOOKS[0]) | {"linestyle": "-"}
+    shown_runs = [runs for _, _, lines, _ in panels for runs in lines.loc[lines["gain"].notna(), "fewer"]]
     handles = axes.plot([], [], **style, label=f"printed ({printed_on})")
-    handles += axes.plot([], [], **own, label=f"ours ({ours_on}), 95 % interval; {HOLLOW}")
+    handles += axes.plot([], [], **own, label=noted(f"ours ({ours_on}), 95 % interval", shown_runs))
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
@@ -196,7 +202,7 @@ def trained_regions(levels: Mapping[int, Estimate], runs: Mapping[int, int], our
         axes.plot(list(levels), [round(float(level.points), 2) for level in levels.values()], color=OURS, zorder=0)
     axes.set_xticks(list(levels))
     axes.set(xlabel="regions K (0: without URCE)", ylabel=f"overall IoU (%)\n{ours_on}")
-    axes.set_title(f"bars: 95 % intervals; {HOLLOW}", loc="left", fontsize=9)
+    axes.set_title(noted("bars: 95 % intervals", runs.values()), loc="left", fontsize=9)
     return figure
 
 
@@ -212,8 +218,9 @@ def length_buckets(table: pd.DataFrame, own: str) -> Figure:
         axes.set_title(f"{dataset}\nprinted")
     for k, ((name, data), line) in enumerate(measured.groupby(["row", "data"], sort=False)):
         ends = [line["ours"] - line["ours_low"], line["ours_high"] - line["ours"]]
-        style = mark(styles[name]["color"], line["runs"].max(), MARKS[2 + k]) | styles[name] | {"capsize": 3}
-        grid[-1].errorbar(line["bucket"], line["ours"], ends, **style, label=f"{own}, as {name}; {HOLLOW}")
+        runs = line["runs"].max()
+        style = mark(styles[name]["color"], runs, MARKS[2 + k]) | styles[name] | {"capsize": 3}
+        grid[-1].errorbar(line["bucket"], line["ours"], ends, **style, label=noted(f"{own}, as {name}", [runs]))
         grid[-1].set_title(f"{data}\nours")
     if measured.empty:
         grid[-1].set_title("ours\nnot trained")
@@ -239,7 +246,7 @@ def length_curve(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -
     counts = lines.groupby("words")["expressions"].max().loc[: drawn["words"].max()]
     below.bar(counts.index, counts, width=0.6, color="lightgrey")
     above.set(ylabel="overall IoU (%)", title=ours_on)
-    above.legend(**AT_THE_RIGHT, title=HOLLOW)
+    above.legend(**AT_THE_RIGHT, title=noted("", drawn["runs"]))
     below.set(xlabel="words in the expression", ylabel="expressions", xticks=counts.index)
     return figure
 
@@ -256,7 +263,7 @@ def kinds(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -> Figur
     counts = lines.groupby("kind")["expressions"].max()
     axes.set_xticks(range(len(order)), [f"{kind}\n({counts[kind]})" for kind in order])
     axes.set(ylabel="overall IoU (%)", title=ours_on)
-    axes.legend(**AT_THE_RIGHT, title=HOLLOW)
+    axes.legend(**AT_THE_RIGHT, title=noted("", lines["runs"]))
     return figure
 
 
@@ -348,7 +355,7 @@ def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
         axes.set(ylabel=f"overall IoU (%)\n{ours_on}", xlim=(0, right))
     above.set_xlabel("cost of the models that were measured (G multiply-adds)")
     below.set_xlabel("cost of these designs at the papers' sizes (G multiply-adds)")
-    above.set_title(f"bars: 95 % intervals; {HOLLOW}", loc="left", fontsize=9)
+    above.set_title(noted("bars: 95 % intervals", points["runs"]), loc="left", fontsize=9)
     return figure
 
 
@@ -388,8 +395,7 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
         ylabel=f"overall IoU (%)\n{ours_on}",
         xlim=(0, right),
     )
-    if (points["runs"] < LOOKS[0]).any():
-        axes.set_title(HOLLOW, loc="left", fontsize=9)
+    axes.set_title(noted("", points["runs"]), loc="left", fontsize=9)
     axes.legend(loc="upper left")
     return figure
 
