@@ -100,11 +100,11 @@ def test_findings_tell_counted_claims_apart_and_name_another_metric(folder):
     assert "**Supported:** a (+3.4 [+1.8, +5.1] points of P@0.9; printed +4.0)." in text
 
 
-def test_an_undecided_claim_says_which_gain_so_many_runs_find(folder):
+def test_an_undecided_claim_says_which_gain_its_runs_find(folder):
     claims = pd.read_csv(folder / "claims.csv", index_col=0)
     claims.assign(verdict=["undecided", "not judged yet"], smallest=4.6).to_csv(folder / "claims.csv")
     text = filled("<!-- claims -->\n<!-- end -->", STUDY, folder)
-    assert "| **undecided** (so many runs find a gain of 4.6 with a chance of 80 %) |" in text
+    assert "| **undecided** (these runs find a gain of 4.6 in 4 of 5 cases) |" in text
 
 
 def test_findings_count_the_runs(folder):

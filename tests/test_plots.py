@@ -9,7 +9,7 @@ import pytest
 
 from refstudy.analysis import figures, mask_grids, plots
 from refstudy.analysis.cost import slopes
-from refstudy.analysis.inference import LOOKS
+from refstudy.analysis.inference import LOOKS, Estimate
 from refstudy.papers.printed import printed_rows
 from refstudy.papers.printed.specs import SPECS
 
@@ -39,7 +39,8 @@ def ablation():
         ("W. CASG (-Spa.)", "P@0.9", nan, 2.0, 1.0, 3.0, 1),
     ]
     columns = ["row", "metric", "printed_gain", "gain", "gain_low", "gain_high", "runs"]
-    return plots.gain_lines({"s2rm_table5": pd.DataFrame(lines, columns=columns)}, "s2rm_table5")
+    table = pd.DataFrame(lines, columns=columns)
+    return plots.gain_lines({"s2rm_table5": table.assign(variant=table["row"])}, "s2rm_table5")
 
 
 def test_a_panel_of_losses_has_their_sign_and_says_what_was_not_trained():
@@ -51,6 +52,9 @@ def test_a_panel_of_losses_has_their_sign_and_says_what_was_not_trained():
     marks = {line.get_ydata()[0]: line for line in axes.lines if line.get_marker() == "D" and len(line.get_xdata())}
     assert marks[3].get_xdata()[0] == 2.0 and marks[3].get_markerfacecolor() == "white"  # one run
     assert marks[2].get_xdata()[0] == -4.0 and marks[2].get_markerfacecolor() == plots.OURS
+    assert figure.legends[0].get_texts()[1].get_text() == f"ours (here), 95 % interval; {plots.HOLLOW}"
+    alone = plots.gains([("t", "points lost", lines.query("runs >= 3 and metric == 'oIoU'"), -1)], "print", "here")
+    assert alone.legends[0].get_texts()[1].get_text() == "ours (here), 95 % interval"
     written = {text.get_position()[1]: text.get_text() for text in axes.texts}
     assert written == {1: "not trained", 0: "→ +40.0 [38.0, 42.0]"} and axes.get_xlim()[1] < 10
 
@@ -61,6 +65,17 @@ def test_gains_in_precision_have_a_panel_a_row():
     assert np.allclose(axes.lines[-1].get_xydata(), [[0.5, -5.0], [0.9, 2.0]])
 
 
+def test_panels_of_precision_share_an_axis_unless_one_would_flatten_the_others():
+    lines = pd.DataFrame(
+        [("A", 4.0, "b"), ("B", -6.0, "b"), ("C", -40.0, "b"), ("b", -4.0, "A")],
+        columns=["variant", "gain", "against"],
+    ).assign(metric="P@0.5", of=["1", "1", "1", "2"], over="b", fewer=3)
+    lines = lines.assign(label=lines["variant"], gain_low=lines["gain"] - 1, gain_high=lines["gain"] + 1)
+    small, other, large = (axes for axes in plots.precision_gains(lines).axes if axes.get_visible())  # A and b: once
+    assert small.get_ylim() == other.get_ylim() and -10 < small.get_ylim()[0] < -7
+    assert large.get_ylim()[0] < -40 and large.get_ylabel() == "own axis"
+
+
 def test_our_numbers_by_length_have_a_panel_of_their_own():
     lines = [("RefCOCO", "SwinT-Ours", bucket, 70.0 - k, 50.0 + k) for k, bucket in enumerate(("1-2", "3"))]
     table = pd.DataFrame(lines, columns=["dataset", "row", "bucket", "printed", "ours"])
@@ -69,6 +84,22 @@ def test_our_numbers_by_length_have_a_panel_of_their_own():
     assert printed.get_title() == "RefCOCO\nprinted" and own.get_title() == "RefScenes val\nours"
     assert [line.get_ydata().tolist() for line in printed.lines] == [[70.0, 69.0]]
     assert own.lines[0].get_ydata().tolist() == [50.0, 51.0]
+
+
+def test_the_curve_over_lengths_ends_with_its_last_number():
+    lines = pd.DataFrame({"variant": "slvit", "words": range(1, 6), "ours": 50.0, "expressions": [90, 40, 30, 3, 1]})
+    above, below = plots.length_curve(lines.assign(runs=3), {"slvit": "SLViT"}, "here").axes
+    assert above.lines[0].get_xdata().tolist() == [1, 2, 3] == below.get_xticks().tolist() and len(below.patches) == 3
+    assert not above.get_legend().get_title().get_text()
+
+
+def test_two_values_of_k_are_points_and_more_are_a_line():
+    levels = {k: Estimate(50.0 + k, 1.0, 6) for k in (0, 1, 2)}
+    for count, joined in ((2, 0), (3, 1)):
+        some = {k: levels[k] for k in range(count)}
+        (axes,) = plots.trained_regions(some, dict.fromkeys(some, 3), "here").axes
+        assert len([line for line in axes.lines if len(line.get_xdata()) > 1]) == joined
+        assert len(axes.lines) == count + joined and axes.get_title("left") == "bars: 95 % intervals"
 
 
 def test_a_main_variant_has_the_colour_of_its_decoder_or_whole_model():
@@ -86,7 +117,7 @@ def test_seeds_stand_in_their_marks():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["S²RM + CASG"]
 
 
-def test_pairs_that_are_turned_round_are_named_unless_print_hardly_tells_them_apart():
+def test_pairs_that_are_turned_round_are_named_also_where_print_hardly_tells_them_apart():
     pairs = pd.DataFrame(
         [
             ("s2rm_table4", "a", "b", 3.0, 2.0, 0.5),
@@ -100,9 +131,9 @@ def test_pairs_that_are_turned_round_are_named_unless_print_hardly_tells_them_ap
     assert drawn == [[[3.0, 2.0], [2.0, -1.0]], [[0.3, -4.0]]]
     bars = [np.ptp(ends[:, 1]) for ends in axes.containers[0].lines[2][0].get_segments()]
     assert bars == [2.0, 0.0]
-    number, names = axes.texts
-    assert number.get_text() == "1" and number.xy == (2.0, -1.0)
-    assert names.get_text() == "turned round here:\n1 c over d"
+    *numbers, names = axes.texts
+    assert [(number.get_text(), number.xy) for number in numbers] == [("1", (2.0, -1.0)), ("2", (0.3, -4.0))]
+    assert names.get_text() == "turned round here:\n1 c over d\n2 e over f (grey)"
     assert "printed difference below 0.5" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
@@ -124,7 +155,7 @@ def test_growth_draws_every_point_and_names_the_exponents():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
-def test_of_many_variants_those_that_no_faster_one_reaches_are_named():
+def test_every_training_has_its_name_beside_the_line_of_the_best():
     points = pd.DataFrame(
         [
             ("slow", 30, 60.0),
@@ -137,9 +168,9 @@ def test_of_many_variants_those_that_no_faster_one_reaches_are_named():
     ).assign(family=["casg", "fpn", "casg, 2 times as long", "fpn", "lavt"], runs=3, ours_low=40.0, ours_high=65.0)
     axes = plots.accuracy_and_minutes(points, "RefScenes").axes[0]
     assert {text.get_text().strip() for text in axes.texts} == set(points["label"])
-    many = plots.accuracy_and_minutes(pd.concat([points] + 8 * [points.iloc[2:3]]), "RefScenes").axes[0]
-    assert [text.get_text().strip() for text in many.texts] == ["fast", "slow", "best"]
-    named = ["with CASG", "with the FPN", "LAVT", "the best within so many minutes"]
+    (best,) = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert best.get_xydata().tolist() == [[10, 50], [30, 60], [40, 61], [40, 61]]
+    named = ["with CASG", "with the FPN", "LAVT", "best whole training of at most so long"]
     assert [text.get_text() for text in axes.get_legend().texts] == named and not axes.get_title("left")
     few = plots.accuracy_and_minutes(points.assign(runs=[3, 3, 3, 3, 1]), "RefScenes").axes[0]
     assert few.get_title("left") == plots.HOLLOW

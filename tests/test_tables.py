@@ -303,15 +303,13 @@ def test_verdicts_in_markdown():
     assert head == "| claim | printed | measured | 95 % interval | verdict |" and rule.count("---") == 5
     assert lines == [
         r"| a \| b | +1.23 | -2.0 | -3.0 to +0.3 | "
-        "**undecided** (so many runs find a gain of 3.5 with a chance of 80 %) |",
+        "**undecided** (these runs find a gain of 3.5 in 4 of 5 cases) |",
         "| c |  |  |  | **not judged yet** |",
     ]
     few = render_verdicts(table.assign(smallest=[130.1, np.nan]), "claim")["verdict"].tolist()
-    assert few == ["**undecided** (so many runs find no gain)", "**not judged yet**"]
+    assert few == ["**undecided** (these runs find no gain)", "**not judged yet**"]
     further = render_verdicts(table.assign(runs_needed=["12", ""]), "claim")["verdict"].tolist()
-    assert (
-        further[0].endswith("with a chance of 80 %; a gain as measured would take 12 a side)") and further[1] == few[1]
-    )
+    assert further[0].endswith("in 4 of 5 cases; one as measured needs 12 a side)") and further[1] == few[1]
     unmeasured = render_verdicts(table.iloc[1:], "claim")
     assert unmeasured.iloc[0].tolist() == ["c", "", "", "", "**not judged yet**"]
     counted = table.assign(runs=pd.array([5, 3], "Int64"), reference_runs=pd.array([3, 3], "Int64"))

@@ -308,11 +308,11 @@ def round_off(map_: Tensor) -> Figure:
 
 
 def choices(chosen: Tensor, borders: Tensor) -> Figure:
-    """The share of the expressions that choose each region of the grid, and for which a border of the target crosses
+    """The share of the expressions that choose each region of the grid, and for which a border of the referent crosses
     it, both (h_4, w_4)."""
     figure, axes = figures.grid(1, 2, cell=2.5)
     high = float(max(chosen.max(), borders.max()))
-    titles = ("region chosen", "border of the target inside")
+    titles = ("region chosen", "border of the referent inside")
     for axis, title, share in zip(axes[0], titles, (chosen, borders), strict=True):
         drawn = figures.number_grid(axis, share.numpy(), high=high)
         axis.set(title=title, aspect="equal")

@@ -264,7 +264,7 @@ def beside(example: Example, variants: Sequence[str]) -> dict[str, tuple[np.ndar
 
 class Choices(NamedTuple):
     """The choices of URCE over all expressions of a lesson: how many of them; how many ``different`` choices; the share
-    of expressions that ``chosen`` each region, and for which a border of the target lies inside it, both (h_4, w_4);
+    of expressions that ``chosen`` each region, and for which a border of the referent lies inside it, both (h_4, w_4);
     the share of the chosen regions and of all regions that such a border crosses, and the 95 % interval over pictures
     of how much ``more`` the first is."""
 
@@ -278,7 +278,7 @@ class Choices(NamedTuple):
 
 
 def region_choices(example: Example) -> Choices:
-    """The regions that URCE chooses for all expressions of the lesson, and whether borders of targets are in them."""
+    """The regions that URCE chooses for all expressions of the lesson, and whether borders of referents are in them."""
     cells, crossed, pictures = [], [], []
     for batch, steps in corpus_steps(example.model, example.corpus):  # type: ignore[arg-type]
         pooled = avg_pool2d(batch.masks, patch_side(1) * 4, ceil_mode=True, count_include_pad=False)

@@ -3,7 +3,7 @@
 Every chart draws numbers of tables or run records. A mark is hollow where it rests on fewer than ``LOOKS[0]`` runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from refstudy.analysis.figures import GREY, PALETTE, line_style, readable_on
 from refstudy.analysis.inference import LOOKS, Estimate
@@ -33,15 +33,15 @@ FEWEST = 20  # expressions: a point of fewer says little, and is not drawn
 
 def gain_lines(tables: Mapping[str, pd.DataFrame], *stems: str) -> pd.DataFrame:
     """The lines of some of ``TABLES`` without those of the reference rows, with ``label``, the row in words; ``over``,
-    the reference row; ``of``, the table's number; ``fewer``, the number of runs of the row or of its reference,
-    whichever has fewer."""
+    the reference row; ``against``, its variant; ``of``, the table's number; ``fewer``, the number of runs of the row or
+    of its reference, whichever has fewer."""
     parts = []
     for stem in stems:
         table, spec = tables[stem], TABLES[stem]
         own = table[table["row"] != spec.baseline]
-        runs = table.loc[table["row"] == spec.baseline, "runs"].max()
+        base = table[table["row"] == spec.baseline]
         own = own.assign(label=own["row"].replace(spec.labels), over=spec.reference, of=spec.title.split(":")[0])
-        parts.append(own.assign(fewer=own["runs"].clip(upper=runs)))
+        parts.append(own.assign(against=base["variant"].iloc[0], fewer=own["runs"].clip(upper=base["runs"].max())))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -49,6 +49,11 @@ def mark(colour: str, runs: float, marker: str = "D") -> dict[str, Any]:
     """The style of a mark without a line: hollow where it rests on few ``runs``."""
     face = colour if runs >= LOOKS[0] else "white"
     return {"color": colour, "marker": marker, "markersize": 5.5, "markerfacecolor": face, "linestyle": ""}
+
+
+def noted(text: str, runs: Iterable[float]) -> str:
+    """A note with what a hollow mark means, if one of these numbers of ``runs`` makes a mark hollow."""
+    return "; ".join(filter(None, (text, HOLLOW if min(runs, default=LOOKS[0]) < LOOKS[0] else "")))
 
 
 def colour_of(variant: str) -> str:
@@ -66,12 +71,14 @@ def with_runs(label: str, runs: float) -> str:
     return f"{label} ({runs:.0f} run{'s' if runs != 1 else ''})"
 
 
-def small_grid(count: int, columns: int, width: float = 2.3, height: float = 1.9) -> tuple[Figure, np.ndarray]:
-    """A figure of so many small panels, axes as a flat array; both axes are shared, empty places are blank."""
+def small_grid(
+    count: int, columns: int, width: float = 2.3, height: float = 1.9, sharey: bool = True
+) -> tuple[Figure, np.ndarray]:
+    """A figure of so many small panels, axes as a flat array; empty places are blank."""
     columns = min(columns, count)
     rows = -(-count // columns)
     size = (width * columns, height * rows + 0.5)
-    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=sharey)
     for k, axes in enumerate(grid.flat):
         axes.tick_params(labelbottom=k + columns >= count)
         axes.set_visible(k < count)
@@ -111,19 +118,28 @@ def gains(panels: Sequence[tuple[str, str, pd.DataFrame, int]], printed_on: str,
         axes.set_title(title, loc="left", fontweight="bold")
     style = {"marker": "o", "markerfacecolor": "white", "color": "black", "linestyle": ""}
     own = mark(OURS, LOOKS[0]) | {"linestyle": "-"}
+    shown_runs = [runs for _, _, lines, _ in panels for runs in lines.loc[lines["gain"].notna(), "fewer"]]
     handles = axes.plot([], [], **style, label=f"printed ({printed_on})")
-    handles += axes.plot([], [], **own, label=f"ours ({ours_on}), 95 % interval; {HOLLOW}")
+    handles += axes.plot([], [], **own, label=noted(f"ours ({ours_on}), 95 % interval", shown_runs))
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
 
 def precision_gains(lines: pd.DataFrame) -> Figure:
     """Gains in the share of expressions above each IoU threshold, with their intervals, a small panel for each row of
-    ``gain_lines`` that was measured, with the row that it is held against."""
+    ``gain_lines`` that was measured, with the row that it is held against. Two variants have one panel, though several
+    tables compare them. A panel has an axis of its own where its gains are 2.5 times those of the panel in the middle.
+    """
     lines = lines[lines["metric"].str.startswith("P@")].dropna(subset=["gain"])
-    rows = list(lines.groupby(["of", "label", "over"], sort=False))
-    figure, panels = small_grid(len(rows), columns=4, height=2.1)
-    for axes, ((of, label, over), line) in zip(panels, rows, strict=True):
+    sides = lines[["variant", "against"]].apply(frozenset, axis=1)
+    first = lines.groupby(sides)["of"].transform("first")
+    rows = list(lines[lines["of"] == first].groupby(["of", "label", "over"], sort=False))
+    ends = [(line[["gain_low", "gain"]].min(axis=None), line[["gain", "gain_high"]].max(axis=None)) for _, line in rows]
+    sizes = np.abs(ends).max(axis=1)
+    alike = sizes <= max(5, 2.5 * np.median(sizes))
+    low, high = (sign * max(0, *(sign * end for end in np.array(ends)[alike, k])) for k, sign in enumerate((-1, 1)))
+    figure, panels = small_grid(len(rows), columns=4, width=2.5, height=2.1, sharey=False)
+    for axes, ((of, label, over), line), common in zip(panels, rows, alike, strict=True):
         x = line["metric"].str.removeprefix("P@").astype(float)
         axes.axhline(0, color=GREY, linewidth=1)
         axes.fill_between(x, line["gain_low"], line["gain_high"], color=OURS, alpha=0.2, linewidth=0)
@@ -131,6 +147,10 @@ def precision_gains(lines: pd.DataFrame) -> Figure:
         about = fill(f"{label} over {over}", 30)
         axes.set_title(f"{of}\n{about}\n{with_runs('', line['fewer'].iloc[0]).strip()}", fontsize=8)
         axes.set_xticks(x, [f"{value:g}" for value in x])
+        if common:
+            axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        else:
+            axes.set_ylabel("own axis", color=OURS)
     figure.supxlabel("IoU threshold X", fontsize=10)
     figure.supylabel("gain in P@X (points)", fontsize=10)
     return figure
@@ -150,11 +170,12 @@ def learning(
             colour = line_style(k - 1)["color"] if k else GREY
             for number, record in enumerate(records):
                 curve = record.curve().dropna(subset=[f"{split}_oIoU"])
-                x, y = curve["pairs"] / 1000, curve[f"{split}_oIoU"]
+                x, y = curve["pairs"] * record.config.train.epochs / curve["pairs"].iloc[-1], curve[f"{split}_oIoU"]
                 axes.plot(x, y, color=colour, linewidth=1.2, label=None if number else label)
         parts = title.split(": ", 1) if columns > 2 else [title]
         heading = "\n".join(fill(part, 32 if columns > 2 else 62) for part in parts)
         axes.set_title(heading, fontsize=8 if columns > 2 else 9)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         if columns <= 2:
             axes.legend(loc="upper left", fontsize=8)
     if columns <= 2:
@@ -164,22 +185,24 @@ def learning(
         lines = [Line2D([], [], color=colour) for colour in (GREY, line_style(0)["color"])]
         about = (f"{reference}, a line a run", "what the title names, a line a run")
         figure.legend(lines, about, loc="outside upper center", ncols=2, fontsize=8)
-    figure.supxlabel("thousand pairs of picture and expression seen", fontsize=10)
+    figure.supxlabel("epochs", fontsize=10)
     figure.supylabel("overall IoU (%)", fontsize=10)
     return figure
 
 
 def trained_regions(levels: Mapping[int, Estimate], runs: Mapping[int, int], ours_on: str) -> Figure:
-    """Overall IoU of SLViT trained with K regions, a mark a K, 0 without URCE."""
+    """Overall IoU of SLViT trained with K regions, a mark a K, 0 without URCE; three or more are joined by a line."""
     figure, axes = plt.subplots(figsize=(5.2, 2.8))
     for k, level in levels.items():
         axes.vlines(k, *np.round(level.interval(), 2), color=OURS)
         axes.plot(k, round(float(level.points), 2), **mark(OURS, runs[k]))
         style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
         axes.annotate(with_runs("", runs[k]).strip(), (k, float(level.points)), (6, 0), **style)
+    if len(levels) > 2:
+        axes.plot(list(levels), [round(float(level.points), 2) for level in levels.values()], color=OURS, zorder=0)
     axes.set_xticks(list(levels))
     axes.set(xlabel="regions K (0: without URCE)", ylabel=f"overall IoU (%)\n{ours_on}")
-    axes.set_title(f"bars: 95 % intervals; {HOLLOW}", loc="left", fontsize=9)
+    axes.set_title(noted("bars: 95 % intervals", runs.values()), loc="left", fontsize=9)
     return figure
 
 
@@ -195,8 +218,9 @@ def length_buckets(table: pd.DataFrame, own: str) -> Figure:
         axes.set_title(f"{dataset}\nprinted")
     for k, ((name, data), line) in enumerate(measured.groupby(["row", "data"], sort=False)):
         ends = [line["ours"] - line["ours_low"], line["ours_high"] - line["ours"]]
-        style = mark(styles[name]["color"], line["runs"].max(), MARKS[2 + k]) | styles[name] | {"capsize": 3}
-        grid[-1].errorbar(line["bucket"], line["ours"], ends, **style, label=f"{own}, as {name}; {HOLLOW}")
+        runs = line["runs"].max()
+        style = mark(styles[name]["color"], runs, MARKS[2 + k]) | styles[name] | {"capsize": 3}
+        grid[-1].errorbar(line["bucket"], line["ours"], ends, **style, label=noted(f"{own}, as {name}", [runs]))
         grid[-1].set_title(f"{data}\nours")
     if measured.empty:
         grid[-1].set_title("ours\nnot trained")
@@ -212,17 +236,17 @@ def length_buckets(table: pd.DataFrame, own: str) -> Figure:
 
 def length_curve(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -> Figure:
     """Overall IoU by the exact number of words, a line a variant, and below it how many expressions have that length;
-    lengths of fewer than ``FEWEST`` expressions are left out."""
+    lengths of fewer than ``FEWEST`` expressions are left out, and the axis ends at the last that is drawn."""
     figure, (above, below) = plt.subplots(2, 1, figsize=(7.6, 4.6), sharex=True, height_ratios=[3, 1])
     drawn = lines[(lines["expressions"] >= FEWEST) & lines["ours"].notna()]
     for k, (name, line) in enumerate(drawn.groupby("variant", sort=False)):
         runs = line["runs"].max()
         style = mark(colour_of(name), runs, MARKS[k % len(MARKS)]) | {"linestyle": "-"}
         above.plot(line["words"], line["ours"], **style, label=with_runs(labels[name], runs))
-    counts = lines.groupby("words")["expressions"].max()
+    counts = lines.groupby("words")["expressions"].max().loc[: drawn["words"].max()]
     below.bar(counts.index, counts, width=0.6, color="lightgrey")
     above.set(ylabel="overall IoU (%)", title=ours_on)
-    above.legend(**AT_THE_RIGHT, title=HOLLOW)
+    above.legend(**AT_THE_RIGHT, title=noted("", drawn["runs"]))
     below.set(xlabel="words in the expression", ylabel="expressions", xticks=counts.index)
     return figure
 
@@ -239,7 +263,7 @@ def kinds(lines: pd.DataFrame, labels: Mapping[str, str], ours_on: str) -> Figur
     counts = lines.groupby("kind")["expressions"].max()
     axes.set_xticks(range(len(order)), [f"{kind}\n({counts[kind]})" for kind in order])
     axes.set(ylabel="overall IoU (%)", title=ours_on)
-    axes.legend(**AT_THE_RIGHT, title=HOLLOW)
+    axes.legend(**AT_THE_RIGHT, title=noted("", lines["runs"]))
     return figure
 
 
@@ -285,7 +309,7 @@ def cost_bars(costs: pd.DataFrame, labels: Sequence[str]) -> Figure:
 def rank_pairs(pairs: pd.DataFrame, least: float, printed_on: str, ours_on: str) -> Figure:
     """``refstudy.analysis.agreement.row_pairs``: by how much one row is better than another, printed and measured, a
     colour and mark for each paper, bars of two standard errors; pairs that are turned round have numbers, and names at
-    the right. Pairs nearer than ``least`` points in print are in the grey zone and have no name."""
+    the right. Pairs nearer than ``least`` points in print are in the grey zone, and their names say so."""
     figure, axes = plt.subplots(figsize=(7.8, 4.4))
     axes.axhline(0, color=GREY, linewidth=1)
     for k, (paper, stem) in enumerate({"S²RM": "s2rm", "SLViT": "slvit"}.items()):
@@ -298,10 +322,10 @@ def rank_pairs(pairs: pd.DataFrame, least: float, printed_on: str, ours_on: str)
     axes.set_xlabel(f"printed difference of two rows ({printed_on}), points of overall IoU")
     axes.set_ylabel(f"difference of the same rows here\n({ours_on})")
     axes.set_xlim(0, 1.06 * pairs["printed"].max())
-    turned = pairs[(pairs["measured"] < 0) & (pairs["printed"] >= least)].sort_values("measured", ascending=False)
+    turned = pairs[pairs["measured"] < 0].sort_values("measured", ascending=False)
     listed = ["turned round here:"]
     for k, pair in enumerate(turned.itertuples(), 1):
-        listed.append(f"{k} {pair.better} over {pair.worse}")
+        listed.append(f"{k} {pair.better} over {pair.worse}{' (grey)' * (pair.printed < least)}")
         axes.annotate(str(k), (pair.printed, pair.measured), (5, -3), textcoords="offset points", va="top", fontsize=8)
     if len(turned):
         axes.text(1.02, 0.5, "\n".join(listed), transform=axes.transAxes, va="center", fontsize=8, linespacing=1.6)
@@ -331,7 +355,7 @@ def accuracy_and_cost(points: pd.DataFrame, ours_on: str) -> Figure:
         axes.set(ylabel=f"overall IoU (%)\n{ours_on}", xlim=(0, right))
     above.set_xlabel("cost of the models that were measured (G multiply-adds)")
     below.set_xlabel("cost of these designs at the papers' sizes (G multiply-adds)")
-    above.set_title(f"bars: 95 % intervals; {HOLLOW}", loc="left", fontsize=9)
+    above.set_title(noted("bars: 95 % intervals", points["runs"]), loc="left", fontsize=9)
     return figure
 
 
@@ -349,9 +373,9 @@ def _names_at_the_right(axes: Axes, points: pd.DataFrame, right: float) -> None:
 
 def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     """Overall IoU against the time of a training. Columns of ``points``: label, family, core_minutes, runs, ours,
-    ours_low, ours_high. A colour and mark for each decoder or whole model; the line joins the variants that no faster
-    one reaches, which alone have names where there are more than twelve."""
-    figure, axes = plt.subplots(figsize=(7.8, 4.4))
+    ours_low, ours_high. A colour and mark for each decoder or whole model, names at the right; the line joins the
+    variants that no faster one reaches."""
+    figure, axes = plt.subplots(figsize=(8.4, max(4.4, 0.4 * len(points))))
     for k, (family, some) in enumerate(points.groupby(points["family"].str.partition(",")[0], sort=False)):
         colour = family_colour(family)
         axes.vlines(some["core_minutes"], some["ours_low"], some["ours_high"], color=colour, linewidth=1)
@@ -362,17 +386,16 @@ def accuracy_and_minutes(points: pd.DataFrame, ours_on: str) -> Figure:
     best = rising[rising["ours"] > rising["ours"].cummax().shift(fill_value=-1)]
     last = {"core_minutes": points["core_minutes"].max(), "ours": best["ours"].max()}
     reached = pd.concat([best, pd.DataFrame([last])])
-    named, right = rising if len(rising) <= 12 else best, 1.25 * points["core_minutes"].max()
+    right = 1.12 * points["core_minutes"].max()
     style: dict[str, Any] = {"color": GREY, "linewidth": 1.6, "linestyle": ":", "zorder": 0, "where": "post"}
-    axes.step(reached["core_minutes"], reached["ours"], label="the best within so many minutes", **style)
-    _names_at_the_right(axes, named.assign(name=named["label"], x=named["core_minutes"]), right)
+    axes.step(reached["core_minutes"], reached["ours"], label="best whole training of at most so long", **style)
+    _names_at_the_right(axes, points.assign(name=points["label"], x=points["core_minutes"]), right)
     axes.set(
         xlabel="estimated training time (minutes of one quiet core)",
         ylabel=f"overall IoU (%)\n{ours_on}",
         xlim=(0, right),
     )
-    if (points["runs"] < LOOKS[0]).any():
-        axes.set_title(HOLLOW, loc="left", fontsize=9)
+    axes.set_title(noted("", points["runs"]), loc="left", fontsize=9)
     axes.legend(loc="upper left")
     return figure
 

@@ -69,7 +69,7 @@ def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
     smallest = detectable(table["smallest"])
     if "runs_needed" in table:
         needed = table["runs_needed"].fillna("").astype(str)
-        smallest += ("; a gain as measured would take " + needed + " a side").where(needed != "", "")
+        smallest += ("; one as measured needs " + needed + " a side").where(needed != "", "")
     smallest = (smallest + ")").radd(" (")
     shown["verdict"] = "**" + table["verdict"] + "**" + smallest.where(table["smallest"].notna(), "")
     if "ceiling" in table:
@@ -79,9 +79,9 @@ def render_verdicts(table: pd.DataFrame, *texts: str) -> pd.DataFrame:
 
 
 def detectable(smallest: pd.Series) -> pd.Series:
-    """Say which gain, in points of a percentage, so many runs as an undecided claim has find with a chance of 80 %."""
-    text = smallest.map("so many runs find a gain of {:.1f} with a chance of 80 %".format)
-    return text.mask(smallest > 100, "so many runs find no gain")
+    """Say which gain, in points of a percentage, the runs of an undecided claim find with a chance of 80 %."""
+    text = smallest.map("these runs find a gain of {:.1f} in 4 of 5 cases".format)
+    return text.mask(smallest > 100, "these runs find no gain")
 
 
 def markdown(table: pd.DataFrame) -> str:
