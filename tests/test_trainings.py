@@ -77,6 +77,7 @@ def test_changed_settings_make_a_record_of_their_own(study):
     [
         ("train.epohcs=1", "no such setting of a run; known: epochs"),
         ("epochs=1", "no such setting of a run; known: train.epochs"),
+        ("splits=[]", "--set splits: Tuple should have at least 1 item"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1"),
         ("model.image_size=64", "give --set data.image_size in its place"),
         ("seed=4", "give --seed in its place"),
