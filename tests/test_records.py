@@ -3,15 +3,16 @@
 import json
 import math
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from refstudy.base.errors import StudyError
-from refstudy.base.files import atomic_folder, atomic_write
+from refstudy.base.files import _beside, atomic_folder, atomic_write
 from refstudy.training.records import find_records, read_record
 
-from .helpers import put
+from .helpers import ROOT, put
 
 
 @pytest.fixture
@@ -110,3 +111,9 @@ def test_writers_of_one_path_never_meet_and_permissions_are_the_usual(tmp_path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.txt", "usual", "usual.txt"]
     for made, usual in (("a", "usual"), ("a.txt", "usual.txt")):
         assert (tmp_path / made).stat().st_mode == (tmp_path / usual).stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["table.csv", "plain-seed0-0123456789ab"])
+def test_git_ignores_what_a_killed_writer_left(name):
+    left = _beside(ROOT / "results" / "scenes" / "records" / name)
+    assert subprocess.run(["git", "check-ignore", "--quiet", left], cwd=ROOT, check=False).returncode == 0
