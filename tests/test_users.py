@@ -508,6 +508,13 @@ def test_a_row_is_shown_with_its_intervals_and_the_records_it_comes_from(tmp_pat
         assert re.search(r"records/plain-seed0-\w{12}: seed 0, commit \w{40}, .*refscenes, data one\n$", shown.output)
     assert "no row 'x'; known: Plain, Other" in str(CliRunner().invoke(app, ["show", "t", "x", *options]).exception)
     assert "`refstudy table` lists them" in str(CliRunner().invoke(app, ["show", "u", "x", *options]).exception)
+    for content in (b"", b"\xff\xfe\x00"):
+        (tables / "broken.csv").write_bytes(content)
+        for command in (["table", "broken"], ["table", "broken", "--csv"], ["show", "broken", "x"]):
+            refused = CliRunner().invoke(app, [*command, *options]).exception
+            assert isinstance(refused, StudyError) and "broken.csv: no table; `refstudy run` makes it again" in str(
+                refused
+            )
     elsewhere = ["show", "t", "plain", "--profile", "twin", "--study", str(study.path)]
     assert "profile twin; --profile small has it" in str(CliRunner().invoke(app, elsewhere).exception)
     shutil.copytree(tables, study.results("twin") / "tables")
