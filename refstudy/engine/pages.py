@@ -13,6 +13,7 @@ from refstudy.analysis.inference import CONTRADICTED, EQUIVALENT, SUPPORTED, UND
 from refstudy.analysis.table_files import read_table
 from refstudy.analysis.table_text import markdown, render_verdicts, with_interval
 from refstudy.analysis.tables import PAPER_TABLES
+from refstudy.base.errors import StudyError
 from refstudy.base.files import write_text
 from refstudy.metrics import METRICS
 from refstudy.study.file import ProfileStudy, Study
@@ -24,13 +25,20 @@ BLOCK = re.compile(r"<!-- (findings|rows|claims|compared)((?: [\w/]+)*) -->\n.*?
 
 
 def fill_pages(study: ProfileStudy) -> list[Path]:
-    """Fill the blocks of ``PAGES``, whose paths start at the study file; return the pages that changed."""
-    changed = []
-    for path in (study.file.root / page for page in PAGES):
-        text = path.read_text(encoding="utf-8")
-        if (now := filled(text, study.file, study.folder)) != text:
-            write_text(path, now)
-            changed.append(path)
+    """Fill the blocks of ``PAGES``, whose paths start at the study file; return the pages that changed.
+
+    Raises StudyError, before any page is written, for a study with a home of its own and for results without claims.
+    """
+    if study.file.home != study.file.root:
+        about = f"{study.file.path}: its results lie under {study.file.home}, and the pages are those of the study in"
+        raise StudyError(f"{about} {study.file.root}; leave out --study, or the key 'home'")
+    if not (claims := study.folder / "claims.csv").is_file():
+        raise StudyError(f"{claims}: missing, and the pages need it; `refstudy run --profile {study.profile}` makes it")
+    before = {path: path.read_text(encoding="utf-8") for path in (study.file.root / page for page in PAGES)}
+    now = {path: filled(text, study.file, study.folder) for path, text in before.items()}
+    changed = [path for path in before if now[path] != before[path]]
+    for path in changed:
+        write_text(path, now[path])
     return changed
 
 
