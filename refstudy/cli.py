@@ -1,5 +1,6 @@
 """The command line: run the study, train one run, pretrain the encoders, make the data, segment a photo."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -645,6 +646,12 @@ def main() -> None:
         app()
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES):
+            raise
+        place = error.filename or "a file"
+        print(f"error: {place}: {error.strerror}; make room, or allow writing there", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as ended:
         cause = getattr(ended.__context__, "__cause__", None)
