@@ -94,7 +94,8 @@ def train(
     variant: Annotated[Texts, Option(metavar="NAME", help="a variant; repeatable; default: all of the profile")] = None,
     profile: Profile = "scenes",
     seed: Annotated[
-        list[int] | None, Option(metavar="N", min=0, help="repeatable; default: the seeds of the profile")
+        list[int] | None,
+        Option(metavar="N", min=0, max=2**32 - 1, help="repeatable; default: the seeds of the profile"),
     ] = None,
     at_once: AtOnce = 1,
     time_budget: TimeBudget = None,
