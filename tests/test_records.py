@@ -54,6 +54,29 @@ def test_json_that_is_no_record_is_refused(folder, content):
         read_record(folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda train: train | {"new_key": 1},
+            r"\(config.train.new_key: .*\); a newer refstudy wrote it; update refstudy",
+        ),
+        (lambda train: train | {"epochs": 0}, r"\(config.train.epochs: .*\); restore it, or train it anew by"),
+        (None, "train it anew by `refstudy train --profile small --variant tile_concat --seed 0 --again`"),
+    ],
+)
+def test_what_is_wrong_in_a_record_is_named_with_its_remedy(folder, change, said):
+    folder = shutil.copytree(folder, folder.parents[1] / "small" / "records" / folder.name)
+    path = folder / "record.json"
+    content = json.loads(path.read_text())
+    if change:
+        content["config"]["train"] = change(content["config"]["train"])
+    path.write_text(json.dumps(content) if change else "")
+    with pytest.raises(StudyError, match=said) as caught:
+        read_record(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_what_a_killed_writer_left_is_no_record(folder):
     shutil.copytree(folder, folder.with_name(f".{folder.name}.123.tmp"))
     assert [record.path for record in find_records(folder.parent)] == [folder]
