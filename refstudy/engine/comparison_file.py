@@ -75,7 +75,7 @@ def write_study(
     name = f"{name}_own" if name in shared.variants else name
     folder = (output or Path("comparisons") / name).resolve()
     entry: dict[str, Any] = variant.model_dump(mode="json", exclude_defaults=True, exclude={"tables"})
-    sources = {}
+    sources: dict[Path, Path] = {}
     for kind in PARTS:
         part: PartConfig | None = getattr(variant, kind)
         if part is not None and is_own(part.name):
