@@ -1,5 +1,6 @@
 """The command line: run the study, train one run, pretrain the encoders, make the data, segment a photo."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -93,7 +94,8 @@ def train(
     variant: Annotated[Texts, Option(metavar="NAME", help="a variant; repeatable; default: all of the profile")] = None,
     profile: Profile = "scenes",
     seed: Annotated[
-        list[int] | None, Option(metavar="N", min=0, help="repeatable; default: the seeds of the profile")
+        list[int] | None,
+        Option(metavar="N", min=0, max=2**32 - 1, help="repeatable; default: the seeds of the profile"),
     ] = None,
     at_once: AtOnce = 1,
     time_budget: TimeBudget = None,
@@ -271,7 +273,7 @@ def table(
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Print a table of the results. A paper's has a line per row, the printed number and, in brackets, ours."""
-    from refstudy.analysis.table_files import readable, table_files
+    from refstudy.analysis.table_files import read_table, readable, table_files
 
     files = table_files(_study(study).under(profile).folder)
     if not files:
@@ -281,12 +283,10 @@ def table(
         return
     if stem not in files:
         raise StudyError(f"no table '{stem}' in the results of profile {profile}; known: {', '.join(files)}")
+    table = read_table(files[stem], keep_default_na=False, na_values=[""])
     if csv:
         echo(files[stem].read_text(encoding="utf-8"), nl=False)
         return
-    import pandas as pd
-
-    table = pd.read_csv(files[stem], keep_default_na=False, na_values=[""])
     shown = readable(table)
     is_papers = shown.index.names != [None]
     echo(shown.to_string(na_rep="", index=is_papers))
@@ -304,7 +304,7 @@ def show(
 ) -> None:
     """Print a row of a table, and the run records it comes from. Every number has its interval."""
     from refstudy.analysis.opened import open_study
-    from refstudy.analysis.table_files import table_files
+    from refstudy.analysis.table_files import read_table, table_files
 
     opened = open_study(profile, study)
     folders = {name: opened.file.results(name) for name in opened.file.profiles}
@@ -312,9 +312,7 @@ def show(
     if profile not in paths:
         remedy = f"--profile {next(iter(paths))} has it" if paths else "`refstudy table` lists them"
         raise StudyError(f"no table '{stem}' in the results of profile {profile}; {remedy}")
-    import pandas as pd
-
-    table = pd.read_csv(paths[profile])
+    table = read_table(paths[profile])
     named = [name for name in ("row", "variant") if name in table]
     chosen = table[(table[named] == row).any(axis=1)].dropna(axis="columns", how="all")
     if chosen.empty:
@@ -649,6 +647,12 @@ def main() -> None:
         app()
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES):
+            raise
+        place = error.filename or "a file"
+        print(f"error: {place}: {error.strerror}; make room, or allow writing there", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as ended:
         cause = getattr(ended.__context__, "__cause__", None)

@@ -349,7 +349,12 @@ def test_what_is_named_is_found_or_refused(here):
     assert drawn.label(drawn.own) == "S2RM + Draw" and drawn.baselines == ("s2rm_fpn", "s2rm_casg")
     assert opened(here, source="acm", decoder="draw.py:Draw").baselines == ("acm",)
     assert opened(here, decoder="casg").own == "film_casg" and opened(here, decoder="casg").baselines == ()
+    for name, content in (("c/film.py", DECODER), ("none.yaml", f"extends: {path}\n")):
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text(content)
     for how, message in (
+        ({"decoder": "c/film.py:Draw"}, "mine/film.py and .*c/film.py: two files are called film.py; rename one"),
+        ({"source": "none.yaml"}, "none.yaml: has no variant of its own to compare; add one"),
         ({"source": "film.py:Film"}, "has no class 'Film'; it has FiLM"),
         ({"source": "none.py:Film"}, "no file .*none.py"),
         ({"source": "films"}, "'films': no fusion; name a class as file.py:Class, or one of s2rm"),

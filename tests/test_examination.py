@@ -293,10 +293,15 @@ def test_a_new_module_works_at_once(kind, name, own, tmp_path, monkeypatch):
     assert not (tmp_path / f"{file}.yaml").exists() and (tmp_path / f"{file}.py").read_text() == before
 
 
-@pytest.mark.parametrize("kind, name", [("encoder", "film"), ("fusion", "2film"), ("fusion", "a/b")])
+TAKEN = ("None", "true", "Class", "LAVT", "s2rm_casg", "refstudy", "random")
+
+
+@pytest.mark.parametrize(
+    "kind, name", [("encoder", "film"), ("fusion", "2film"), ("fusion", "a/b"), *(("fusion", name) for name in TAKEN)]
+)
 def test_what_cannot_be_made_new_is_told(kind, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["new", kind, name])
+    done = CliRunner().invoke(app, ["new", kind, name, "--study", str(STUDY.path)])
     assert isinstance(done.exception, StudyError) and not list(tmp_path.iterdir())
 
 

@@ -5,6 +5,7 @@ import copy
 import pandas as pd
 import pytest
 
+from refstudy.base.errors import StudyError
 from refstudy.engine.pages import PAGES, fill_pages, filled
 from refstudy.study.load import load_study
 
@@ -176,9 +177,36 @@ def test_blocks_say_so_where_nothing_is_recorded(folder):
 
 def test_pages_that_are_up_to_date_stay_untouched(folder):
     study = copy.copy(STUDY)
-    study.root = folder
+    study.root = study.home = folder
     (folder / "docs").mkdir()
     for page in PAGES:
         (folder / page).write_text("<!-- claims -->\n<!-- end -->\n")
     assert fill_pages(study.under("scenes", folder)) == [folder / page for page in PAGES]
     assert fill_pages(study.under("scenes", folder)) == []
+
+
+@pytest.fixture
+def pages(folder):
+    """A study whose pages lie in ``folder``: the last one names a comparison that is not there."""
+    study = copy.copy(STUDY)
+    study.root = study.home = folder
+    (folder / "docs").mkdir()
+    for page, block in zip(PAGES, ("findings", "claims", "compared none"), strict=True):
+        (folder / page).write_text(f"<!-- {block} -->\n<!-- end -->\n")
+    before = [(folder / page).read_text() for page in PAGES]
+    yield study
+    assert [(folder / page).read_text() for page in PAGES] == before
+
+
+def test_no_page_is_written_where_one_cannot_be_filled(pages, folder):
+    with pytest.raises(StudyError, match="gains.csv: no table; `refstudy compare` makes it again"):
+        fill_pages(pages.under("scenes", folder))
+    (folder / "claims.csv").unlink()
+    with pytest.raises(StudyError, match="claims.csv: missing, .*; `refstudy run --profile smoke` makes it"):
+        fill_pages(pages.under("smoke", folder))
+
+
+def test_the_pages_of_another_home_are_refused(pages, folder):
+    pages.home = folder / "own"
+    with pytest.raises(StudyError, match="its results lie under .*own, .*; leave out --study"):
+        fill_pages(pages.under("scenes", folder))

@@ -15,6 +15,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from refstudy.base import provenance
 from refstudy.base.errors import StudyError
 from refstudy.cli import app
 
@@ -179,6 +180,15 @@ def test_a_profile_without_tables_is_told():
 def test_the_version_is_told_with_the_commit():
     told = CliRunner().invoke(app, ["--version"]).output
     assert re.fullmatch(r"refstudy \d+\.\d+\.\d+(, commit [0-9a-f]{40})?\n", told)
+
+
+def test_the_commit_of_a_repository_around_an_installed_package_is_not_told(tmp_path, monkeypatch):
+    for command in ("init --quiet", "-c user.name=a -c user.email=a@b.org commit --quiet --allow-empty --message a"):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+    for root, known in ((tmp_path, True), (tmp_path / "site-packages", False)):
+        (root / "refstudy" / "base").mkdir(parents=True)
+        monkeypatch.setattr(provenance, "__file__", str(root / "refstudy" / "base" / "provenance.py"))
+        assert bool(provenance.code_version()["commit"]) is known
 
 
 @pytest.fixture

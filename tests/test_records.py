@@ -3,15 +3,16 @@
 import json
 import math
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from refstudy.base.errors import StudyError
-from refstudy.base.files import atomic_folder, atomic_write
+from refstudy.base.files import _beside, atomic_folder, atomic_write
 from refstudy.training.records import find_records, read_record
 
-from .helpers import put
+from .helpers import ROOT, put
 
 
 @pytest.fixture
@@ -51,6 +52,29 @@ def test_json_that_is_no_record_is_refused(folder, content):
     (folder / "record.json").write_text(content)
     with pytest.raises(StudyError, match="unreadable run record"):
         read_record(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda train: train | {"new_key": 1},
+            r"\(config.train.new_key: .*\); a newer refstudy wrote it; update refstudy",
+        ),
+        (lambda train: train | {"epochs": 0}, r"\(config.train.epochs: .*\); restore it, or train it anew by"),
+        (None, "train it anew by `refstudy train --profile small --variant tile_concat --seed 0 --again`"),
+    ],
+)
+def test_what_is_wrong_in_a_record_is_named_with_its_remedy(folder, change, said):
+    folder = shutil.copytree(folder, folder.parents[1] / "small" / "records" / folder.name)
+    path = folder / "record.json"
+    content = json.loads(path.read_text())
+    if change:
+        content["config"]["train"] = change(content["config"]["train"])
+    path.write_text(json.dumps(content) if change else "")
+    with pytest.raises(StudyError, match=said) as caught:
+        read_record(folder)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_what_a_killed_writer_left_is_no_record(folder):
@@ -110,3 +134,9 @@ def test_writers_of_one_path_never_meet_and_permissions_are_the_usual(tmp_path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.txt", "usual", "usual.txt"]
     for made, usual in (("a", "usual"), ("a.txt", "usual.txt")):
         assert (tmp_path / made).stat().st_mode == (tmp_path / usual).stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["table.csv", "plain-seed0-0123456789ab"])
+def test_git_ignores_what_a_killed_writer_left(name):
+    left = _beside(ROOT / "results" / "scenes" / "records" / name)
+    assert subprocess.run(["git", "check-ignore", "--quiet", left], cwd=ROOT, check=False).returncode == 0

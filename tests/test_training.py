@@ -274,6 +274,21 @@ def test_bad_checkpoints_are_refused(corpora, tmp_path, spoil, message):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_checkpoint_that_finds_no_room_leaves_the_last_one(corpora, tmp_path, monkeypatch):
+    path, trainer = tmp_path / "checkpoint.pt", Trainer(tiny_run(), corpora)
+    save(trainer, path)
+    before = path.read_bytes()
+
+    def full(state, to):
+        to.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(StudyError, match="checkpoint.pt: .*; make room, and the same command goes on from the last"):
+        save(trainer, path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_run_goes_on_in_its_precision_alone(corpora, tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
     save(Trainer(tiny_run(precision="bfloat16"), corpora), path)

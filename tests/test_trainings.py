@@ -77,6 +77,10 @@ def test_changed_settings_make_a_record_of_their_own(study):
     [
         ("train.epohcs=1", "no such setting of a run; known: epochs"),
         ("epochs=1", "no such setting of a run; known: train.epochs"),
+        ("data=1", "--set data: is a whole section; name one of its keys"),
+        ("data={}", "--set data: is a whole section; name one of its keys"),
+        ("model=1", "--set model: is a whole section; name one of its keys"),
+        ("splits=[]", "--set splits: Tuple should have at least 1 item"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1"),
         ("model.image_size=64", "give --set data.image_size in its place"),
         ("seed=4", "give --seed in its place"),
@@ -86,6 +90,12 @@ def test_changed_settings_make_a_record_of_their_own(study):
 )
 def test_settings_that_a_run_cannot_have_are_told(study, setting, said):
     assert said in str(call(study, "--dry-run", "--set", setting).exception)
+
+
+def test_a_seed_that_no_generator_takes_is_refused(study):
+    assert call(study, "--dry-run", "--seed", str(2**32 - 1)).exit_code == 0
+    refused = call(study, "--dry-run", "--seed", str(2**32))
+    assert refused.exit_code == 2 and "4294967295" in refused.output
 
 
 def test_what_model_and_data_share_is_changed_in_both(study):
@@ -260,3 +270,11 @@ def test_nobody_trains_on_for_a_command_that_was_stopped(study, monkeypatch):
     monkeypatch.setattr(Trainer, "step", step)
     done = call(study, "--seed", "3")
     assert done.exit_code == 0 and "goes on from update" in done.output
+
+
+def test_a_run_with_an_empty_record_is_trained_again(study):
+    broken = study.record(("small", "plain", 3)) / "record.json"
+    broken.parent.mkdir(parents=True)
+    broken.touch()
+    assert call(study, "--variant", "plain", "--seed", "3", "--again").exit_code == 0
+    assert [record.config.seed for record in find_records(broken.parents[1])] == [3]

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import errno
 import gzip
 import io
 import json
@@ -27,8 +28,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from refstudy.base.errors import Busy, StudyError
+from refstudy.base.files import atomic_write
 from refstudy.base.locks import locked
-from refstudy.cli import app
+from refstudy.cli import app, main
 from refstudy.data.check import check_root, summary
 from refstudy.data.pictures import read_image
 from refstudy.data.refer import load_refer
@@ -467,6 +469,23 @@ def test_what_is_missing_is_told_before_pytorch_is_loaded(tmp_path):
     assert done.returncode == 2 and done.stdout == "False\n" and "nope.jpg: image not found" in done.stderr
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENODEV])
+def test_a_full_disk_ends_in_one_line(tmp_path, monkeypatch, number):
+    def full(*arguments):
+        with atomic_write(tmp_path / "a.yaml"):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("refstudy.engine.new_part.write_new", full)
+    monkeypatch.setattr(sys, "argv", ["refstudy", "new", "fusion", "film"])
+    for name in ("stdout", "stderr"):  # whose streams ``main`` sets up anew
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True))
+    with pytest.raises(OSError if number == errno.ENODEV else SystemExit) as ended:
+        main()
+    if number != errno.ENODEV:
+        told = f"error: {tmp_path / 'a.yaml'}: {os.strerror(number)}; make room, or allow writing there\n"
+        assert ended.value.code == 2 and sys.stderr.buffer.getvalue().decode() == told
+
+
 def test_data_of_ones_own_are_scored_with_intervals_and_runs_are_listed(tmp_path):
     data = tmp_path / "data"
     write_files(data, {name.replace("refcoco", "mine"): content for name, content in refer_files().items()} | PICTURES)
@@ -508,6 +527,13 @@ def test_a_row_is_shown_with_its_intervals_and_the_records_it_comes_from(tmp_pat
         assert re.search(r"records/plain-seed0-\w{12}: seed 0, commit \w{40}, .*refscenes, data one\n$", shown.output)
     assert "no row 'x'; known: Plain, Other" in str(CliRunner().invoke(app, ["show", "t", "x", *options]).exception)
     assert "`refstudy table` lists them" in str(CliRunner().invoke(app, ["show", "u", "x", *options]).exception)
+    for content in (b"", b"\xff\xfe\x00"):
+        (tables / "broken.csv").write_bytes(content)
+        for command in (["table", "broken"], ["table", "broken", "--csv"], ["show", "broken", "x"]):
+            refused = CliRunner().invoke(app, [*command, *options]).exception
+            assert isinstance(refused, StudyError) and "broken.csv: no table; `refstudy run` makes it again" in str(
+                refused
+            )
     elsewhere = ["show", "t", "plain", "--profile", "twin", "--study", str(study.path)]
     assert "profile twin; --profile small has it" in str(CliRunner().invoke(app, elsewhere).exception)
     shutil.copytree(tables, study.results("twin") / "tables")

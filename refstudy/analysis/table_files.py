@@ -2,8 +2,9 @@
 
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_write, note
 
 if TYPE_CHECKING:
@@ -18,6 +19,17 @@ def table_path(folder: Path, stem: str) -> Path:
 def table_files(folder: Path) -> dict[str, Path]:
     """The tables that a results folder holds: stem -> CSV."""
     return {path.stem: path for path in sorted([*folder.glob("*.csv"), *folder.glob("tables/*.csv")])}
+
+
+def read_table(path: Path, maker: str = "refstudy run", **how: Any) -> "pd.DataFrame":
+    """The table of a file; ``how`` is for ``pandas.read_csv``. Raises StudyError, which names the command that makes
+    it, for a file that is missing or is no table."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, **how)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: no table; `{maker}` makes it again") from error
 
 
 def readable(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -57,10 +69,9 @@ def _agrees(path: Path, new: "pd.DataFrame") -> bool:
     """Tell if the table at ``path`` is the same as a new one, decimals within one hundredth."""
     import pandas as pd
 
-    old = pd.read_csv(path)
     new = pd.read_csv(StringIO(new.to_csv(index=False, float_format="%.2f")))  # the same types as those of the old one
     try:
-        pd.testing.assert_frame_equal(old, new, rtol=0, atol=0.0101)
-    except AssertionError:
+        pd.testing.assert_frame_equal(read_table(path), new, rtol=0, atol=0.0101)
+    except (AssertionError, StudyError):
         return False
     return True

@@ -184,7 +184,7 @@ class RunConfig(Settings):
     data: DataConfig
     model: ModelConfig
     train: TrainConfig
-    splits: tuple[str, ...] = ("val",)
+    splits: tuple[str, ...] = Field(("val",), min_length=1)
     evaluation: EvaluationConfig = Field(EvaluationConfig())
 
     @model_validator(mode="after")

@@ -28,6 +28,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
         note("wrote", path)
+    except OSError as error:
+        _name(error, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -46,6 +49,9 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
+    except OSError as error:
+        _name(error, folder)
+        raise
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)
@@ -57,6 +63,12 @@ def write_text(path: Path | str, text: str, encoding: str = "utf-8") -> None:
     """Write a text file whole."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding=encoding)
+
+
+def _name(error: OSError, path: Path) -> None:
+    """Let an error of the system that names no file, as that of a full disk, name this one."""
+    if error.errno and not error.filename:
+        error.filename = str(path)
 
 
 def _beside(path: Path) -> Path:

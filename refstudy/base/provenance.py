@@ -19,7 +19,10 @@ LIBRARIES = ("torch", "timm", "transformers", "numpy", "pillow", "pycocotools")
 
 
 def code_version() -> dict[str, Any]:
-    """The commit, and ``uncommitted_changes`` to files other than results; empty and False outside a repository."""
+    """The commit, and ``uncommitted_changes`` to files other than results; empty and False outside the package's own
+    repository: one around an installed package is another's."""
+    if Path(_git("rev-parse", "--show-toplevel")) != Path(__file__).resolve().parents[2]:
+        return {"commit": "", "uncommitted_changes": False}
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
     return {"commit": _git("rev-parse", "HEAD"), "uncommitted_changes": bool(changes)}
 

@@ -58,7 +58,9 @@ def write_study(
     content = read_yaml(base.path).content
     shared = load_study(base.path.parent / content["extends"]) if "extends" in content else base
     if is_file:
-        source, *others = content["variants"]
+        if not (named := list(content.get("variants", ()))):
+            raise StudyError(f"{base.path}: has no variant of its own to compare; add one under 'variants'")
+        source, *others = named
         if others:
             raise StudyError(f"{base.path}: several variants; name one: refstudy compare {source} --study {base.path}")
     flavours = {name: shared.profile(name).data.dataset for name in shared.together(profile)}
@@ -73,13 +75,15 @@ def write_study(
     name = f"{name}_own" if name in shared.variants else name
     folder = (output or Path("comparisons") / name).resolve()
     entry: dict[str, Any] = variant.model_dump(mode="json", exclude_defaults=True, exclude={"tables"})
-    sources = {}
+    sources: dict[Path, Path] = {}
     for kind in PARTS:
         part: PartConfig | None = getattr(variant, kind)
         if part is not None and is_own(part.name):
             path, (place, _, own) = source_of(part.name, part.source).resolve(), part.name.rpartition(":")
             copied = place.endswith(".py")  # a module of a package may need others of it
-            sources[folder / path.name if copied else path] = path
+            copy = folder / path.name if copied else path
+            if sources.setdefault(copy, path) != path:
+                raise StudyError(f"{sources[copy]} and {path}: two files are called {path.name}; rename one")
             entry[kind] = entry[kind] | {"name": f"{path.name}:{own}" if copied else part.name}
             entry[kind].pop("source")
     for copy, path in sources.items():

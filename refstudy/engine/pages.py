@@ -10,8 +10,10 @@ import pandas as pd
 
 from refstudy.analysis.claims import STRATA
 from refstudy.analysis.inference import ALPHA, CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED, UNMEASURED
+from refstudy.analysis.table_files import read_table
 from refstudy.analysis.table_text import markdown, render_verdicts, with_interval
 from refstudy.analysis.tables import PAPER_TABLES
+from refstudy.base.errors import StudyError
 from refstudy.base.files import write_text
 from refstudy.metrics import METRICS
 from refstudy.study.file import ProfileStudy, Study
@@ -23,13 +25,20 @@ BLOCK = re.compile(r"<!-- (findings|rows|claims|compared)((?: [\w/]+)*) -->\n.*?
 
 
 def fill_pages(study: ProfileStudy) -> list[Path]:
-    """Fill the blocks of ``PAGES``, whose paths start at the study file; return the pages that changed."""
-    changed = []
-    for path in (study.file.root / page for page in PAGES):
-        text = path.read_text(encoding="utf-8")
-        if (now := filled(text, study.file, study.folder)) != text:
-            write_text(path, now)
-            changed.append(path)
+    """Fill the blocks of ``PAGES``, whose paths start at the study file; return the pages that changed.
+
+    Raises StudyError, before any page is written, for a study with a home of its own and for results without claims.
+    """
+    if study.file.home != study.file.root:
+        about = f"{study.file.path}: its results lie under {study.file.home}, and the pages are those of the study in"
+        raise StudyError(f"{about} {study.file.root}; leave out --study, or the key 'home'")
+    if not (claims := study.folder / "claims.csv").is_file():
+        raise StudyError(f"{claims}: missing, and the pages need it; `refstudy run --profile {study.profile}` makes it")
+    before = {path: path.read_text(encoding="utf-8") for path in (study.file.root / page for page in PAGES)}
+    now = {path: filled(text, study.file, study.folder) for path, text in before.items()}
+    changed = [path for path in before if now[path] != before[path]]
+    for path in changed:
+        write_text(path, now[path])
     return changed
 
 
@@ -71,7 +80,7 @@ def findings(study: Study, folder: Path) -> list[str]:
     else:
         said.append("**Models.** No run is recorded yet: what the papers print stands next to empty columns.")
     if (folder / "claims.csv").exists():
-        claims = pd.read_csv(folder / "claims.csv")
+        claims = read_table(folder / "claims.csv")
         said.append(f"**Claims.** {_verdicts(claims)}")
         so_far = " so far" if (claims["verdict"] == UNMEASURED).any() else ""  # until all rows have their runs
         for verdict in (SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED):
@@ -86,7 +95,7 @@ def findings(study: Study, folder: Path) -> list[str]:
             )
     path = folder / "tables" / "explanations.csv"
     if path.exists():
-        tested = pd.read_csv(path).sort_values("measured", ascending=False)
+        tested = read_table(path).sort_values("measured", ascending=False)
         for verdict in (SUPPORTED, CONTRADICTED):
             for seen, heading in ((False, "Put to the test"), (True, "Seen, then judged")):
                 some = tested[(tested["verdict"] == verdict) & (tested["seen"].eq("yes") == seen)]
@@ -94,7 +103,7 @@ def findings(study: Study, folder: Path) -> list[str]:
                     gains = with_interval(some.rename(columns=ENDS), "measured", signed=True)
                     said.append(f"**{heading}, {verdict}:** {'; '.join(some['explanation'] + ' (' + gains + ')')}.")
     path = folder / "tables" / "rank_agreement.csv"
-    if path.exists() and len(ranked := pd.read_csv(path).dropna(subset=["tau", "low"])) == 2:
+    if path.exists() and len(ranked := read_table(path).dropna(subset=["tau", "low"])) == 2:
         every, far = (f"{line.tau:.2f} [{line.low:.2f}, {line.high:.2f}]" for line in ranked.itertuples())
         (pairs, fewer), least = ranked["pairs"], ranked["least"].iloc[1]
         left_out = "the one that differs" if pairs - fewer == 1 else f"the {pairs - fewer} that differ"
@@ -108,7 +117,7 @@ def findings(study: Study, folder: Path) -> list[str]:
         said.append(f"**Order.** {what} printed order: Kendall's tau {every}; {apart} ({meant}). {verdict}.")
     path = folder / "tables" / "replication.csv"
     if path.exists():
-        for line in pd.read_csv(path).dropna(subset="fresh").itertuples():
+        for line in read_table(path).dropna(subset="fresh").itertuples():
             names = " over ".join(study.variants[name].label for name in (line.variant, line.reference))
             within = "which holds it" if line.inside == "yes" else "which does **not** hold it"
             foretold = f"The interval foretold for it was [{line.low:+.1f}, {line.high:+.1f}], {within}."
@@ -116,7 +125,7 @@ def findings(study: Study, folder: Path) -> list[str]:
             said.append(f"**Done again.** {what} ({line.gain:+.1f} by the runs that count). {foretold}")
     path = folder / "tables" / "paper_audit.csv"
     if path.exists():
-        verdicts = pd.read_csv(path)["verdict"].value_counts()
+        verdicts = read_table(path)["verdict"].value_counts()
         agree, near, differ = (verdicts.get(verdict, 0) for verdict in ("agrees", "last digit", "differs"))
         checked = f"Of {verdicts.sum()} statements of the papers that their own tables can check"
         numbers = f"{agree} agree with the tables, {near} are off in the last digit, {differ} differ"
@@ -129,7 +138,7 @@ def _sizes(study: Study, folder: Path) -> str:
     paths = [folder / "tables" / f"{stem}.csv" for stem in ("all_runs", "kinds")]
     if not all(path.exists() for path in paths):
         return ""
-    runs, kinds = (pd.read_csv(path) for path in paths)
+    runs, kinds = (read_table(path) for path in paths)
     profile = study.profile(runs["profile"].iloc[0])
     scenes, split = profile.data.scenes, profile.splits[0]
     if split not in scenes or kinds.empty:
@@ -143,7 +152,7 @@ def _runs_in(study: Study, folder: Path) -> str:
     path = folder / "tables" / "all_runs.csv"
     if not path.exists():
         return ""
-    recorded = pd.read_csv(path)
+    recorded = read_table(path)
     planned = [
         len(study.seeds(profile, name))
         for profile in study.together(recorded["profile"].iloc[0])
@@ -183,7 +192,7 @@ def _measured(study: Study, folder: Path) -> pd.DataFrame:
     paths = [path for stem in PAPER_TABLES if (path := folder / "tables" / f"{stem}.csv").exists()]
     if not paths:
         return pd.DataFrame()
-    tables = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
+    tables = pd.concat([read_table(path) for path in paths], ignore_index=True)
     own = tables[(tables["metric"] == METRICS[0]) & (tables["runs"] > 0) & tables["variant"].isin(list(study.variants))]
     return own.drop_duplicates("variant").sort_values("ours")
 
@@ -200,7 +209,7 @@ def _rows(study: Study, folder: Path, variants: list[str]) -> str:
 
 
 def _claims(folder: Path) -> str:
-    table = pd.read_csv(folder / "claims.csv")
+    table = read_table(folder / "claims.csv")
     measured = table[table["measured"].notna() & table["runs"].notna()]
     parts = measured[[part for part in STRATA if part in measured]].fillna("")
     shown = NONE if measured.empty else markdown(render_verdicts(measured, "claim", "metric").join(parts).astype(str))
@@ -216,7 +225,7 @@ def _claims(folder: Path) -> str:
 
 
 def _compared(study: Study, folder: Path) -> str:
-    table = pd.read_csv(folder / "gains.csv").rename(columns=ENDS)
+    table = read_table(folder / "gains.csv", "refstudy compare").rename(columns=ENDS)
     shown = pd.DataFrame({"over": [study.variants[name].label for name in table["reference"]]})
     shown["gain in overall IoU"] = with_interval(table, "measured", signed=True)
     shown = shown.assign(verdict=table["said"], runs=table["runs"], **{"its runs": table["reference_runs"]})

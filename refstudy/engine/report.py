@@ -26,6 +26,7 @@ from nbformat import NotebookNode
 from pandas.io.formats.style import Styler
 
 from refstudy.analysis.inference import UNMEASURED
+from refstudy.analysis.table_files import read_table
 from refstudy.analysis.table_text import render, render_comparison, untrained
 from refstudy.analysis.tables import COMPARISONS, PAPER_TABLES, TABLES
 from refstudy.base.files import atomic_folder
@@ -241,7 +242,7 @@ def _table(stem: str, folder: Path, manifest: dict[str, Any], pages: list[str]) 
     if stem in TABLES:
         shown = _compared(path)
     elif stem in COMPARISONS:
-        shown = table_html(render_comparison(pd.read_csv(path).fillna({"data": ""})).reset_index())
+        shown = table_html(render_comparison(read_table(path).fillna({"data": ""})).reset_index())
     elif stem == LENGTHS:
         shown = _buckets(path)
     else:
@@ -254,7 +255,7 @@ def _table(stem: str, folder: Path, manifest: dict[str, Any], pages: list[str]) 
 
 def _buckets(path: Path) -> str:
     """Table III as a web table: a line per method, as printed, then a line for each of ours, named with its data."""
-    table = pd.read_csv(path)
+    table = read_table(path)
     ours = table[table["ours"].notna()]
     ours = ours.assign(row="ours, on " + ours["data"].astype(str) + ", as " + ours["row"], printed=ours["ours"])
     cells = pd.concat([table, ours])
@@ -266,7 +267,7 @@ def _buckets(path: Path) -> str:
 def _compared(path: Path) -> str:
     """One of ``TABLES`` as a web table, from its CSV file: printed and our numbers, the gains first, marked by where
     their intervals lie."""
-    table = pd.read_csv(path).astype({"variant": object, "data": object, "missing": object})
+    table = read_table(path).astype({"variant": object, "data": object, "missing": object})
     table = table.fillna({"variant": "", "data": "", "missing": ""})
     shown = render(table).drop(columns="our data", level=0)
     shown.columns = pd.Index(["\n".join(filter(None, column)) for column in shown.columns])
@@ -281,7 +282,7 @@ def _compared(path: Path) -> str:
 
 
 def _plain(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+    return read_table(path, dtype=str, keep_default_na=False)
 
 
 def table_html(table: pd.DataFrame, classes: pd.DataFrame | None = None) -> str:

@@ -44,6 +44,8 @@ def with_changes(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
             meant = [f"{section}.{name}" for section in ("train", "data") if name in settings[section]]
             known = ", ".join(meant or (part if isinstance(part, dict) else settings))
             raise StudyError(f"--set {key}: no such setting of a run; known: {known}")
+        if not sections and isinstance(part[name], dict):
+            raise StudyError(f"--set {key}: is a whole section; name one of its keys, as in data.image_size=64")
         part[name] = value
     settings["model"] |= {name: settings["data"][name] for name in SHARED}
     try:

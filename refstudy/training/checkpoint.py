@@ -16,7 +16,10 @@ BROKEN = (pickle.UnpicklingError, RuntimeError, LookupError, ValueError, EOFErro
 
 
 def save(trainer: Trainer, path: Path) -> None:
-    """Write the checkpoint; an earlier one stays whole until this one is complete. The main process writes it."""
+    """Write the checkpoint; an earlier one stays whole until this one is complete. The main process writes it.
+
+    Raises StudyError where it cannot be written.
+    """
     own = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if trainer.device.type == "cuda" else [])]
     random = gather_object([own])  # of every process
     if not trainer.accelerator.is_main_process:
@@ -29,8 +32,12 @@ def save(trainer: Trainer, path: Path) -> None:
         "optimizer": trainer.optimizer.state_dict(),
         "random": random,
     }
-    with atomic_write(path) as temporary:
-        torch.save(state, temporary)
+    try:
+        with atomic_write(path) as temporary:
+            torch.save(state, temporary)
+    except RuntimeError as error:  # of a full disk
+        remedy = "make room, and the same command goes on from the last checkpoint"
+        raise StudyError(f"{path}: could not be written; {remedy}") from error
 
 
 def resume(trainer: Trainer, path: Path) -> None:

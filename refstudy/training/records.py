@@ -17,11 +17,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from refstudy.base.config import RunConfig, record_name
 from refstudy.base.errors import StudyError
 from refstudy.base.files import atomic_folder, note
 from refstudy.base.provenance import code_version, processor, versions
+from refstudy.base.yaml_files import said
 from refstudy.data.masks import decode_mask
 from refstudy.metrics import summarize
 
@@ -114,10 +116,22 @@ def read_record(folder: Path | str) -> Record:
     except StudyError:
         raise
     except BROKEN as error:
-        first = str(error).splitlines()[0]
-        raise StudyError(f"{folder}: unreadable run record ({first}); restore it or train the run again") from error
+        first, remedy = str(error).partition("\n")[0], f"restore it, or train it anew by `{_again(folder)}`"
+        if isinstance(error, ValidationError):
+            fault = error.errors()[0]
+            first = said(("config", *fault["loc"]), fault["msg"])
+            if fault["type"] == "extra_forbidden":
+                remedy = "a newer refstudy wrote it; update refstudy"
+        raise StudyError(f"{folder}: unreadable run record ({first}); {remedy}") from error
     note("read", folder)
     return record
+
+
+def _again(folder: Path) -> str:
+    """The command that trains the run of a record folder again, by the folder's name and place."""
+    variant, _, rest = folder.name.rpartition("-seed")
+    profile, seed = folder.absolute().parents[1].name, rest.partition("-")[0]
+    return f"refstudy train --profile {profile} --variant {variant} --seed {seed} --again"
 
 
 @lru_cache(maxsize=1024)  # pooling seeds reads every record, for every table
