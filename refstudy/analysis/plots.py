@@ -170,7 +170,7 @@ def learning(
             colour = line_style(k - 1)["color"] if k else GREY
             for number, record in enumerate(records):
                 curve = record.curve().dropna(subset=[f"{split}_oIoU"])
-                x, y = curve["pairs"] * record.config.train.epochs / curve["pairs"].iloc[-1], curve[f"{split}_oIoU"]
+                x, y = curve["pairs"] * record.config.train.epochs / curve["pairs"].max(), curve[f"{split}_oIoU"]
                 axes.plot(x, y, color=colour, linewidth=1.2, label=None if number else label)
         parts = title.split(": ", 1) if columns > 2 else [title]
         heading = "\n".join(fill(part, 32 if columns > 2 else 62) for part in parts)
