@@ -83,20 +83,11 @@ def ledger(study: ProfileStudy) -> pd.DataFrame:
 
 def answers(study: ProfileStudy, questions: Sequence[Question]) -> pd.DataFrame:
     """Answer questions, a line of ``COLUMNS`` each, judged together."""
-    splits = study.settings.splits
-
-    def sample(record: Record) -> pd.DataFrame:
-        parts = _parts(record, splits)
-        return pd.concat({name: jackknifed_counts(part) for name, part in parts.items()}, axis=1)
-
-    def exact(record: Record) -> pd.Series:
-        return pd.concat({name: pd.Series(summarize_counts(part)) for name, part in _parts(record, splits).items()})
-
-    measure = Measure(study, sample, exact)
+    measures = {part: _measure(study, part) for part in (*study.settings.splits, *STRATA)}
     ceilings = read_ceilings(study.folder)
     lines, tested, alone, behind = [], [], [], []
     for asked in questions:
-        line, gain, own, sides = _measured(study, asked, measure)
+        line, gain, own, sides = _measured(study, asked, measures)
         if ceilings is not None and asked.better:
             strides = [mask_stride(study.config(name).model) for name in (asked.better, asked.worse)]
             line["ceiling"] = ceilings.loc[max(strides), asked.metric]
@@ -132,16 +123,24 @@ def grid_decides(study: ProfileStudy, variant: str) -> bool:
     return ceilings is not None and bool(ceilings.loc[mask_stride(study.config(variant).model), METRICS[0]] < REACH)
 
 
-def _parts(record: Record, splits: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Group a record's counts by split, and on the first split by ``STRATA``; leave out empty groups."""
-    counts = record.counts()
-    parts = {split: counts[counts["split"] == split] for split in splits}
-    parts |= {name: parts[splits[0]].query("kind in @kinds") for name, kinds in STRATA.items()}
-    return {name: part for name, part in parts.items() if len(part)}
+def _counts(study: ProfileStudy, record: Record, part: str) -> pd.DataFrame:
+    """A record's counts of a part: of a split, or of one of ``STRATA`` of the first split."""
+    counts = record.counts(study.settings.splits[0] if part in STRATA else part)
+    return counts[counts["kind"].isin(STRATA[part])] if part in STRATA else counts
+
+
+def _measure(study: ProfileStudy, part: str) -> Measure:
+    """All metrics of a part, of records that have it."""
+
+    def exact(record: Record) -> pd.Series | None:
+        counts = _counts(study, record, part)
+        return pd.Series(summarize_counts(counts)) if len(counts) else None
+
+    return Measure(study, lambda record: jackknifed_counts(_counts(study, record, part)), exact)
 
 
 def _measured(
-    study: ProfileStudy, asked: Question, measure: Measure
+    study: ProfileStudy, asked: Question, measures: dict[str, Measure]
 ) -> tuple[dict[str, Any], Estimate, Estimate, list[Side]]:
     """Measure the gain of one variant over another: cells of the ledger, the gain, the same by each row's own spread,
     and the runs behind its two sides. NaN, and no sides, without runs of both."""
@@ -155,11 +154,13 @@ def _measured(
     if not (names and all(sides.values())):
         return line, unknown, unknown, []
     split, *others = study.settings.splits
-    better, worse = (measure(trainers[name], name, sides[name]) for name in names)
-    gains = better.above(worse)
+    better, worse = (measures[split](trainers[name], name, sides[name]) for name in names)
 
-    def gain(part: str, of: Estimate = gains) -> Estimate:
-        return of[part, asked.metric] if (part, asked.metric) in of.points else unknown
+    def gain(part: str) -> Estimate:
+        if any(_counts(study, record, part).empty for records in sides.values() for record in records):
+            return unknown
+        one, other = (measures[part](trainers[name], name, sides[name]) for name in names)
+        return one.above(other)[asked.metric]
 
     def shown(part: str) -> str:
         return with_interval(pd.DataFrame([spelled("x", gain(part))]), "x", signed=True)[0]
@@ -169,8 +170,8 @@ def _measured(
     line["data"] = " against ".join(dict.fromkeys(measured_by(sides[name], split) for name in names))
     line |= {name: shown(name) for name in STRATA}
     line["elsewhere"] = "; ".join(f"{other}: {found}" for other in others if (found := shown(other)))
-    own = gain(split, better.apart(asked.better).above(worse.apart(asked.worse)))
-    return line, gain(split), own, [side.side((split, asked.metric)) for side in (better, worse)]
+    own = better.apart(asked.better).above(worse.apart(asked.worse))[asked.metric]
+    return line, gain(split), own, [side.side(asked.metric) for side in (better, worse)]
 
 
 def _trainers(study: ProfileStudy, *variants: str) -> dict[str, str]:
