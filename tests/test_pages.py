@@ -163,8 +163,9 @@ def test_claims_that_were_not_measured_are_left_out(folder):
     assert "| a | oIoU | +9.02 | +3.4 |" in text and "| 3 / 5 | **supported** |" in text and "| b |" not in text
     notes = text.split("\n\n")[1:]
     assert notes[0] == "The others: of 1 claim about accuracy, 1 is not judged yet."
-    own = "Decided above, but undecided if each row's spread over seeds is that of its own runs alone"
-    assert notes[1] == f"{own}: a ($p$ = 0.051).\n<!-- end -->"
+    own = "Decided, but undecided if each row's spread over seeds is that of its own runs alone: a (*p* = 0.051)."
+    assert notes[1] == f"{own}\n<!-- end -->"
+    assert f"- **Close.** {own}\n" in filled("<!-- findings -->\n<!-- end -->", STUDY, folder)
 
 
 def test_blocks_say_so_where_nothing_is_recorded(folder):

@@ -87,6 +87,7 @@ def findings(study: Study, folder: Path) -> list[str]:
             judged = claims[claims["runs"].notna() & (claims["verdict"] == verdict)]
             if len(judged):
                 said.append(f"**{verdict.capitalize()}{so_far}:** {_judged(judged)}.")
+        said += [f"**Close.** {text}" for text in _by_own_spread(claims[claims["runs"].notna()])]
         both = claims[claims["runs"].notna()].dropna(subset=["printed", "measured"])
         if len(both):
             inside = both["printed"].between(both["low"], both["high"]).sum()
@@ -187,6 +188,16 @@ def _judged(claims: pd.DataFrame) -> str:
     return "; ".join(texts)
 
 
+def _by_own_spread(claims: pd.DataFrame) -> list[str]:
+    """Say which verdicts rest on the spread that rows of one family share; empty without a verdict."""
+    decided = claims[claims["verdict"].isin((SUPPORTED, CONTRADICTED))]
+    if decided.empty:
+        return []
+    close = decided[decided["p_own"] > ALPHA]
+    names = "; ".join(close["claim"] + close["p_own"].map(" (*p* = {:.3f})".format)) or "none"
+    return [f"Decided, but undecided if each row's spread over seeds is that of its own runs alone: {names}."]
+
+
 def _measured(study: Study, folder: Path) -> pd.DataFrame:
     """A line for each variant that was trained, the lowest overall IoU first."""
     paths = [path for stem in PAPER_TABLES if (path := folder / "tables" / f"{stem}.csv").exists()]
@@ -215,12 +226,7 @@ def _claims(folder: Path) -> str:
     shown = NONE if measured.empty else markdown(render_verdicts(measured, "claim", "metric").join(parts).astype(str))
     others = table.drop(measured.index)
     notes = [f"The others: {_verdicts(others).replace('Of', 'of', 1)}"] if len(others) else []
-    decided = measured[measured["verdict"].isin((SUPPORTED, CONTRADICTED))]
-    if len(decided):
-        close = decided[decided["p_own"] > ALPHA]
-        names = "; ".join(close["claim"] + close["p_own"].map(" ($p$ = {:.3f})".format)) or "none"
-        if_own = "undecided if each row's spread over seeds is that of its own runs alone"
-        notes.append(f"Decided above, but {if_own}: {names}.")
+    notes += _by_own_spread(measured)
     return "\n\n".join([shown, *notes])
 
 
