@@ -202,3 +202,8 @@ def test_the_smallest_gain_is_of_the_level_that_holm_has_reached():
 def test_the_second_look_is_of_both_sides_of_what_is_undecided():
     sides = [("a", "b"), ("b", "c"), ("d", "e")]
     assert second_look(sides, ["undecided", "supported", "not judged yet"]) == {"a", "b"}
+
+
+def test_further_runs_are_more_than_the_larger_side_has():
+    sides = Side("fpn", 3, Spread(1.0, 4)), Side("casg", 5, Spread(1.0, 8))
+    assert runs_needed(100.0, 0.0, 0.05, *sides) == 6
