@@ -116,6 +116,10 @@ def test_wrong_names_are_told_with_their_line(own, variants, message):
         load_study(changed(own, variants=variants))
 
 
+def test_a_section_that_is_left_empty_adds_nothing(own):
+    assert list(load_study(changed(own, variants=None)).variants) == ["plain"]
+
+
 def test_wrong_files_to_extend(own):
     with pytest.raises(StudyError, match=r"film.yaml:1: extends: .*none.yaml is no study file"):
         load_study(changed(own, extends="none.yaml"))

@@ -63,7 +63,7 @@ def _extended(path: Path, raw: Any, problems: list[Problem]) -> tuple[Path, Path
         return path.parent, home, own
     root = load_study(base).root
     for section in content:
-        added = own.get(section, {})
+        added = own.get(section) or {}  # a section that is left empty adds nothing
         if isinstance(added, dict):
             problems += [
                 ((section, name), f"{section}: '{name}' stands in {base.name} too; choose another name")
