@@ -344,7 +344,7 @@ def evaluate_command(
     study: StudyOption = FILE_NAME,
 ) -> None:
     """Score a trained model on a profile's data, or on your own. They are prepared in the size, words and aspect of the
-    model's training; in brackets 95 % intervals, over pictures.
+    model's training; in brackets 95 % intervals, over pictures; a single picture has none.
 
     No record is written: a table has numbers of records, which say how a model was trained.
     """

@@ -98,6 +98,13 @@ def test_where_nothing_varies_any_gain_is_certain():
     assert only_pictures.interval() == pytest.approx((1 - 1.96 * 0.5, 1 + 1.96 * 0.5), abs=1e-3)
 
 
+def test_percentages_are_written_with_their_interval_where_it_is_known():
+    half = stats.t.ppf(0.975, 9)
+    assert Estimate(50.0, 2.0, 9).percent() == f"50.0 [{50 - 2 * half:.1f}, {50 + 2 * half:.1f}]"
+    assert Estimate(1.0, 2.0, 9).percent().startswith("1.0 [0.0, ")
+    assert Estimate(31.44, np.nan, 0).percent() == "31.4"
+
+
 def test_of_an_unknown_spread_nothing_is_known():
     lone = estimate(5.0, 0.1, Side("slvit", 1, Spread(np.nan, 0)), Side("fpn", 3, Spread(1.0, 4)))
     assert np.isnan(lone.error) and np.isnan(lone.interval()).all() and np.isnan(lone.p())

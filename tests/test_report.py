@@ -96,7 +96,7 @@ def made(tmp_path_factory):
     write_table(pd.DataFrame({"expression": [EVIL, "dog"], "count": [10, 9]}), tmp_path / "tables", "expressions")
     figures.save(figure, tmp_path / "figures", "by_hand")
     plt.close(figure)
-    (tmp_path / "claims.csv").write_text(f'paper,claim,measured,runs,verdict\nS²RM,"{EVIL}",,,undecided\n')
+    (tmp_path / "claims.csv").write_text(f'paper,claim,measured,printed,runs,verdict\nS²RM,"{EVIL}",,,,undecided\n')
     monkeypatch.undo()
     return tmp_path
 
@@ -179,7 +179,10 @@ def test_the_report_opens_with_what_was_found(results):
     places = [text.index(f">{title}", text.index("<main")) for title in parts]
     assert places == sorted(places) and len(text.encode()) < 1_000_000
     found = text[places[0] : places[1]]
-    assert "<strong>Models.</strong> Of 2 trained models, S²RM + FPN (50.0 %, 1 run) has the highest" in found
+    assert (
+        "<strong>Models.</strong> Of 2 trained models of the papers' tables, S²RM + FPN (50.0 %, 1 run) has the highest"
+        in found
+    )
     assert text.count('loading="lazy"') == text.count("<img") > 0  # no figure of the first page is there yet
     assert re.search(r'<td class="[^"]*verdict undecided"', text)
 

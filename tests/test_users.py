@@ -486,7 +486,7 @@ def test_a_full_disk_ends_in_one_line(tmp_path, monkeypatch, number):
         assert ended.value.code == 2 and sys.stderr.buffer.getvalue().decode() == told
 
 
-def test_data_of_ones_own_are_scored_with_intervals_and_runs_are_listed(tmp_path):
+def test_data_of_ones_own_are_scored_without_an_interval_of_one_picture_and_runs_are_listed(tmp_path):
     data = tmp_path / "data"
     write_files(data, {name.replace("refcoco", "mine"): content for name, content in refer_files().items()} | PICTURES)
     study = tmp_path / "study.yaml"
@@ -498,9 +498,7 @@ def test_data_of_ones_own_are_scored_with_intervals_and_runs_are_listed(tmp_path
     above = str(tmp_path)  # `data check` accepts the folder above, too
     done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "w.safetensors"), "--data", above, *options])
     assert done.exit_code == 0, done.exception
-    assert (
-        re.search(r"mine \(unc\) val, 64 px +\d+\.\d \[\d+\.\d, \d+\.\d\]", done.output) and "train" not in done.output
-    )
+    assert re.search(r"mine \(unc\) val, 64 px +\d+\.\d +\d+\.\d ", done.output) and "train" not in done.output
     write_files(data, {"mine/refs(google).p": refer_files()["refcoco/refs(unc).p"]})
     unsure = CliRunner().invoke(app, ["evaluate", str(tmp_path / "w.safetensors"), "--data", str(data), *options])
     assert "mine (google)" in str(unsure.exception) and "name one by --dataset and --split-by" in str(unsure.exception)

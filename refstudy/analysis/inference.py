@@ -60,8 +60,9 @@ class Estimate:
         return self.points - half, self.points + half
 
     def percent(self) -> str:
-        """The numbers as "43.6 [40.5, 46.6]", with an interval that is cut to 0 to 100."""
-        return "{:.1f} [{:.1f}, {:.1f}]".format(self.points, *np.clip(self.interval(), 0, 100))
+        """The numbers as "43.6 [40.5, 46.6]", the interval cut to 0 to 100 and left out where it is unknown."""
+        low, high = np.clip(self.interval(), 0, 100)
+        return f"{self.points:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")
 
     def p(self) -> np.ndarray:
         """The two-sided p-value of no gain; 1 where points and error are both 0, NaN where the error is unknown."""
