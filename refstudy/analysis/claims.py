@@ -165,13 +165,14 @@ def _measured(
     def shown(part: str) -> str:
         return with_interval(pd.DataFrame([spelled("x", gain(part))]), "x", signed=True)[0]
 
-    line["measured"], (line["low"], line["high"]) = gain(split).points, gain(split).interval()
+    found = gain(split)
+    line["measured"], (line["low"], line["high"]) = found.points, found.interval()
     line["runs"], line["reference_runs"] = (len(sides[name]) for name in names)
     line["data"] = " against ".join(dict.fromkeys(measured_by(sides[name], split) for name in names))
     line |= {name: shown(name) for name in STRATA}
-    line["elsewhere"] = "; ".join(f"{other}: {found}" for other in others if (found := shown(other)))
+    line["elsewhere"] = "; ".join(f"{other}: {text}" for other in others if (text := shown(other)))
     own = better.apart(asked.better).above(worse.apart(asked.worse))[asked.metric]
-    return line, gain(split), own, [side.side(asked.metric) for side in (better, worse)]
+    return line, found, own, [side.side(asked.metric) for side in (better, worse)]
 
 
 def _trainers(study: ProfileStudy, *variants: str) -> dict[str, str]:
